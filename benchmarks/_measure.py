@@ -1,0 +1,109 @@
+"""Timing in alternation, memory of a process of its own, and results as JSON and tables."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
+
+
+def seconds(run: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def ratio(
+    run: Callable[[], object], base: Callable[[], object], *, repeats: int = 5
+) -> dict[str, float]:
+    """Time `run` and `base` in alternation: the median of both and of their ratio, with range.
+
+    On a shared machine only the ratio of neighbours in time means something.
+    """
+    run(), base()  # warm caches and compiled code
+    pairs = [(seconds(run), seconds(base)) for _ in range(repeats)]
+    ratios = sorted(a / b for a, b in pairs)
+    return {
+        "seconds": statistics.median(a for a, _ in pairs),
+        "base_seconds": statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(ratios),
+        "ratio_min": ratios[0],
+        "ratio_max": ratios[-1],
+    }
+
+
+def once(run: Callable[[], object]) -> dict[str, float]:
+    return {"seconds": seconds(run)}
+
+
+def peak_memory(code: str, *arguments: str) -> dict[str, float]:
+    """Run code in a process of its own; it prints a JSON of what it measured.
+
+    The code may use ``baseline()`` before and ``extra_mib()`` after what is measured.
+    """
+    prelude = (
+        "import json, resource, sys, time\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    out: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return out
+
+
+def machine() -> dict[str, Any]:
+    packages = ("numpy", "scipy", "scikit-learn", "numba", "cca-zoo", "himalaya", "gmr", "torch")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def save(suite: str, results: dict[str, Any], *, quick: bool) -> Path:
+    """Write the results of a suite; quick runs do not replace the full ones."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / (f"{suite}-quick.json" if quick else f"{suite}.json")
+    out = {"suite": suite, "quick": quick, "machine": machine(), "results": results}
+    path.write_text(json.dumps(out, indent=2, default=float) + "\n")
+    return path
+
+
+def peak_here() -> float:
+    """Peak resident memory of this process in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

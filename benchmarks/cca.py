@@ -1,0 +1,131 @@
+"""CCA: the fit against its own BLAS products and against peers, searches, memory."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from benchmarks._measure import once, peak_memory, ratio, seconds
+from cmstats import CCA, MomentsSearchCV
+
+SHRINKAGES = [1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8]
+
+
+def pairs(n: int, p: int, q: int, dtype: Any = np.float64, seed: int = 0) -> tuple[Any, Any]:
+    """Paired views that share a latent of 20 dimensions."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, 20), dtype=np.float32)
+    out = []
+    for d in (p, q):
+        loadings = rng.standard_normal((20, d), dtype=np.float32)
+        x = rng.standard_normal((n, d), dtype=np.float32)
+        x += 0.5 * (z @ loadings)
+        out.append(x.astype(dtype))
+    return out[0], out[1]
+
+
+def run(*, quick: bool) -> dict[str, Any]:
+    """All measurements of this suite."""
+    warnings.simplefilter("ignore")
+    shrink = 10 if quick else 1
+    out: dict[str, Any] = {}
+
+    for n, dtype, bar in ((100_000, np.float64, 1.2), (400_000, np.float32, 1.3)):
+        X, Y = pairs(n // shrink, 512, 384, dtype)
+        row = ratio(lambda: CCA().fit(X, Y), lambda: (X.T @ X, Y.T @ Y, X.T @ Y))  # noqa: B023
+        name = np.dtype(dtype).name
+        row["note"] = f"fit against its three bare BLAS products; bar {bar}"
+        out[f"fit {len(X)} x (512, 384) {name} / bare products"] = row
+
+    X, Y = pairs(100_000 // shrink, 512, 384)
+    ours = once(lambda: CCA(10, shrinkage=0.1).fit(X, Y))["seconds"]
+    out.update(_against_cca_zoo(X, Y, ours))
+    out.update(_against_scikit_learn(5000 // shrink if quick else 5000, quick))
+    out.update(_search(100_000 // shrink))
+    out["wide fit 200 x (20000, 5000)"] = peak_memory(WIDE)
+    out["extra memory of a fit of 200000 x (512, 384) float32"] = peak_memory(EXTRA)
+    return out
+
+
+def _against_cca_zoo(X: Any, Y: Any, ours: float) -> dict[str, Any]:
+    try:
+        from cca_zoo.linear import RidgeCCA
+    except ImportError:
+        return {}
+    theirs = seconds(lambda: RidgeCCA(10, shrinkage=0.1).fit([X, Y]))
+    return {
+        f"cca-zoo RidgeCCA / cmstats CCA, {len(X)} x (512, 384) float64": {
+            "seconds": ours,
+            "peer_seconds": theirs,
+            "times_faster": theirs / ours,
+            "note": "10 components, shrinkage 0.1; bar 10",
+        }
+    }
+
+
+def _against_scikit_learn(n: int, quick: bool) -> dict[str, Any]:
+    from sklearn.cross_decomposition import CCA as ScikitLearnCCA
+
+    d, k = (64, 10) if quick else (512, 50)
+    X, Y = pairs(n, d, d)
+    CCA(k).fit(X, Y)
+    ours = min(seconds(lambda: CCA(k).fit(X, Y)) for _ in range(3))
+    theirs = seconds(lambda: ScikitLearnCCA(k).fit(X, Y))
+    return {
+        f"scikit-learn CCA / cmstats CCA, {n} x ({d}, {d}), {k} components": {
+            "seconds": ours,
+            "peer_seconds": theirs,
+            "times_faster": theirs / ours,
+            "note": "bar 200 at 5000 x (512, 512), 50 components",
+        }
+    }
+
+
+def _search(n: int) -> dict[str, Any]:
+    X, Y = pairs(n, 256, 192)
+    search = MomentsSearchCV(CCA(10), {"shrinkage": SHRINKAGES})
+    CCA(10).fit(X, Y)
+    fit = min(seconds(lambda: CCA(10, shrinkage=0.1).fit(X, Y)) for _ in range(3))
+    ours = min(seconds(lambda: search.fit(X, Y)) for _ in range(2))
+    row: dict[str, Any] = {"seconds": ours, "fit_seconds": fit, "fits": ours / fit}
+    row["note"] = "10 shrinkages x 5 folds, 10 components; bars: 20 times cca-zoo, 8 plain fits"
+    try:
+        from cca_zoo.linear import RidgeCCA
+        from cca_zoo.model_selection import GridSearchCV
+    except ImportError:
+        return {f"search {n} x (256, 192)": row}
+    grid = GridSearchCV(RidgeCCA(10), {"shrinkage": SHRINKAGES}, cv=5)
+    row["peer_seconds"] = seconds(lambda: grid.fit([X, Y]))
+    row["times_faster"] = row["peer_seconds"] / ours
+    return {f"cca-zoo GridSearchCV / MomentsSearchCV, {n} x (256, 192) float64": row}
+
+
+WIDE = """
+import numpy as np
+from cmstats import CCA
+rng = np.random.default_rng(0)
+X, Y = rng.standard_normal((200, 20000)), rng.standard_normal((200, 5000))
+before = peak()
+begin = time.perf_counter()
+CCA(10, shrinkage=0.1).fit(X, Y)
+spent = time.perf_counter() - begin
+print(json.dumps({"seconds": spent, "peak_mib": peak(), "extra_mib": peak() - before}))
+"""
+
+EXTRA = """
+import numpy as np
+from cmstats import CCA
+rng = np.random.default_rng(0)
+X = rng.standard_normal((200_000, 512), dtype=np.float32)
+Y = rng.standard_normal((200_000, 384), dtype=np.float32)
+CCA().fit(X[:2000].copy(), Y[:2000].copy())
+before = peak()
+CCA().fit(X, Y)
+d = 512 + 384
+print(json.dumps({
+    "extra_mib": peak() - before, "input_mib": (X.nbytes + Y.nbytes) / 2**20,
+    "d_by_d_float64_mib": d * d * 8 / 2**20,
+}))
+"""

@@ -1,0 +1,24 @@
+"""Classical statistical cross-modal analysis: CCA and its kin from joint moments."""
+
+from cmstats.cca import CCA
+from cmstats.datasets import load_emoji, load_linnerud, load_mnist_halves, load_wikipedia
+from cmstats.metrics import retrieval_report, search
+from cmstats.model_selection import MomentsSearchCV
+from cmstats.moments import Moments
+from cmstats.pipeline import TwoViewPipeline
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CCA",
+    "Moments",
+    "MomentsSearchCV",
+    "TwoViewPipeline",
+    "__version__",
+    "load_emoji",
+    "load_linnerud",
+    "load_mnist_halves",
+    "load_wikipedia",
+    "retrieval_report",
+    "search",
+]

@@ -1,0 +1,327 @@
+"""Arrays of any namespace: which one it is, validation, and what the array standard lacks.
+
+Type in = type out and device in = device out follow from the data handed in
+(array-api-compat); there is no global switch. Frames, lists and sparse matrices count as
+NumPy.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import array_api_compat
+import array_api_compat.numpy as numpy_namespace
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+
+Array: TypeAlias = Any
+"""An array of any namespace that conforms to the Python array API standard."""
+
+__all__ = [
+    "Array",
+    "check_matrix",
+    "count_nonfinite",
+    "describe_nonfinite",
+    "device_of",
+    "float64",
+    "is_array",
+    "is_numpy",
+    "namespace",
+    "project",
+    "qr_r",
+    "result_dtype",
+    "row_slices",
+    "solve_triangular",
+    "svd",
+    "take_rows",
+    "to_numpy",
+]
+
+
+# ------------------------------------------------------------------------- namespaces
+def is_array(a: object) -> bool:
+    """Whether `a` is an array of some namespace (not a frame, a list or a sparse matrix)."""
+    return bool(array_api_compat.is_array_api_obj(a)) and not scipy.sparse.issparse(a)
+
+
+def namespace(*arrays: object) -> ModuleType:
+    """The one array namespace of all arrays (None is passed over).
+
+    Raises
+    ------
+    TypeError
+        If the arrays come from different namespaces or devices.
+    """
+    found: list[tuple[ModuleType, object]] = []
+    for a in arrays:
+        if a is None:
+            continue
+        if is_array(a):
+            xp = array_api_compat.array_namespace(a)
+            found.append((xp, None if is_numpy(xp) else array_api_compat.device(a)))
+        else:
+            found.append((numpy_namespace, None))
+    if not found:
+        return numpy_namespace
+    xp, device = found[0]
+    for other, other_device in found[1:]:
+        if other is not xp or other_device != device:
+            raise TypeError(
+                "all arrays of one call must be of one array library and on one device, got "
+                f"{_place(xp, device)} and {_place(other, other_device)}: convert one of them"
+            )
+    return xp
+
+
+def is_numpy(xp: ModuleType) -> bool:
+    """Whether the namespace is NumPy's."""
+    return bool(array_api_compat.is_numpy_namespace(xp))
+
+
+def _place(xp: ModuleType, device: object) -> str:
+    name = xp.__name__.removeprefix("array_api_compat.")
+    return name if device is None else f"{name} on {device}"
+
+
+def device_of(a: Array) -> Any:
+    """The device of an array; None for NumPy, where naming it would only cost."""
+    xp = namespace(a)
+    return None if is_numpy(xp) else array_api_compat.device(a)
+
+
+def to_numpy(a: Any) -> np.ndarray[Any, Any]:
+    """An explicit copy to the host, for what cannot run elsewhere (pandas, pictures, files)."""
+    if isinstance(a, np.ndarray) or not is_array(a):
+        return np.asarray(a)
+    if array_api_compat.is_cupy_array(a):
+        return np.asarray(a.get())
+    if array_api_compat.is_torch_array(a):
+        return np.asarray(a.detach().cpu().numpy())
+    xp = array_api_compat.array_namespace(a)
+    if xp.__name__ == "array_api_strict":
+        a = array_api_compat.to_device(a, xp.Device("CPU_DEVICE"))
+    return np.asarray(np.from_dlpack(a))
+
+
+# ------------------------------------------------------------------------------ dtypes
+def result_dtype(a: Array) -> Any:
+    """The dtype of results for data `a`: float64 stays, other floats give float32.
+
+    Integers and booleans give float64, as in scikit-learn; half precision gives float32.
+    """
+    xp = namespace(a)
+    dtype = a.dtype
+    if dtype == xp.float64:
+        return xp.float64
+    if is_numpy(xp):
+        # ml_dtypes' bfloat16 is no subdtype of np.floating; its kind is "V".
+        half = np.dtype(dtype).itemsize <= 4 and np.dtype(dtype).kind in "fV"
+        return np.dtype(np.float32 if half else np.float64)
+    if xp.isdtype(dtype, ("integral", "bool")):
+        return xp.float64
+    return xp.float32
+
+
+def float64(a: Array) -> Array:
+    """`a` in double precision, in its own namespace and on its own device."""
+    xp = namespace(a)
+    return xp.astype(xp.asarray(a), xp.float64, copy=False)
+
+
+# ------------------------------------------------------------------------- validation
+def describe_nonfinite(name: str, nan: int, inf: int, first: tuple[int, int] | None) -> str:
+    """The one sentence about values that are not finite."""
+    parts = [f"{nan} NaN" if nan else "", f"{inf} infinite" if inf else ""]
+    where = "" if first is None else f", the first at row {first[0]}, column {first[1]}"
+    total = " and ".join(part for part in parts if part)
+    plural = "value" if nan + inf == 1 else "values"
+    return f"{name} has {total} {plural}{where}: drop or impute those rows first"
+
+
+def count_nonfinite(a: Array, offset: int = 0) -> tuple[int, int, tuple[int, int] | None]:
+    """NaN count, infinity count and the first (row + offset, column) that is either."""
+    xp = namespace(a)
+    bad = ~xp.isfinite(a)
+    total = int(xp.count_nonzero(bad))
+    if not total:
+        return 0, 0, None
+    nan = int(xp.count_nonzero(xp.isnan(a)))
+    flat = int(xp.argmax(xp.reshape(xp.astype(bad, xp.int8), (-1,))))
+    width = a.shape[1]
+    return nan, total - nan, (offset + flat // width, flat % width)
+
+
+def check_matrix(a: Any, name: str, *, ensure_finite: bool = True) -> Array:
+    """A two-dimensional real matrix of at least one row and one column, or one clear sentence.
+
+    Sparse matrices come back as CSR, arrays of other namespaces as they are. A 1-D array
+    is one column.
+
+    Raises
+    ------
+    ValueError
+        If `a` is complex, not numeric, not one- or two-dimensional, empty, or (when
+        `ensure_finite`) holds NaN or infinity.
+    TypeError
+        If `a` cannot be read as a matrix.
+    """
+    if scipy.sparse.issparse(a):
+        a = a.tocsr()
+        values = a.data
+    elif is_array(a) and not isinstance(a, np.ndarray):
+        values = a
+    else:
+        a = values = _host_array(a, name)
+    xp = namespace(values)
+    kind = np.dtype(values.dtype).kind if is_numpy(xp) else ""
+    if kind == "c" or (not is_numpy(xp) and xp.isdtype(values.dtype, "complex floating")):
+        raise ValueError(
+            f"Complex data not supported: {name} has dtype {values.dtype}; pass the real and "
+            "imaginary parts as separate columns"
+        )
+    if a.ndim == 1:
+        a = xp.reshape(a, (-1, 1))
+    if a.ndim != 2:
+        raise ValueError(f"{name} must be two-dimensional (rows are items), got shape {a.shape}")
+    for axis, what in ((0, "sample"), (1, "feature")):
+        if a.shape[axis] == 0:
+            raise ValueError(
+                f"{name}: found array with 0 {what}(s) (shape={tuple(a.shape)}) "
+                "while a minimum of 1 is required."
+            )
+    if ensure_finite and (scipy.sparse.issparse(a) or xp.isdtype(a.dtype, "real floating")):
+        dense = values[:, None] if scipy.sparse.issparse(a) else a
+        if not bool(xp.isfinite(xp.sum(dense, dtype=xp.float64))):
+            nan, inf, first = count_nonfinite(dense)
+            if scipy.sparse.issparse(a) and first is not None:
+                coo = a.tocoo()
+                first = (int(coo.row[first[0]]), int(coo.col[first[0]]))
+            if nan or inf:
+                raise ValueError(describe_nonfinite(name, nan, inf, first))
+    return a
+
+
+def _host_array(a: Any, name: str) -> np.ndarray[Any, Any]:
+    """A NumPy array of numbers out of a list, a frame or an array of objects."""
+    out = np.asarray(a)
+    if out.dtype.kind in "biufc":
+        return out
+    if out.dtype.kind == "V" and out.dtype.names is None and out.dtype.itemsize == 2:
+        return out  # ml_dtypes' bfloat16
+    if out.dtype.kind == "O":
+        try:
+            return out.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            if any(isinstance(v, complex) for v in out.flat):
+                raise ValueError(
+                    f"Complex data not supported: {name} holds complex numbers"
+                ) from None
+            # scikit-learn's checks look for "argument must be .* string.* number" here.
+            kind: type[Exception] = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
+                f"{name}: every argument must be a real number, not a string or another object "
+                f"({_first_text(out)}); encode text as numbers first"
+            ) from None
+    raise ValueError(
+        f"{name} holds {out.dtype} values, not numbers ({_first_text(out)}): encode text as "
+        "numbers first, for example with TfidfVectorizer"
+    )
+
+
+def _first_text(a: np.ndarray[Any, Any]) -> str:
+    for index, value in np.ndenumerate(a):
+        if not isinstance(value, (int, float, np.number)):
+            return f"the first is {value!r} at position {index}"
+    return "no number among them"
+
+
+# ------------------------------------------- operations that the array standard lacks
+def solve_triangular(
+    factor: Array, b: Array, *, lower: bool = True, transpose: bool = False
+) -> Array:
+    """The solution of ``factor @ z = b`` (or ``factor.T @ z = b``) for a triangular factor."""
+    xp = namespace(factor, b)
+    if is_numpy(xp):
+        return scipy.linalg.solve_triangular(
+            factor, b, lower=lower, trans=int(transpose), check_finite=False
+        )
+    if array_api_compat.is_torch_namespace(xp):
+        a, upper = (factor.mT, lower) if transpose else (factor, not lower)
+        return xp.linalg.solve_triangular(a, b, upper=upper)
+    if array_api_compat.is_cupy_namespace(xp):
+        linalg = _cupyx_linalg()
+        return linalg.solve_triangular(factor, b, lower=lower, trans=int(transpose))
+    return xp.linalg.solve(xp.matrix_transpose(factor) if transpose else factor, b)
+
+
+def _cupyx_linalg() -> Any:
+    # Imported at the first CuPy array only: without CUDA libraries the import raises.
+    if "cupyx.scipy.linalg" not in sys.modules:
+        import cupyx.scipy.linalg  # noqa: F401
+    return sys.modules["cupyx.scipy.linalg"]
+
+
+def svd(a: Array) -> tuple[Array, Array, Array]:
+    """The thin singular value decomposition ``u * s @ vt``, with two fallbacks.
+
+    LAPACK's divide and conquer has been seen not to converge on finite matrices of real
+    data; the transpose is tried next, then QR iteration (gesvd).
+    """
+    xp = namespace(a)
+    if not is_numpy(xp):
+        u, s, vt = xp.linalg.svd(a, full_matrices=False)
+        return u, s, vt
+    try:
+        u, s, vt = np.linalg.svd(a, full_matrices=False)
+    except np.linalg.LinAlgError:
+        try:
+            v, s, ut = np.linalg.svd(a.T, full_matrices=False)
+            u, vt = ut.T, v.T
+        except np.linalg.LinAlgError:
+            u, s, vt = scipy.linalg.svd(
+                a, full_matrices=False, lapack_driver="gesvd", check_finite=False
+            )
+    return u, s, vt
+
+
+def qr_r(a: Array) -> Array:
+    """The triangular factor R of ``a = Q R``, at most min(rows, columns) rows."""
+    xp = namespace(a)
+    if is_numpy(xp):
+        return np.linalg.qr(a, mode="r")
+    return xp.linalg.qr(a, mode="reduced")[1]
+
+
+def take_rows(a: Any, rows: slice | Array) -> Any:
+    """The rows of `a` named by a slice or by integer positions."""
+    if not is_array(a) or is_numpy(namespace(a)):
+        return a[rows]
+    return a[rows, ...] if isinstance(rows, slice) else namespace(a).take(a, rows, axis=0)
+
+
+def project(X: Any, mean: Array, weights: Array) -> Array:
+    """``(X - mean) @ weights`` in the precision of `X`, a run of rows at a time."""
+    if scipy.sparse.issparse(X):
+        return np.asarray(X @ weights) - mean @ weights
+    xp = namespace(weights) if not is_array(X) else namespace(X, weights)
+    like = X if is_array(X) else np.empty(0, X.dtype)
+    dtype = result_dtype(like)
+    # The centre is taken off first: after the product it would cancel digits.
+    mean, weights = xp.astype(mean, dtype), xp.astype(weights, dtype)
+    rows = max(1, (32 << 20) // (8 * int(X.shape[1])))
+    parts = []
+    for cut in row_slices(int(X.shape[0]), rows):
+        part = take_rows(X, cut)
+        part = part if is_array(part) else np.asarray(part)
+        parts.append(xp.matmul(xp.astype(part, dtype) - mean, weights))
+    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+
+
+def row_slices(n: int, size: int) -> Iterator[slice]:
+    """Slices that cut ``range(n)`` into runs of at most `size`."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))

@@ -1,0 +1,413 @@
+"""The base of every estimator that is fitted on Moments of two views.
+
+A subclass says how moments become a model (`_solve`) and how a model is scored on moments
+(`score_moments`); fitting from rows, in parts, from folds, and arrays and frames in and out
+are done here, once.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+import sklearn
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags, TransformerTags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from cmstats._array import (
+    Array,
+    check_matrix,
+    is_array,
+    is_numpy,
+    namespace,
+    take_rows,
+    to_numpy,
+)
+from cmstats.moments import Moments
+from cmstats.streams import is_lazy
+
+__all__ = ["MomentsEstimator", "TwoViewTransformer", "all_or_nothing"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def all_or_nothing(method: Method) -> Method:
+    """A fitting method that leaves the estimator as it was where it raises."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(self.__dict__)
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    return wrapped  # type: ignore[return-value]
+
+
+class MomentsEstimator(BaseEstimator):
+    """Fit, partial fit and score of two paired views ("x" and "y") by way of their Moments."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {}
+    _cv_parameters: ClassVar[tuple[str, ...]] = ()
+    """The names of the parameters that may be "cv"."""
+
+    # -------------------------------------------------------- what a subclass provides
+    def _solve(self, moments: Moments) -> None:
+        """Set the fitted attributes from the moments of all rows."""
+        raise NotImplementedError
+
+    def _resolve(self, folds: list[Moments]) -> dict[str, Any]:
+        """Choose the parameters that are "cv" from fold moments."""
+        raise NotImplementedError
+
+    def score_moments(self, moments: Moments) -> float:
+        """Score on the moments of held-out rows."""
+        raise NotImplementedError
+
+    def _ill_conditioned(self) -> bool:
+        """Whether the scatter form was not good enough for the data just solved."""
+        return False
+
+    # ------------------------------------------------------------------------- fitting
+    @all_or_nothing
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit to paired rows, in one pass over them.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The first view: an array of any library, a frame, a memory-map, or anything with
+            shape, dtype and slicing.
+        y : array-like or sparse matrix of shape (n_samples, n_targets) or (n_samples,)
+            The second view; row i is the partner of row i of `X`.
+        sample_weight : array of shape (n_samples,), optional
+            Frequency weights: weight 2 is the row twice.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If values are not finite, lengths differ, there is only one row, or a parameter
+            is out of range.
+        """
+        self._validate_params()
+        X, y = self._check_views(X, y, reset=True)
+        if X.shape[0] < 2:
+            raise ValueError(
+                f"n_samples={X.shape[0]}: one sample has no variance, at least 2 are needed"
+            )
+        form = self._first_form(X.shape[0], X.shape[1] + (1 if y.ndim == 1 else y.shape[1]))
+        self._fit_rows(form, X, y, sample_weight)
+        if form == "scatter" and getattr(self, "solver", "") == "auto" and self._ill_conditioned():
+            self._fit_rows("root", X, y, sample_weight)
+        return self._warned()
+
+    def _first_form(self, n: int, d: int) -> Any:
+        solver = getattr(self, "solver", "auto")
+        return "root" if solver == "svd" or (solver == "auto" and d > n) else "scatter"
+
+    def _fit_rows(self, form: Any, X: Any, y: Any, sample_weight: Any) -> None:
+        data = {"form": form, "sample_weight": sample_weight, "x": X, "y": y}
+        if self._open_parameters():
+            self._fit_total(Moments.folds(cv=self.cv, **data))
+        else:
+            self._fit_total(Moments.from_data(**data))
+
+    @all_or_nothing
+    def fit_moments(self, moments: Moments | Sequence[Moments]) -> Self:
+        """Fit to the moments of blocks "x" and "y".
+
+        Parameters
+        ----------
+        moments : Moments or list of Moments
+            The list of fold moments where a parameter is "cv" (`Moments.folds`); a list is
+            merged otherwise.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a block is missing, or a parameter is "cv" and `moments` is a single one,
+            which cannot be split.
+        """
+        self._validate_params()
+        single = isinstance(moments, Moments)
+        parts = [moments] if isinstance(moments, Moments) else list(moments)
+        if not parts or not all(isinstance(m, Moments) for m in parts):
+            raise TypeError("fit_moments takes Moments, or a list of the Moments of folds")
+        names = self._open_parameters()
+        if names and len(parts) < 2:
+            raise ValueError(
+                f"{names[0]}='cv' needs the moments of at least two folds, and "
+                f"{'a single Moments' if single else 'this list of one'} cannot be split: pass "
+                "Moments.folds(cv=5, x=X, y=y)"
+            )
+        for m in parts:
+            for view in ("x", "y"):
+                m.columns(view)
+        self.n_features_in_ = parts[0].width("x")
+        self._y_width, self._y_ndim = parts[0].width("y"), 2
+        for name in ("feature_names_in_", "y_feature_names_in_"):
+            self.__dict__.pop(name, None)
+        self._fit_total(parts if names else functools.reduce(operator.add, parts))
+        return self._warned()
+
+    @all_or_nothing
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Add paired rows to those fitted so far.
+
+        The result is that of `fit` on all rows together, however they were parted: row
+        number i overall belongs to fold i mod `cv` where a parameter is "cv". Each call
+        solves anew, O(d^3): for very many small batches build `Moments.from_batches` and
+        call `fit_moments` once.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        seen = getattr(self, "moments_", None)
+        X, y = self._check_views(X, y, reset=seen is None)
+        before = [seen] if isinstance(seen, Moments) else seen
+        form = before[0].form if before else self._first_form(np.inf, 0)  # type: ignore[arg-type]
+        data = {"form": form, "sample_weight": sample_weight, "x": X, "y": y}
+        if self._open_parameters():
+            if not isinstance(self.cv, (int, np.integer)):
+                raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
+            count = sum(m.rows for m in before) if before else 0
+            ids = (count + np.arange(X.shape[0])) % self.cv
+            new = [
+                Moments.from_data(**_rows(data, ids == k)) if (ids == k).any() else None
+                for k in range(self.cv)
+            ]
+        else:
+            new = [Moments.from_data(**data)]
+        if before and len(before) == len(new):
+            merged = [
+                a if b is None else (b if a is None else a + b)
+                for a, b in zip(before, new, strict=True)
+            ]
+        elif before and len(new) == 1:
+            merged = [functools.reduce(operator.add, [*before, new[0]])]
+        elif before:
+            raise ValueError(
+                "fit saw these rows without folds, so a 'cv' parameter cannot use them: start "
+                "with partial_fit"
+            )
+        else:
+            merged = new
+        if any(m is None for m in merged) or sum(m.n for m in merged) < 2:
+            self.moments_ = merged if len(merged) > 1 else merged[0]
+            return self
+        self._fit_total(merged if len(merged) > 1 else merged[0])
+        return self._warned()
+
+    def _open_parameters(self) -> list[str]:
+        """The names of the parameters that are to be chosen by cross-validation."""
+        found = []
+        for name in self._cv_parameters:
+            value = getattr(self, name)
+            parts = value if isinstance(value, (tuple, list)) else (value,)
+            if any(isinstance(v, str) and v == "cv" for v in parts):
+                found.append(name)
+        return found
+
+    def _fit_total(self, moments: Moments | list[Moments]) -> None:
+        self._degenerate: list[str] = []
+        if isinstance(moments, Moments):
+            self._chosen: dict[str, Any] = {}
+            total = moments
+        else:
+            self._chosen = self._resolve(moments)
+            total = functools.reduce(operator.add, moments)
+        if total.rows < 2 or total.n < 2:
+            raise ValueError(
+                f"n_samples={min(total.rows, int(total.n))} sample has no variance: at least 2 "
+                "rows are needed"
+            )
+        self.n_samples_ = total.n
+        self._solve(total)
+        self.moments_ = moments
+
+    def _warned(self) -> Self:
+        """Say once, after the last solution, what about the data was degenerate."""
+        if self._degenerate:
+            warnings.warn("; ".join(self._degenerate), UserWarning, stacklevel=3)
+        return self
+
+    # ------------------------------------------------------------------------- scoring
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Score on held-out rows; equals ``score_moments(Moments.from_data(x=X, y=y))``.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        float
+            See `score_moments`.
+        """
+        check_is_fitted(self)
+        X, y = self._check_views(X, y, reset=False)
+        seen = self.moments_ if isinstance(self.moments_, Moments) else self.moments_[0]
+        # The form that was good enough to fit is the form to score in.
+        return self.score_moments(
+            Moments.from_data(form=seen.form, sample_weight=sample_weight, x=X, y=y)
+        )
+
+    # ---------------------------------------------------------------------- validation
+    def _check_views(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        """Both views, with widths and names remembered or checked; values come later."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None: it "
+                "is the second view"
+            )
+        return (
+            self._check_x(X, reset=reset, ensure_finite=False),
+            self._check_y(y, reset=reset, ensure_finite=False),
+        )
+
+    def _check_x(self, X: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
+        if len(_shape(X)) == 1:
+            raise ValueError(
+                "Expected 2D array, got 1D array instead: X holds one row per item. Reshape your "
+                "data with X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if one item"
+            )
+        checked = X if is_lazy(X) else check_matrix(X, "X", ensure_finite=ensure_finite)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        return checked
+
+    def _check_y(self, y: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
+        checked = y if is_lazy(y) else check_matrix(y, "y", ensure_finite=ensure_finite)
+        width = 1 if checked.ndim == 1 else int(checked.shape[1])
+        names = _column_names(y)
+        if reset:
+            self._y_width = width
+            self._y_ndim = len(_shape(y))
+            self.__dict__.pop("y_feature_names_in_", None)
+            if names is not None:
+                self.y_feature_names_in_ = names
+            return checked
+        if width != self._y_width:
+            raise ValueError(
+                f"y has {width} features, but {type(self).__name__} is expecting {self._y_width} "
+                "features in y"
+            )
+        known = getattr(self, "y_feature_names_in_", None)
+        if known is not None and names is not None and list(known) != list(names):
+            raise ValueError(
+                "The feature names of y should match those that were passed during fit: got "
+                f"{', '.join(map(str, names[:5]))} where fit saw {', '.join(map(str, known[:5]))}"
+            )
+        return checked
+
+    def __sklearn_tags__(self) -> Tags:
+        """scikit-learn's tags: two required views, sparse and array-API input."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.array_api_support = True
+        return tags
+
+
+class TwoViewTransformer(MomentsEstimator):
+    """Adds what transformers of two views share: `set_output` for both outputs."""
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Choose the container of what `transform` returns, for both views.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, optional
+            None leaves the choice as it is.
+
+        Returns
+        -------
+        self
+        """
+        if transform not in (None, "default", "pandas", "polars"):
+            raise ValueError(
+                f"set_output takes 'default', 'pandas' or 'polars', got transform={transform!r}"
+            )
+        if transform is not None:
+            # scikit-learn's clone copies an attribute of this name.
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        """scikit-learn's tags: a transformer that keeps float32."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags = TransformerTags(preserves_dtype=["float64", "float32"])
+        return tags
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray[Any, Any]:
+        """The names of the components: the class name in lower case with a number."""
+        check_is_fitted(self)
+        prefix = type(self).__name__.lower()
+        return np.array([f"{prefix}{i}" for i in range(self.n_components_)], dtype=object)
+
+    def _wrap(self, variates: Array, like: Any) -> Any:
+        """The variates in the container asked for, with the index of `like`."""
+        chosen = getattr(self, "_sklearn_output_config", {}).get("transform")
+        chosen = chosen or sklearn.get_config()["transform_output"]
+        if chosen == "default":
+            return variates
+        names = self.get_feature_names_out()
+        if chosen == "pandas":
+            import pandas as pd
+
+            return pd.DataFrame(
+                to_numpy(variates), columns=names, index=getattr(like, "index", None)
+            )
+        import polars as pl
+
+        return pl.DataFrame(to_numpy(variates), schema=list(names), orient="row")
+
+
+def _shape(a: Any) -> tuple[int, ...]:
+    return tuple(a.shape) if hasattr(a, "shape") else np.asarray(a).shape
+
+
+def _rows(data: dict[str, Any], mask: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """The rows of one fold of what is handed to `Moments.from_data`."""
+    at = np.flatnonzero(mask)
+    out = dict(data)
+    for name in ("x", "y", "sample_weight"):
+        a = data[name]
+        if a is not None and not np.isscalar(a):
+            a = a if hasattr(a, "shape") else np.asarray(a)
+            foreign = is_array(a) and not is_numpy(namespace(a))
+            out[name] = take_rows(a, namespace(a).asarray(at, device=a.device) if foreign else at)
+    return out
+
+
+def _column_names(y: Any) -> np.ndarray[Any, Any] | None:
+    """The column names of a frame or a series, if all are strings."""
+    columns = getattr(y, "columns", None)
+    names = [y.name] if columns is None and hasattr(y, "name") and hasattr(y, "iloc") else columns
+    if names is None or not all(isinstance(c, str) for c in names):
+        return None
+    return np.array(list(names), dtype=object)

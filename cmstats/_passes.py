@@ -1,0 +1,268 @@
+"""One pass over the rows: the sums of each fold, in the scatter or in the root form.
+
+Between the blocks of rows that `streams` cuts and the `Moments` that are made of sums.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from cmstats._array import (
+    Array,
+    count_nonfinite,
+    describe_nonfinite,
+    device_of,
+    float64,
+    is_array,
+    is_numpy,
+    namespace,
+    qr_r,
+    take_rows,
+)
+from cmstats.kernels._threads import run_tasks
+from cmstats.kernels.covariance import (
+    FLUSH_ROWS,
+    Lane,
+    Sums,
+    lane_count,
+    provisional_mean,
+)
+from cmstats.streams import check_weights, chunks, is_lazy
+
+__all__ = ["Form", "fold_sums", "gathered", "thin"]
+
+Form: TypeAlias = Literal["scatter", "root"]
+
+
+def fold_sums(
+    blocks: Mapping[str, Any],
+    form: Form,
+    sample_weight: Any = None,
+    *,
+    ids: np.ndarray[Any, Any] | None = None,
+    device: Any = None,
+) -> list[list[Sums]]:
+    """The sums of each fold of the rows, in pieces that are still to be merged.
+
+    Parameters
+    ----------
+    blocks : mapping of name to checked matrix
+    form : {"scatter", "root"}
+    sample_weight : array of shape (n,), optional
+    ids : int array of shape (n,), optional
+        The fold of each row; all rows are one fold without.
+    device : str, optional
+        "cuda" sends each run of rows to the GPU.
+
+    Returns
+    -------
+    list, one for each fold, of lists of Sums
+
+    Raises
+    ------
+    ValueError
+        If values are not finite: which block, how many, the first position.
+    """
+    if form not in ("scatter", "root"):
+        raise ValueError(f"form must be 'scatter' or 'root', got {form!r}")
+    arrays = list(blocks.values())
+    like = next((a for a in arrays if is_array(a) and not is_numpy(namespace(a))), None)
+    weights = check_weights(sample_weight, arrays[0].shape[0], like)
+    n_folds = 1 if ids is None else int(ids.max()) + 1
+    run = _scatter_pass if form == "scatter" else _root_pass
+    try:
+        return run(arrays, weights, ids, n_folds, _sender(device))
+    except NonFiniteError:
+        raise ValueError(_whole_count(blocks)) from None
+
+
+class NonFiniteError(Exception):
+    """Sums came out as NaN or infinite: the rows have to be looked at."""
+
+
+def _whole_count(blocks: Mapping[str, Any]) -> str:
+    """What is not finite, in which block, counted over all rows."""
+    for name, a in blocks.items():
+        nan = inf = 0
+        first = None
+        for start, (part,), _ in chunks([a]):
+            part = part.toarray() if hasattr(part, "toarray") else part
+            more_nan, more_inf, at = count_nonfinite(part, start)
+            nan, inf, first = nan + more_nan, inf + more_inf, first or at
+        if nan or inf:
+            return describe_nonfinite(name, nan, inf, first)
+    return (
+        f"the second moments of {' and '.join(blocks)} overflow: values are too large; divide "
+        "them by a constant"
+    )
+
+
+def _sender(device: Any) -> Any:
+    """What moves a run of rows to the device asked for."""
+    if device is None or str(device) == "cpu":
+        return lambda parts: parts
+    if not str(device).startswith("cuda"):
+        raise ValueError(f"device must be None, 'cpu' or 'cuda', got {device!r}")
+    try:
+        import cupy
+    except ImportError:
+        raise ImportError(
+            "device='cuda' needs CuPy: install the extra that fits your driver, cmstats[cuda12] "
+            "or cmstats[cuda13]"
+        ) from None
+
+    def send(parts: list[Any]) -> list[Any]:
+        parts = [p.toarray() if hasattr(p, "toarray") else p for p in parts]
+        return [cupy.asarray(p) for p in parts]
+
+    return send
+
+
+def _rows_of(
+    ids: np.ndarray[Any, Any] | None, start: int, m: int, fold: int, like: Any
+) -> slice | Array | None:
+    """The rows of a run that belong to a fold, as the blocks' own library indexes."""
+    if ids is None:
+        return None
+    found = np.flatnonzero(ids[start : start + m] == fold)
+    if is_array(like) and not is_numpy(namespace(like)):
+        return namespace(like).asarray(found, device=device_of(like))
+    return found
+
+
+def _scatter_pass(
+    arrays: Sequence[Any],
+    weights: Array | None,
+    ids: np.ndarray[Any, Any] | None,
+    n_folds: int,
+    send: Callable[[list[Any]], list[Any]],
+) -> list[list[Sums]]:
+    lanes: list[list[Lane]] = []
+    for start, parts, w in chunks(arrays, weights):
+        parts = send(parts)
+        m = parts[0].shape[0]
+        if not lanes:
+            lazy = any(is_lazy(a) for a in arrays)
+            centre = provisional_mean(parts if lazy else send([_sample(a) for a in arrays]))
+            # Folds run side by side as they are; a single one is cut into lanes.
+            work = m * sum(p.shape[1] for p in parts)
+            each = lane_count(parts, work) if n_folds == 1 else 1
+            lanes = [[Lane(parts, centre) for _ in range(each)] for _ in range(n_folds)]
+        tasks = []
+        for fold, group in enumerate(lanes):
+            rows = _rows_of(ids, start, m, fold, parts[0])
+            shares = itertools.pairwise(m * i // len(group) for i in range(len(group) + 1))
+            for lane, share in zip(group, shares, strict=True):
+                tasks.append(
+                    functools.partial(lane.add, parts, w, slice(*share) if rows is None else rows)
+                )
+        run_tasks(tasks)
+    for group in lanes:
+        _check_finite(*(lane.first for lane in group))
+    sums = [Lane.finish(group) for group in lanes]
+    _check_finite(*(s.factor for s in sums))
+    return [[s] for s in sums]
+
+
+def _sample(a: Any) -> Any:
+    """Evenly spaced rows of all of a block: its first run may be unlike the rest."""
+    step = max(1, a.shape[0] // 512)
+    return take_rows(a, slice(None, None, step))
+
+
+def _check_finite(*arrays: Array) -> None:
+    for a in arrays:
+        xp = namespace(a)
+        if not bool(xp.isfinite(xp.sum(a))):
+            raise NonFiniteError
+
+
+def _root_pass(
+    arrays: Sequence[Any],
+    weights: Array | None,
+    ids: np.ndarray[Any, Any] | None,
+    n_folds: int,
+    send: Callable[[list[Any]], list[Any]],
+) -> list[list[Sums]]:
+    pieces: list[list[Sums]] = [[] for _ in range(n_folds)]
+    d = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in arrays)
+    # A QR factorisation pays from about two rows a column; a wide block is its own root.
+    for start, parts, w in chunks(arrays, weights, rows=max(2 * d * n_folds, 4096)):
+        parts = send([p.toarray() if hasattr(p, "toarray") else p for p in parts])
+        for fold in range(n_folds):
+            rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0])
+            mine = parts if rows is None else [take_rows(p, rows) for p in parts]
+            mine_w = w if rows is None or w is None else take_rows(w, rows)
+            if mine[0].shape[0]:
+                pieces[fold].append(_root_sums(mine, mine_w))
+    return pieces
+
+
+def _root_sums(parts: Sequence[Any], w: Array | None) -> Sums:
+    """The sums in root form of rows that are in memory."""
+    xp = namespace(*(p for p in parts if is_array(p)))
+    Z = xp.concat([float64(p) for p in parts], axis=1)
+    if w is not None and not bool(xp.any(w > 0)):
+        Z, w = Z[:0, :], None
+    m = Z.shape[0]
+    n = float(m) if w is None else float(xp.sum(w))
+
+    def average(a: Array) -> Array:
+        if n == 0:
+            return xp.zeros((a.shape[1],), dtype=xp.float64, device=device_of(a))
+        return xp.mean(a, axis=0) if w is None else xp.matmul(w, a) / n
+
+    mean = average(Z)
+    _check_finite(mean)
+    Z = Z - mean
+    # The rounding of the mean is taken off too: what is left is centred to the last digit.
+    rest = average(Z)
+    Z, mean = Z - rest, mean + rest
+    third, fourth = [], []
+    for lo, hi in itertools.pairwise(np.cumsum([0, *(int(p.shape[1]) for p in parts)]).tolist()):
+        z = Z[:, lo:hi]
+        norms = xp.sum(z * z, axis=1)
+        heavy = norms if w is None else w * norms
+        third.append(xp.matmul(heavy, z))
+        fourth.append(xp.sum(heavy * norms))
+    if w is not None:
+        Z = Z * xp.sqrt(w)[:, None]
+    rows = int(parts[0].shape[0])
+    return Sums(n, mean, thin(Z), xp.concat(third), xp.stack(fourth), rows)
+
+
+def thin(R: Array) -> Array:
+    """A root with no more rows than columns: R itself, or the R of its QR factorisation."""
+    return qr_r(R) if R.shape[0] > R.shape[1] else R
+
+
+def gathered(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Batches put together until a product of them is worth its overhead."""
+    held: list[dict[str, Any]] = []
+    rows = 0
+    for named in source:
+        first = next(iter(named.values()))
+        held.append(named)
+        rows += first.shape[0]
+        if rows >= FLUSH_ROWS:
+            yield _joined(held)
+            held, rows = [], 0
+    if held:
+        yield _joined(held)
+
+
+def _joined(held: list[dict[str, Any]]) -> dict[str, Any]:
+    if len(held) == 1:
+        return held[0]
+    joined = {}
+    for name in held[0]:
+        parts = [batch[name] for batch in held]
+        parts = [p.toarray() if hasattr(p, "toarray") else p for p in parts]
+        parts = [np.asarray(p) if is_lazy(p) else p for p in parts]
+        joined[name] = namespace(*parts).concat(parts, axis=0)
+    return joined

@@ -1,0 +1,500 @@
+"""Canonical correlation analysis from moments."""
+
+from __future__ import annotations
+
+import itertools
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal
+
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from cmstats._array import Array, device_of, namespace, project, svd
+from cmstats._estimator import TwoViewTransformer
+from cmstats._folds import best_index, grid_scores
+from cmstats.moments import Moments
+
+__all__ = ["CCA", "SHRINKAGES"]
+
+SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""What ``shrinkage="cv"`` chooses from."""
+
+Kind = Literal["cosine", "weighted_cosine", "csa", "likelihood_ratio"]
+
+
+class CCA(TwoViewTransformer):
+    r"""Canonical correlation analysis with coherent shrinkage, from joint moments.
+
+    Finds weights a, b that maximise the correlation of the paired variates Xa and Yb, each
+    pair uncorrelated with those before (Hotelling 1936):
+
+    .. math:: \max_{a, b}\; a' S_{xy} b \quad\text{s.t.}\quad a' S_{xx} a = b' S_{yy} b = 1
+
+    solved as the singular value decomposition of the whitened cross-covariance. With
+    shrinkage s the blocks are :math:`(1-s) S + s\,\mathrm{tr}(S)/p\, I` and the cross block
+    is scaled by :math:`\sqrt{(1-s_x)(1-s_y)}`: the joint stays positive semi-definite and the
+    directions are those of ridge CCA (Vinod 1976).
+
+    Parameters
+    ----------
+    n_components : int, optional
+        Number of pairs of variates; by default all there are, min(rank X, rank Y).
+    shrinkage : float in [0, 1], "auto", "cv" or a pair (x, y) of these, default=0.0
+        0 is textbook CCA; at 1 the directions are those of PLS-SVD. "auto" is Ledoit-Wolf
+        for each view (OAS with `scale`); "cv" the best mean held-out score over `cv` folds
+        among `SHRINKAGES` (a pair of "cv" searches the two together).
+    scale : bool, default=False
+        Standardise each feature (from the moments, so inside the folds).
+    solver : {"auto", "moments", "svd"}, default="auto"
+        "moments" works on the scatter matrix, one fast pass; "svd" on a root of it, which
+        keeps the condition number of the data instead of its square. "auto" uses the root
+        for wide data (more features than rows) and where the column-normalised data of a
+        view have a condition number above 1e4.
+    cv : int, splitter or iterable of splits, default=5
+        The folds for "cv". An int K puts row i into fold i mod K.
+
+    Attributes
+    ----------
+    correlations_ : array of shape (n_components_,)
+        Training correlations of the paired variates.
+    singular_values_ : array of shape (n_components_,)
+        Singular values of the shrunken problem, at most 1; they order the components. Equal
+        to `correlations_` without shrinkage.
+    x_weights_, y_weights_ : arrays of shape (p, n_components_), (q, n_components_)
+        Variates are ``(X - x_mean_) @ x_weights_``, of unit training variance (ddof=1). The
+        largest absolute x-weight of each component is positive.
+    x_mean_, y_mean_ : arrays of shape (p,), (q,)
+    x_loadings_, y_loadings_ : arrays of shape (p, n_components_), (q, n_components_)
+        Correlations of variables with their own variates.
+    x_cross_loadings_, y_cross_loadings_ : arrays of the same shapes
+        Correlations of variables with the other view's variates.
+    n_components_ : int
+    n_samples_ : float
+        The sum of the weights.
+    shrinkage_ : tuple of float
+        The shrinkage used for x and y.
+    moments_ : Moments, or list of Moments where folds were needed
+        What it was fitted on.
+    n_features_in_, feature_names_in_, y_feature_names_in_
+        The columns seen in `fit`.
+
+    See Also
+    --------
+    MomentsSearchCV : Search any parameters at the cost of one pass over the data.
+    TwoViewPipeline : A scikit-learn transformer for each view, then this.
+
+    Notes
+    -----
+    Where p + q > n - 1 without shrinkage, some training correlations are 1 whatever the data:
+    the result is right on the range of the data, with a warning.
+
+    References
+    ----------
+    Hotelling, H. (1936). Relations between two sets of variates. Biometrika 28.
+    Vinod, H. D. (1976). Canonical ridge and econometrics of joint production. J. Econometrics.
+    Ledoit, O. and Wolf, M. (2004). A well-conditioned estimator for large-dimensional
+    covariance matrices. J. Multivariate Analysis 88.
+
+    Examples
+    --------
+    >>> from cmstats import CCA, load_linnerud
+    >>> X, Y = load_linnerud(return_X_y=True)
+    >>> cca = CCA().fit(X, Y)
+    >>> cca.correlations_.round(8)
+    array([0.79560815, 0.20055604, 0.07257029])
+    >>> U, V = cca.transform(X, Y)
+    >>> U.shape, V.shape
+    ((20, 3), (20, 3))
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "shrinkage": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto", "cv"}), tuple, list],
+        "scale": ["boolean"],
+        "solver": [StrOptions({"auto", "moments", "svd"})],
+        "cv": ["cv_object"],
+    }
+    _cv_parameters: ClassVar[tuple[str, ...]] = ("shrinkage",)
+
+    def __init__(
+        self,
+        n_components: int | None = None,
+        *,
+        shrinkage: Any = 0.0,
+        scale: bool = False,
+        solver: Literal["auto", "moments", "svd"] = "auto",
+        cv: Any = 5,
+    ) -> None:
+        self.n_components = n_components
+        self.shrinkage = shrinkage
+        self.scale = scale
+        self.solver = solver
+        self.cv = cv
+
+    # ------------------------------------------------------------------------- fitting
+    def _solve(self, moments: Moments) -> None:
+        sx, sy = self.shrinkage_ = self._numbers(moments)
+        self._warn_of_degenerate(moments, sx, sy)
+        m = moments.standardized() if self.scale else moments
+        whitened = m.whitened("x", "y", shrinkage=(sx, sy))
+        self.condition_ = max(whitened.x.condition, whitened.y.condition)
+        k = self.n_components_ = self._count(moments, min(whitened.cross.shape))
+        xp = namespace(whitened.cross)
+        if 0 in whitened.cross.shape:  # a view that does not vary: one component of zeros
+            A, singular, B = (
+                xp.zeros(shape, dtype=xp.float64, device=device_of(whitened.cross))
+                for shape in ((m.width("x"), 1), (1,), (m.width("y"), 1))
+            )
+        else:
+            left, singular, right = svd(whitened.cross)
+            A = xp.matmul(whitened.x.weights, left[:, :k])
+            B = xp.matmul(whitened.y.weights, xp.matrix_transpose(right[:k, :]))
+        self.singular_values_ = ((1 - sx) * (1 - sy)) ** 0.5 * singular[:k]
+
+        cov_xA = m.projected_scatter("x", "x", A) / (m.n - 1)
+        cov_yB = m.projected_scatter("y", "y", B) / (m.n - 1)
+        cov_xB = m.projected_scatter("x", "y", B) / (m.n - 1)
+        # Standard deviations of the variates, in the scaling a'S_s a = 1: 1 without shrinkage.
+        self._x_std = _positive_root(xp.sum(A * cov_xA, axis=0))
+        self._y_std = _positive_root(xp.sum(B * cov_yB, axis=0))
+        self.correlations_ = xp.clip(
+            xp.sum(A * cov_xB, axis=0) / (self._x_std * self._y_std), -1.0, 1.0
+        )
+        # E[y | x] = y_mean + C_s,yy B diag(singular) A'(x - x_mean)
+        ridge = sy * float(xp.sum(m.variance("y"))) / m.width("y")
+        pattern = (1 - sy) * cov_yB + ridge * B
+        if self.scale:
+            x_unit, y_unit = _stds(moments, "x"), _stds(moments, "y")
+            A, B = A / x_unit[:, None], B / y_unit[:, None]
+            pattern = pattern * y_unit[:, None]
+        largest = xp.take_along_axis(A, xp.argmax(xp.abs(A), axis=0)[None, :], axis=0)
+        sign = xp.where(largest < 0, -1.0, 1.0)
+        self.x_weights_ = sign * A / self._x_std[None, :]
+        self.y_weights_ = sign * B / self._y_std[None, :]
+        self._y_pattern = sign * pattern
+        self.x_mean_, self.y_mean_ = moments.mean("x"), moments.mean("y")
+
+    def _pair(self) -> tuple[Any, ...]:
+        """The shrinkage parameter as a validated pair."""
+        value = self.shrinkage
+        pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+        for s in pair:
+            number = isinstance(s, Real) and 0 <= float(s) <= 1
+            if not number and not (isinstance(s, str) and s in ("auto", "cv")):
+                raise ValueError(
+                    f"shrinkage={value!r} is out of range: a float in [0, 1], 'auto', 'cv', or an "
+                    "(x, y) pair of these"
+                )
+        if len(pair) != 2:
+            raise ValueError(f"shrinkage={value!r} must be one value or an (x, y) pair")
+        return pair
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        self._pair()
+
+    def _numbers(self, moments: Moments) -> tuple[float, float]:
+        """The shrinkage of both views as numbers."""
+        pair = self._chosen.get("shrinkage", self._pair())
+        m = moments.standardized() if self.scale and "auto" in pair else moments
+        x, y = (
+            m.ledoit_wolf(view) if isinstance(s, str) else float(s)
+            for view, s in zip(("x", "y"), pair, strict=True)
+        )
+        return x, y
+
+    def _resolve(self, folds: list[Moments]) -> dict[str, Any]:
+        pair = self._pair()
+        if pair[0] == "cv" and not isinstance(self.shrinkage, (tuple, list)):
+            grid: list[tuple[Any, Any]] = [(s, s) for s in SHRINKAGES]
+        else:
+            grid = list(itertools.product(*(SHRINKAGES if s == "cv" else (s,) for s in pair)))
+        found = grid_scores(self, [{"shrinkage": s} for s in grid], folds)
+        self.cv_shrinkages_, self.cv_scores_ = grid, found.scores
+        return {"shrinkage": grid[best_index(found.scores)]}
+
+    def _count(self, moments: Moments, rank: int) -> int:
+        """How many components there will be."""
+        p, q = moments.width("x"), moments.width("y")
+        possible = min(p, q, moments.rows - 1)
+        if self.n_components is not None and self.n_components > possible:
+            raise ValueError(
+                f"n_components={self.n_components} is too large: at most {possible} are possible, "
+                f"the minimum of {p} x-features, {q} y-features and n_samples - 1 = "
+                f"{moments.rows - 1}"
+            )
+        if rank == 0:
+            self._degenerate = [
+                "every column of x or of y is constant: there is nothing to correlate, and all "
+                "weights are 0"
+            ]
+            return 1
+        wanted = rank if self.n_components is None else self.n_components
+        if wanted > rank:
+            self._degenerate.append(
+                f"only {rank} of n_components={wanted} exist, the rank of the data; the rest are "
+                "left out"
+            )
+        return min(wanted, rank)
+
+    def _warn_of_degenerate(self, moments: Moments, sx: float, sy: float) -> None:
+        xp = namespace(moments.mean("x"))
+        p, q, n = moments.width("x"), moments.width("y"), min(moments.n, moments.rows)
+        self._degenerate = []
+        for view in ("x", "y"):
+            constant = moments.constant(view)
+            count = int(xp.count_nonzero(constant))
+            if count:
+                first = int(xp.argmax(xp.astype(constant, xp.int8)))
+                self._degenerate.append(
+                    f"{count} of the columns of {view} {'is' if count == 1 else 'are'} constant "
+                    f"(the first is column {first}) and got weight 0"
+                )
+        if p + q > n - 1 and not (sx and sy):
+            self._degenerate.append(
+                f"p + q = {p + q} features and {n:g} samples make some training correlations 1 "
+                "whatever the data: set shrinkage='cv' or 'auto' for both views"
+            )
+
+    def _ill_conditioned(self) -> bool:
+        return bool(self.condition_ > 1e4)
+
+    # ---------------------------------------------------------------------- projecting
+    def transform(self, X: Any = None, y: Any = None) -> Any:
+        """Variates of one view or of both.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features), optional
+        y : array-like or sparse matrix of shape (n_samples, n_targets), optional
+
+        Returns
+        -------
+        array of shape (n_samples, n_components_), or a pair of these
+            x variates, y variates, or (x variates, y variates), for what was given.
+
+        Raises
+        ------
+        ValueError
+            If neither is given, or widths or values are not right.
+        """
+        u, v = self._variates(X, y)
+        wrapped = [self._wrap(a, b) for a, b in ((u, X), (v, y)) if a is not None]
+        return wrapped[0] if len(wrapped) == 1 else tuple(wrapped)
+
+    def fit_transform(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """``fit(X, y).transform(X)``: the x variates of the training rows."""
+        return self.fit(X, y, sample_weight).transform(X)
+
+    def _variates(self, X: Any, y: Any) -> tuple[Array | None, Array | None]:
+        check_is_fitted(self)
+        if X is None and y is None:
+            raise ValueError("give X, y or both")
+        u = v = None
+        if X is not None:
+            u = project(self._check_x(X), self.x_mean_, self.x_weights_)
+        if y is not None:
+            v = project(self._check_y(y), self.y_mean_, self.y_weights_)
+        return u, v
+
+    def predict(self, X: Any) -> Array:
+        """The conditional mean of y given x under the (shrunken) joint Gaussian model.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        array of shape (n_samples, n_targets), or (n_samples,) if y was 1-D in fit
+            ``y_mean_ + C_yy B diag(singular_values_) A'(x - x_mean_)``: ridge regression
+            through `n_components_` canonical variates.
+        """
+        check_is_fitted(self)
+        xp = namespace(self.x_weights_)
+        coefficients = xp.matmul(
+            self.x_weights_ * (self._x_std * self.singular_values_)[None, :],
+            xp.matrix_transpose(self._y_pattern),
+        )
+        y = project(self._check_x(X), self.x_mean_, coefficients)
+        y = y + xp.astype(self.y_mean_, y.dtype)
+        return y[:, 0] if self._y_ndim == 1 else y
+
+    def fuse(self, X: Any = None, y: Any = None) -> Array:
+        """The posterior mean of the shared latent given one view or both.
+
+        In probabilistic CCA (Bach and Jordan 2005) each canonical pair is
+        ``u = sqrt(r) z + noise``, ``v = sqrt(r) z + noise`` with a standard normal z, so that
+        E[z | u] = sqrt(r) u and E[z | u, v] = sqrt(r) / (1 + r) (u + v).
+
+        Parameters
+        ----------
+        X, y
+            As in `transform`.
+
+        Returns
+        -------
+        array of shape (n_samples, n_components_)
+        """
+        u, v = self._variates(X, y)
+        given = u if u is not None else v
+        assert given is not None
+        xp = namespace(given)
+        r = xp.astype(self.singular_values_, given.dtype)
+        x_std, y_std = (xp.astype(s, given.dtype) for s in (self._x_std, self._y_std))
+        if u is None or v is None:
+            return given * (xp.sqrt(r) * (x_std if v is None else y_std))
+        if u.shape[0] != v.shape[0]:
+            raise ValueError(f"X has {u.shape[0]} rows and y {v.shape[0]}: row i is one item")
+        return (u * x_std + v * y_std) * (xp.sqrt(r) / (1 + r))
+
+    # ----------------------------------------------------------------------- comparing
+    def embed(
+        self, X: Any = None, y: Any = None, *, kind: Kind = "weighted_cosine", power: float = 1.0
+    ) -> Any:
+        """Vectors whose plain inner product is the similarity of an x and a y.
+
+        Any index for inner products (FAISS, hnswlib, a vector database) serves them unchanged.
+
+        Parameters
+        ----------
+        X, y
+            As in `transform`.
+        kind : {"weighted_cosine", "cosine", "csa", "likelihood_ratio"}
+            "cosine" of the variates; "weighted_cosine" of ``rho**power * u`` and
+            ``rho**power * v``; "csa" (Canonical Similarity Analysis, Li et al. 2025) the sum
+            of rho u v over the unweighted norms; "likelihood_ratio"
+            log p(x, y) - log p(x) - log p(y) under the shrunken joint. The last three are in
+            canonical coordinates: u, v are the variates in the scaling a'S_s a = 1 and rho
+            the singular values, which without shrinkage are the variates and the
+            correlations. (In-sample correlations near 1 would weigh noise like signal.)
+        power : float, default=1.0
+            For "weighted_cosine".
+
+        Returns
+        -------
+        array of shape (n_samples, m), or a pair of these
+            m is `n_components_`, and two more for "likelihood_ratio".
+        """
+        if kind not in ("weighted_cosine", "cosine", "csa", "likelihood_ratio"):
+            raise ValueError(
+                f"kind={kind!r} is unknown: use 'weighted_cosine', 'cosine', 'csa' or "
+                "'likelihood_ratio'"
+            )
+        views = zip(self._variates(X, y), (self._x_std, self._y_std), (True, False), strict=True)
+        out = []
+        for a, std, is_x in views:
+            if a is None:
+                continue
+            if kind != "cosine":
+                a = a * namespace(a).astype(std, a.dtype)
+            if kind == "likelihood_ratio":
+                out.append(self._likelihood_vectors(a, is_x))
+            else:
+                out.append(self._cosine_vectors(a, kind, power))
+        return out[0] if len(out) == 1 else tuple(out)
+
+    def _cosine_vectors(self, a: Array, kind: Kind, power: float) -> Array:
+        xp = namespace(a)
+        rho = xp.astype(self.singular_values_, a.dtype)
+        if kind == "weighted_cosine":
+            a = a * rho**power
+        norm = xp.sqrt(xp.sum(a * a, axis=1))[:, None]
+        a = a / xp.where(norm > 0, norm, xp.ones_like(norm))
+        return a * xp.sqrt(rho) if kind == "csa" else a
+
+    def _likelihood_vectors(self, a: Array, is_x: bool) -> Array:
+        # log ratio = sum_i [ r u v - r^2 (u^2 + v^2) / 2 ] / (1 - r^2) - log(1 - r^2) / 2
+        xp = namespace(a)
+        r = xp.clip(self.singular_values_, 0.0, 1 - 1e-12)
+        gain = r / (1 - r * r)
+        constant = -0.25 * float(xp.sum(xp.log1p(-r * r)))
+        own = xp.matmul(a * a, xp.astype(-0.5 * r * gain, a.dtype))[:, None] + constant
+        parts = [a * xp.astype(xp.sqrt(gain), a.dtype)]
+        parts += [own, xp.ones_like(own)] if is_x else [xp.ones_like(own), own]
+        return xp.concat(parts, axis=1)
+
+    def similarity(
+        self, X: Any, y: Any, *, kind: Kind = "weighted_cosine", power: float = 1.0
+    ) -> Array:
+        """The similarity of every x with every y, shape (n_x, n_y).
+
+        Parameters
+        ----------
+        X, y
+            As in `transform`; numbers of rows may differ.
+        kind, power
+            As in `embed`.
+
+        Returns
+        -------
+        array of shape (n_x, n_y)
+        """
+        u, v = self.embed(X, y, kind=kind, power=power)
+        xp = namespace(u, v)
+        return xp.matmul(u, xp.matrix_transpose(v))
+
+    # ------------------------------------------------------------------------- judging
+    def score_moments(self, moments: Moments) -> float:
+        """The mean correlation of the variates on held-out moments.
+
+        Parameters
+        ----------
+        moments : Moments
+            With blocks "x" and "y".
+
+        Returns
+        -------
+        float
+            The mean over the components, with the test rows' own means and variances; NaN,
+            with a warning, where a variate is constant. To choose `n_components` use
+            `metrics.total_correlation_scorer`: a mean over sorted correlations always
+            prefers one.
+        """
+        correlations = self.correlations_on(moments)
+        return float(namespace(correlations).mean(correlations))
+
+    def correlations_on(self, moments: Moments) -> Array:
+        """The correlations of the paired variates on held-out moments, (n_components_,)."""
+        check_is_fitted(self)
+        return moments.paired_correlations("x", "y", self.x_weights_, self.y_weights_)
+
+    @property
+    def x_loadings_(self) -> Array:
+        """Correlations of x variables with x variates, shape (p, n_components_)."""
+        return self._loadings("x", "x", self.x_weights_)
+
+    @property
+    def y_loadings_(self) -> Array:
+        """Correlations of y variables with y variates, shape (q, n_components_)."""
+        return self._loadings("y", "y", self.y_weights_)
+
+    @property
+    def x_cross_loadings_(self) -> Array:
+        """Correlations of x variables with y variates, shape (p, n_components_)."""
+        return self._loadings("x", "y", self.y_weights_)
+
+    @property
+    def y_cross_loadings_(self) -> Array:
+        """Correlations of y variables with x variates, shape (q, n_components_)."""
+        return self._loadings("y", "x", self.x_weights_)
+
+    def _loadings(self, variables: str, variates: str, weights: Array) -> Array:
+        m = self._total()
+        covariances = m.projected_scatter(variables, variates, weights) / (m.n - 1)
+        return covariances / _stds(m, variables)[:, None]
+
+    def _total(self) -> Moments:
+        seen = self.moments_
+        return seen if isinstance(seen, Moments) else sum(seen[1:], seen[0])
+
+
+def _positive_root(squares: Array) -> Array:
+    xp = namespace(squares)
+    return xp.sqrt(xp.where(squares > 0, squares, 1.0))
+
+
+def _stds(moments: Moments, name: str) -> Array:
+    """Standard deviations, 1 for a column that does not vary."""
+    xp = namespace(moments.mean(name))
+    return xp.sqrt(xp.where(moments.constant(name), 1.0, moments.variance(name)))

@@ -1,0 +1,1 @@
+"""Packaged data: the emoji set, its licences and the script that builds it."""

@@ -1,0 +1,1 @@
+"""The numeric kernels: each a readable reference, its fast routes, and one dispatcher."""

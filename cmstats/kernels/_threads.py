@@ -1,0 +1,117 @@
+"""Python threads over tiles, BLAS held to its share of the cores meanwhile.
+
+Numba's own threads between threaded matrix products take several times as long: the two
+pools of threads fight for the cores. So kernels that mix BLAS and loops run as serial,
+`nogil` work on Python threads, each with a BLAS of one thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["cores", "run_tasks", "serial_blas", "share"]
+
+Item = TypeVar("Item")
+
+_lock = threading.Lock()
+_state: dict[str, Any] = {"users": 0, "limit": None, "cores": 1}
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401 - its BLAS must be loaded to be found
+
+    return ThreadpoolController()  # scans the loaded libraries, milliseconds: once
+
+
+def cores() -> int:
+    """How many threads the user allows: BLAS's setting, which the environment can lower."""
+    with _lock:
+        if _state["users"]:
+            return int(_state["cores"])
+        return _allowed()
+
+
+def _allowed() -> int:
+    counts = [info["num_threads"] for info in _controller().info() if info["user_api"] == "blas"]
+    return max(counts, default=os.cpu_count() or 1)
+
+
+@contextmanager
+def serial_blas() -> Iterator[None]:
+    """BLAS on one thread while any caller is inside; the last one out restores the setting.
+
+    The limit belongs to the process: overlapping callers that each restored what they found
+    would leave BLAS on one thread for good.
+    """
+    with _lock:
+        if not _state["users"]:
+            _state["cores"] = _allowed()
+            _state["limit"] = _controller().limit(limits=1, user_api="blas")
+        _state["users"] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _state["users"] -= 1
+            if not _state["users"]:
+                _state["limit"].restore_original_limits()
+
+
+def share(
+    work: Callable[[Iterator[Item]], None], items: Sequence[Item], *, inline: bool = False
+) -> None:
+    """``work(iterator)`` on as many threads as there are cores; each item goes to one of them.
+
+    Parameters
+    ----------
+    work : callable of an iterator over items
+        Most of its time must be spent without the interpreter lock. It can keep buffers of
+        its own from item to item.
+    items : sequence
+        Handed out one by one: a core that is busy elsewhere takes fewer.
+    inline : bool, default=False
+        On this thread alone: for work too small to share.
+
+    Raises
+    ------
+    Exception
+        The first that a thread raised.
+    """
+    workers = 1 if inline else min(cores(), len(items))
+    if workers < 2:
+        work(iter(items))
+        return
+    queue = iter(items)
+    lock = threading.Lock()
+
+    def turns() -> Iterator[Item]:
+        while True:
+            with lock:
+                try:
+                    item = next(queue)
+                except StopIteration:
+                    return
+            yield item
+
+    with serial_blas(), ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(work, turns()) for _ in range(workers)]:
+            future.result()
+
+
+def run_tasks(tasks: Sequence[Callable[[], object]], *, inline: bool = False) -> None:
+    """Run all tasks, shared out among the threads."""
+
+    def work(mine: Iterator[Callable[[], object]]) -> None:
+        for task in mine:
+            task()
+
+    share(work, tasks, inline=inline)

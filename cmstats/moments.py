@@ -1,0 +1,678 @@
+"""Moments: all that a linear-Gaussian model needs to know of the data.
+
+`Moments` holds, for named blocks of columns, the weighted count, the mean and the centred
+second moments of all columns side by side, as the scatter matrix or as a root of it. They
+merge, so they stream, split into folds, and travel instead of the rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import check_cv
+
+from cmstats._array import Array, device_of, namespace, to_numpy
+from cmstats._passes import Form, fold_sums, gathered, thin
+from cmstats.kernels import covariance, whitening
+from cmstats.kernels.covariance import Sums
+from cmstats.streams import batches, check_blocks
+
+__all__ = ["Moments", "Whitened", "fold_ids"]
+
+FILE_VERSION = 1
+
+
+class Moments:
+    """Weighted count, mean and centred second moments of named blocks of columns.
+
+    Make one with `Moments.from_data`, `Moments.from_batches` or `Moments.folds`; the
+    constructor is for their results.
+
+    Attributes
+    ----------
+    n : float
+        The sum of the weights: the number of rows where there are none.
+    names : tuple of str
+        The names of the blocks, in the order of their columns.
+    widths : tuple of int
+        The number of columns of each block.
+    form : {"scatter", "root"}
+        "scatter" holds the d x d scatter matrix S; "root" a thin factor R with R'R = S and
+        at most min(n, d) rows, which keeps the condition number of the data instead of its
+        square and is small for wide data.
+
+    Notes
+    -----
+    Two groups of rows with counts n, m, means a, b and scatters A, B have together the
+    scatter ``A + B + n m / (n + m) (a - b)(a - b)'`` (Chan, Golub and LeVeque 1983); roots
+    are merged by a QR factorisation of the stacked factors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats import Moments
+    >>> X = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 9.0]])
+    >>> Y = np.array([[1.0], [0.0], [2.0]])
+    >>> m = Moments.from_data(x=X, y=Y)
+    >>> m.n, m.names
+    (3.0, ('x', 'y'))
+    >>> m.cov("x", "y")
+    array([[1. ],
+           [2.5]])
+    >>> parts = Moments.from_data(x=X[:1], y=Y[:1]) + Moments.from_data(x=X[1:], y=Y[1:])
+    >>> np.allclose(parts.cov("x", "y"), m.cov("x", "y"))
+    True
+    """
+
+    def __init__(self, names: Sequence[str], widths: Sequence[int], form: Form, sums: Sums) -> None:
+        self.names = tuple(names)
+        self.widths = tuple(int(w) for w in widths)
+        self.form = form
+        self._sums = sums
+
+    @property
+    def n(self) -> float:
+        """The sum of the weights."""
+        return self._sums.n
+
+    @property
+    def rows(self) -> int:
+        """The number of rows, whatever their weights."""
+        return self._sums.rows
+
+    @property
+    def _mean(self) -> Array:
+        return self._sums.mean
+
+    @property
+    def _factor(self) -> Array:
+        return self._sums.factor
+
+    # -------------------------------------------------------------------- making them
+    @classmethod
+    def from_data(
+        cls,
+        *,
+        form: Form = "scatter",
+        sample_weight: Array | None = None,
+        device: Any = None,
+        **blocks: Any,
+    ) -> Moments:
+        """The moments of named blocks of rows, in one pass.
+
+        Parameters
+        ----------
+        form : {"scatter", "root"}, default="scatter"
+            How second moments are held; "root" for ill-conditioned or wide data.
+        sample_weight : array of shape (n,), optional
+            Frequency weights: weight 2 is the row twice.
+        device : str, optional
+            "cuda" sends host rows to the GPU block by block; the moments are CuPy arrays.
+        **blocks : array-likes of shape (n, p_b)
+            The data by name, for example ``x=X, y=Y``. Arrays of any library, frames,
+            sparse matrices (densified a tile at a time), memory-maps and anything with
+            shape, dtype and slicing, which is read run by run.
+
+        Returns
+        -------
+        Moments
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, or values are not finite (which block, how many, the first).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cmstats import Moments
+        >>> Moments.from_data(x=np.eye(3), y=np.arange(3.0)).mean("y")
+        array([1.])
+        """
+        return _from_rows(blocks, form, sample_weight, device=device)[0]
+
+    @classmethod
+    def from_batches(
+        cls,
+        source: Iterable[Any],
+        *,
+        form: Form = "scatter",
+        names: Sequence[str] = ("x", "y"),
+        device: Any = None,
+    ) -> Moments:
+        """The moments of a stream of batches: tuples (x, y) or dicts of named blocks.
+
+        Parameters
+        ----------
+        source : iterable of tuples or dicts of arrays
+            Batches of any sizes; small ones are put together before they are multiplied.
+        form : {"scatter", "root"}, default="scatter"
+        names : sequence of str, default=("x", "y")
+            Names of the blocks of batches that are tuples.
+        device : str, optional
+            As in `from_data`.
+
+        Returns
+        -------
+        Moments
+
+        Raises
+        ------
+        ValueError
+            If there are no rows, or a batch does not fit the first (its number is told).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cmstats import Moments
+        >>> X = np.arange(12.0).reshape(6, 2)
+        >>> Moments.from_batches((X[i : i + 2], X[i : i + 2, :1]) for i in (0, 2, 4)).n
+        6.0
+        """
+        total: Moments | None = None
+        for named in gathered(batches(source, names)):
+            part = _from_rows(named, form, None, device=device)[0]
+            total = part if total is None else total + part
+        if total is None:
+            raise ValueError("the stream of batches holds no rows")
+        return total
+
+    @classmethod
+    def folds(
+        cls,
+        *,
+        cv: Any = 5,
+        form: Form = "scatter",
+        sample_weight: Array | None = None,
+        groups: Any = None,
+        device: Any = None,
+        **blocks: Any,
+    ) -> list[Moments]:
+        """The moments of each fold of the rows, in one pass.
+
+        The training moments of a split are the merge of the other folds.
+
+        Parameters
+        ----------
+        cv : int, splitter or iterable of (train, test), default=5
+            An int K puts row i into fold i mod K, so that streaming and batching make no
+            difference. A scikit-learn splitter, or explicit splits, must part the rows:
+            every row in one test set.
+        form, sample_weight, device, **blocks
+            As in `from_data`.
+        groups : array of shape (n,), optional
+            Handed to the splitter.
+
+        Returns
+        -------
+        list of Moments, one for each fold
+
+        Raises
+        ------
+        ValueError
+            If the splits do not part the rows, or a fold is empty.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cmstats import Moments
+        >>> [m.n for m in Moments.folds(cv=2, x=np.eye(5))]
+        [3.0, 2.0]
+        """
+        return _from_rows(blocks, form, sample_weight, cv=cv, groups=groups, device=device)
+
+    def update(self, *, sample_weight: Array | None = None, **blocks: Any) -> Moments:
+        """Add rows in place and return self.
+
+        Raises
+        ------
+        ValueError
+            If names or widths are not those of these moments, or values are not finite;
+            nothing is added then.
+        """
+        merged = self + Moments.from_data(form=self.form, sample_weight=sample_weight, **blocks)
+        self._sums = merged._sums
+        return self
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both groups of rows together."""
+        if not isinstance(other, Moments):
+            return NotImplemented
+        if dict(zip(self.names, self.widths, strict=True)) != dict(
+            zip(other.names, other.widths, strict=True)
+        ):
+            raise ValueError(
+                f"moments of blocks {self._shape()} and {other._shape()} cannot be merged"
+            )
+        if self.form != other.form:
+            raise ValueError(f"moments in the forms {self.form!r} and {other.form!r} do not merge")
+        if self.names != other.names:
+            other = other.select(*self.names)
+        if self.n == 0 or other.n == 0:
+            return other if self.n == 0 else self
+        xp = namespace(self._mean, other._mean)
+        n = self.n + other.n
+        apart = other._mean - self._mean
+        step = (self.n * other.n / n) ** 0.5 * apart
+        if self.form == "scatter":
+            factor = self._factor + other._factor + step[:, None] * step[None, :]
+        else:
+            factor = thin(xp.concat([self._factor, other._factor, step[None, :]]))
+        # A weighted mean of both: moving one by a share of the distance loses digits.
+        mean = (self.n / n) * self._mean + (other.n / n) * other._mean
+        third = fourth = None
+        if self._sums.third is not None and other._sums.third is not None:
+            third_1, fourth_1 = self._norm_sums_about(mean)
+            third_2, fourth_2 = other._norm_sums_about(mean)
+            third, fourth = third_1 + third_2, fourth_1 + fourth_2
+        sums = Sums(n, mean, factor, third, fourth, self.rows + other.rows)
+        return Moments(self.names, self.widths, self.form, sums)
+
+    def _norm_sums_about(self, point: Array) -> tuple[Array, Array]:
+        xp = namespace(self._mean)
+        thirds, fourths = [], []
+        for i, name in enumerate(self.names):
+            by = (self._mean - point)[self.columns(name)]
+            moved = covariance.shift_norm_sums(
+                self.n,
+                by,
+                0.0,
+                self.projected_scatter(name, name, by),
+                xp.sum(self.variance(name, ddof=0)) * self.n,
+                self._sums.third[self.columns(name)],  # type: ignore[index]
+                self._sums.fourth[i],  # type: ignore[index]
+            )
+            thirds.append(moved[0])
+            fourths.append(moved[1])
+        return xp.concat(thirds), xp.stack(fourths)
+
+    # ------------------------------------------------------------------- reading them
+    @functools.cached_property
+    def _offsets(self) -> list[int]:
+        return [int(i) for i in np.cumsum([0, *self.widths])]
+
+    def columns(self, name: str) -> slice:
+        """Where the block's columns stand among all columns.
+
+        Raises
+        ------
+        KeyError
+            If there is no block of that name.
+        """
+        if name not in self.names:
+            raise KeyError(f"no block {name!r}: the blocks are {', '.join(self.names)}")
+        i = self.names.index(name)
+        return slice(self._offsets[i], self._offsets[i + 1])
+
+    def width(self, name: str) -> int:
+        """The number of columns of a block."""
+        at = self.columns(name)
+        return int(at.stop - at.start)
+
+    def mean(self, name: str) -> Array:
+        """The mean of a block, shape (p,)."""
+        return self._mean[self.columns(name)]
+
+    def scatter(self, a: str, b: str | None = None) -> Array:
+        """The centred second moments sum w (a - mean)(b - mean)', shape (p_a, p_b)."""
+        at, bt = self.columns(a), self.columns(b or a)
+        if self.form == "scatter":
+            return self._factor[at, bt]
+        xp = namespace(self._factor)
+        left, right = self._factor[:, at], self._factor[:, bt]
+        product = xp.matmul(xp.matrix_transpose(left), left if at == bt else right)
+        return product
+
+    def cov(self, a: str, b: str | None = None, *, ddof: float = 1) -> Array:
+        """The covariance of two blocks (of one with itself), shape (p_a, p_b).
+
+        Raises
+        ------
+        ValueError
+            If there are no more than `ddof` rows.
+        """
+        if self.n <= ddof:
+            raise ValueError(f"a covariance with ddof={ddof} needs more than {self.n:g} rows")
+        return self.scatter(a, b) / (self.n - ddof)
+
+    def variance(self, name: str, *, ddof: float = 1) -> Array:
+        """The variance of each column of a block, shape (p,)."""
+        at = self.columns(name)
+        xp = namespace(self._factor)
+        if self.form == "scatter":
+            total = xp.linalg.diagonal(self._factor[at, at])
+        else:
+            total = xp.sum(self._factor[:, at] ** 2, axis=0)
+        return total / (self.n - ddof)
+
+    def constant(self, name: str) -> Array:
+        """Which columns of a block do not vary beyond the rounding of their mean, shape (p,)."""
+        return self.variance(name, ddof=0) <= (8 * whitening.EPS * self.mean(name)) ** 2
+
+    def projected_scatter(self, a: str, b: str, weights: Array) -> Array:
+        """``scatter(a, b) @ weights`` without forming a wide block's scatter."""
+        xp = namespace(self._factor, weights)
+        if self.form == "scatter":
+            return xp.matmul(self._factor[self.columns(a), self.columns(b)], weights)
+        left, right = self._factor[:, self.columns(a)], self._factor[:, self.columns(b)]
+        return xp.matmul(xp.matrix_transpose(left), xp.matmul(right, weights))
+
+    def paired_correlations(self, a: str, b: str, A: Array, B: Array) -> Array:
+        """The correlations of the projections ``a @ A`` and ``b @ B``, pair by pair.
+
+        Parameters
+        ----------
+        a, b : str
+            Blocks.
+        A, B : arrays of shape (p_a, k), (p_b, k)
+            Weights.
+
+        Returns
+        -------
+        array of shape (k,)
+            NaN, with a warning, where a projection does not vary.
+        """
+        xp = namespace(self._mean, A, B)
+        # Rounding noise of a column that does not vary is no variance.
+        A = A * xp.astype(~self.constant(a), xp.float64)[:, None]
+        B = B * xp.astype(~self.constant(b), xp.float64)[:, None]
+        aA, bB = self.projected_scatter(a, a, A), self.projected_scatter(b, b, B)
+        spread = xp.sum(A * aA, axis=0) * xp.sum(B * bB, axis=0)
+        shared = xp.sum(A * self.projected_scatter(a, b, B), axis=0)
+        fixed = ~(spread > 0)
+        if bool(xp.any(fixed)):
+            warnings.warn(
+                f"{int(xp.count_nonzero(fixed))} of {A.shape[1]} correlations are NaN: a variate "
+                f"is constant over these {self.n:g} rows",
+                UserWarning,
+                stacklevel=2,
+            )
+        nan = xp.asarray(float("nan"), dtype=xp.float64, device=device_of(spread))
+        ratio = shared / xp.sqrt(xp.where(fixed, 1.0, spread))
+        return xp.where(fixed, nan, xp.clip(ratio, -1.0, 1.0))
+
+    # ------------------------------------------------------------------ changing them
+    def select(self, *names: str) -> Moments:
+        """The moments of some of the blocks, in the order named."""
+        xp = namespace(self._mean)
+        at = [self.columns(name) for name in names]
+        index = [self.names.index(name) for name in names]
+
+        def pick(a: Array, axis: int) -> Array:
+            parts = [a[cut] if a.ndim == 1 else (a[:, cut] if axis else a[cut, :]) for cut in at]
+            return xp.concat(parts, axis=axis)
+
+        factor = pick(self._factor, 1)
+        factor = pick(factor, 0) if self.form == "scatter" else thin(factor)
+        sums = self._sums
+        third = None if sums.third is None else pick(sums.third, 0)
+        fourth = None if sums.fourth is None else xp.stack([sums.fourth[i] for i in index])
+        picked = Sums(self.n, pick(sums.mean, 0), factor, third, fourth, self.rows)
+        return Moments(names, [self.widths[i] for i in index], self.form, picked)
+
+    def _projected(self, mean: Array, factor: Array) -> Moments:
+        """Other second moments of the same rows, whose norms are known no more."""
+        return Moments(
+            self.names,
+            self.widths,
+            self.form,
+            replace(self._sums, mean=mean, factor=factor, third=None, fourth=None),
+        )
+
+    def partial_out(self, name: str) -> Moments:
+        """The moments of the other blocks after regression on this one.
+
+        The residual scatter is the Schur complement S_ab - S_az S_zz^+ S_zb. Means and the
+        count stay.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cmstats import Moments
+        >>> z = np.arange(5.0)
+        >>> m = Moments.from_data(x=2 * z, z=z).partial_out("z")
+        >>> abs(m.cov("x")[0, 0]) < 1e-12
+        True
+        """
+        rest = [other for other in self.names if other != name]
+        if not rest:
+            raise ValueError(
+                f"{name!r} is the only block: nothing is left after partialling it out"
+            )
+        kept = self.select(*rest)
+        xp = namespace(self._mean)
+        cut = self.columns(name)
+        if self.form == "scatter":
+            weights = whitening.factor(self._factor[cut, cut]).weights
+            cross = xp.concat([self.scatter(name, other) for other in rest], axis=1)
+            half = xp.matmul(xp.matrix_transpose(weights), cross)
+            factor = kept._factor - xp.matmul(xp.matrix_transpose(half), half)
+            factor = 0.5 * (factor + xp.matrix_transpose(factor))
+        else:
+            basis = whitening.factor_root(self._factor[:, cut]).root
+            R = xp.concat([self._factor[:, self.columns(other)] for other in rest], axis=1)
+            for _ in range(2):  # twice is enough (Kahan): the residual is orthogonal
+                R = R - xp.matmul(basis, xp.matmul(xp.matrix_transpose(basis), R))
+            factor = thin(R)
+        return kept._projected(kept._mean, factor)
+
+    def standardized(self) -> Moments:
+        """The moments of the centred columns divided by their standard deviations (ddof=1).
+
+        Constant columns become zero.
+        """
+        xp = namespace(self._mean)
+        variance = xp.concat([self.variance(name) for name in self.names])
+        constant = xp.concat([self.constant(name) for name in self.names])
+        unit = xp.where(constant, 0.0, 1 / xp.sqrt(xp.where(constant, 1.0, variance)))
+        factor = self._factor * unit[None, :]
+        factor = factor * unit[:, None] if self.form == "scatter" else factor
+        return self._projected(0 * self._mean, factor)
+
+    # -------------------------------------------------------------------- what models ask
+    def whitened(self, a: str, b: str, *, shrinkage: tuple[float, float] = (0.0, 0.0)) -> Whitened:
+        """Whiten two blocks of the coherently shrunken covariance.
+
+        Diagonal blocks are ``(1 - s) C + s tr(C) / p I``, the cross block is
+        ``sqrt((1 - s_a)(1 - s_b)) C_ab``; returned are weights with ``W' C_s W = I`` on the
+        range of each block and the cross block between the whitened blocks, before its
+        factor.
+        """
+        left = self.whitening_factor(a, shrinkage[0])
+        right = self.whitening_factor(b, shrinkage[1])
+        xp = namespace(self._mean)
+        if self.form == "scatter":
+            cross = xp.matmul(
+                xp.matmul(xp.matrix_transpose(left.weights), self.cov(a, b)), right.weights
+            )
+        else:
+            cross = xp.matmul(xp.matrix_transpose(left.root), right.root)
+        return Whitened(left, right, cross)
+
+    def whitening_factor(self, name: str, shrinkage: float = 0.0) -> whitening.Factor:
+        """The factor of one block's shrunken covariance, ``(1 - s) C + s tr(C) / p I``."""
+        xp = namespace(self._mean)
+        p = self.width(name)
+        # Columns that do not vary are rounding noise: zero, or they would be blown up to 1.
+        varies = xp.astype(~self.constant(name), xp.float64)
+        ridge = shrinkage * float(xp.sum(self.variance(name))) / p
+        if self.form == "root":
+            R = self._factor[:, self.columns(name)] * (varies / (self.n - 1) ** 0.5)[None, :]
+            return whitening.factor_root(R, keep=1 - shrinkage, ridge=ridge)
+        C = self.cov(name) * varies[:, None] * varies[None, :]
+        if shrinkage:
+            eye = xp.eye(p, dtype=xp.float64, device=device_of(C))
+            C = (1 - shrinkage) * C + ridge * eye
+        return whitening.factor(C)
+
+    def ledoit_wolf(self, name: str) -> float:
+        """The shrinkage of one block that is best for its covariance, in [0, 1].
+
+        Ledoit and Wolf (2004) from the block's fourth moments; oracle approximating
+        shrinkage (Chen, Wiesel, Eldar and Hero 2010) where only second moments are left
+        (after `standardized` or `partial_out`).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.covariance import ledoit_wolf_shrinkage
+        >>> X = np.random.default_rng(0).standard_normal((40, 5))
+        >>> s = Moments.from_data(x=X).ledoit_wolf("x")
+        >>> bool(np.isclose(s, ledoit_wolf_shrinkage(X)))
+        True
+        """
+        xp = namespace(self._mean)
+        p, n = self.width(name), self.n
+        trace = float(xp.sum(self.variance(name, ddof=0)))
+        if self.form == "scatter" or p <= self._factor.shape[0]:
+            S = self.scatter(name)
+        else:  # the Gram matrix has the same norm and is smaller
+            R = self._factor[:, self.columns(name)]
+            S = xp.matmul(R, xp.matrix_transpose(R))
+        square = float(xp.sum(S * S)) / n**2
+        spread = square - trace**2 / p
+        if spread <= 0 or trace == 0:
+            return 1.0 if p > 1 and trace > 0 else 0.0
+        if self._sums.fourth is None:
+            mu = trace / p
+            alpha = square / p**2
+            num, den = alpha + mu**2, (n + 1) * (alpha - mu**2 / p)
+            return 1.0 if den <= 0 else min(num / den, 1.0)
+        fourth = float(self._sums.fourth[self.names.index(name)])
+        return max(0.0, min((fourth / n - square) / n, spread) / spread)
+
+    # -------------------------------------------------------------------------- files
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to one file (NumPy's .npz, without pickle), whole or not at all."""
+        path = Path(path)
+        fields: dict[str, Any] = {
+            "version": np.array(FILE_VERSION),
+            "names": np.array(self.names, dtype=np.str_),
+            "widths": np.array(self.widths),
+            "n": np.array(self.n),
+            "rows": np.array(self.rows),
+            "form": np.array(self.form),
+            "mean": to_numpy(self._mean),
+            "factor": to_numpy(self._factor),
+        }
+        if self._sums.third is not None:
+            fields |= {k: to_numpy(getattr(self._sums, k)) for k in ("third", "fourth")}
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, **fields)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Moments:
+        """Read what `save` wrote, as NumPy arrays.
+
+        Raises
+        ------
+        ValueError
+            If the file holds no moments, or those of a newer version.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                fields = dict(file)
+            version = int(fields["version"])
+        except FileNotFoundError:
+            raise
+        except Exception:
+            raise ValueError(f"{os.fspath(path)} holds no moments saved by Moments.save") from None
+        if version > FILE_VERSION:
+            raise ValueError(
+                f"{os.fspath(path)} was written in format {version}, this cmstats reads up to "
+                f"{FILE_VERSION}: update cmstats"
+            )
+        names = [str(name) for name in fields["names"]]
+        sums = Sums(
+            float(fields["n"]),
+            fields["mean"],
+            fields["factor"],
+            fields.get("third"),
+            fields.get("fourth"),
+            int(fields["rows"]),
+        )
+        return cls(names, fields["widths"].tolist(), str(fields["form"]), sums)  # type: ignore[arg-type]
+
+    def _shape(self) -> str:
+        return ", ".join(f"{k}: {w}" for k, w in zip(self.names, self.widths, strict=True))
+
+    def __repr__(self) -> str:
+        return f"Moments(n={self.n:g}, form={self.form!r}, columns=({self._shape()}))"
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Two whitened blocks: weights with ``W' C_s W = I`` and the cross block between them."""
+
+    x: whitening.Factor
+    y: whitening.Factor
+    cross: Array
+
+
+def _from_rows(
+    blocks: dict[str, Any],
+    form: Form,
+    sample_weight: Any,
+    *,
+    cv: Any = None,
+    groups: Any = None,
+    device: Any = None,
+) -> list[Moments]:
+    """The moments of each fold of the rows (of all rows without `cv`)."""
+    if not blocks:
+        raise ValueError("name at least one block of data, for example Moments.from_data(x=X, y=Y)")
+    checked = check_blocks(blocks)
+    n = int(next(iter(checked.values())).shape[0])
+    ids = None if cv is None else fold_ids(cv, n, y=blocks.get("y"), groups=groups)
+    widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in checked.values()]
+    return [
+        functools.reduce(operator.add, (Moments(list(checked), widths, form, s) for s in pieces))
+        for pieces in fold_sums(checked, form, sample_weight, ids=ids, device=device)
+    ]
+
+
+def fold_ids(cv: Any, n: int, *, y: Any = None, groups: Any = None) -> np.ndarray[Any, Any]:
+    """The fold of each of n rows, shape (n,).
+
+    Raises
+    ------
+    ValueError
+        If the splits do not part the rows into at least two folds that are not empty.
+    """
+    if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
+        if not 2 <= cv <= n:
+            raise ValueError(f"cv={cv} folds of {n} rows: at least 2 and at most {n} are possible")
+        return np.arange(n) % int(cv)
+    splitter = check_cv(cv)
+    ids = np.full(n, -1)
+    number = 0
+    target = None if y is None or not hasattr(y, "shape") else y
+    for number, (train, test) in enumerate(splitter.split(np.zeros((n, 1)), target, groups)):
+        train, test = (
+            np.flatnonzero(s) if np.asarray(s).dtype == bool else s for s in (train, test)
+        )
+        if len(train) + len(test) != n or (ids[test] >= 0).any() or np.isin(test, train).any():
+            raise ValueError(
+                "cv must part the rows: every row in one test set, and each training set all "
+                "other rows (KFold, GroupKFold, ... do; ShuffleSplit and repeats do not: use "
+                "scikit-learn's GridSearchCV for those)"
+            )
+        ids[test] = number
+    if (ids < 0).any() or number < 1:
+        raise ValueError("cv must part the rows: every row in one test set, at least two folds")
+    return ids

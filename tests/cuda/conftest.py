@@ -1,0 +1,83 @@
+"""Where the CUDA cases run: in Numba's simulator, on a real GPU, or not at all (skipped).
+
+A case is a plain test function in ``tests/cuda/test_*_cuda.py`` that launches kernels on
+arrays made by ``numba.cuda.to_device`` and reads them back with ``copy_to_host``; it is the
+same function in both places. ``tests/test_cuda_simulator.py`` runs this folder with
+NUMBA_ENABLE_CUDASIM=1 in a process of its own, because Numba reads that variable once, when
+it is imported. Cases that compile to PTX (marker ``ptx``, fixture ``compile_ptx``) need
+libnvvm but no device, and run where the others are skipped.
+
+There is no ``__init__.py`` in this folder on purpose: pytest puts ``tests`` on the path, and
+a package named ``cuda`` there would hide NVIDIA's own ``cuda`` package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def _simulated() -> bool:
+    return bool(numba.config.ENABLE_CUDASIM)
+
+
+def _no_device() -> str | None:
+    """Why no kernel can be launched here, or None where one can."""
+    from numba import cuda
+
+    if _simulated() or cuda.is_available():
+        return None
+    return "no CUDA GPU; tests/test_cuda_simulator.py runs this case in the simulator"
+
+
+def _no_ptx() -> str | None:
+    """Why nothing can be compiled to PTX here, or None where it can."""
+    if _simulated():
+        return "the simulator does not compile; the ordinary process does"
+    from numba.cuda.cudadrv import nvvm
+
+    try:
+        nvvm.NVVM()
+    except Exception as error:  # whatever a half-installed toolkit raises
+        return f"libnvvm was not found ({type(error).__name__})"
+    return None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: launches kernels on a CUDA GPU")
+    config.addinivalue_line("markers", "ptx: compiles kernels with libnvvm; needs no GPU")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # This hook sees the items of every folder, not only of this one.
+    here = [item for item in items if HERE in item.path.parents]
+    if not here:
+        return
+    device, compiler = _no_device(), _no_ptx()
+    for item in here:
+        needs_compiler = item.get_closest_marker("ptx") is not None
+        if not needs_compiler and not _simulated():
+            item.add_marker(pytest.mark.gpu)
+        reason = compiler if needs_compiler else device
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def compile_ptx() -> Callable[..., str]:
+    """``compile_ptx(kernel, signature)``: the PTX of a ``cuda.jit`` kernel for sm_90."""
+    from numba import cuda
+
+    def compile_one(kernel: Any, signature: tuple[Any, ...]) -> str:
+        source = getattr(kernel, "py_func", kernel)
+        ptx, _ = cuda.compile_ptx(source, signature, cc=(9, 0))
+        assert ".target sm_90" in ptx
+        return str(ptx)
+
+    return compile_one

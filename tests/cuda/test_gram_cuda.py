@@ -1,0 +1,88 @@
+"""The CUDA kernels of gram.py against scikit-learn: simulator, GPU and PTX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from numba import cuda
+from sklearn.metrics.pairwise import pairwise_kernels
+
+from cmstats.kernels import gram
+
+DTYPES = [np.float32, np.float64]
+
+
+def tolerance(dtype: Any) -> float:
+    return 2e-5 if dtype == np.float32 else 1e-12
+
+
+def rows(n: int, d: int, dtype: Any) -> Any:
+    return np.random.default_rng([n, d]).uniform(size=(n, d)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "m", "d"), [(1, 1, 1), (3, 7, 5), (2, 131, 4)])
+@pytest.mark.parametrize("with_sums", [True, False])
+def test_rbf_equals_scikit_learn(n: int, m: int, d: int, dtype: Any, with_sums: bool) -> None:
+    X, Y = rows(n, d, dtype), rows(m, d, dtype)
+    K = cuda.to_device(X @ Y.T)
+    sums = cuda.to_device(np.full(n if with_sums else 0, 7.0))
+    norms = [cuda.to_device((a * a).sum(axis=1)) for a in (X, Y)]
+    gram.launch_rbf(K, *norms, 0.7, False, sums)
+    expected = pairwise_kernels(X.astype(float), Y.astype(float), metric="rbf", gamma=0.7)
+    np.testing.assert_allclose(K.copy_to_host(), expected, rtol=tolerance(dtype))
+    if with_sums:
+        np.testing.assert_allclose(sums.copy_to_host(), expected.sum(axis=1), rtol=tolerance(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rbf_of_a_matrix_with_itself_has_a_diagonal_of_ones(dtype: Any) -> None:
+    X = rows(5, 3, dtype) + dtype(100.0)
+    K, sums = cuda.to_device(X @ X.T), cuda.to_device(np.zeros(5))
+    norms = cuda.to_device((X * X).sum(axis=1) * dtype(1.001))
+    gram.launch_rbf(K, norms, norms, 0.7, True, sums)
+    assert (np.diagonal(K.copy_to_host()) == 1.0).all()
+
+
+def test_nan_goes_through_rbf() -> None:
+    K = cuda.to_device(np.array([[1.0, np.nan]]))
+    one, two = cuda.to_device(np.ones(1)), cuda.to_device(np.ones(2))
+    gram.launch_rbf(K, one, two, 1.0, False, cuda.to_device(np.zeros(0)))
+    np.testing.assert_array_equal(K.copy_to_host(), [[1.0, np.nan]])
+
+
+@pytest.mark.parametrize("n", [1, 5, 17])
+def test_mirror_copies_the_upper_triangle(n: int) -> None:
+    A = rows(n, n, np.float64)
+    K = cuda.to_device(A)
+    gram.launch_mirror(K)
+    upper = np.triu(A, 1)
+    np.testing.assert_array_equal(K.copy_to_host(), upper + upper.T + np.diag(np.diag(A)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "m", "d"), [(1, 1, 1), (3, 18, 5), (5, 4, 19)])
+@pytest.mark.parametrize("kernel", ["laplacian", "chi2"])
+def test_pairs_equal_scikit_learn(n: int, m: int, d: int, dtype: Any, kernel: str) -> None:
+    X, Y = rows(n, d, dtype), rows(m, d, dtype)
+    X[0, 0] = Y[0, 0] = 0.0  # 0/0 in chi2 counts as 0
+    K = cuda.to_device(np.zeros((n, m), dtype=dtype))
+    gram.launch_pairs(cuda.to_device(X), cuda.to_device(Y), 0.7, kernel == "chi2", K)
+    expected = pairwise_kernels(X.astype(float), Y.astype(float), metric=kernel, gamma=0.7)
+    np.testing.assert_allclose(K.copy_to_host(), expected, rtol=tolerance(dtype))
+
+
+@pytest.mark.ptx
+@pytest.mark.parametrize("real", [numba.float32, numba.float64])
+def test_kernels_compile_for_sm_90(real: Any, compile_ptx: Callable[..., str]) -> None:
+    kernels = gram._cuda_kernels()
+    vector, matrix, flag = real[::1], real[:, ::1], numba.boolean
+    ptx = compile_ptx(kernels.rbf, (matrix, vector, vector, real, flag, numba.float64[::1]))
+    if real is numba.float32:
+        assert "fma.rn.f64" not in ptx  # the exponential runs in single precision
+    compile_ptx(kernels.mirror, (matrix,))
+    compile_ptx(kernels.pairs, (matrix, matrix, numba.float64, flag, matrix))

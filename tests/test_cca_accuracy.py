@@ -1,0 +1,141 @@
+"""The digits of canonical correlations against a 50-digit reference, and wide data's memory."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cmstats import CCA, Moments
+
+mpmath = pytest.importorskip("mpmath")
+
+
+@functools.cache
+def problem(cond: float, units: float = 1.0) -> tuple[Any, Any, Any]:
+    """Views of 60 rows, x of the condition number `cond` (rotated), and 50-digit correlations.
+
+    With `units` the columns of x are multiplied by powers between 1/units and units.
+    """
+    rng = np.random.default_rng(7)
+    n, p, q = 60, 6, 5
+    U = np.linalg.qr(rng.normal(size=(n, p)))[0]
+    V = np.linalg.qr(rng.normal(size=(p, p)))[0]
+    X = U * np.geomspace(1, 1 / cond, p) @ V.T
+    Y = U[:, ::-1][:, :q] * np.linspace(3, 0.5, q) @ rng.normal(size=(q, q))
+    Y = Y + 0.3 * rng.normal(size=(n, q))
+    X = (X * np.geomspace(1 / units, units, p)) + 0.1 * rng.normal(size=p) / cond
+    return X, Y, exact(X, Y)
+
+
+def exact(X: Any, Y: Any) -> Any:
+    """Canonical correlations of exactly these doubles: the singular values of Qx'Qy."""
+    with mpmath.workdps(50):
+        bases = []
+        for A in (X, Y):
+            columns = [[mpmath.mpf(float(v)) for v in column] for column in A.T]
+            basis: list[Any] = []
+            for column in columns:
+                mean = mpmath.fsum(column) / len(column)
+                v = [a - mean for a in column]
+                for _ in range(2):  # Gram and Schmidt, twice
+                    for b in basis:
+                        d = mpmath.fdot(b, v)
+                        v = [x - d * y for x, y in zip(v, b, strict=True)]
+                norm = mpmath.sqrt(mpmath.fdot(v, v))
+                basis.append([x / norm for x in v])
+            bases.append(basis)
+        cross = mpmath.matrix([[mpmath.fdot(a, b) for b in bases[1]] for a in bases[0]])
+        values = mpmath.svd_r(cross, compute_uv=False)
+        return np.array([float(s) for s in values])
+
+
+def error(solver: Any, cond: float, units: float = 1.0) -> float:
+    X, Y, truth = problem(cond, units)
+    return float(np.abs(CCA(solver=solver).fit(X, Y).correlations_ - truth).max())
+
+
+def test_the_scatter_form_keeps_eight_digits_at_condition_1e4() -> None:
+    assert error("moments", 1e4) < 1e-8
+
+
+@pytest.mark.parametrize(("cond", "bound"), [(1e4, 1e-11), (1e6, 1e-9), (1e8, 3e-8), (1e10, 1e-6)])
+def test_the_root_form_keeps_the_condition_number_unsquared(cond: float, bound: float) -> None:
+    assert error("svd", cond) < bound
+
+
+@pytest.mark.parametrize("solver", ["moments", "svd", "auto"])
+@pytest.mark.parametrize("units", [1e4, 1e8])
+def test_units_of_columns_cost_no_digits(solver: str, units: float) -> None:
+    assert error(solver, 1.0, units) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("cond", "bound"), [(1.0, 1e-12), (1e2, 1e-10), (1e4, 1e-8), (1e6, 1e-9), (1e10, 1e-6)]
+)
+def test_the_automatic_solver_meets_the_better_of_the_two(cond: float, bound: float) -> None:
+    assert error("auto", cond) < bound
+
+
+def test_streams_of_roots_keep_the_digits() -> None:
+    X, Y, truth = problem(1e10)
+    m = Moments.from_batches(((X[i : i + 7], Y[i : i + 7]) for i in range(0, 60, 7)), form="root")
+    folds = Moments.folds(x=X, y=Y, form="root", cv=6)
+    for moments in (m, folds):
+        found = CCA(solver="svd").fit_moments(moments).correlations_
+        assert np.abs(found - truth).max() < 1e-6
+
+
+def test_weights_of_ill_conditioned_data_keep_the_digits() -> None:
+    X, Y, truth = problem(1e6)
+    w = np.full(60, 3.0)
+    found = CCA(solver="svd").fit(X, Y, sample_weight=w).correlations_
+    assert np.abs(found - truth).max() < 1e-9
+
+
+def test_scaling_keeps_the_digits_of_ill_conditioned_data() -> None:
+    X, Y, truth = problem(1e6)
+    found = CCA(solver="svd", scale=True).fit(X, Y).correlations_
+    assert np.abs(found - truth).max() < 1e-9
+
+
+def test_a_mean_far_from_zero_costs_only_its_own_digits() -> None:
+    X, Y, _ = problem(1.0)
+    X = X / X.std(0) + 1e6
+    truth = exact(X, Y)
+    for solver in ("moments", "svd"):
+        found = CCA(solver=solver).fit(X, Y).correlations_
+        assert np.abs(found - truth).max() < 1e-9
+
+
+def test_wide_data_take_little_memory_and_few_seconds() -> None:
+    """n=200, p=20000, q=5000: under 1 GiB of peak memory beyond the imports."""
+    code = """
+        import resource, time
+        import numpy as np
+        from cmstats import CCA
+        rng = np.random.default_rng(0)
+        def data(p):
+            return rng.normal(size=(200, 5)) @ rng.normal(size=(5, p)) + rng.normal(size=(200, p))
+        X, Y = data(20000), data(5000)
+        CCA(5, shrinkage=0.1).fit(X[:, :300], Y[:, :300])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        begin = time.perf_counter()
+        cca = CCA(5, shrinkage="auto").fit(X, Y)
+        cca.transform(X, Y), cca.predict(X), cca.x_loadings_, cca.score(X, Y)
+        seconds = time.perf_counter() - begin
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert np.isfinite(cca.correlations_).all()
+        print(seconds, (peak - before) / 1024)
+    """
+    out = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    seconds, mebibytes = map(float, out.stdout.split())
+    assert mebibytes < 1024
+    assert seconds < 30

@@ -1,0 +1,346 @@
+"""Retrieval metrics: definitions, ids and labels, chance, scorers, published numbers."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cross_decomposition import CCA as SklearnCCA
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import GridSearchCV
+
+from cmstats import metrics
+from cmstats._array import device_of
+from cmstats.metrics import (
+    make_retrieval_scorer,
+    mean_average_precision,
+    mean_reciprocal_rank,
+    median_rank,
+    recall_at_10_scorer,
+    recall_at_k,
+    retrieval_chance,
+    retrieval_report,
+    search,
+    total_correlation_scorer,
+)
+
+
+def pairs(n=120, d=8, noise=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    U = rng.normal(size=(n, d))
+    return U, U + noise * rng.normal(size=(n, d))
+
+
+def brute_map(scores, own, other):
+    own, other = np.asarray(own), np.asarray(other)
+    rows = [average_precision_score(other == own[i], row) for i, row in enumerate(scores)]
+    return np.mean(rows)
+
+
+# ------------------------------------------------------------------------------- report
+def test_report_has_the_promised_rows_and_columns():
+    report = retrieval_report(*pairs())
+    assert isinstance(report, pd.DataFrame)
+    assert list(report.index) == ["x -> y", "y -> x", "mean"]
+    names = ["R@1", "R@5", "R@10", "median_rank", "MRR", "mAP", "n_queries", "n_candidates"]
+    assert list(report.columns) == names
+    np.testing.assert_allclose(report.iloc[2], report.iloc[:2].mean())
+    assert (report[["n_queries", "n_candidates"]] == 120).all(axis=None)
+    assert retrieval_report(*pairs(), ks=[3]).columns[0] == "R@3"
+
+
+def test_report_equals_the_definitions():
+    U, V = pairs()
+    S = U @ V.T
+    report = retrieval_report(U, V)
+    for name, scores in (("x -> y", S), ("y -> x", S.T)):
+        ranks = 1 + (scores > np.diag(scores)[:, None]).sum(axis=1)
+        row = report.loc[name]
+        for k in (1, 5, 10):
+            assert row[f"R@{k}"] == np.mean(ranks <= k)
+        assert row["median_rank"] == np.median(ranks)
+        assert row["MRR"] == pytest.approx(np.mean(1 / ranks), rel=1e-12)
+        assert row["mAP"] == pytest.approx(row["MRR"], rel=1e-12)  # one relevant, no ties
+    pd.testing.assert_frame_equal(report, retrieval_report(S))
+    one = report.loc["x -> y"]
+    assert recall_at_k(U, V, k=5) == recall_at_k(S, k=5) == one["R@5"]
+    assert median_rank(U, V) == one["median_rank"]
+    assert mean_reciprocal_rank(U, V) == one["MRR"]
+    assert mean_average_precision(U, V) == one["mAP"]
+
+
+def test_labels_change_only_map():
+    U, V = pairs()
+    labels = np.random.default_rng(1).choice(["cat", "dog", "owl"], 120)
+    plain, report = retrieval_report(U, V), retrieval_report(U, V, labels=labels)
+    pd.testing.assert_frame_equal(plain.drop(columns="mAP"), report.drop(columns="mAP"))
+    assert report.at["x -> y", "mAP"] == pytest.approx(brute_map(U @ V.T, labels, labels))
+    assert report.at["y -> x", "mAP"] == pytest.approx(brute_map(V @ U.T, labels, labels))
+    assert mean_average_precision(U, V, labels=pd.Series(labels)) == report.at["x -> y", "mAP"]
+
+
+def test_five_captions_per_image():
+    rng = np.random.default_rng(0)
+    U = rng.normal(size=(30, 6))
+    owner = np.repeat(np.arange(30), 5)
+    V = U[owner] + rng.normal(size=(150, 6))
+    S = U @ V.T
+    report = retrieval_report(U, V, y_ids=owner)
+    best = np.where(owner == np.arange(30)[:, None], S, -np.inf).max(axis=1)
+    ranks = 1 + (best[:, None] < S).sum(axis=1)
+    assert report.at["x -> y", "R@1"] == np.mean(ranks == 1)
+    own = S[owner, np.arange(150)]
+    back = 1 + (own[:, None] < S.T).sum(axis=1)
+    assert report.at["y -> x", "R@5"] == np.mean(back <= 5)
+    assert report.at["x -> y", "mAP"] == pytest.approx(brute_map(S, np.arange(30), owner))
+    assert report["n_queries"].tolist() == [30, 150, 90]
+    assert report["n_candidates"].tolist() == [150, 30, 90]
+    # Names do as well as numbers, in any order of the rows.
+    names = np.array([f"image {i}" for i in range(30)])
+    order = rng.permutation(150)
+    shuffled = retrieval_report(U, V[order], x_ids=names, y_ids=names[owner][order])
+    pd.testing.assert_frame_equal(shuffled, report)
+
+
+def test_labels_alone_make_pairs_when_the_lengths_differ():
+    U, _ = pairs(40)
+    V = np.random.default_rng(3).normal(size=(3, 8))
+    labels = np.arange(40) % 3
+    report = retrieval_report(U, V, labels=(labels, [0, 1, 2]))
+    expected = retrieval_report(U, V, x_ids=labels, y_ids=[0, 1, 2])
+    pd.testing.assert_frame_equal(report, expected)
+    with pytest.raises(ValueError, match="40 and 3 items: pass x_ids and y_ids"):
+        retrieval_report(U, V)
+    with pytest.raises(ValueError, match="labels must be a pair"):
+        retrieval_report(U, V, labels=labels)
+
+
+def test_queries_without_a_partner_are_left_out_with_a_warning():
+    U, V = pairs(20)
+    ids = np.arange(20)
+    with pytest.warns(
+        UserWarning, match="5 of 20 queries of x -> y have no relevant candidate"
+    ) as told:
+        report = retrieval_report(U, V[:15], x_ids=ids, y_ids=ids[:15])
+    assert len(told) == 1
+    assert report["n_queries"].tolist()[:2] == [15, 15]
+    expected = recall_at_k(U[:15], V[:15], k=5)
+    assert report.at["x -> y", "R@5"] == expected
+    with pytest.raises(ValueError, match="none of the 20 queries of x -> y has a relevant"):
+        retrieval_report(U, V, x_ids=ids, y_ids=ids + 100)
+
+
+def test_a_missing_label_is_relevant_to_nothing():
+    U, V = pairs(6)
+    labels = pd.Series(["a", None, "a", "b", "b", None])
+    known = labels.notna().to_numpy()
+    with pytest.warns(UserWarning, match="2 of 6 queries"):
+        got = mean_average_precision(U, V, labels=labels)
+    codes = np.array([0, 7, 0, 1, 1, 8])
+    assert got == pytest.approx(brute_map((U @ V.T)[known], codes[known], codes))
+
+
+def test_constant_scores_are_at_chance_not_perfect():
+    report = retrieval_report(np.ones((99, 4), np.float32), np.ones((99, 4), np.float32))
+    assert (report["median_rank"] == 50).all()
+    assert (report["R@10"] == 0).all()
+    assert report.at["mean", "mAP"] == pytest.approx(1 / 99)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 30))
+@settings(max_examples=20, deadline=None)
+def test_swapping_the_views_swaps_the_directions(seed, n):
+    U, V = pairs(n, seed=seed)
+    labels = np.random.default_rng(seed).integers(0, 3, n)
+    report, swapped = (retrieval_report(*v, labels=labels) for v in ((U, V), (V, U)))
+    np.testing.assert_allclose(report.iloc[[1, 0, 2]], swapped, rtol=1e-12)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_the_pairs_does_not_matter(seed):
+    U, V = pairs(30, seed=seed)
+    rng = np.random.default_rng(seed)
+    labels, order = rng.integers(0, 4, 30), rng.permutation(30)
+    report = retrieval_report(U, V, labels=labels)
+    moved = retrieval_report(U[order], V[order], labels=labels[order])
+    np.testing.assert_allclose(report, moved, rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------- chance
+@pytest.mark.parametrize(
+    ("n", "m", "options"),
+    [
+        (40, None, {}),
+        (10, 50, {"y_ids": np.repeat(np.arange(10), 5)}),
+        (40, None, {"labels": np.arange(40) % 3}),
+        (12, None, {"x_ids": np.arange(12) % 5, "y_ids": np.arange(12) % 5}),
+    ],
+)
+def test_chance_is_the_average_over_random_scores(n, m, options):
+    rng = np.random.default_rng(0)
+    expected = retrieval_chance(n, m, ks=(1, 5), **options)
+    reports = [
+        retrieval_report(rng.normal(size=(n, m or n)), ks=(1, 5), **options) for _ in range(100)
+    ]
+    found = sum(reports) / len(reports)
+    assert list(found.columns) == list(expected.columns)
+    exact = ["R@1", "R@5", "MRR", "mAP", "n_queries", "n_candidates"]
+    np.testing.assert_allclose(found[exact], expected[exact], rtol=0.2)
+    np.testing.assert_allclose(found["median_rank"], expected["median_rank"], rtol=0.1, atol=0.5)
+
+
+def test_chance_of_plain_pairs():
+    chance = retrieval_chance(50).loc["mean"]
+    assert chance["R@10"] == pytest.approx(0.2)
+    assert chance["median_rank"] == 25.5
+    assert [chance["MRR"], chance["mAP"]] == pytest.approx([np.mean(1 / np.arange(1, 51))] * 2)
+
+
+def test_wikipedia_chance_is_the_published_one(data_file):
+    labels = np.load(data_file("wikipedia_rasiwasia2010.npz"))["y_te"]
+    assert retrieval_chance(693, labels=labels).at["mean", "mAP"] == pytest.approx(0.119, abs=1e-3)
+
+
+# ------------------------------------------------------------------------------- search
+def test_search_finds_the_largest_products():
+    U, V = pairs(30)
+    order = np.argsort(-(U @ V.T), axis=1)[:, :7]
+    indices, scores = search(U, V, k=7)
+    np.testing.assert_array_equal(indices, order)
+    np.testing.assert_allclose(scores, np.take_along_axis(U @ V.T, order, axis=1))
+    one = search(U[3], V, k=7)
+    assert one[0].shape == (7,)
+    np.testing.assert_array_equal(one[0], order[3])
+    assert search(U, V, k=99)[0].shape == (30, 30)
+    with pytest.raises(TypeError, match="needs the candidates"):
+        search(U, None)
+
+
+# --------------------------------------------------------------------------- namespaces
+@pytest.mark.parametrize("name", ["torch", "array_api_strict"])
+def test_other_namespaces_give_the_same_table(name):
+    xp = pytest.importorskip(name)
+    device = xp.Device("device1") if name == "array_api_strict" else xp.device("cpu")
+    U, V = pairs(50)
+    labels = np.arange(50) % 4
+    u, v, s, codes = (xp.asarray(a, device=device) for a in (U, V, U @ V.T, labels))
+    expected = retrieval_report(U, V, labels=labels)
+    for got in (
+        retrieval_report(u, v, labels=codes),
+        retrieval_report(s, labels=labels),
+    ):
+        pd.testing.assert_frame_equal(got, expected)
+    indices, scores = search(u, v, 3)
+    assert type(indices) is type(scores) is type(u)
+    assert device_of(indices) == device_of(u)
+
+
+def test_frames_lists_and_half_precision_are_accepted():
+    U, V = (np.round(a * 4).astype(np.float16) for a in pairs(30))
+    expected = retrieval_report(U.astype(float), V.astype(float))
+    for got in (
+        retrieval_report(U, V),
+        retrieval_report(pd.DataFrame(U), pd.DataFrame(V)),
+        retrieval_report(U.tolist(), V.tolist()),
+        retrieval_report(pd.DataFrame(U.astype(float) @ V.T.astype(float))),
+    ):
+        pd.testing.assert_frame_equal(got, expected)
+
+
+# ---------------------------------------------------------------------------- bad input
+def test_bad_input_gets_one_sentence():
+    U, V = pairs(10)
+    bad = V.copy()
+    bad[4, 2] = np.nan
+    with pytest.raises(ValueError, match="V has 1 NaN value, the first at row 4, column 2"):
+        retrieval_report(U, bad)
+    with pytest.raises(ValueError, match="score matrix has 10 NaN values"):
+        retrieval_report(U @ bad.T)
+    with pytest.raises(ValueError, match="labels must be a vector with one value for each of"):
+        retrieval_report(U, V, labels=[1, 2])
+    with pytest.raises(ValueError, match="y_ids must be a vector"):
+        recall_at_k(U, V, y_ids=[1, 2])
+    with pytest.raises(ValueError, match="cut-offs"):
+        recall_at_k(U, V, k=0)
+    with pytest.raises(ValueError, match="two-dimensional"):
+        retrieval_report(U[0])
+    with pytest.raises(ValueError, match="same number of columns"):
+        retrieval_report(U, V[:, :3])
+
+
+# ------------------------------------------------------------------------------ scorers
+class Embedder:
+    """A model whose embedding is its input, scaled by its kind."""
+
+    def embed(self, X=None, y=None, *, kind="cosine"):
+        return X, (y if kind == "cosine" else -y)
+
+
+def test_retrieval_scorers_score_the_mean_of_both_directions():
+    U, V = pairs()
+    report = retrieval_report(U, V, ks=(3, 10)).loc["mean"]
+    assert recall_at_10_scorer(Embedder(), U, V) == report["R@10"]
+    for metric, sign in (("R@3", 1), ("MRR", 1), ("mAP", 1), ("median_rank", -1)):
+        scorer = pickle.loads(pickle.dumps(make_retrieval_scorer(metric)))
+        assert scorer(Embedder(), U, V) == sign * report[metric]
+    worst = make_retrieval_scorer("median_rank", kind="other")(Embedder(), U, V)
+    assert worst < -report["median_rank"]
+    assert repr(scorer) == "make_retrieval_scorer('median_rank', kind=None)"
+    for metric in ("R@0", "R@", "recall"):
+        with pytest.raises(ValueError, match="metric must be"):
+            make_retrieval_scorer(metric)
+
+
+def test_total_correlation_sums_held_out_correlations():
+    U, V = pairs(200, d=4)
+    model = SklearnCCA(2).fit(U[:100], V[:100])
+    u, v = model.transform(U[100:], V[100:])
+    expected = sum(np.corrcoef(u[:, i], v[:, i])[0, 1] for i in range(2))
+    assert total_correlation_scorer(model, U[100:], V[100:]) == pytest.approx(expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        search_cv = GridSearchCV(
+            SklearnCCA(1), {"n_components": [1, 3]}, scoring=total_correlation_scorer, cv=3
+        ).fit(U, V)
+    assert search_cv.best_params_ == {"n_components": 3}
+
+
+def test_total_correlation_of_a_constant_variate_is_nan_with_a_warning():
+    class Constant:
+        def transform(self, X, y):
+            return X, 0 * y
+
+    U, V = pairs(10)
+    with pytest.warns(UserWarning, match="constant variate"):
+        assert np.isnan(total_correlation_scorer(Constant(), U, V))
+
+
+# ------------------------------------------------------------------------------ goldens
+def test_wikipedia_correlation_matching_is_the_published_one(data_file):
+    """Rasiwasia et al. 2010: mAP .249 / .196; here from CCA written out, shrinkage .01."""
+    data = np.load(data_file("wikipedia_rasiwasia2010.npz"))
+    train, test = ([data[f"{v}_{part}"].astype(float) for v in "IT"] for part in ("tr", "te"))
+    centred = [a - a.mean(axis=0) for a in train]
+    roots = []
+    for a in centred:
+        S = a.T @ a / len(a)
+        S = 0.99 * S + 0.01 * np.trace(S) / len(S) * np.eye(len(S))
+        roots.append(np.linalg.inv(np.linalg.cholesky(S)))
+    left, _, right = np.linalg.svd(roots[0] @ (centred[0].T @ centred[1]) @ roots[1].T)
+    weights = roots[0].T @ left[:, :5], roots[1].T @ right[:5].T
+    U, V = ((b - a.mean(axis=0)) @ w for a, b, w in zip(train, test, weights, strict=True))
+    U, V = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (U, V))
+    report = retrieval_report(U, V, labels=data["y_te"])
+    assert report.at["x -> y", "mAP"] == pytest.approx(0.249, abs=3e-3)
+    assert report.at["y -> x", "mAP"] == pytest.approx(0.195, abs=3e-3)
+
+
+def test_all_names_exist():
+    for name in metrics.__all__:
+        assert hasattr(metrics, name)

@@ -1,0 +1,138 @@
+"""TwoViewPipeline: a transformer per view, fitted inside the folds."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+
+from cmstats import CCA, MomentsSearchCV, TwoViewPipeline
+
+
+@pytest.fixture
+def views(rng: np.random.Generator) -> tuple[Any, Any]:
+    X = rng.normal(size=(120, 8))
+    return X, X[:, :5] + rng.normal(size=(120, 5)) + 3
+
+
+def test_every_method_goes_through_the_transformers(views: Any) -> None:
+    X, Y = views
+    pipeline = TwoViewPipeline(CCA(3, shrinkage=0.1), x=PCA(4), y=StandardScaler()).fit(X, Y)
+    Zx, Zy = PCA(4).fit_transform(X), StandardScaler().fit_transform(Y)
+    model = CCA(3, shrinkage=0.1).fit(Zx, Zy)
+    for name in ("transform", "embed", "fuse", "similarity", "score"):
+        found, expected = getattr(pipeline, name)(X, Y), getattr(model, name)(Zx, Zy)
+        np.testing.assert_allclose(np.asarray(found), np.asarray(expected), atol=1e-10)
+    np.testing.assert_allclose(pipeline.transform(y=Y), model.transform(y=Zy), atol=1e-10)
+    np.testing.assert_allclose(pipeline.fuse(X), model.fuse(Zx), atol=1e-10)
+
+
+def test_predictions_come_back_in_the_units_of_y(views: Any) -> None:
+    X, Y = views
+    found = TwoViewPipeline(CCA(), x=StandardScaler(), y=StandardScaler()).fit(X, Y).predict(X)
+    np.testing.assert_allclose(found, CCA().fit(X, Y).predict(X), atol=1e-10)
+    unscaled = TwoViewPipeline(CCA()).fit(X, Y[:, 0]).predict(X)
+    assert unscaled.shape == (120,)
+
+
+def test_predictions_without_an_inverse_stay_in_transformed_units(views: Any) -> None:
+    X, Y = views
+    found = TwoViewPipeline(CCA(), y=Normalizer()).fit(X, Y).predict(X)
+    np.testing.assert_allclose(found, CCA().fit(X, Normalizer().transform(Y)).predict(X))
+
+
+def test_without_transformers_it_is_the_model(views: Any) -> None:
+    found = TwoViewPipeline(CCA(2)).fit(*views)
+    for a, b in zip(found.transform(*views), CCA(2).fit(*views).transform(*views), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_transformers_are_fitted_inside_the_folds(views: Any) -> None:
+    X, Y = views
+    pipeline = TwoViewPipeline(CCA(2), x=make_pipeline(StandardScaler(), PCA()), y=PCA(3))
+    grid = {"x__pca__n_components": [3, 6], "model__shrinkage": [0.1, 0.5]}
+    search = GridSearchCV(pipeline, grid, cv=KFold(3)).fit(X, Y)
+    train, test = next(iter(KFold(3).split(X)))
+    first = clone(pipeline).set_params(**search.cv_results_["params"][0]).fit(X[train], Y[train])
+    assert search.cv_results_["split0_test_score"][0] == pytest.approx(
+        first.score(X[test], Y[test])
+    )
+
+
+def test_a_search_on_moments_can_be_the_model(views: Any) -> None:
+    search = MomentsSearchCV(CCA(2), {"shrinkage": [0.1, 0.5]})
+    pipeline = TwoViewPipeline(search, x=StandardScaler()).fit(*views)
+    assert pipeline.model_.best_params_["shrinkage"] in (0.1, 0.5)
+    assert pipeline.similarity(*views).shape == (120, 120)
+
+
+def test_strings_become_numbers_and_stay_sparse(views: Any) -> None:
+    X = views[0]
+    words = np.where(X > 0, "up", "down")
+    texts = [" ".join(f"{w}{j}" for j, w in enumerate(row)) for row in words]
+    pipeline = TwoViewPipeline(CCA(3, shrinkage=0.2), y=TfidfVectorizer()).fit(X, texts)
+    assert pipeline.transform(y=texts[:4]).shape == (4, 3)
+    assert pipeline.similarity(X[:3], texts).shape == (3, 120)
+    assert pipeline.score(X, texts) > 0.5
+
+
+def test_weights_reach_the_model(views: Any) -> None:
+    X, Y = views
+    w = np.arange(120) % 3 + 1
+    found = TwoViewPipeline(CCA()).fit(X, Y, sample_weight=w)
+    np.testing.assert_allclose(found.model_.x_weights_, CCA().fit(X, Y, w).x_weights_)
+
+
+def test_methods_are_those_of_the_model(views: Any) -> None:
+    pipeline = TwoViewPipeline(Ridge()).fit(*views)
+    assert not hasattr(pipeline, "embed")
+    assert not hasattr(TwoViewPipeline(CCA()), "logpdf")
+    assert pipeline.predict(views[0]).shape == views[1].shape
+
+
+def test_frames_keep_their_index_and_names(views: Any) -> None:
+    X, Y = (pd.DataFrame(V, index=range(7, 127)).add_prefix("c") for V in views)
+    pipeline = TwoViewPipeline(CCA(2), x=StandardScaler()).set_output(transform="pandas")
+    U, V = pipeline.fit(X, Y).transform(X, Y)
+    assert list(V.index) == list(Y.index)
+    assert list(U.index) == list(X.index)
+    assert list(pipeline.feature_names_in_) == list(X.columns)
+    assert pipeline.n_features_in_ == 8
+
+
+def test_clone_pickle_and_use_before_fit(views: Any) -> None:
+    pipeline = TwoViewPipeline(CCA(2), x=PCA(3))
+    with pytest.raises(NotFittedError):
+        pipeline.transform(views[0])
+    pipeline.fit(*views)
+    assert pipeline.model is not pipeline.model_
+    assert not hasattr(pipeline.model, "x_weights_")
+    with pytest.raises(NotFittedError):
+        clone(pipeline).predict(views[0])
+    again = pickle.loads(pickle.dumps(pipeline))
+    np.testing.assert_array_equal(again.transform(views[0]), pipeline.transform(views[0]))
+
+
+def test_a_missing_second_view_raises_one_sentence(views: Any) -> None:
+    with pytest.raises(ValueError, match="second view"):
+        TwoViewPipeline(CCA()).fit(views[0], None)
+
+
+def test_a_fit_that_fails_leaves_no_half_fitted_pipeline(views: Any) -> None:
+    X, Y = views
+    pipeline = TwoViewPipeline(CCA(2), x=StandardScaler(), y=StandardScaler()).fit(X, Y)
+    before = pipeline.transform(X)
+    with pytest.raises(ValueError, match="components"):
+        pipeline.set_params(model__n_components=99).fit(X * 100 + 7, Y)
+    np.testing.assert_array_equal(pipeline.transform(X), before)
