@@ -24,6 +24,7 @@ Array: TypeAlias = Any
 __all__ = [
     "Array",
     "check_matrix",
+    "check_weights",
     "count_nonfinite",
     "describe_nonfinite",
     "device_of",
@@ -31,7 +32,6 @@ __all__ = [
     "is_array",
     "is_numpy",
     "namespace",
-    "project",
     "qr_r",
     "result_dtype",
     "row_slices",
@@ -133,6 +133,39 @@ def float64(a: Array) -> Array:
 
 
 # ------------------------------------------------------------------------- validation
+def check_weights(weights: Any, n: int, like: Array | None = None) -> Array | None:
+    """Frequency weights of n rows: finite, not negative, not all zero.
+
+    A single number counts as that weight for every row.
+    """
+    if weights is None:
+        return None
+    if np.isscalar(weights):
+        weights = np.full(n, float(weights))  # type: ignore[arg-type]
+    if not is_array(weights):
+        weights = np.asarray(weights)
+    xp = namespace(weights)
+    if is_numpy(xp) and weights.dtype.kind not in "biuf":
+        raise ValueError(f"sample_weight must be numbers, got dtype {weights.dtype}")
+    if weights.shape != (n,):
+        raise ValueError(
+            f"sample_weight has shape {tuple(weights.shape)}, expected ({n},): one weight a row"
+        )
+    weights = xp.astype(weights, xp.float64)
+    if not bool(xp.all(xp.isfinite(weights))):
+        raise ValueError("sample_weight has NaN or infinite values")
+    if bool(xp.any(weights < 0)):
+        raise ValueError("sample_weight has negative values: weights count how often a row stands")
+    if not bool(xp.any(weights > 0)):
+        raise ValueError("sample_weight is zero everywhere: no row is left")
+    if not is_numpy(xp):
+        namespace(weights, like)
+    elif like is not None and is_array(like) and not is_numpy(namespace(like)):
+        target = namespace(like)
+        weights = target.asarray(weights, device=like.device)
+    return weights
+
+
 def describe_nonfinite(name: str, nan: int, inf: int, first: tuple[int, int] | None) -> str:
     """The one sentence about values that are not finite."""
     parts = [f"{nan} NaN" if nan else "", f"{inf} infinite" if inf else ""]
@@ -195,7 +228,9 @@ def check_matrix(a: Any, name: str, *, ensure_finite: bool = True) -> Array:
             )
     if ensure_finite and (scipy.sparse.issparse(a) or xp.isdtype(a.dtype, "real floating")):
         dense = values[:, None] if scipy.sparse.issparse(a) else a
-        if not bool(xp.isfinite(xp.sum(dense, dtype=xp.float64))):
+        with np.errstate(all="ignore"):  # infinities of both signs, sums that overflow
+            total = xp.sum(dense, dtype=xp.float64)
+        if not bool(xp.isfinite(total)):
             nan, inf, first = count_nonfinite(dense)
             if scipy.sparse.issparse(a) and first is not None:
                 coo = a.tocoo()
@@ -301,24 +336,6 @@ def take_rows(a: Any, rows: slice | Array) -> Any:
     if not is_array(a) or is_numpy(namespace(a)):
         return a[rows]
     return a[rows, ...] if isinstance(rows, slice) else namespace(a).take(a, rows, axis=0)
-
-
-def project(X: Any, mean: Array, weights: Array) -> Array:
-    """``(X - mean) @ weights`` in the precision of `X`, a run of rows at a time."""
-    if scipy.sparse.issparse(X):
-        return np.asarray(X @ weights) - mean @ weights
-    xp = namespace(weights) if not is_array(X) else namespace(X, weights)
-    like = X if is_array(X) else np.empty(0, X.dtype)
-    dtype = result_dtype(like)
-    # The centre is taken off first: after the product it would cancel digits.
-    mean, weights = xp.astype(mean, dtype), xp.astype(weights, dtype)
-    rows = max(1, (32 << 20) // (8 * int(X.shape[1])))
-    parts = []
-    for cut in row_slices(int(X.shape[0]), rows):
-        part = take_rows(X, cut)
-        part = part if is_array(part) else np.asarray(part)
-        parts.append(xp.matmul(xp.astype(part, dtype) - mean, weights))
-    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
 
 def row_slices(n: int, size: int) -> Iterator[slice]:

@@ -8,6 +8,7 @@ are done here, once.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from cmstats._array import (
     to_numpy,
 )
 from cmstats.moments import Moments
-from cmstats.streams import is_lazy
+from cmstats.streams import check_lengths, is_lazy
 
 __all__ = ["MomentsEstimator", "TwoViewTransformer", "all_or_nothing"]
 
@@ -58,6 +59,7 @@ class MomentsEstimator(BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {}
     _cv_parameters: ClassVar[tuple[str, ...]] = ()
     """The names of the parameters that may be "cv"."""
+    moments_: Any
 
     # -------------------------------------------------------- what a subclass provides
     def _solve(self, moments: Moments) -> None:
@@ -187,39 +189,52 @@ class MomentsEstimator(BaseEstimator):
         self._validate_params()
         seen = getattr(self, "moments_", None)
         X, y = self._check_views(X, y, reset=seen is None)
-        before = [seen] if isinstance(seen, Moments) else seen
-        form = before[0].form if before else self._first_form(np.inf, 0)  # type: ignore[arg-type]
+        before = [seen] if isinstance(seen, Moments) else list(seen or [])
+        held = [m for m in before if m is not None]
+        form = held[0].form if held else self._first_form(np.inf, 0)  # type: ignore[arg-type]
         data = {"form": form, "sample_weight": sample_weight, "x": X, "y": y}
-        if self._open_parameters():
+        open_parameters = self._open_parameters()
+        new: list[Moments | None]
+        if open_parameters:
             if not isinstance(self.cv, (int, np.integer)):
                 raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
-            count = sum(m.rows for m in before) if before else 0
-            ids = (count + np.arange(X.shape[0])) % self.cv
+            ids = (sum(m.rows for m in held) + np.arange(X.shape[0])) % self.cv
             new = [
                 Moments.from_data(**_rows(data, ids == k)) if (ids == k).any() else None
                 for k in range(self.cv)
             ]
+            if len(before) not in (0, len(new)):
+                raise ValueError(
+                    f"the rows before were not dealt to {len(new)} folds, so "
+                    f"{open_parameters[0]}='cv' cannot use them: start anew with these parameters"
+                )
         else:
             new = [Moments.from_data(**data)]
-        if before and len(before) == len(new):
-            merged = [
-                a if b is None else (b if a is None else a + b)
-                for a, b in zip(before, new, strict=True)
-            ]
-        elif before and len(new) == 1:
-            merged = [functools.reduce(operator.add, [*before, new[0]])]
-        elif before:
-            raise ValueError(
-                "fit saw these rows without folds, so a 'cv' parameter cannot use them: start "
-                "with partial_fit"
-            )
-        else:
-            merged = new
-        if any(m is None for m in merged) or sum(m.n for m in merged) < 2:
-            self.moments_ = merged if len(merged) > 1 else merged[0]
-            return self
-        self._fit_total(merged if len(merged) > 1 else merged[0])
-        return self._warned()
+            before = [functools.reduce(operator.add, held)] if held else []
+        merged = [
+            b if a is None else (a if b is None else a + b)
+            for a, b in itertools.zip_longest(before, new)
+        ]
+        # Until there are rows enough for a model, they are only counted.
+        self.moments_ = merged if open_parameters else merged[0]
+        if self._enough(merged):
+            self._fit_total(self.moments_)
+            return self._warned()
+        return self
+
+    def _enough(self, parts: list[Moments | None]) -> bool:
+        """Whether these moments, or those of all folds but one, make a model."""
+        counts = [0.0 if m is None else min(m.rows, m.n) for m in parts]
+        held_out = max(counts) if len(counts) > 1 else 0.0
+        return min(counts) > 0 and sum(counts) - held_out >= self._rows_needed()
+
+    def _rows_needed(self) -> int:
+        """The least number of rows that make a model."""
+        return 2
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there is a model."""
+        return hasattr(self, "n_samples_")
 
     def _open_parameters(self) -> list[str]:
         """The names of the parameters that are to be chosen by cross-validation."""
@@ -284,10 +299,10 @@ class MomentsEstimator(BaseEstimator):
                 f"{type(self).__name__} requires y to be passed, but the target y is None: it "
                 "is the second view"
             )
-        return (
-            self._check_x(X, reset=reset, ensure_finite=False),
-            self._check_y(y, reset=reset, ensure_finite=False),
-        )
+        X = self._check_x(X, reset=reset, ensure_finite=False)
+        y = self._check_y(y, reset=reset, ensure_finite=False)
+        check_lengths({"X": X, "y": y})
+        return X, y
 
     def _check_x(self, X: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
         if len(_shape(X)) == 1:

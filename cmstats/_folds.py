@@ -18,11 +18,15 @@ __all__ = ["GridScores", "best_index", "grid_scores", "training_moments"]
 
 @dataclass(frozen=True)
 class GridScores:
-    """Held-out scores and seconds, each of shape (n_candidates, n_folds)."""
+    """Held-out scores and seconds, each of shape (n_candidates, n_folds).
+
+    `ill_conditioned` tells whether the scatter form was not good enough for some fit.
+    """
 
     scores: np.ndarray[Any, Any]
     fit_seconds: np.ndarray[Any, Any]
     score_seconds: np.ndarray[Any, Any]
+    ill_conditioned: bool
 
 
 def training_moments(folds: Sequence[Moments]) -> list[Moments]:
@@ -63,7 +67,8 @@ def grid_scores(
         By default the estimator's `score_moments`.
     """
     shape = (len(candidates), len(folds))
-    out = GridScores(np.full(shape, np.nan), np.zeros(shape), np.zeros(shape))
+    scores, fit_seconds, score_seconds = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape)
+    ill = False
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for k, train in enumerate(training_moments(folds)):
@@ -72,13 +77,14 @@ def grid_scores(
                 model = clone(estimator).set_params(**parameters).fit_moments(train)
                 fitted = time.perf_counter()
                 test = folds[k]
-                out.scores[i, k] = score(model, test) if score else model.score_moments(test)
-                out.fit_seconds[i, k] = fitted - begin
-                out.score_seconds[i, k] = time.perf_counter() - fitted
+                scores[i, k] = score(model, test) if score else model.score_moments(test)
+                fit_seconds[i, k] = fitted - begin
+                score_seconds[i, k] = time.perf_counter() - fitted
+                ill = ill or bool(model._ill_conditioned())
     # The same sentence from every fold and candidate is said once.
     for message, category in {(str(w.message), w.category) for w in caught}:
         warnings.warn(f"in cross-validation: {message}", category, stacklevel=3)
-    return out
+    return GridScores(scores, fit_seconds, score_seconds, ill)
 
 
 def best_index(scores: np.ndarray[Any, Any]) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cmstats._array import (
     Array,
+    check_weights,
     count_nonfinite,
     describe_nonfinite,
     device_of,
@@ -26,15 +27,17 @@ from cmstats._array import (
 )
 from cmstats.kernels._threads import run_tasks
 from cmstats.kernels.covariance import (
-    FLUSH_ROWS,
     Lane,
     Sums,
     lane_count,
-    provisional_mean,
+    survey,
 )
-from cmstats.streams import check_weights, chunks, is_lazy
+from cmstats.streams import chunks, is_lazy
 
 __all__ = ["Form", "fold_sums", "gathered", "thin"]
+
+GATHER_ROWS = 16384
+"""How many rows of small batches are put together before they are multiplied."""
 
 Form: TypeAlias = Literal["scatter", "root"]
 
@@ -76,7 +79,9 @@ def fold_sums(
     n_folds = 1 if ids is None else int(ids.max()) + 1
     run = _scatter_pass if form == "scatter" else _root_pass
     try:
-        return run(arrays, weights, ids, n_folds, _sender(device))
+        # What overflows or is NaN comes out in the sums, and is then told in words.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return run(arrays, weights, ids, n_folds, _sender(device))
     except NonFiniteError:
         raise ValueError(_whole_count(blocks)) from None
 
@@ -129,10 +134,14 @@ def _rows_of(
     """The rows of a run that belong to a fold, as the blocks' own library indexes."""
     if ids is None:
         return None
-    found = np.flatnonzero(ids[start : start + m] == fold)
+    return _index(np.flatnonzero(ids[start : start + m] == fold), like)
+
+
+def _index(rows: np.ndarray[Any, Any], like: Any) -> Array:
+    """Row numbers as an array that the library of `like` indexes with."""
     if is_array(like) and not is_numpy(namespace(like)):
-        return namespace(like).asarray(found, device=device_of(like))
-    return found
+        return namespace(like).asarray(rows, device=device_of(like))
+    return rows
 
 
 def _scatter_pass(
@@ -142,21 +151,22 @@ def _scatter_pass(
     n_folds: int,
     send: Callable[[list[Any]], list[Any]],
 ) -> list[list[Sums]]:
-    lanes: list[list[Lane]] = []
+    lanes: list[list[Lane]] = [[] for _ in range(n_folds)]
     for start, parts, w in chunks(arrays, weights):
         parts = send(parts)
         m = parts[0].shape[0]
-        if not lanes:
-            lazy = any(is_lazy(a) for a in arrays)
-            centre = provisional_mean(parts if lazy else send([_sample(a) for a in arrays]))
-            # Folds run side by side as they are; a single one is cut into lanes.
-            work = m * sum(p.shape[1] for p in parts)
-            each = lane_count(parts, work) if n_folds == 1 else 1
-            lanes = [[Lane(parts, centre) for _ in range(each)] for _ in range(n_folds)]
+        for fold, group in enumerate(lanes):
+            if not group:
+                # Each fold has its own centre: about another fold's mean digits would cancel.
+                begun = _survey(arrays, parts, ids, start, fold, send)
+                # Folds run side by side as they are; a single one is cut into lanes.
+                work = m * sum(p.shape[1] for p in parts)
+                each = lane_count(parts, work) if n_folds == 1 else 1
+                group += [Lane(parts, *begun) for _ in range(each)] if begun else []
         tasks = []
         for fold, group in enumerate(lanes):
             rows = _rows_of(ids, start, m, fold, parts[0])
-            shares = itertools.pairwise(m * i // len(group) for i in range(len(group) + 1))
+            shares = itertools.pairwise(m * i // max(1, len(group)) for i in range(len(group) + 1))
             for lane, share in zip(group, shares, strict=True):
                 tasks.append(
                     functools.partial(lane.add, parts, w, slice(*share) if rows is None else rows)
@@ -169,10 +179,24 @@ def _scatter_pass(
     return [[s] for s in sums]
 
 
-def _sample(a: Any) -> Any:
-    """Evenly spaced rows of all of a block: its first run may be unlike the rest."""
-    step = max(1, a.shape[0] // 512)
-    return take_rows(a, slice(None, None, step))
+def _survey(
+    arrays: Sequence[Any],
+    parts: list[Any],
+    ids: np.ndarray[Any, Any] | None,
+    start: int,
+    fold: int,
+    send: Callable[[list[Any]], list[Any]],
+) -> tuple[Array, bool] | None:
+    """Where a fold's lanes begin; None while no row of the fold was seen.
+
+    Rows in memory are sampled from first to last, those on a disk from the run at hand.
+    """
+    if any(is_lazy(a) for a in arrays):
+        rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0])
+        return None if rows is not None and not rows.shape[0] else survey(parts, rows)  # type: ignore[union-attr]
+    at = None if ids is None else np.flatnonzero(ids == fold)
+    step = slice(None, None, max(1, (arrays[0].shape[0] if at is None else at.size) // 512))
+    return survey(send([take_rows(a, step if at is None else _index(at[step], a)) for a in arrays]))
 
 
 def _check_finite(*arrays: Array) -> None:
@@ -223,6 +247,7 @@ def _root_sums(parts: Sequence[Any], w: Array | None) -> Sums:
     # The rounding of the mean is taken off too: what is left is centred to the last digit.
     rest = average(Z)
     Z, mean = Z - rest, mean + rest
+    _check_finite(xp.sum(Z * Z, axis=0))
     third, fourth = [], []
     for lo, hi in itertools.pairwise(np.cumsum([0, *(int(p.shape[1]) for p in parts)]).tolist()):
         z = Z[:, lo:hi]
@@ -230,10 +255,27 @@ def _root_sums(parts: Sequence[Any], w: Array | None) -> Sums:
         heavy = norms if w is None else w * norms
         third.append(xp.matmul(heavy, z))
         fourth.append(xp.sum(heavy * norms))
-    if w is not None:
-        Z = Z * xp.sqrt(w)[:, None]
-    rows = int(parts[0].shape[0])
-    return Sums(n, mean, thin(Z), xp.concat(third), xp.stack(fourth), rows)
+    roots = xp.ones((m,), dtype=xp.float64, device=device_of(Z)) if w is None else xp.sqrt(w)
+    R = thin(_less_one_row(Z * roots[:, None], roots))
+    return Sums(n, mean, R, xp.concat(third), xp.stack(fourth), int(parts[0].shape[0]))
+
+
+def _less_one_row(Z: Array, roots: Array) -> Array:
+    """A root of centred rows with one row less.
+
+    The weighted rows add up to zero, so a Householder reflection that takes the vector of
+    root weights to the first axis leaves nothing in the first row. Merges of single rows
+    would otherwise grow a row each.
+    """
+    xp = namespace(Z)
+    m, d = Z.shape
+    if m == 0 or m > d:
+        return Z  # the QR factorisation is to come
+    norm = float(xp.sqrt(xp.sum(roots * roots)))
+    v = roots / norm
+    first = xp.concat([v[:1] + 1.0, v[1:]])  # both terms positive: nothing cancels
+    scale = 2.0 / float(xp.sum(first * first))
+    return (Z - first[:, None] * (scale * xp.matmul(first, Z))[None, :])[1:, :]
 
 
 def thin(R: Array) -> Array:
@@ -249,7 +291,7 @@ def gathered(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         first = next(iter(named.values()))
         held.append(named)
         rows += first.shape[0]
-        if rows >= FLUSH_ROWS:
+        if rows >= GATHER_ROWS:
             yield _joined(held)
             held, rows = [], 0
     if held:

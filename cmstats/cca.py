@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats._array import Array, device_of, namespace, project, svd
+from cmstats._array import Array, device_of, namespace, svd
 from cmstats._estimator import TwoViewTransformer
 from cmstats._folds import best_index, grid_scores
-from cmstats.moments import Moments
+from cmstats.moments import Moments, Whitened
+from cmstats.streams import project
 
 __all__ = ["CCA", "SHRINKAGES"]
 
@@ -137,26 +140,29 @@ class CCA(TwoViewTransformer):
         self._warn_of_degenerate(moments, sx, sy)
         m = moments.standardized() if self.scale else moments
         whitened = m.whitened("x", "y", shrinkage=(sx, sy))
+        for view, factor, s in (("x", whitened.x, sx), ("y", whitened.y, sy)):
+            self._warn_of_dependence(moments, view, factor.rank, s)
         self.condition_ = max(whitened.x.condition, whitened.y.condition)
-        k = self.n_components_ = self._count(moments, min(whitened.cross.shape))
-        xp = namespace(whitened.cross)
-        if 0 in whitened.cross.shape:  # a view that does not vary: one component of zeros
-            A, singular, B = (
-                xp.zeros(shape, dtype=xp.float64, device=device_of(whitened.cross))
-                for shape in ((m.width("x"), 1), (1,), (m.width("y"), 1))
-            )
-        else:
-            left, singular, right = svd(whitened.cross)
-            A = xp.matmul(whitened.x.weights, left[:, :k])
-            B = xp.matmul(whitened.y.weights, xp.matrix_transpose(right[:k, :]))
-        self.singular_values_ = ((1 - sx) * (1 - sy)) ** 0.5 * singular[:k]
-
+        A, singular, B = self._directions(whitened)
+        xp = namespace(A)
         cov_xA = m.projected_scatter("x", "x", A) / (m.n - 1)
         cov_yB = m.projected_scatter("y", "y", B) / (m.n - 1)
-        cov_xB = m.projected_scatter("x", "y", B) / (m.n - 1)
+        x_var, y_var = xp.sum(A * cov_xA, axis=0), xp.sum(B * cov_yB, axis=0)
+        # Under shrinkage there are also directions in which the data do not vary.
+        varies = (x_var > 1e-12 * (1 - sx)) & (y_var > 1e-12 * (1 - sy))
+        kept = xp.nonzero(varies)[0]
+        kept = kept[: min(self._count(moments, int(kept.shape[0])), int(kept.shape[0]))]
+        if kept.shape[0]:
+            A, B, cov_xA, cov_yB = (xp.take(a, kept, axis=1) for a in (A, B, cov_xA, cov_yB))
+            singular, x_var, y_var = (xp.take(a, kept) for a in (singular, x_var, y_var))
+        else:  # a view that does not vary: one component of zeros
+            A, B, cov_xA, cov_yB = (0 * a[:, :1] for a in (A, B, cov_xA, cov_yB))
+            singular, x_var, y_var = 0 * singular[:1], 0 * x_var[:1] + 1, 0 * y_var[:1] + 1
+        self.n_components_ = int(singular.shape[0])
+        self.singular_values_ = ((1 - sx) * (1 - sy)) ** 0.5 * singular
         # Standard deviations of the variates, in the scaling a'S_s a = 1: 1 without shrinkage.
-        self._x_std = _positive_root(xp.sum(A * cov_xA, axis=0))
-        self._y_std = _positive_root(xp.sum(B * cov_yB, axis=0))
+        self._x_std, self._y_std = xp.sqrt(x_var), xp.sqrt(y_var)
+        cov_xB = m.projected_scatter("x", "y", B) / (m.n - 1)
         self.correlations_ = xp.clip(
             xp.sum(A * cov_xB, axis=0) / (self._x_std * self._y_std), -1.0, 1.0
         )
@@ -168,18 +174,35 @@ class CCA(TwoViewTransformer):
             A, B = A / x_unit[:, None], B / y_unit[:, None]
             pattern = pattern * y_unit[:, None]
         largest = xp.take_along_axis(A, xp.argmax(xp.abs(A), axis=0)[None, :], axis=0)
-        sign = xp.where(largest < 0, -1.0, 1.0)
+        sign = xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))
         self.x_weights_ = sign * A / self._x_std[None, :]
         self.y_weights_ = sign * B / self._y_std[None, :]
         self._y_pattern = sign * pattern
         self.x_mean_, self.y_mean_ = moments.mean("x"), moments.mean("y")
+
+    def _directions(self, whitened: Whitened) -> tuple[Array, Array, Array]:
+        """Weights and singular values of the whitened cross block, largest first."""
+        if 0 in whitened.cross.shape:  # nothing varies: one direction of zeros
+            xp = namespace(whitened.cross)
+            shapes = ((whitened.x.weights.shape[0], 1), (1,), (whitened.y.weights.shape[0], 1))
+            device = device_of(whitened.cross)
+            A, singular, B = (xp.zeros(s, dtype=xp.float64, device=device) for s in shapes)
+            return A, singular, B
+        left, singular, right = svd(whitened.cross)
+        xp = namespace(singular)
+        k = singular.shape[0]
+        if self.n_components is not None:  # those that vary come first
+            k = min(k, self.n_components)
+        A = xp.matmul(whitened.x.weights, left[:, :k])
+        B = xp.matmul(whitened.y.weights, xp.matrix_transpose(right[:k, :]))
+        return A, singular[:k], B
 
     def _pair(self) -> tuple[Any, ...]:
         """The shrinkage parameter as a validated pair."""
         value = self.shrinkage
         pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
         for s in pair:
-            number = isinstance(s, Real) and 0 <= float(s) <= 1
+            number = not isinstance(s, bool) and isinstance(s, Real) and 0 <= float(s) <= 1
             if not number and not (isinstance(s, str) and s in ("auto", "cv")):
                 raise ValueError(
                     f"shrinkage={value!r} is out of range: a float in [0, 1], 'auto', 'cv', or an "
@@ -209,7 +232,9 @@ class CCA(TwoViewTransformer):
             grid: list[tuple[Any, Any]] = [(s, s) for s in SHRINKAGES]
         else:
             grid = list(itertools.product(*(SHRINKAGES if s == "cv" else (s,) for s in pair)))
-        found = grid_scores(self, [{"shrinkage": s} for s in grid], folds)
+        # The folds are there: an iterator over splits is used up, and cannot be copied.
+        bare = type(self)(**{**self.get_params(deep=False), "cv": None})
+        found = grid_scores(bare, [{"shrinkage": s} for s in grid], folds)
         self.cv_shrinkages_, self.cv_scores_ = grid, found.scores
         return {"shrinkage": grid[best_index(found.scores)]}
 
@@ -256,6 +281,23 @@ class CCA(TwoViewTransformer):
                 "whatever the data: set shrinkage='cv' or 'auto' for both views"
             )
 
+    def _warn_of_dependence(self, moments: Moments, view: str, rank: int, s: float) -> None:
+        xp = namespace(moments.mean(view))
+        varying = moments.width(view) - int(xp.count_nonzero(moments.constant(view)))
+        if rank < min(varying, moments.rows - 1) and not s:
+            self._degenerate.append(
+                f"the columns of {view} depend on each other linearly (rank {rank} of {varying}): "
+                "the result is right on their range, but weights are not unique; set shrinkage"
+            )
+
+    def _enough(self, parts: list[Moments | None]) -> bool:
+        some = next(m for m in parts if m is not None)
+        too_many = (self.n_components or 1) > min(some.widths)
+        return too_many or super()._enough(parts)  # too many raise at once
+
+    def _rows_needed(self) -> int:
+        return (self.n_components or 1) + 1
+
     def _ill_conditioned(self) -> bool:
         return bool(self.condition_ > 1e4)
 
@@ -294,7 +336,7 @@ class CCA(TwoViewTransformer):
         if X is not None:
             u = project(self._check_x(X), self.x_mean_, self.x_weights_)
         if y is not None:
-            v = project(self._check_y(y), self.y_mean_, self.y_weights_)
+            v = project(self._check_y(y), self.y_mean_, self.y_weights_, "y")
         return u, v
 
     def predict(self, X: Any) -> Array:
@@ -311,13 +353,12 @@ class CCA(TwoViewTransformer):
             through `n_components_` canonical variates.
         """
         check_is_fitted(self)
-        xp = namespace(self.x_weights_)
-        coefficients = xp.matmul(
-            self.x_weights_ * (self._x_std * self.singular_values_)[None, :],
-            xp.matrix_transpose(self._y_pattern),
-        )
-        y = project(self._check_x(X), self.x_mean_, coefficients)
-        y = y + xp.astype(self.y_mean_, y.dtype)
+        # Through the variates: the p x q matrix of coefficients may be far larger than both.
+        weights = self.x_weights_ * (self._x_std * self.singular_values_)[None, :]
+        u = project(self._check_x(X), self.x_mean_, weights)
+        xp = namespace(u)
+        pattern = xp.astype(xp.matrix_transpose(self._y_pattern), u.dtype)
+        y = xp.matmul(u, pattern) + xp.astype(self.y_mean_, u.dtype)
         return y[:, 0] if self._y_ndim == 1 else y
 
     def fuse(self, X: Any = None, y: Any = None) -> Array:
@@ -457,6 +498,12 @@ class CCA(TwoViewTransformer):
     def correlations_on(self, moments: Moments) -> Array:
         """The correlations of the paired variates on held-out moments, (n_components_,)."""
         check_is_fitted(self)
+        for view, weights in (("x", self.x_weights_), ("y", self.y_weights_)):
+            if moments.width(view) != weights.shape[0]:
+                raise ValueError(
+                    f"the moments of {view} are of {moments.width(view)} features, but "
+                    f"{type(self).__name__} is expecting {weights.shape[0]}"
+                )
         return moments.paired_correlations("x", "y", self.x_weights_, self.y_weights_)
 
     @property
@@ -485,13 +532,9 @@ class CCA(TwoViewTransformer):
         return covariances / _stds(m, variables)[:, None]
 
     def _total(self) -> Moments:
+        """The moments of all rows it was fitted to."""
         seen = self.moments_
-        return seen if isinstance(seen, Moments) else sum(seen[1:], seen[0])
-
-
-def _positive_root(squares: Array) -> Array:
-    xp = namespace(squares)
-    return xp.sqrt(xp.where(squares > 0, squares, 1.0))
+        return seen if isinstance(seen, Moments) else functools.reduce(operator.add, seen)
 
 
 def _stds(moments: Moments, name: str) -> Array:

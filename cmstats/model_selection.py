@@ -113,10 +113,14 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
             cv = check_cv(int(cv))
         width = 1 if y_checked.ndim == 1 else y_checked.shape[1]
         form = checker._first_form(X_checked.shape[0], X_checked.shape[1] + width)
-        folds = Moments.folds(
-            cv=cv, form=form, sample_weight=sample_weight, groups=groups, x=X_checked, y=y_checked
-        )
-        self._search(folds)
+        data = {"sample_weight": sample_weight, "groups": groups, "x": X_checked, "y": y_checked}
+        ill_conditioned = self._search(Moments.folds(cv=cv, form=form, **data))
+        if (
+            form == "scatter"
+            and ill_conditioned
+            and getattr(self.estimator, "solver", "") == "auto"
+        ):
+            self._search(Moments.folds(cv=cv, form="root", **data))
         if self.refit:
             best = self.best_estimator_
             for name in ("feature_names_in_", "y_feature_names_in_", "_y_ndim"):
@@ -151,7 +155,8 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
                 "GridSearchCV (inside a TwoViewPipeline, make MomentsSearchCV the model instead)"
             )
 
-    def _search(self, folds: list[Moments]) -> None:
+    def _search(self, folds: list[Moments]) -> bool:
+        """Fill in the results; whether the scatter form was not good enough."""
         candidates = list(ParameterGrid(self.param_grid))
         for parameters in candidates:
             clone(self.estimator).set_params(**parameters)._validate_params()
@@ -168,6 +173,7 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
                 clone(self.estimator).set_params(**self.best_params_).fit_moments(folds)
             )
             self.refit_time_ = time.perf_counter() - begin
+        return bool(found.ill_conditioned)
 
     @_best_has("score")
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

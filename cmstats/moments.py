@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import operator
 import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -386,7 +385,8 @@ class Moments:
         A = A * xp.astype(~self.constant(a), xp.float64)[:, None]
         B = B * xp.astype(~self.constant(b), xp.float64)[:, None]
         aA, bB = self.projected_scatter(a, a, A), self.projected_scatter(b, b, B)
-        spread = xp.sum(A * aA, axis=0) * xp.sum(B * bB, axis=0)
+        # The product of roots, not the root of the product: that can overflow.
+        spread = _root(xp.sum(A * aA, axis=0)) * _root(xp.sum(B * bB, axis=0))
         shared = xp.sum(A * self.projected_scatter(a, b, B), axis=0)
         fixed = ~(spread > 0)
         if bool(xp.any(fixed)):
@@ -397,7 +397,7 @@ class Moments:
                 stacklevel=2,
             )
         nan = xp.asarray(float("nan"), dtype=xp.float64, device=device_of(spread))
-        ratio = shared / xp.sqrt(xp.where(fixed, 1.0, spread))
+        ratio = shared / xp.where(fixed, 1.0, spread)
         return xp.where(fixed, nan, xp.clip(ratio, -1.0, 1.0))
 
     # ------------------------------------------------------------------ changing them
@@ -532,22 +532,30 @@ class Moments:
         """
         xp = namespace(self._mean)
         p, n = self.width(name), self.n
+        if p == 1:
+            return 0.0  # its own trace is the target
         trace = float(xp.sum(self.variance(name, ddof=0)))
+        if trace == 0:
+            return 0.0
         if self.form == "scatter" or p <= self._factor.shape[0]:
             S = self.scatter(name)
         else:  # the Gram matrix has the same norm and is smaller
             R = self._factor[:, self.columns(name)]
             S = xp.matmul(R, xp.matrix_transpose(R))
-        square = float(xp.sum(S * S)) / n**2
-        spread = square - trace**2 / p
-        if spread <= 0 or trace == 0:
-            return 1.0 if p > 1 and trace > 0 else 0.0
+        # In units of the trace, so that only the fourth moments can leave the range.
+        S = S / (n * trace)
+        square = float(xp.sum(S * S))
+        spread = square - 1 / p
+        if spread <= 0:
+            return 1.0
         if self._sums.fourth is None:
-            mu = trace / p
-            alpha = square / p**2
-            num, den = alpha + mu**2, (n + 1) * (alpha - mu**2 / p)
-            return 1.0 if den <= 0 else min(num / den, 1.0)
-        fourth = float(self._sums.fourth[self.names.index(name)])
+            return min((square + 1) / ((n + 1) * spread), 1.0)
+        fourth = float(self._sums.fourth[self.names.index(name)]) / trace / trace
+        if not 0 < fourth < float("inf"):
+            raise ValueError(
+                f"the fourth moments of {name} leave the range of double precision: its values "
+                "are too large or too small; divide them by a constant"
+            )
         return max(0.0, min((fourth / n - square) / n, spread) / spread)
 
     # -------------------------------------------------------------------------- files
@@ -566,14 +574,13 @@ class Moments:
         }
         if self._sums.third is not None:
             fields |= {k: to_numpy(getattr(self._sums, k)) for k in ("third", "fourth")}
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("wb") as file:
                 np.savez(file, **fields)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Moments:
@@ -622,6 +629,12 @@ class Whitened:
     x: whitening.Factor
     y: whitening.Factor
     cross: Array
+
+
+def _root(squares: Array) -> Array:
+    """Square roots, 0 for what rounding left below."""
+    xp = namespace(squares)
+    return xp.sqrt(xp.where(squares > 0, squares, 0.0))
 
 
 def _from_rows(
@@ -673,6 +686,8 @@ def fold_ids(cv: Any, n: int, *, y: Any = None, groups: Any = None) -> np.ndarra
                 "scikit-learn's GridSearchCV for those)"
             )
         ids[test] = number
-    if (ids < 0).any() or number < 1:
-        raise ValueError("cv must part the rows: every row in one test set, at least two folds")
+    if (ids < 0).any() or number < 1 or 0 in np.bincount(ids, minlength=number + 1):
+        raise ValueError(
+            "cv must part the rows: every row in one test set, at least two folds and none empty"
+        )
     return ids

@@ -37,6 +37,14 @@ def _through(name: str, views: str) -> Any:
     return available_if(has)(method)
 
 
+def _fit_view(transformer: Any, data: Any) -> tuple[Any, Any]:
+    """A fitted clone of the transformer, and the data through it."""
+    if transformer is None:
+        return None, data
+    fitted = clone(transformer)
+    return fitted, fitted.fit_transform(data)
+
+
 class TwoViewPipeline(BaseEstimator):
     """A transformer for each view, fitted inside the folds, then a two-view model.
 
@@ -90,22 +98,15 @@ class TwoViewPipeline(BaseEstimator):
                 "TwoViewPipeline requires y to be passed, but the target y is None: it is the "
                 "second view"
             )
-        X, y = self._fit_view("x", X), self._fit_view("y", y)
-        self.model_ = clone(self.model).fit(X, y, **fit_params)
+        x_, X = _fit_view(self.x, X)
+        y_, y = _fit_view(self.y, y)
+        model_ = clone(self.model).fit(X, y, **fit_params)
+        self.x_, self.y_, self.model_ = x_, y_, model_
         return self
 
     def fit_transform(self, X: Any, y: Any, **fit_params: Any) -> Any:
         """``fit(X, y).transform(X)``."""
         return self.fit(X, y, **fit_params).transform(X)
-
-    def _fit_view(self, view: str, data: Any) -> Any:
-        transformer = getattr(self, view)
-        if transformer is None:
-            setattr(self, f"{view}_", None)
-            return data
-        fitted = clone(transformer)
-        setattr(self, f"{view}_", fitted)
-        return fitted.fit_transform(data)
 
     def _apply(self, view: str, data: Any) -> Any:
         transformer = getattr(self, f"{view}_")
@@ -137,9 +138,11 @@ class TwoViewPipeline(BaseEstimator):
         return self.y_.inverse_transform(predicted)
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Choose the container of what `transform` returns; see `CCA.set_output`."""
-        for part in [self.model, *([self.model_] if hasattr(self, "model_") else [])]:
-            part.set_output(transform=transform)
+        """Choose the container of what the parts return; see `CCA.set_output`."""
+        for name in ("x", "y", "model", "x_", "y_", "model_"):
+            part = getattr(self, name, None)
+            if part is not None:
+                part.set_output(transform=transform)
         return self
 
     @property

@@ -212,9 +212,9 @@ class CorrelationDisplay:
             reach = float(np.tanh(1.96 / np.sqrt(self.n_held_out - 3)))
             ax.axhspan(-reach, reach, color="#000000", alpha=0.08, linewidth=0)
             ax.annotate(
-                "no correlation: 95 % of held-out values lie in the band", (1, 0),
-                xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points",
-                ha="right", va="center", fontsize=8, color="#444444",
+                "without correlation, 95 % of held-out values lie in the band", (1, 0),
+                xycoords=("axes fraction", "data"), xytext=(-4, -3), textcoords="offset points",
+                ha="right", va="top", fontsize=8, color="#444444",
             )  # fmt: skip
         ax.axhline(0, color="#555555", linewidth=0.7, zorder=0.5)
         ax.set_xlim(0.5 if shown <= 60 else 0, shown + 0.5)
@@ -334,13 +334,9 @@ class JointEmbeddingDisplay:
                 f"components={components} were asked for, but the model has {U.shape[1]} "
                 "(numbered from 0)"
             )
-        first, second = (
-            f"variate {c + 1} (standard deviations in training)" for c in components
-        )
+        first, second = (f"variate {c + 1} (standard deviations in training)" for c in components)
         at = list(components)
-        display = cls(
-            U[:, at], V[:, at], labels=labels, names=names, axis_names=(first, second)
-        )
+        display = cls(U[:, at], V[:, at], labels=labels, names=names, axis_names=(first, second))
         return display.plot(ax, **kwargs)
 
     @classmethod
@@ -379,7 +375,7 @@ class JointEmbeddingDisplay:
         -------
         self
         """
-        ax = _axes(ax, (7.2, 5.4))
+        ax = _axes(ax, (6.4, 6.0))
         shown = _spread(len(self.U), max_items)
         classes = self._classes()
         for group, (rows, colour, marker) in classes.items():
@@ -389,7 +385,7 @@ class JointEmbeddingDisplay:
             ax.scatter(*self.U[at].T, facecolors=colour, edgecolors="none", label=group, **common)
         for i in shown[_spread(len(shown), n_lines)]:
             ends = np.stack([self.U[i], self.V[i]])
-            ax.plot(*ends.T, color=GREY, linewidth=0.7, alpha=0.7, zorder=0.9)
+            ax.plot(*ends.T, color="#333333", linewidth=0.7, alpha=0.7, zorder=3)
         ax.spines[["top", "right"]].set_visible(False)
         ax.axhline(0, color="#dddddd", linewidth=0.8, zorder=0.5)
         ax.axvline(0, color="#dddddd", linewidth=0.8, zorder=0.5)
@@ -426,11 +422,12 @@ class JointEmbeddingDisplay:
                    markerfacecolor=face)
             for name, face in zip(self.names, ("#333333", "none"), strict=True)
         ]  # fmt: skip
-        views.append(Line2D([], [], color=GREY, linewidth=0.9, label="a pair"))
+        views.append(Line2D([], [], color="#333333", linewidth=0.7, label="a pair"))
         handles = [] if single else ax.get_legend_handles_labels()[0]
         ax.legend(
-            handles=views + handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0),
-            fontsize=9, handletextpad=0.4,
+            handles=views + handles, frameon=False, loc="upper center",
+            bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize=9, handletextpad=0.4,
+            columnspacing=1.2,
         )  # fmt: skip
 
 
@@ -770,11 +767,10 @@ class ShrinkagePathDisplay:
         else:  # 0 has no place on a log axis; it gets one left of the smallest
             smallest = float(positive.min()) if len(positive) else 1.0
             ax.set_xscale("symlog", linthresh=smallest, linscale=0.5)
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.set_xlabel("shrinkage (0: textbook CCA, 1: PLS directions)")
         ax.set_ylabel("mean held-out correlation\n± standard error over the folds")
-        best = "chosen: " + " and ".join(
-            f"{s:g}" for s in (self.best[:1] if shared else self.best)
-        )
+        best = "chosen: " + " and ".join(f"{s:g}" for s in (self.best[:1] if shared else self.best))
         ax.legend(frameon=False, title=best, title_fontsize=9, fontsize=9)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -12,9 +12,19 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from cmstats._array import Array, check_matrix, is_array, is_numpy, namespace, row_slices, take_rows
+from cmstats._array import (
+    Array,
+    check_matrix,
+    count_nonfinite,
+    describe_nonfinite,
+    is_array,
+    namespace,
+    result_dtype,
+    row_slices,
+    take_rows,
+)
 
-__all__ = ["batches", "check_blocks", "check_weights", "chunks", "is_lazy"]
+__all__ = ["batches", "check_blocks", "check_lengths", "check_rows", "chunks", "is_lazy", "project"]
 
 CHUNK_BYTES = 128 << 20
 """How many bytes of rows one run holds."""
@@ -52,14 +62,8 @@ def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, An
             checked[name] = a
         else:
             checked[name] = check_matrix(a, name, ensure_finite=False)
-    rows = {name: a.shape[0] for name, a in checked.items()}
-    if len(set(rows.values())) > 1:
-        shapes = " and ".join(f"{name} has shape {tuple(a.shape)}" for name, a in checked.items())
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: {shapes}; each row is "
-            "one item, so all blocks need the same number of rows"
-        )
-    n = next(iter(rows.values()))
+    check_lengths(checked)
+    n = next(iter(checked.values())).shape[0]
     if n < minimum:
         raise ValueError(
             f"Found array with n_samples={n} (n_samples = {n}) while a minimum of {minimum} is "
@@ -69,35 +73,14 @@ def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, An
     return checked
 
 
-def check_weights(weights: Any, n: int, like: Array | None = None) -> Array | None:
-    """Frequency weights of n rows: finite, not negative, not all zero.
-
-    A single number counts as that weight for every row.
-    """
-    if weights is None:
-        return None
-    if np.isscalar(weights):
-        weights = np.full(n, float(weights))  # type: ignore[arg-type]
-    if not is_array(weights):
-        weights = np.asarray(weights)
-    xp = namespace(weights)
-    if is_numpy(xp) and weights.dtype.kind not in "biuf":
-        raise ValueError(f"sample_weight must be numbers, got dtype {weights.dtype}")
-    if weights.shape != (n,):
+def check_lengths(blocks: Mapping[str, Any]) -> None:
+    """Raise, with the shapes, where blocks have different numbers of rows."""
+    if len({a.shape[0] for a in blocks.values()}) > 1:
+        shapes = " and ".join(f"{name} has shape {tuple(a.shape)}" for name, a in blocks.items())
         raise ValueError(
-            f"sample_weight has shape {tuple(weights.shape)}, expected ({n},): one weight a row"
+            f"Found input variables with inconsistent numbers of samples: {shapes}; each row is "
+            "one item, so all blocks need the same number of rows"
         )
-    weights = xp.astype(weights, xp.float64)
-    if not bool(xp.all(xp.isfinite(weights))):
-        raise ValueError("sample_weight has NaN or infinite values")
-    if bool(xp.any(weights < 0)):
-        raise ValueError("sample_weight has negative values: weights count how often a row stands")
-    if not bool(xp.any(weights > 0)):
-        raise ValueError("sample_weight is zero everywhere: no row is left")
-    if like is not None and not is_numpy(namespace(like)) and is_numpy(xp):
-        target = namespace(like)
-        weights = target.asarray(weights, device=like.device)
-    return weights
 
 
 def chunks(
@@ -134,6 +117,36 @@ def _read(block: Any, take: slice) -> Any:
     if is_lazy(block):
         part = np.asarray(part)
     return part.reshape(-1, 1) if part.ndim == 1 else part
+
+
+def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:
+    """``(X - mean) @ weights`` in the precision of `X`, a run of rows at a time.
+
+    Raises
+    ------
+    ValueError
+        If rows read from a disk are not finite.
+    """
+    if scipy.sparse.issparse(X):
+        dtype = result_dtype(X.data)
+        return np.asarray(X @ weights.astype(dtype)) - (mean @ weights).astype(dtype)
+    xp = namespace(weights) if is_lazy(X) else namespace(X, weights)
+    dtype = result_dtype(np.empty(0, X.dtype) if is_lazy(X) else X)
+    # The centre is taken off first: after the product it would cancel digits.
+    mean, weights = xp.astype(mean, dtype), xp.astype(weights, dtype)
+    parts = []
+    for start, (part,), _ in chunks([X]):
+        if is_lazy(X):
+            check_rows(part, name, start)
+        parts.append(xp.matmul(xp.astype(part, dtype) - mean, weights))
+    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+
+
+def check_rows(part: Array, name: str, start: int) -> None:
+    """Raise the one sentence about values that are not finite in a run of rows."""
+    nan, inf, first = count_nonfinite(part, start)
+    if nan or inf:
+        raise ValueError(describe_nonfinite(name, nan, inf, first))
 
 
 def batches(source: Iterable[Any], names: Sequence[str] = ("x", "y")) -> Iterator[dict[str, Any]]:

@@ -13,12 +13,11 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 
-from cmstats import _array
+from cmstats import _array, streams
 from cmstats._array import (
     check_matrix,
     count_nonfinite,
     namespace,
-    project,
     qr_r,
     result_dtype,
     solve_triangular,
@@ -26,6 +25,7 @@ from cmstats._array import (
     take_rows,
     to_numpy,
 )
+from cmstats.streams import project
 
 strict = pytest.importorskip("array_api_strict")
 DEVICE_1 = strict.Device("device1")
@@ -244,13 +244,12 @@ def test_project_of_a_sparse_matrix_equals_that_of_the_dense_one(rng: np.random.
 
 
 def test_project_in_runs_of_rows_equals_project_at_once(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    to_xp: Any, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    X, mean, W = rng.normal(size=(30, 6)), rng.normal(size=6), rng.normal(size=(6, 2))
-    whole = project(X, mean, W)
-    real = _array.row_slices
-    monkeypatch.setattr(_array, "row_slices", lambda n, size: real(n, 7))
-    np.testing.assert_allclose(project(X, mean, W), whole, atol=1e-14)
+    X, mean, W = (to_xp(rng.normal(size=s)) for s in ((3000, 6), 6, (6, 2)))
+    whole = to_numpy(project(X, mean, W))
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 1)
+    np.testing.assert_allclose(to_numpy(project(X, mean, W)), whole, atol=1e-14)
 
 
 def test_cupy_is_not_imported_without_a_cupy_array() -> None:

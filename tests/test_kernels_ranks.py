@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from cmstats._array import device_of, to_numpy
 from cmstats.kernels import ranks
+from cmstats.kernels._cpu import ranks as cpu
 from cmstats.kernels.ranks import average_precisions, partner_counts, partner_ranks, top_k
 
 
@@ -69,14 +70,15 @@ namespaces = pytest.mark.parametrize("convert", list(make_namespaces()))
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Many tiles in small cases."""
-    monkeypatch.setattr(ranks, "TILE", (64, 64))
-    monkeypatch.setattr(ranks, "BLOCK_SCORES", 5000)
+    monkeypatch.setattr(cpu, "TILE", (64, 64))
+    for module in (cpu, ranks):
+        monkeypatch.setattr(module, "BLOCK_SCORES", 5000)
 
 
 # --------------------------------------------------------------------------- definition
 @namespaces
 @pytest.mark.parametrize("whole", [False, True], ids=["distinct", "ties"])
-@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 200])
+@pytest.mark.parametrize("n", [1, 64, 65, 200])
 def test_ranks_equal_brute_force(convert, n, whole, small_tiles):
     U, V = embeddings(n, n, whole=whole)
     expected = brute_ranks(U @ V.T)
@@ -136,7 +138,7 @@ def test_a_query_without_a_relevant_candidate_has_rank_nan(convert):
 
 # --------------------------------------------------------------------------------- ties
 @namespaces
-@pytest.mark.parametrize("n", [1, 10, 777])
+@pytest.mark.parametrize("n", [1, 777])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_constant_scores_are_at_chance(convert, n, dtype):
     U = np.full((n, 7), 0.1, dtype)
@@ -236,7 +238,7 @@ def test_memory_layout_does_not_matter(layout, tmp_path, small_tiles):
 
 # -------------------------------------------------------------------------------- top-k
 @namespaces
-@pytest.mark.parametrize("k", [1, 3, 10, 64, 189, 190, 1000])
+@pytest.mark.parametrize("k", [1, 10, 189, 1000])
 @pytest.mark.parametrize("whole", [False, True], ids=["distinct", "ties"])
 def test_top_k_equals_a_stable_sort(convert, k, whole, small_tiles):
     U, V = embeddings(70, 190, whole=whole)
@@ -382,6 +384,6 @@ def test_blas_threads_are_restored_after_calls_from_several_threads():
 
 
 def test_an_error_inside_a_worker_reaches_the_caller(monkeypatch):
-    monkeypatch.setattr(ranks, "_count_rows", lambda *_: 1 / 0)
+    monkeypatch.setattr(cpu, "_count_rows", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         partner_ranks(np.eye(600))

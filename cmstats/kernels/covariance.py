@@ -23,6 +23,7 @@ from numba.extending import get_cython_function_address
 from cmstats._array import (
     Array,
     check_matrix,
+    check_weights,
     device_of,
     is_array,
     is_numpy,
@@ -33,7 +34,7 @@ from cmstats._array import (
 )
 from cmstats.kernels._threads import cores, run_tasks
 
-__all__ = ["Lane", "Sums", "accumulate", "lane_count", "provisional_mean", "scatter"]
+__all__ = ["Lane", "Sums", "accumulate", "lane_count", "scatter", "survey"]
 
 FLUSH_ROWS = 8192
 """float32 products are added into float64 at least every so many rows."""
@@ -106,17 +107,16 @@ def scatter(Z: Array, weights: Array | None = None) -> tuple[float, Array, Array
            [4., 8.]]))
     """
     Z = check_matrix(Z, "Z")
-    sums = accumulate([Z], weights)
+    sums = accumulate([Z], check_weights(weights, Z.shape[0], Z))
     return sums.n, sums.mean, sums.factor
 
 
 def accumulate(blocks: Sequence[Array], weights: Array | None = None) -> Sums:
     """The sums of rows that are all in memory, lanes side by side."""
     n = blocks[0].shape[0]
-    centre = provisional_mean(blocks)
-    lanes = [
-        Lane(blocks, centre) for _ in range(lane_count(blocks, n * sum(b.shape[1] for b in blocks)))
-    ]
+    start = survey(blocks)
+    work = n * sum(b.shape[1] for b in blocks)
+    lanes = [Lane(blocks, *start) for _ in range(lane_count(blocks, work))]
     run_tasks(
         [
             functools.partial(lane.add, blocks, weights, slice(start, stop))
@@ -130,21 +130,36 @@ def _shares(n: int, parts: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(n * i // parts for i in range(parts + 1)))
 
 
-def provisional_mean(blocks: Sequence[Array], rows: int = 512) -> Array:
-    """The mean of evenly spaced rows, float64: near enough to the mean to centre about."""
-    n = blocks[0].shape[0]
-    step = max(1, n // rows)
+def survey(blocks: Sequence[Array], rows: Array | None = None) -> tuple[Array, bool]:
+    """A provisional mean, and whether the spread asks for double precision.
+
+    Parameters
+    ----------
+    blocks : sequence of arrays of shape (n, p_b)
+    rows : int array, optional
+        The rows that count; all without.
+
+    Returns
+    -------
+    centre : array of shape (d,), float64
+        The mean of evenly spaced rows, near enough to the mean to centre about. They reach
+        to the last row: data sorted by a drifting quantity must not fool it.
+    double : bool
+        Whether squares would leave the range of single precision.
+    """
     xp = namespace(*(b for b in blocks if is_array(b)))
-    # Sampled to the last row: data sorted by a drifting quantity must not fool it.
-    means = []
+    n = blocks[0].shape[0] if rows is None else rows.shape[0]
+    step = slice(None, None, max(1, n // 512))
+    means, sizes = [], []
     for b in blocks:
-        sample = take_rows(b, slice(None, None, step))
-        sample = sample.toarray() if scipy.sparse.issparse(sample) else sample
-        if not is_array(sample):
-            sample = np.asarray(sample)
-        means.append(xp.mean(xp.astype(sample, xp.float64), axis=0))
-    centre = xp.concat(means)
-    return xp.where(xp.isfinite(centre), centre, xp.zeros_like(centre))
+        sample = take_rows(b, step if rows is None else rows[step])
+        sample = _dense(sample) if is_numpy(xp) else sample
+        sample = xp.astype(sample, xp.float64)
+        means.append(xp.mean(sample, axis=0))
+        sizes.append(xp.sqrt(xp.mean((sample - means[-1]) ** 2, axis=0)))
+    centre, size = xp.concat(means), xp.concat(sizes)
+    centre = xp.where(xp.isfinite(centre), centre, xp.zeros_like(centre))
+    return centre, bool(xp.any((size > 1e15) | ((size > 0) & (size < 1e-15))))
 
 
 # ---------------------------------------------------------------------------- one lane
@@ -157,13 +172,15 @@ class Lane:
         Examples of what will be added: namespace, device, widths and precision.
     centre : array of shape (d,), float64
         The provisional mean of all columns side by side.
+    double : bool, default=False
+        Multiply in double precision whatever the data.
     """
 
-    def __init__(self, blocks: Sequence[Array], centre: Array) -> None:
+    def __init__(self, blocks: Sequence[Array], centre: Array, double: bool = False) -> None:
         self.widths = [int(b.shape[1]) for b in blocks]
         self.offsets = list(np.cumsum([0, *self.widths]))
         self.xp = xp = namespace(centre)
-        double = any(_tile_dtype(b) == np.float64 for b in blocks) if is_numpy(xp) else False
+        double = double or (is_numpy(xp) and any(_tile_dtype(b) == np.float64 for b in blocks))
         d = self.offsets[-1]
         self.centre = centre
         self.n = 0.0
@@ -182,7 +199,7 @@ class Lane:
             self._double: np.ndarray[Any, Any] | None = None
         else:
             dtypes = [result_dtype(b) for b in blocks]
-            self.dtype = xp.float64 if xp.float64 in dtypes else xp.float32
+            self.dtype = xp.float64 if double or xp.float64 in dtypes else xp.float32
             self._local_centre = xp.astype(centre, self.dtype)
             self.centre = xp.astype(self._local_centre, xp.float64)
         self.first = xp.zeros((d,), dtype=xp.float64, device=device)
@@ -252,7 +269,7 @@ class Lane:
         self, blocks: Sequence[Array], weights: Array | None, rows: slice | Array | None
     ) -> None:
         xp = self.xp
-        for take in _tiles(rows, blocks[0].shape[0], FLUSH_ROWS):
+        for take in _tiles(rows, blocks[0].shape[0], 1024):
             w = None if weights is None else xp.astype(take_rows(weights, take), xp.float64)
             centred = []
             for i, block in enumerate(blocks):

@@ -24,7 +24,7 @@ from cmstats._array import (
     svd,
 )
 
-__all__ = ["Factor", "factor", "factor_root"]
+__all__ = ["Factor", "cholesky", "factor", "factor_root"]
 
 EPS = 2.220446049250313e-16
 
@@ -145,16 +145,35 @@ def factor(S: Array, *, method: Literal["auto", "cholesky", "eigh", "zca"] = "au
                 logdet = logdet - 2 * xp.sum(xp.log(xp.where(positive, unit, 1.0)))
                 return Factor(weights, rank, float(logdet), condition, "cholesky")
     if method == "cholesky":
-        raise ValueError(
-            "S is not positive definite, so it has no Cholesky factor: add shrinkage, or use "
-            "method='eigh' for the directions that vary"
-        )
+        raise _not_positive_definite("S")
     return _eigh(C, unit)
 
 
 def _norm1(C: Array) -> Array:
     xp = namespace(C)
     return xp.max(xp.sum(xp.abs(C), axis=0))
+
+
+def cholesky(S: Array, name: str = "S") -> Array:
+    """The lower triangular L with ``S = L L'``, without the scaling and the rank of `factor`.
+
+    Raises
+    ------
+    ValueError
+        If `S` is not positive definite; the sentence calls it `name`.
+    """
+    lower = _cholesky(S)
+    if lower is None:
+        raise _not_positive_definite(name)
+    return lower
+
+
+def _not_positive_definite(name: str) -> ValueError:
+    return ValueError(
+        f"{name} is not positive definite, so it has no Cholesky factor: drop linearly dependent "
+        "columns, add shrinkage, or (in whitening.factor) use method='eigh' for the directions "
+        "that vary"
+    )
 
 
 def _cholesky(C: Array) -> Array | None:
@@ -227,7 +246,8 @@ def factor_root(R: Array, *, keep: float = 1.0, ridge: float = 0.0) -> Factor:
     norms = xp.sqrt(xp.sum(R * R, axis=0))
     positive = norms > 0
     norms = xp.where(positive, norms, 1.0)
-    unit = 1 / norms if ridge == 0 else xp.ones_like(norms)
+    unit = xp.astype(positive, xp.float64)  # exactly no weight where nothing varies
+    unit = unit / norms if ridge == 0 else unit
     u, s, vt = svd(R * unit[None, :])
     top = s[0] if s.shape[0] else 0.0
     rank = int(xp.count_nonzero(s > top * (max(m, d) * EPS)))

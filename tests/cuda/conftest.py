@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numba
@@ -70,9 +71,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def compile_ptx() -> Callable[..., str]:
+def compile_ptx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """``compile_ptx(kernel, signature)``: the PTX of a ``cuda.jit`` kernel for sm_90."""
     from numba import cuda
+    from numba.cuda import dispatcher
+
+    # A device function that a kernel calls is compiled for the device at hand: say sm_90.
+    hopper = SimpleNamespace(compute_capability=(9, 0))
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: hopper)
 
     def compile_one(kernel: Any, signature: tuple[Any, ...]) -> str:
         source = getattr(kernel, "py_func", kernel)

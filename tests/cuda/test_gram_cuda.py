@@ -11,7 +11,7 @@ import pytest
 from numba import cuda
 from sklearn.metrics.pairwise import pairwise_kernels
 
-from cmstats.kernels import gram
+from cmstats.kernels._cuda import gram
 
 DTYPES = [np.float32, np.float64]
 
@@ -24,9 +24,10 @@ def rows(n: int, d: int, dtype: Any) -> Any:
     return np.random.default_rng([n, d]).uniform(size=(n, d)).astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("n", "m", "d"), [(1, 1, 1), (3, 7, 5), (2, 131, 4)])
-@pytest.mark.parametrize("with_sums", [True, False])
+@pytest.mark.parametrize(
+    ("n", "m", "d", "dtype", "with_sums"),
+    [(1, 1, 1, np.float64, True), (2, 131, 4, np.float32, True), (2, 131, 4, np.float64, False)],
+)
 def test_rbf_equals_scikit_learn(n: int, m: int, d: int, dtype: Any, with_sums: bool) -> None:
     X, Y = rows(n, d, dtype), rows(m, d, dtype)
     K = cuda.to_device(X @ Y.T)
@@ -55,7 +56,7 @@ def test_nan_goes_through_rbf() -> None:
     np.testing.assert_array_equal(K.copy_to_host(), [[1.0, np.nan]])
 
 
-@pytest.mark.parametrize("n", [1, 5, 17])
+@pytest.mark.parametrize("n", [1, 17])
 def test_mirror_copies_the_upper_triangle(n: int) -> None:
     A = rows(n, n, np.float64)
     K = cuda.to_device(A)
@@ -64,8 +65,7 @@ def test_mirror_copies_the_upper_triangle(n: int) -> None:
     np.testing.assert_array_equal(K.copy_to_host(), upper + upper.T + np.diag(np.diag(A)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("n", "m", "d"), [(1, 1, 1), (3, 18, 5), (5, 4, 19)])
+@pytest.mark.parametrize(("n", "m", "d", "dtype"), [(1, 1, 1, np.float64), (3, 4, 19, np.float32)])
 @pytest.mark.parametrize("kernel", ["laplacian", "chi2"])
 def test_pairs_equal_scikit_learn(n: int, m: int, d: int, dtype: Any, kernel: str) -> None:
     X, Y = rows(n, d, dtype), rows(m, d, dtype)
@@ -79,10 +79,9 @@ def test_pairs_equal_scikit_learn(n: int, m: int, d: int, dtype: Any, kernel: st
 @pytest.mark.ptx
 @pytest.mark.parametrize("real", [numba.float32, numba.float64])
 def test_kernels_compile_for_sm_90(real: Any, compile_ptx: Callable[..., str]) -> None:
-    kernels = gram._cuda_kernels()
     vector, matrix, flag = real[::1], real[:, ::1], numba.boolean
-    ptx = compile_ptx(kernels.rbf, (matrix, vector, vector, real, flag, numba.float64[::1]))
+    ptx = compile_ptx(gram.rbf, (matrix, vector, vector, real, flag, numba.float64[::1]))
     if real is numba.float32:
         assert "fma.rn.f64" not in ptx  # the exponential runs in single precision
-    compile_ptx(kernels.mirror, (matrix,))
-    compile_ptx(kernels.pairs, (matrix, matrix, numba.float64, flag, matrix))
+    compile_ptx(gram.mirror, (matrix,))
+    compile_ptx(gram.pairs, (matrix, matrix, numba.float64, flag, matrix))

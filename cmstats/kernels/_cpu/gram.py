@@ -1,0 +1,162 @@
+"""Kernel blocks on the CPU: a BLAS product per tile, its epilogue while the tile is in cache."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+
+from cmstats._array import row_slices
+from cmstats.kernels._cpu._exp import EXACT, SUM, exp
+from cmstats.kernels._threads import run_tasks
+
+if TYPE_CHECKING:
+    from cmstats.kernels.gram import Spec
+
+__all__ = ["fill"]
+
+ROWS, COLUMNS = 256, 1024
+"""A tile that stays in the second cache while its epilogue runs."""
+
+
+def fill(
+    X: np.ndarray[Any, Any],
+    Y: np.ndarray[Any, Any] | None,
+    spec: Spec,
+    prepare: Callable[[Any], tuple[Any, Any]],
+    out: np.ndarray[Any, Any],
+    row_sums: bool,
+) -> np.ndarray[Any, Any] | None:
+    """Fill `out` tile by tile on Python threads; with Y None one triangle and its mirror."""
+    n, m = out.shape
+    d = X.shape[1]
+    right, right_norms = prepare(X if Y is None else Y)
+    side = COLUMNS if Y is not None else ROWS * 2
+    column_tiles = list(row_slices(m, side))
+    row_tiles = list(row_slices(n, ROWS if Y is not None else side))
+    # Sums of tiles are added at the end in one order, so that threads change no digit.
+    partial = np.zeros((len(column_tiles), n)) if row_sums else None
+
+    def work(i: int) -> None:
+        rows = row_tiles[i]
+        if Y is None:
+            left, left_norms = right[rows], right_norms[rows]
+        else:
+            left, left_norms = prepare(X[rows])
+        for j in range(i if Y is None else 0, len(column_tiles)):
+            columns = column_tiles[j]
+            diagonal = Y is None and i == j
+            other = left if diagonal else right[columns]
+            norms = (left_norms, right_norms[columns])
+            tile = _fill_tile(out, rows, columns, left, other, norms, spec, diagonal)
+            if partial is not None:
+                partial[j, rows] = tile.sum(axis=1, dtype=np.float64)
+            if Y is None and not diagonal:
+                out[columns, rows] = tile.T
+                if partial is not None:
+                    partial[i, columns] = tile.sum(axis=0, dtype=np.float64)
+
+    tasks = [functools.partial(work, i) for i in range(len(row_tiles))]
+    run_tasks(tasks, inline=n * m * d < 2_000_000)
+    return None if partial is None else partial.sum(axis=0)
+
+
+def _fill_tile(
+    out: Any,
+    rows: slice,
+    columns: slice,
+    left: Any,
+    right: Any,
+    norms: tuple[Any, Any],
+    spec: Spec,
+    diagonal: bool,
+) -> Any:
+    """Kernel values into ``out[rows, columns]``, which is returned.
+
+    The loops take the whole of `out` and where the tile begins, because its contiguous rows
+    are what makes them vectorise.
+    """
+    tile = out[rows, columns]
+    scale = out.dtype.type(-spec.gamma)
+    r0, c0 = rows.start, columns.start
+    n, m = tile.shape
+    if spec.name in ("laplacian", "chi2"):
+        fill = _l1_distances if spec.name == "laplacian" else _chi2_distances
+        fill(out, r0, c0, left, right)
+        _exponential(out, r0, c0, n, m, scale)
+        return tile
+    np.matmul(left, right.T, out=tile)
+    if spec.name == "rbf":
+        _rbf(out, r0, c0, norms[0], norms[1], scale)
+        if diagonal:
+            np.fill_diagonal(tile, 1.0)
+    elif spec.name in ("polynomial", "sigmoid"):
+        tile *= spec.gamma
+        tile += spec.coef0
+        if spec.name == "sigmoid":
+            np.tanh(tile, out=tile)
+        elif spec.degree == int(spec.degree):
+            _power(out, r0, c0, n, m, int(spec.degree))  # np.power calls pow
+        else:
+            np.power(tile, spec.degree, out=tile)
+    return tile
+
+
+# Rows are sliced first: an index r0 + i could be negative as far as Numba knows, and the test
+# for it would keep the inner loop from using vector lanes.
+@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+def _rbf(out, r0, c0, x2, y2, scale):  # type: ignore[no-untyped-def]  # pragma: no cover
+    two = out.dtype.type(2.0)
+    zero = out.dtype.type(0.0)
+    m = y2.shape[0]
+    for i in range(x2.shape[0]):
+        row = out[r0 + i, c0 : c0 + m]
+        for j in range(m):
+            d2 = x2[i] + y2[j] - two * row[j]
+            row[j] = exp(scale * (zero if d2 < zero else d2))
+
+
+@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+def _exponential(out, r0, c0, n, m, scale):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for i in range(n):
+        row = out[r0 + i, c0 : c0 + m]
+        for j in range(m):
+            row[j] = exp(scale * row[j])
+
+
+@numba.njit(nogil=True, cache=True, fastmath=EXACT)
+def _power(out, r0, c0, n, m, degree):  # type: ignore[no-untyped-def]  # pragma: no cover
+    base = np.empty(m, out.dtype)
+    for i in range(n):
+        row = out[r0 + i, c0 : c0 + m]
+        base[:] = row
+        for _ in range(degree - 1):
+            for j in range(m):
+                row[j] *= base[j]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=SUM, error_model="numpy")
+def _l1_distances(out, r0, c0, X, Y):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for i in range(X.shape[0]):
+        for j in range(Y.shape[0]):
+            total = out.dtype.type(0.0)
+            for c in range(X.shape[1]):
+                total += abs(X[i, c] - Y[j, c])
+            out[r0 + i, c0 + j] = total
+
+
+@numba.njit(nogil=True, cache=True, fastmath=SUM, error_model="numpy")
+def _chi2_distances(out, r0, c0, X, Y):  # type: ignore[no-untyped-def]  # pragma: no cover
+    zero, one = out.dtype.type(0.0), out.dtype.type(1.0)
+    for i in range(X.shape[0]):
+        for j in range(Y.shape[0]):
+            total = zero
+            for c in range(X.shape[1]):
+                s = X[i, c] + Y[j, c]
+                difference = X[i, c] - Y[j, c]
+                # With s = 0 both are 0, and the difference already says 0.
+                total += difference * difference / (s if s > zero else one)
+            out[r0 + i, c0 + j] = total

@@ -1,0 +1,249 @@
+"""Log-densities of normals on the CPU: loops in cache for few columns, BLAS for many."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+
+from cmstats._array import result_dtype, row_slices
+from cmstats.kernels._cpu._exp import EXACT, SUM, exp_double
+from cmstats.kernels._threads import run_tasks
+
+if TYPE_CHECKING:
+    from cmstats.kernels.normal import Normals
+
+__all__ = ["log_densities"]
+
+FUSED_COLUMNS = 96
+"""Up to this many columns the loops written here beat BLAS: they skip the triangle's zeros."""
+
+
+def log_densities(
+    X: np.ndarray[Any, Any],
+    normals: Normals,
+    log_weights: np.ndarray[Any, Any] | None,
+    *,
+    components: np.ndarray[Any, Any] | None = None,
+    density: np.ndarray[Any, Any] | None = None,
+    responsibilities: np.ndarray[Any, Any] | None = None,
+) -> None:
+    """Fill whichever outputs are given, tile by tile; a tile's (k, rows) never leaves cache."""
+    dtype = result_dtype(X)
+    n, d = X.shape
+    k = normals.means.shape[0]
+    constants = np.array(normals.constants)
+    if log_weights is not None:
+        constants += log_weights
+    fill, rows = _plan(normals, k, d, dtype)
+    nothing = np.empty((0, 0), dtype=dtype)
+
+    def work(tile: slice) -> None:
+        block = np.ascontiguousarray(X[tile], dtype=dtype)
+        terms = np.empty((k, block.shape[0]))
+        # Infinities in X are reported afterwards, in words; the setting is per thread.
+        with np.errstate(invalid="ignore", over="ignore"):
+            fill(block, constants, terms)
+        if components is not None:
+            components[tile] = terms.T
+        if density is not None:
+            r = nothing if responsibilities is None else responsibilities[tile]
+            _log_sum_exp(terms, density[tile], r)
+
+    small = n * k * d * (1 if normals.kind == "diag" else d) < 2_000_000
+    run_tasks([functools.partial(work, tile) for tile in row_slices(n, rows)], inline=small)
+
+
+def _plan(
+    normals: Normals, k: int, d: int, dtype: Any
+) -> tuple[Callable[[Any, Any, Any], None], int]:
+    """What fills a tile of component terms, and of how many rows."""
+    rows = min(4096, max(256, 32768 // k))
+    if normals.kind == "diag":
+        means = normals.means.astype(dtype)
+        scales = normals.whitening.astype(dtype)
+        return functools.partial(_fill_diagonal, means, scales), rows
+    W = normals.whitening
+    if normals.kind == "tied":
+        centre = np.mean(normals.means, axis=0)
+        whitened = ((normals.means - centre) @ W[0]).astype(dtype)
+        ones = np.ones_like(whitened)
+        W0, centre = np.ascontiguousarray(W[0], dtype=dtype), centre.astype(dtype)
+
+        def fill_tied(block: Any, constants: Any, terms: Any) -> None:
+            centred = np.empty_like(block)
+            _centre(block, centre, centred)
+            _fill_diagonal(whitened, ones, centred @ W0, constants, terms)
+
+        return fill_tied, min(rows, 1024)
+    if d <= FUSED_COLUMNS:
+        padded = -(-d // 4) * 4
+        factors = np.zeros((k, padded, padded), dtype=dtype)
+        factors[:, :d, :d] = W
+        means = normals.means.astype(dtype)
+        return functools.partial(_fill_full, means, factors), rows
+    fill_wide = _wide_fill(normals.means.astype(dtype), W.astype(dtype))
+    return fill_wide, min(512, max(128, 2**18 // d))
+
+
+def _wide_fill(means: Any, W: Any) -> Callable[[Any, Any, Any], None]:
+    """Centre in cache, one product per block of columns (their zeros skipped), row norms."""
+    k, d = means.shape
+    width = max(64, -(-d // 64) * 8)
+    panels = [[(start, min(start + width, d)) for start in range(0, d, width)] for _ in range(k)]
+    blocks = [
+        [np.ascontiguousarray(W[j, :stop, start:stop]) for start, stop in panels[j]]
+        for j in range(k)
+    ]
+
+    def fill(block: Any, constants: Any, terms: Any) -> None:
+        centred, z = np.empty_like(block), np.empty_like(block)
+        for j in range(k):
+            _centre(block, means[j], centred)
+            for (start, stop), w in zip(panels[j], blocks[j], strict=True):
+                np.matmul(centred[:, :stop], w, out=z[:, start:stop])
+            _row_norms(z, constants[j], terms[j])
+
+    return fill
+
+
+@numba.njit(nogil=True, cache=True, fastmath=EXACT)
+def _centre(X, mean, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for i in range(X.shape[0]):
+        for j in range(X.shape[1]):
+            out[i, j] = X[i, j] - mean[j]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=SUM)
+def _row_norms(z, constant, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for i in range(z.shape[0]):
+        total = 0.0
+        for j in range(z.shape[1]):
+            total += z[i, j] * z[i, j]
+        out[i] = constant - 0.5 * total
+
+
+@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+def _fill_diagonal(means, scales, X, constants, terms):  # type: ignore[no-untyped-def]  # pragma: no cover
+    k, d = means.shape
+    n = X.shape[0]
+    T = min(128, max(16, 16384 // d))
+    x = np.empty((d, T), X.dtype)
+    q = np.empty(T, X.dtype)
+    for start in range(0, n, T):
+        t = min(T, n - start)
+        for r in range(t):
+            for i in range(d):
+                x[i, r] = X[start + r, i]
+        for comp in range(k):
+            q[:] = 0
+            for i in range(d):
+                mean, scale = means[comp, i], scales[comp, i]
+                for r in range(t):
+                    z = (x[i, r] - mean) * scale
+                    q[r] += z * z
+            for r in range(t):
+                terms[comp, start + r] = constants[comp] - 0.5 * q[r]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+def _fill_full(means, W, X, constants, terms):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Terms of full covariances: rows across the vector lanes, W in blocks of 4 x 4.
+
+    Blocks below the diagonal are never touched: half the operations of a product, and
+    nothing leaves the first cache.
+    """
+    k, d = means.shape
+    n = X.shape[0]
+    padded = W.shape[1]
+    T = (1024 if padded <= 32 else 256) // W.itemsize
+    x = np.zeros((padded, T), X.dtype)
+    centred = np.zeros((padded, T), X.dtype)  # rows d to padded stay zero
+    z = np.zeros((4, T), X.dtype)
+    q = np.zeros(T, X.dtype)
+    for start in range(0, n, T):
+        t = min(T, n - start)
+        if k == 1:  # no second component will want the rows as they are
+            for r in range(t):
+                for i in range(d):
+                    centred[i, r] = X[start + r, i] - means[0, i]
+        else:
+            for r in range(t):
+                for i in range(d):
+                    x[i, r] = X[start + r, i]
+        for comp in range(k):
+            w = W[comp]
+            if k > 1:
+                for i in range(d):
+                    mean = means[comp, i]
+                    for r in range(T):
+                        centred[i, r] = x[i, r] - mean
+            q[:] = 0
+            for j in range(0, padded, 4):
+                z[:] = 0
+                for i in range(0, j, 4):
+                    v00, v01, v02, v03 = w[i, j], w[i, j + 1], w[i, j + 2], w[i, j + 3]
+                    v10, v11, v12, v13 = (
+                        w[i + 1, j],
+                        w[i + 1, j + 1],
+                        w[i + 1, j + 2],
+                        w[i + 1, j + 3],
+                    )
+                    v20, v21, v22, v23 = (
+                        w[i + 2, j],
+                        w[i + 2, j + 1],
+                        w[i + 2, j + 2],
+                        w[i + 2, j + 3],
+                    )
+                    v30, v31, v32, v33 = (
+                        w[i + 3, j],
+                        w[i + 3, j + 1],
+                        w[i + 3, j + 2],
+                        w[i + 3, j + 3],
+                    )
+                    for r in range(T):
+                        a0, a1 = centred[i, r], centred[i + 1, r]
+                        a2, a3 = centred[i + 2, r], centred[i + 3, r]
+                        z[0, r] += a0 * v00 + a1 * v10 + a2 * v20 + a3 * v30
+                        z[1, r] += a0 * v01 + a1 * v11 + a2 * v21 + a3 * v31
+                        z[2, r] += a0 * v02 + a1 * v12 + a2 * v22 + a3 * v32
+                        z[3, r] += a0 * v03 + a1 * v13 + a2 * v23 + a3 * v33
+                v00, v01, v02, v03 = w[j, j], w[j, j + 1], w[j, j + 2], w[j, j + 3]
+                v11, v12, v13 = w[j + 1, j + 1], w[j + 1, j + 2], w[j + 1, j + 3]
+                v22, v23, v33 = w[j + 2, j + 2], w[j + 2, j + 3], w[j + 3, j + 3]
+                for r in range(T):
+                    a0, a1 = centred[j, r], centred[j + 1, r]
+                    a2, a3 = centred[j + 2, r], centred[j + 3, r]
+                    z0 = z[0, r] + a0 * v00
+                    z1 = z[1, r] + a0 * v01 + a1 * v11
+                    z2 = z[2, r] + a0 * v02 + a1 * v12 + a2 * v22
+                    z3 = z[3, r] + a0 * v03 + a1 * v13 + a2 * v23 + a3 * v33
+                    q[r] += z0 * z0 + z1 * z1 + z2 * z2 + z3 * z3
+            for r in range(t):
+                terms[comp, start + r] = constants[comp] - 0.5 * q[r]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+def _log_sum_exp(terms, density, responsibilities):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Over the rows of `terms` (k, n), which is overwritten; responsibilities may be empty."""
+    k, n = terms.shape
+    largest = terms[0].copy()
+    total = np.zeros(n)
+    for comp in range(1, k):
+        for r in range(n):
+            largest[r] = max(largest[r], terms[comp, r])
+    for comp in range(k):
+        for r in range(n):
+            e = exp_double(terms[comp, r] - largest[r])
+            terms[comp, r] = e
+            total[r] += e
+    for r in range(n):
+        density[r] = largest[r] + math.log(total[r])
+    if responsibilities.size:
+        for r in range(n):
+            for comp in range(k):
+                responsibilities[r, comp] = terms[comp, r] / total[r]

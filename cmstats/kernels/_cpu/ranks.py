@@ -1,0 +1,397 @@
+"""Ranks, top-k and average precision on the CPU, over tiles of scores that are never kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+
+from cmstats._array import row_slices
+from cmstats.kernels._layout import HostArray, Layout
+from cmstats.kernels._threads import share
+
+if TYPE_CHECKING:
+    from cmstats.kernels.ranks import Problem
+
+__all__ = ["average_precisions", "counts", "top_k"]
+
+TILE = (256, 1024)
+"""Rows and columns of a tile: 1 MB in float32, which stays in the second-level cache."""
+BLOCK_SCORES = 2**22
+"""Scores held at once where whole rows of them are needed."""
+
+
+# --------------------------------------------------------------------------------- tiles
+class _Tiles:
+    """Tiles of scores, each thread in buffers of its own."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        x_order: HostArray | None = None,
+        y_order: HostArray | None = None,
+    ) -> None:
+        self.U, self.V, self.dtype = problem.U, problem.V, problem.dtype
+        self.x_order, self.y_order = x_order, y_order
+        self.rows, self.columns = (min(pair) for pair in zip(TILE, problem.shape, strict=True))
+
+    def buffers(self) -> tuple[HostArray, HostArray, HostArray]:
+        """Room for the query vectors, the candidate vectors and the scores of one tile."""
+        d = 0 if self.V is None else self.U.shape[1]
+        return (
+            np.empty((self.rows, d), self.dtype),
+            np.empty((self.columns, d), self.dtype),
+            np.empty((self.rows, self.columns), self.dtype),
+        )
+
+    def queries(self, rows: slice, out: HostArray) -> HostArray:
+        """The query vectors of a row of tiles; no columns for a score matrix."""
+        return out if self.V is None else _pick(self.U, self.x_order, rows, out)
+
+    def candidates(self, columns: slice, out: HostArray) -> HostArray:
+        """The candidate vectors of a column of tiles."""
+        return out if self.V is None else _pick(self.V, self.y_order, columns, out)
+
+    def scores(
+        self, left: HostArray, right: HostArray, rows: slice, columns: slice, out: HostArray
+    ) -> None:
+        """The scores of one tile, into the corner of `out`."""
+        part = out[: rows.stop - rows.start, : columns.stop - columns.start]
+        if self.V is not None:
+            np.matmul(left, right.T, out=part)
+        elif self.x_order is None and self.y_order is None:
+            part[...] = self.U[rows, columns]
+        else:
+            i = np.r_[rows] if self.x_order is None else self.x_order[rows]
+            j = np.r_[columns] if self.y_order is None else self.y_order[columns]
+            part[...] = self.U[np.ix_(i, j)]
+
+    def rounding(self, *, rows: bool) -> HostArray:
+        """Per row (or column), a bound of the rounding errors of its scores.
+
+        d/8 units in the last place of |u| |v| is what equal numbers summed in two orders
+        were seen to differ by at most; random ones differ by less than one.
+        """
+        if self.V is None:
+            return np.zeros(self.U.shape[0 if rows else 1], self.dtype)
+        norms = [_norms(self.U, self.x_order), _norms(self.V, self.y_order)]
+        own, other = norms if rows else norms[::-1]
+        unit = max(4.0, self.U.shape[1] / 8) * float(np.finfo(self.dtype).eps)
+        return np.asarray(unit * own * other.max(), self.dtype)
+
+
+def _pick(a: HostArray, order: HostArray | None, rows: slice, out: HostArray) -> HostArray:
+    """Rows of `a` in the precision of `out`: a view where it can be, else copied there."""
+    if order is None and a.dtype == out.dtype and a.flags.c_contiguous:
+        return a[rows]
+    out = out[: rows.stop - rows.start]
+    out[...] = a[rows] if order is None else a[order[rows]]
+    return out
+
+
+def _norms(a: HostArray, order: HostArray | None) -> HostArray:
+    out = np.empty(len(a))
+    for rows in row_slices(len(a), max(1, BLOCK_SCORES // a.shape[1])):
+        block = a[rows].astype(np.float64)
+        out[rows] = np.sqrt(np.einsum("ij,ij->i", block, block))
+    return out if order is None else out[order]
+
+
+# -------------------------------------------------------------------------------- counts
+class _Best:
+    """The best relevant score of each query, and the band around it that rounding blurs."""
+
+    def __init__(self, rounding: HostArray) -> None:
+        self.rounding = rounding
+        self.score = np.full(rounding.shape, -np.inf, rounding.dtype)  # as the product gave it
+        self.exact = np.full(rounding.shape, -np.inf)  # in float64
+
+    def merge(self, other: _Best) -> None:
+        np.maximum(self.score, other.score, out=self.score)
+        np.maximum(self.exact, other.exact, out=self.exact)
+
+    def running(self, part: slice) -> Any:
+        return self.score[part], self.exact[part], self.rounding[part]
+
+    def bounds(self, part: slice) -> Any:
+        score, exact, rounding = self.running(part)
+        return score, exact, score - rounding, score + rounding
+
+
+def counts(problem: Problem, layout: Layout, both: bool) -> tuple[HostArray, HostArray]:
+    """(greater, ties, relevant ties) of each query and, with `both`, each candidate, sorted."""
+    n, m = problem.shape
+    tiles = _Tiles(problem, layout.x_order, layout.y_order)
+    best_x, best_y = _Best(tiles.rounding(rows=True)), _Best(tiles.rounding(rows=False))
+    x, y = np.zeros((3, n), np.int64), np.zeros((3, m if both else 0), np.int64)
+    lock = threading.Lock()
+
+    def walk(todo: Iterator[slice], visit: Callable[..., None], *, band: bool) -> None:
+        query_room, candidate_room, scores = tiles.buffers()
+        for rows in todo:
+            left = tiles.queries(rows, query_room)
+            for columns in layout.columns(rows, tiles.columns, band=band):
+                right = tiles.candidates(columns, candidate_room)
+                tiles.scores(left, right, rows, columns, scores)
+                visit((scores, left, right, *layout.bounds(rows, columns)), rows, columns)
+
+    # First the own scores, from the tiles along the diagonal: all others are compared with them.
+    def find_best(todo: Iterator[slice]) -> None:
+        mine = _Best(best_y.rounding)
+
+        def visit(tile: Any, rows: slice, columns: slice) -> None:
+            _best_of_tile(*tile, *best_x.running(rows), *mine.running(columns))
+
+        walk(todo, visit, band=True)
+        with lock:
+            best_y.merge(mine)
+
+    def count(todo: Iterator[slice]) -> None:
+        mine = np.zeros((3, y.shape[1]), np.int32)
+
+        def visit(tile: Any, rows: slice, columns: slice) -> None:
+            width = columns.stop - columns.start
+            _count_rows(*(*tile, width, *best_x.bounds(rows), *x[:, rows]))
+            if both:
+                _count_columns(*tile, *best_y.bounds(columns), *mine[:, columns])
+
+        walk(todo, visit, band=False)
+        with lock:
+            y[...] += mine
+
+    share(find_best, list(row_slices(n, tiles.rows)))
+    share(count, list(row_slices(n, tiles.rows)))
+    return x, y
+
+
+@numba.njit(nogil=True, cache=True)
+def _exact(scores: HostArray, left: HostArray, right: HostArray, i: int, j: int) -> float:
+    """One score in float64, summed in one order; as it is in a score matrix."""
+    if left.shape[1] == 0:
+        return np.float64(scores[i, j])
+    total = 0.0
+    for c in range(left.shape[1]):
+        total += np.float64(left[i, c]) * np.float64(right[j, c])
+    return total
+
+
+@numba.njit(nogil=True, cache=True)
+def _best_of_tile(
+    scores: HostArray,
+    left: HostArray,
+    right: HostArray,
+    lo: HostArray,
+    hi: HostArray,
+    x_score: HostArray,
+    x_exact: HostArray,
+    x_rounding: HostArray,
+    y_score: HostArray,
+    y_exact: HostArray,
+    y_rounding: HostArray,
+) -> None:
+    """Best relevant score of each row and column, over the tiles seen so far."""
+    for i in range(lo.shape[0]):
+        for j in range(lo[i], hi[i]):
+            score = scores[i, j]
+            close_x = score >= x_score[i] - x_rounding[i]
+            close_y = score >= y_score[j] - y_rounding[j]
+            if close_x or close_y:
+                exact = _exact(scores, left, right, i, j)
+                if close_x:
+                    x_score[i] = max(x_score[i], score)
+                    x_exact[i] = max(x_exact[i], exact)
+                if close_y:
+                    y_score[j] = max(y_score[j], score)
+                    y_exact[j] = max(y_exact[j], exact)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_rows(
+    scores: HostArray,
+    left: HostArray,
+    right: HostArray,
+    lo: HostArray,
+    hi: HostArray,
+    width: int,
+    best: HostArray,
+    exact: HostArray,
+    lower: HostArray,
+    upper: HostArray,
+    greater: HostArray,
+    ties: HostArray,
+    relevant: HostArray,
+) -> None:
+    """Add the counts of one tile for its rows as queries.
+
+    The long loop only tells what is clearly above from what is close: one plain loop with
+    32-bit counters becomes vector instructions. What is close is settled one by one.
+    """
+    for i in range(lo.shape[0]):
+        row = scores[i]
+        low, high = lower[i], upper[i]
+        above = np.int32(0)
+        at_least = np.int32(0)
+        for j in range(width):
+            above = np.int32(above + np.int32(row[j] > high))
+            at_least = np.int32(at_least + np.int32(row[j] >= low))
+        greater[i] += above
+        if at_least > above:
+            for j in range(width):
+                if low <= row[j] <= high:
+                    gap = 0.0
+                    if row[j] != best[i]:
+                        gap = _exact(scores, left, right, i, j) - exact[i]
+                    if lo[i] <= j < hi[i]:
+                        relevant[i] += gap >= 0
+                    else:
+                        greater[i] += gap > 0
+                        ties[i] += gap == 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_columns(
+    scores: HostArray,
+    left: HostArray,
+    right: HostArray,
+    lo: HostArray,
+    hi: HostArray,
+    best: HostArray,
+    exact: HostArray,
+    lower: HostArray,
+    upper: HostArray,
+    greater: HostArray,
+    ties: HostArray,
+    relevant: HostArray,
+) -> None:
+    """The same for its columns as queries, still row by row, for that is how scores lie."""
+    for i in range(lo.shape[0]):
+        row = scores[i]
+        close = np.int32(0)
+        for j in range(best.shape[0]):
+            above = row[j] > upper[j]
+            greater[j] = np.int32(greater[j] + np.int32(above))
+            close = np.int32(close + np.int32(row[j] >= lower[j]) - np.int32(above))
+        if close:
+            for j in range(best.shape[0]):
+                if lower[j] <= row[j] <= upper[j]:
+                    gap = 0.0
+                    if row[j] != best[j]:
+                        gap = _exact(scores, left, right, i, j) - exact[j]
+                    if lo[i] <= j < hi[i]:
+                        relevant[j] += gap >= 0
+                    else:
+                        greater[j] += gap > 0
+                        ties[j] += gap == 0
+
+
+# --------------------------------------------------------------------------------- top-k
+def top_k(problem: Problem, k: int) -> tuple[HostArray, HostArray]:
+    n, m = problem.shape
+    tiles = _Tiles(problem)
+    indices, values = np.zeros((n, k), np.int64), np.full((n, k), -np.inf, problem.dtype)
+    filled = np.zeros(n, np.int64)
+
+    def work(todo: Iterator[slice]) -> None:
+        query_room, candidate_room, scores = tiles.buffers()
+        for rows in todo:
+            left = tiles.queries(rows, query_room)
+            for columns in row_slices(m, tiles.columns):
+                right = tiles.candidates(columns, candidate_room)
+                tiles.scores(left, right, rows, columns, scores)
+                width = columns.stop - columns.start
+                _push_tile(scores, width, columns.start, indices[rows], values[rows], filled[rows])
+            order = np.lexsort((indices[rows], -values[rows]))
+            indices[rows] = np.take_along_axis(indices[rows], order, axis=1)
+            values[rows] = np.take_along_axis(values[rows], order, axis=1)
+
+    share(work, list(row_slices(n, tiles.rows)))
+    return indices, values
+
+
+@numba.njit(nogil=True, cache=True)
+def _push_tile(
+    scores: HostArray,
+    width: int,
+    offset: int,
+    indices: HostArray,
+    values: HostArray,
+    filled: HostArray,
+) -> None:
+    """Offer the candidates of a tile to the heap of each row (worst kept score on top)."""
+    k = values.shape[1]
+    for i in range(values.shape[0]):
+        heap, names = values[i], indices[i]
+        size = filled[i]
+        for j in range(width):
+            score = scores[i, j]
+            if size < k:  # sift up
+                at = size
+                size += 1
+                while at > 0:
+                    parent = (at - 1) // 2
+                    # Columns come in order, so a newcomer is worse than its equals.
+                    if score > heap[parent]:
+                        break
+                    heap[at], names[at] = heap[parent], names[parent]
+                    at = parent
+                heap[at], names[at] = score, offset + j
+            elif score > heap[0]:  # replace the worst and sift down
+                at = 0
+                while True:
+                    child = 2 * at + 1
+                    if child >= k:
+                        break
+                    other = child + 1
+                    if other < k and (
+                        heap[other] < heap[child]
+                        or (heap[other] == heap[child] and names[other] > names[child])
+                    ):
+                        child = other
+                    if heap[child] >= score:
+                        break
+                    heap[at], names[at] = heap[child], names[child]
+                    at = child
+                heap[at], names[at] = score, offset + j
+        filled[i] = size
+
+
+# --------------------------------------------------------------------- average precision
+def average_precisions(problem: Problem) -> HostArray:
+    """Average precision of each query, from whole rows of scores."""
+    n, m = problem.shape
+    tiles = _Tiles(problem)
+    tiles.rows = min(tiles.rows, max(16, BLOCK_SCORES // m))
+    out = np.full(n, np.nan)
+
+    def work(todo: Iterator[slice]) -> None:
+        query_room, candidate_room, _ = tiles.buffers()
+        whole = np.empty((tiles.rows, m), problem.dtype)
+        for rows in todo:
+            left = tiles.queries(rows, query_room)
+            for columns in row_slices(m, tiles.columns):
+                right = tiles.candidates(columns, candidate_room)
+                tiles.scores(left, right, rows, columns, whole[:, columns])
+            part = whole[: rows.stop - rows.start]
+            # NumPy sorts numbers with vector instructions, several times faster than Numba.
+            ids = problem.x_ids[rows], problem.y_ids
+            _average_precision_rows(part, np.sort(part, axis=1), *ids, out[rows])
+
+    share(work, list(row_slices(n, tiles.rows)))
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _average_precision_rows(
+    scores: HostArray, ascending: HostArray, x_ids: HostArray, y_ids: HostArray, out: HostArray
+) -> None:
+    """(relevant ones at least as high) / (all at least as high), over the relevant scores."""
+    m = y_ids.size
+    for i in range(x_ids.size):
+        relevant = np.sort(scores[i][y_ids == x_ids[i]])
+        size = relevant.size
+        if size:
+            hits = size - np.searchsorted(relevant, relevant)
+            out[i] = np.mean(hits / (m - np.searchsorted(ascending[i], relevant)))
