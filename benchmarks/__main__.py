@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks import _measure, _tables
 
-SUITES = ("cca",)
+SUITES = ("cca", "kernels", "gpu")
 
 
 def main() -> int:
@@ -20,8 +20,10 @@ def main() -> int:
         parser.error(f"unknown suite {', '.join(sorted(unknown))}: choose of {', '.join(SUITES)}")
     for name in args.suites or SUITES:
         results = importlib.import_module(f"benchmarks.{name}").run(quick=args.quick)
-        path = _measure.save(name, results, quick=args.quick)
-        print(f"{name}: {path}")
+        if "not run" in results:
+            print(f"{name}: not run, {results['not run']}")
+            continue
+        print(f"{name}: {_measure.save(name, results, quick=args.quick)}")
         for line in _tables.lines(results):
             print("  " + line)
     if not args.quick:

@@ -7,10 +7,10 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,11 +52,22 @@ def once(run: Callable[[], object]) -> dict[str, float]:
 def peak_memory(code: str, *arguments: str) -> dict[str, float]:
     """Run code in a process of its own; it prints a JSON of what it measured.
 
-    The code may use ``baseline()`` before and ``extra_mib()`` after what is measured.
+    The code calls ``before = resident()`` before and ``peak()`` after what is measured, both in
+    MiB; the first starts the peak anew (on Linux).
     """
-    prelude = (
-        "import json, resource, sys, time\n"
-        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+    prelude = textwrap.dedent(
+        """
+        import json, pathlib, sys, time
+        def status(key):
+            for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+                if line.startswith(key):
+                    return int(line.split()[1]) / 1024
+        def resident():
+            pathlib.Path("/proc/self/clear_refs").write_text("5")
+            return status("VmRSS")
+        def peak():
+            return status("VmHWM")
+        """
     )
     done = subprocess.run(
         [sys.executable, "-c", prelude + code, *arguments],
@@ -102,8 +113,3 @@ def save(suite: str, results: dict[str, Any], *, quick: bool) -> Path:
     out = {"suite": suite, "quick": quick, "machine": machine(), "results": results}
     path.write_text(json.dumps(out, indent=2, default=float) + "\n")
     return path
-
-
-def peak_here() -> float:
-    """Peak resident memory of this process in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

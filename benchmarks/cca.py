@@ -107,7 +107,7 @@ import numpy as np
 from cmstats import CCA
 rng = np.random.default_rng(0)
 X, Y = rng.standard_normal((200, 20000)), rng.standard_normal((200, 5000))
-before = peak()
+before = resident()
 begin = time.perf_counter()
 CCA(10, shrinkage=0.1).fit(X, Y)
 spent = time.perf_counter() - begin
@@ -121,7 +121,7 @@ rng = np.random.default_rng(0)
 X = rng.standard_normal((200_000, 512), dtype=np.float32)
 Y = rng.standard_normal((200_000, 384), dtype=np.float32)
 CCA().fit(X[:2000].copy(), Y[:2000].copy())
-before = peak()
+before = resident()
 CCA().fit(X, Y)
 d = 512 + 384
 print(json.dumps({

@@ -29,6 +29,7 @@ from cmstats._array import (
     take_rows,
     to_numpy,
 )
+from cmstats.kernels._threads import blas_for
 from cmstats.moments import Moments
 from cmstats.streams import check_lengths, is_lazy
 
@@ -260,7 +261,8 @@ class MomentsEstimator(BaseEstimator):
                 "rows are needed"
             )
         self.n_samples_ = total.n
-        self._solve(total)
+        with blas_for(sum(total.widths)):
+            self._solve(total)
         self.moments_ = moments
 
     def _warned(self) -> Self:

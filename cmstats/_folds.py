@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 
+from cmstats._array import is_numpy, namespace
+from cmstats.kernels._threads import share
 from cmstats.moments import Moments
 
 __all__ = ["GridScores", "best_index", "grid_scores", "training_moments"]
@@ -68,23 +70,31 @@ def grid_scores(
     """
     shape = (len(candidates), len(folds))
     scores, fit_seconds, score_seconds = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape)
-    ill = False
+    ill_conditioned = np.zeros(shape, dtype=bool)
+    trains = training_moments(folds)
+
+    def run(i: int, k: int) -> bool:
+        begin = time.perf_counter()
+        model = clone(estimator).set_params(**candidates[i]).fit_moments(trains[k])
+        fitted = time.perf_counter()
+        scores[i, k] = score(model, folds[k]) if score else model.score_moments(folds[k])
+        fit_seconds[i, k] = fitted - begin
+        score_seconds[i, k] = time.perf_counter() - fitted
+        return bool(model._ill_conditioned())
+
+    def work(mine: Iterator[tuple[int, int]]) -> None:
+        for i, k in mine:
+            ill_conditioned[i, k] = run(i, k)
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for k, train in enumerate(training_moments(folds)):
-            for i, parameters in enumerate(candidates):
-                begin = time.perf_counter()
-                model = clone(estimator).set_params(**parameters).fit_moments(train)
-                fitted = time.perf_counter()
-                test = folds[k]
-                scores[i, k] = score(model, test) if score else model.score_moments(test)
-                fit_seconds[i, k] = fitted - begin
-                score_seconds[i, k] = time.perf_counter() - fitted
-                ill = ill or bool(model._ill_conditioned())
+        # Matrices of d x d are too small for a threaded BLAS: whole fits share the cores.
+        pairs = [(i, k) for k in range(len(folds)) for i in range(len(candidates))]
+        share(work, pairs, inline=not is_numpy(namespace(folds[0].mean(folds[0].names[0]))))
     # The same sentence from every fold and candidate is said once.
     for message, category in {(str(w.message), w.category) for w in caught}:
         warnings.warn(f"in cross-validation: {message}", category, stacklevel=3)
-    return GridScores(scores, fit_seconds, score_seconds, ill)
+    return GridScores(scores, fit_seconds, score_seconds, bool(ill_conditioned.any()))
 
 
 def best_index(scores: np.ndarray[Any, Any]) -> int:

@@ -149,7 +149,7 @@ class CCA(TwoViewTransformer):
         cov_yB = m.projected_scatter("y", "y", B) / (m.n - 1)
         x_var, y_var = xp.sum(A * cov_xA, axis=0), xp.sum(B * cov_yB, axis=0)
         # Under shrinkage there are also directions in which the data do not vary.
-        varies = (x_var > 1e-12 * (1 - sx)) & (y_var > 1e-12 * (1 - sy))
+        varies = (x_var > 1e-12) & (y_var > 1e-12)
         kept = xp.nonzero(varies)[0]
         kept = kept[: min(self._count(moments, int(kept.shape[0])), int(kept.shape[0]))]
         if kept.shape[0]:
@@ -447,7 +447,8 @@ class CCA(TwoViewTransformer):
     def _likelihood_vectors(self, a: Array, is_x: bool) -> Array:
         # log ratio = sum_i [ r u v - r^2 (u^2 + v^2) / 2 ] / (1 - r^2) - log(1 - r^2) / 2
         xp = namespace(a)
-        r = xp.clip(self.singular_values_, 0.0, 1 - 1e-12)
+        # Identical views have no density ratio; in single precision its terms cancel sooner.
+        r = xp.clip(self.singular_values_, 0.0, 1 - (1e-12 if a.dtype == xp.float64 else 1e-6))
         gain = r / (1 - r * r)
         constant = -0.25 * float(xp.sum(xp.log1p(-r * r)))
         own = xp.matmul(a * a, xp.astype(-0.5 * r * gain, a.dtype))[:, None] + constant

@@ -45,7 +45,9 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
         Values to try, by parameter name.
     cv : int, splitter or iterable of (train, test), default=5
         The folds, which must part the rows. An int is scikit-learn's KFold for arrays, as
-        in GridSearchCV, and folds by row number modulo `cv` for data read from a disk.
+        in GridSearchCV, and folds by row number modulo `cv` for data read from a disk. KFold
+        takes consecutive rows: where rows are sorted (by class, by time) shuffle them, with
+        ``KFold(5, shuffle=True, random_state=0)``, or each fold is unlike the others.
     refit : bool, default=True
         Fit the best candidate to all rows (to the merge of the folds).
 
@@ -68,12 +70,16 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     Examples
     --------
+    >>> from sklearn.model_selection import KFold
     >>> from cmstats import CCA, MomentsSearchCV, load_emoji
     >>> image, text = load_emoji(return_X_y=True)
-    >>> grid = {"shrinkage": [0.01, 0.1, 0.5]}
-    >>> search = MomentsSearchCV(CCA(20), grid).fit(image, text)
-    >>> sorted(search.best_params_)
-    ['shrinkage']
+    >>> search = MomentsSearchCV(
+    ...     CCA(20),
+    ...     {"shrinkage": [0.01, 0.1, 0.5]},
+    ...     cv=KFold(5, shuffle=True, random_state=0),
+    ... ).fit(image, text)
+    >>> search.best_params_
+    {'shrinkage': 0.1}
     """
 
     def __init__(self, estimator: Any, param_grid: Any, *, cv: Any = 5, refit: bool = True) -> None:
@@ -159,7 +165,13 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
         """Fill in the results; whether the scatter form was not good enough."""
         candidates = list(ParameterGrid(self.param_grid))
         for parameters in candidates:
-            clone(self.estimator).set_params(**parameters)._validate_params()
+            candidate = clone(self.estimator).set_params(**parameters)
+            candidate._validate_params()
+            if candidate._open_parameters():
+                raise ValueError(
+                    f"{candidate._open_parameters()[0]}='cv' is no candidate of a search: give "
+                    "numbers, or fit the estimator by itself"
+                )
         found = grid_scores(self.estimator, candidates, folds)
         self.n_splits_ = len(folds)
         self.cv_results_ = _results(candidates, found)

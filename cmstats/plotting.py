@@ -18,7 +18,6 @@ import pandas as pd
 
 from cmstats._array import Array, to_numpy
 from cmstats.metrics import search
-from cmstats.moments import Moments
 
 __all__ = [
     "CorrelationDisplay",
@@ -144,12 +143,8 @@ class CorrelationDisplay:
             raise ValueError("give both X and y of the held-out rows, or neither")
         model = _model(estimator)
         train = getattr(getattr(model, "model_", model), "correlations_", None)
-        held_out = None
-        if X is not None:
-            if hasattr(model, "correlations_on"):
-                held_out = model.correlations_on(Moments.from_data(x=X, y=y))
-            else:  # a pipeline transforms rows, not moments
-                held_out = _paired(*model.transform(X, y))
+        # By rows: on moments (`correlations_on`) wide views would need their p x p scatter.
+        held_out = None if X is None else column_correlations(*model.transform(X, y))
         n = None if X is None else float(len(X) if not hasattr(X, "shape") else X.shape[0])
         return cls(held_out, train=train, n_held_out=n).plot(ax, **kwargs)
 
@@ -173,7 +168,7 @@ class CorrelationDisplay:
         -------
         CorrelationDisplay
         """
-        held_out = _paired(U, V)
+        held_out = column_correlations(U, V)
         return cls(held_out, train=train, n_held_out=float(len(to_numpy(U)))).plot(ax, **kwargs)
 
     def plot(self, ax: Any = None, *, max_components: int | None = None) -> Self:
@@ -210,11 +205,9 @@ class CorrelationDisplay:
         if self.held_out is not None and self.n_held_out and self.n_held_out > 3:
             # Fisher's z has standard deviation 1 / sqrt(n - 3).
             reach = float(np.tanh(1.96 / np.sqrt(self.n_held_out - 3)))
-            ax.axhspan(-reach, reach, color="#000000", alpha=0.08, linewidth=0)
-            ax.annotate(
-                "without correlation, 95 % of held-out values lie in the band", (1, 0),
-                xycoords=("axes fraction", "data"), xytext=(-4, -3), textcoords="offset points",
-                ha="right", va="top", fontsize=8, color="#444444",
+            ax.axhspan(
+                -reach, reach, color="#000000", alpha=0.1, linewidth=0,
+                label="no correlation (95 % of held-out values)",
             )  # fmt: skip
         ax.axhline(0, color="#555555", linewidth=0.7, zorder=0.5)
         ax.set_xlim(0.5 if shown <= 60 else 0, shown + 0.5)
@@ -222,12 +215,13 @@ class CorrelationDisplay:
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_xlabel("component")
         ax.set_ylabel("canonical correlation")
-        ax.legend(frameon=False)
+        # Above the axes: inside, there is no corner that curves and band leave free.
+        ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
 
-def _paired(U: Any, V: Any) -> Floats:
+def column_correlations(U: Any, V: Any) -> Floats:
     """Correlations of the columns of U with the same columns of V."""
     u, v = (to_numpy(a).astype(np.float64) for a in (U, V))
     u, v = u - u.mean(axis=0), v - v.mean(axis=0)

@@ -12,9 +12,9 @@ import io
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,14 +22,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import KFold
-from threadpoolctl import threadpool_limits
 
 from cmstats._array import check_matrix, take_rows, to_numpy
 from cmstats.cca import CCA, SHRINKAGES, Kind
 from cmstats.datasets import load_emoji
 from cmstats.metrics import retrieval_chance, retrieval_report, search
 from cmstats.model_selection import MomentsSearchCV
-from cmstats.plotting import CorrelationDisplay, JointEmbeddingDisplay, ShrinkagePathDisplay
+from cmstats.plotting import (
+    CorrelationDisplay,
+    JointEmbeddingDisplay,
+    ShrinkagePathDisplay,
+    column_correlations,
+)
 
 __all__ = ["Report", "build", "build_emoji", "write_new"]
 
@@ -45,10 +49,10 @@ EMOJI_QUERIES = (
     "red fruit",
     "sad face",
     "train",
-    "playing music",
-    "woman with a job",
+    "heart",
     "time on a clock",
-    "flag with a star",
+    "arrow pointing left",
+    "cat",
 )
 
 
@@ -102,10 +106,10 @@ class Report:
 
     def best(self, metric: str, direction: str) -> float:
         """A held-out metric of the chosen similarity, for one direction."""
-        return float(self.table.loc[_name(self.kind), (direction, metric)])
+        return _cell(self.table, _name(self.kind), direction, metric)
 
     def to_text(self) -> str:
-        """The table, for a terminal: at most 100 characters wide.
+        """The table, for a terminal of 96 columns.
 
         Returns
         -------
@@ -124,7 +128,7 @@ class Report:
             f"{'similarity':24}{'CV MRR':>8}"
             + "".join(f"{m.replace('_rank', ''):>8}" for _ in range(2) for m in shown),
         ]
-        for name, values in self.table.iterrows():
+        for name, values in zip(self.table.index, self.table.to_dict("records"), strict=True):
             cells = [values["training CV", "MRR"]]
             cells += [values[d, m] for d in self.directions for m in shown]
             formats = [".3f"] + [".1f" if m == "median_rank" else ".3f" for m in shown] * 2
@@ -300,27 +304,26 @@ def build(
     n = _check_rows(X, Y, views)
     labels = _check_labels(labels, n)
     train, test, in_words = _split(n, split, random_state)
-    with _few_threads(X.shape[1], Y.shape[1]):
-        xt, yt = take_rows(X, train), take_rows(Y, train)
-        folds = KFold(cv, shuffle=True, random_state=random_state)
-        say(f"{len(train)} items to train on, {len(test)} held out; choosing the shrinkage")
-        pairs, scores = _search_shrinkage(xt, yt, folds)
-        best = tuple(pairs[int(np.nanargmax(_finite_mean(scores)))])
-        say(f"shrinkage {best[0]:g} and {best[1]:g}; comparing similarities")
-        cv_mrr = _compare_kinds(xt, yt, best, folds)
-        kind = max(KINDS, key=lambda k: cv_mrr[k])
-        model = CCA(shrinkage=best).fit(xt, yt)
-        say(f"{_name(kind)}; judging on the held-out items")
-        xe, ye = take_rows(X, test), take_rows(Y, test)
-        held_labels = None if labels is None else labels[test]
-        table = _table(model, cv_mrr, xe, ye, held_labels, views)
-        variates = tuple(to_numpy(a) for a in model.transform(xe, ye))
-        held_out = CorrelationDisplay(_correlations(*variates)).held_out
-        galleries = _galleries(model, kind, xe, ye, test, names, pictures, queries)
+    xt, yt = take_rows(X, train), take_rows(Y, train)
+    folds = KFold(cv, shuffle=True, random_state=random_state)
+    say(f"{len(train)} items to train on, {len(test)} held out; choosing the shrinkage")
+    pairs, scores = _search_shrinkage(xt, yt, folds)
+    best = tuple(pairs[int(np.nanargmax(_finite_mean(scores)))])
+    say(f"shrinkage {best[0]:g} and {best[1]:g}; comparing similarities")
+    cv_mrr = _compare_kinds(xt, yt, best, folds)
+    kind = max(KINDS, key=lambda k: cv_mrr[k])
+    model = CCA(shrinkage=best).fit(xt, yt)
+    say(f"{_name(kind)}; judging on the held-out items")
+    xe, ye = take_rows(X, test), take_rows(Y, test)
+    held_labels = None if labels is None else labels[test]
+    table = _table(model, cv_mrr, xe, ye, held_labels, views)
+    variates = tuple(to_numpy(a) for a in model.transform(xe, ye))
+    held_out = column_correlations(*variates)
+    galleries = _galleries(model, kind, xe, ye, test, names, pictures, queries)
     return Report(
         title=title, views=views, model=model, kind=kind, table=table, shrinkages=pairs,
         shrinkage_scores=scores, train_correlations=to_numpy(model.correlations_),
-        held_out_correlations=np.asarray(held_out), variates=(variates[0], variates[1]),
+        held_out_correlations=held_out, variates=(variates[0], variates[1]),
         labels=held_labels, train=train, test=test, shapes=(tuple(X.shape), tuple(Y.shape)),
         split=in_words, seconds=time.perf_counter() - begin, galleries=galleries, notes=notes,
     )  # fmt: skip
@@ -357,17 +360,6 @@ def build_emoji(*, progress: Callable[[str], None] | None = None) -> Report:
         ),
         progress=progress,
     )
-
-
-@contextmanager
-def _few_threads(p: int, q: int) -> Iterator[None]:
-    """One BLAS thread for small problems.
-
-    Threads save next to nothing on an SVD of a few hundred columns, and cost a factor of ten
-    and more where other processes hold the cores: they wait for each other by spinning.
-    """
-    with threadpool_limits(1 if max(p, q) <= 600 else None, user_api="blas"):
-        yield
 
 
 def _check_rows(X: Any, Y: Any, views: tuple[str, str]) -> int:
@@ -440,14 +432,8 @@ def _compare_kinds(X: Any, Y: Any, shrinkage: Any, folds: KFold) -> dict[Kind, f
         x, y = take_rows(X, test[:VALIDATION]), take_rows(Y, test[:VALIDATION])
         for kind in KINDS:
             judged = retrieval_report(*model.embed(x, y, kind=kind), ks=[])
-            found[kind].append(float(judged.at["mean", "MRR"]))
+            found[kind].append(_cell(judged, "mean", "MRR"))
     return {kind: float(np.mean(values)) for kind, values in found.items()}
-
-
-def _correlations(U: Any, V: Any) -> npt.NDArray[np.float64]:
-    u, v = (a.astype(np.float64) - a.mean(axis=0, dtype=np.float64) for a in (U, V))
-    norms = np.sqrt((u * u).sum(axis=0) * (v * v).sum(axis=0))
-    return np.asarray((u * v).sum(axis=0) / np.where(norms > 0, norms, np.nan))
 
 
 def _directions(views: tuple[str, str]) -> tuple[str, str]:
@@ -477,15 +463,22 @@ def _table(
     rows = {
         name: {("training CV", "MRR"): cv}
         | {
-            (direction, metric): float(report.at[row, metric])
+            (direction, metric): _cell(report, row, metric)
             for direction, row in zip(_directions(views), ("x -> y", "y -> x"), strict=True)
             for metric in METRICS
         }
         for name, (cv, report) in judged.items()
     }
     table = pd.DataFrame.from_dict(rows, orient="index")
-    table.columns = pd.MultiIndex.from_tuples(list(table.columns))
+    columns: Any = table.columns.tolist()
+    table.columns = pd.MultiIndex.from_tuples(columns)
     return table
+
+
+def _cell(table: pd.DataFrame, row: str, *column: str) -> float:
+    """One number of a table; pandas' types allow for anything there."""
+    value: Any = table.at[row, column[0] if len(column) == 1 else column]
+    return float(value)
 
 
 def _unit(a: Any) -> Any:
@@ -583,16 +576,10 @@ def _figures(report: Report) -> list[dict[str, str]]:
     held_out, train = report.held_out_correlations, report.train_correlations
     sx, sy = report.model.shrinkage_
     shown = min(len(train), 100)
+    correlations = CorrelationDisplay(held_out, train=train, n_held_out=len(report.test))
     figures = [
         {
-            "source": _figure(
-                CorrelationDisplay(held_out, train=train, n_held_out=len(report.test)).plot
-                if shown == len(train)
-                else lambda ax: CorrelationDisplay(
-                    held_out, train=train, n_held_out=len(report.test)
-                ).plot(ax, max_components=shown),
-                (6.4, 3.9),
-            ),
+            "source": _figure(lambda ax: correlations.plot(ax, max_components=shown), (6.4, 3.9)),
             "title": "Canonical correlations",
             "caption": "Correlations of the paired variates. What training shows and held-out "
             "items do not is chance that was fitted."
@@ -641,10 +628,10 @@ def _render(report: Report) -> str:
         ) from error
     from cmstats import __version__
 
-    chance = [float(report.table.loc["chance", (d, "R@10")]) for d in report.directions]
+    chance = [_cell(report.table, "chance", d, "R@10") for d in report.directions]
     template = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).from_string(_PAGE)
+    ).from_string(files("cmstats").joinpath("data/report.html").read_text(encoding="utf-8"))
     with warnings.catch_warnings():
         # A label in a script that Matplotlib's font lacks is drawn as a box, which is seen.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -660,149 +647,3 @@ def _render(report: Report) -> str:
             isnan=np.isnan,
         )
     )
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="cmstats {{ version }}">
-<title>{{ report.title }} – cmstats</title>
-<link rel="icon" href="data:,">
-<style>
-:root { color-scheme: light; --line: #d9dde1; --ink: #1c2024; --soft: #5b6570; --mark: #009e73; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
-h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.25rem; margin: 2.4rem 0 .4rem; }
-h3 { font-size: 1rem; margin: 0 0 .3rem; }
-p { margin: .3rem 0 .8rem; max-width: 46rem; }
-.soft, figcaption { color: var(--soft); font-size: .9rem; }
-.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .8rem;
-  margin: 1.2rem 0; padding: 0; list-style: none; }
-.numbers li { border: 1px solid var(--line); border-radius: 8px; padding: .6rem .9rem; }
-.numbers b { display: block; font-size: 1.6rem; line-height: 1.3;
-  font-variant-numeric: tabular-nums; }
-.numbers span { color: var(--soft); font-size: .85rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
-tbody th { text-align: left; font-weight: 400; }
-thead tr:last-child th, tbody tr:last-child > * { border-bottom: 1px solid var(--line); }
-thead th { font-weight: 600; }
-thead th[colspan] { text-align: center; }
-.next { border-left: 1px solid var(--line); }
-tr.chosen > * { background: #e9f6f1; font-weight: 600; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
-  gap: 1.6rem; }
-figure { margin: 0; }
-figure img { display: block; width: 100%; height: auto; }
-.row { display: flex; gap: .7rem; align-items: center; padding: .35rem 0;
-  border-bottom: 1px solid var(--line); }
-.ask { flex: 0 0 8.5rem; text-align: right; overflow-wrap: anywhere; }
-.ask img { display: inline-block; }
-.found { display: flex; flex-wrap: wrap; gap: .35rem; margin: 0; padding: 0; list-style: none; }
-.found li { border: 2px solid transparent; border-radius: 8px; padding: 2px; }
-.found li.words { border-color: var(--line); border-width: 1px; padding: .15rem .5rem;
-  font-size: .88rem; }
-.found li.hit { border: 2px solid var(--mark); font-weight: 600; }
-.found img, .ask img { width: 48px; height: 48px; vertical-align: middle; }
-@media (max-width: 480px) { .ask { flex-basis: 5rem; font-size: .9rem; }
-  .found img { width: 40px; height: 40px; } }
-</style>
-</head>
-<body>
-<main>
-<h1>{{ report.title }}</h1>
-<p>{{ report.train|length }} items to train on, {{ report.test|length }} held out
-({{ report.split }}). {{ report.views[0]|capitalize }}: {{ report.shapes[0][1] }} features,
-{{ report.views[1] }}: {{ report.shapes[1][1] }}. A canonical correlation analysis with shrinkage
-{{ "%g"|format(report.model.shrinkage_[0]) }} and {{ "%g"|format(report.model.shrinkage_[1]) }};
-everything below was measured on the held-out items.</p>
-
-<ul class="numbers">
-{% for direction in report.directions %}
-<li><b>{{ "%.0f"|format(100 * report.best("R@10", direction)) }} %</b>
-<span>partner among the first ten, {{ direction|replace("->", "→") }}
-(chance {{ "%.1f"|format(100 * chance) }} %)</span></li>
-<li><b>{{ "%g"|format(report.best("median_rank", direction)) }}</b>
-<span>median rank of the partner among {{ report.test|length }},
-{{ direction|replace("->", "→") }}</span></li>
-{% endfor %}
-<li><b>{{ "%.2f"|format(report.held_out_correlations[0]) }}</b>
-<span>first canonical correlation, held out</span></li>
-</ul>
-
-{% for gallery in report.galleries %}
-<section>
-<h2>{{ gallery.title }}</h2>
-<p class="soft">{{ gallery.note }}</p>
-{% for query, found in gallery.rows %}
-<div class="row"><div class="ask">{% if query.source %}<img src="{{ query.source }}"
- alt="{{ query.text }}" title="{{ query.text }}">{% else %}{{ query.text }}{% endif %}</div>
-<ol class="found">
-{% for thing in found %}
-<li class="{{ '' if thing.source else 'words' }}{{ ' hit' if thing.hit }}">
-{%- if thing.source %}<img src="{{ thing.source }}" alt="{{ thing.text }}"
- title="{{ thing.text }}">{% else %}{{ thing.text }}{% endif %}</li>
-{% endfor %}
-</ol></div>
-{% endfor %}
-</section>
-{% endfor %}
-
-<section>
-<h2>Retrieval</h2>
-<p class="soft">R@k: share of the queries whose partner is among the first k. Median: its rank, 1 is
-best. MRR: mean of 1 / rank. mAP: mean average precision{% if report.labels is not none %}, all items
-of the query's label being relevant{% endif %}. The marked similarity was chosen by cross-validation
-on the training items (first column), not by what it does here.</p>
-<div class="scroll"><table>
-<thead>
-<tr><td></td><th>training CV</th>{% for direction in report.directions %}
-<th colspan="{{ metrics|length }}" class="next">{{ direction|replace("->", "→") }}</th>
-{% endfor %}</tr>
-<tr><th style="text-align:left">similarity</th><th>MRR</th>{% for direction in report.directions %}
-{% for metric in metrics %}<th{% if loop.first %} class="next"{% endif %}>
-{{- metric|replace("_rank", "") }}</th>{% endfor %}{% endfor %}</tr>
-</thead>
-<tbody>
-{% for name, values in report.table.iterrows() %}
-<tr{% if name == chosen %} class="chosen"{% endif %}><th scope="row">{{ name }}</th>
-<td>{% set cv = values["training CV", "MRR"] %}{{ "" if isnan(cv) else "%.3f"|format(cv) }}</td>
-{% for direction in report.directions %}{% for metric in metrics %}
-<td{% if loop.first %} class="next"{% endif %}>
-{{- ("%.1f" if metric == "median_rank" else "%.3f")|format(values[direction, metric]) }}</td>
-{% endfor %}{% endfor %}</tr>
-{% endfor %}
-</tbody>
-</table></div>
-</section>
-
-<section>
-<h2>Pictures</h2>
-<div class="plots">
-{% for figure in figures %}
-<figure><h3>{{ figure.title }}</h3><img src="{{ figure.source }}" alt="{{ figure.alt }}">
-<figcaption>{{ figure.caption }}</figcaption></figure>
-{% endfor %}
-</div>
-</section>
-
-<section>
-<h2>How this was made</h2>
-<p class="soft">The shrinkages have the best mean canonical correlation, and the similarity has the
-best mean reciprocal rank, in {{ report.shrinkage_scores.shape[1] }}-fold cross-validation within the
-training items. Then the model was fitted to all of them and judged once.
-{{ "%.1f"|format(report.seconds) }} s, cmstats {{ version }}.</p>
-{% for note in report.notes %}
-<p class="soft">{{ note }}</p>
-{% endfor %}
-</section>
-</main>
-</body>
-</html>
-"""

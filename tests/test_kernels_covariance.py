@@ -142,3 +142,11 @@ def test_weights_that_are_not_frequencies_raise(weights: Any) -> None:
 def test_values_that_are_not_finite_raise() -> None:
     with pytest.raises(ValueError, match="1 NaN value"):
         scatter(np.array([[np.nan, 1.0]]))
+
+
+def test_high_precision_changes_nothing_off_cuda(to_xp: Any, rng: np.random.Generator) -> None:
+    Z = to_xp(rng.normal(size=(300, 5)).astype(np.float32))
+    found, expected = scatter(Z, precision="high")[2], scatter(Z)[2]
+    np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
+    with pytest.raises(ValueError, match="precision must be 'highest' or 'high', got 'low'"):
+        scatter(Z, precision="low")  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmstats._array import to_numpy
-from cmstats.kernels.whitening import factor, factor_root
+from cmstats.kernels.whitening import cholesky, factor, factor_root
 
 METHODS = ["auto", "cholesky", "eigh", "zca"]
 
@@ -148,3 +148,25 @@ def test_unknown_methods_and_widths_raise() -> None:
         factor(np.eye(2), method="lu")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="2 columns"):
         factor(np.eye(2)).apply(np.eye(3))
+
+
+@pytest.mark.parametrize("left_over", ["nan", "negative"])
+def test_a_library_whose_cholesky_does_not_raise_is_seen_through(
+    monkeypatch: pytest.MonkeyPatch, left_over: str
+) -> None:
+    """CuPy returns NaN or a half-done factor of a matrix that is not positive definite."""
+    pytest.importorskip("torch")
+    import array_api_compat.torch as xp
+
+    def broken(S: Any) -> Any:
+        factor_ = xp.eye(S.shape[0], dtype=S.dtype)
+        factor_[-1, -1] = float("nan") if left_over == "nan" else -0.5
+        return factor_
+
+    monkeypatch.setattr(xp.linalg, "cholesky", broken)
+    S = xp.ones((3, 3), dtype=xp.float64)
+    assert factor(S).method == "eigh"
+    assert factor(S).rank == 1
+    for call in (lambda: cholesky(S, "this"), lambda: factor(S, method="cholesky")):
+        with pytest.raises(ValueError, match="is not positive definite"):
+            call()

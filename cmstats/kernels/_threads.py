@@ -12,12 +12,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["cores", "run_tasks", "serial_blas", "share"]
+__all__ = ["blas_for", "cores", "run_tasks", "serial_blas", "share"]
 
 Item = TypeVar("Item")
 
@@ -64,6 +64,15 @@ def serial_blas() -> Iterator[None]:
             _state["users"] -= 1
             if not _state["users"]:
                 _state["limit"].restore_original_limits()
+
+
+def blas_for(size: int) -> AbstractContextManager[None]:
+    """A BLAS of one thread for factorisations of small matrices, of all threads for large ones.
+
+    On matrices of some hundred columns more threads win nothing, and lose up to 30 times where
+    the cores are busy, since each call waits for the last thread.
+    """
+    return serial_blas() if size <= 1024 else nullcontext()
 
 
 def share(

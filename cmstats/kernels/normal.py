@@ -35,6 +35,7 @@ from cmstats._array import (
 )
 from cmstats.kernels import whitening
 from cmstats.kernels._cpu import normal as cpu
+from cmstats.kernels.transfer import within_memory
 
 __all__ = ["component_logpdf", "logpdf", "mixture_logpdf"]
 
@@ -389,9 +390,7 @@ def _components(X: Array, normals: Normals) -> Array:
         out = np.empty((X.shape[0], normals.means.shape[0]), dtype=result_dtype(X))
         cpu.log_densities(X, normals, None, components=out)
     elif array_api_compat.is_cupy_namespace(xp):
-        from cmstats.kernels._cuda import normal as cuda
-
-        out = cuda.log_densities(X, normals, None, components=True)[1]
+        out = _cupy(X, normals, None, components=True)[1]
     else:
         out = _reference(X, normals)
     _check_result(X, out)
@@ -408,12 +407,23 @@ def _mixture(
         resp = np.empty((n, k), dtype=density.dtype) if responsibilities else None
         cpu.log_densities(X, normals, log_weights, density=density, responsibilities=resp)
     elif array_api_compat.is_cupy_namespace(xp):
-        from cmstats.kernels._cuda import normal as cuda
-
-        density, terms = cuda.log_densities(X, normals, log_weights, components=responsibilities)
+        density, terms = _cupy(X, normals, log_weights, components=responsibilities)
         resp = xp.exp(terms - density[:, None]) if responsibilities else None
     else:
         terms = _reference(X, normals)
         density, resp = _reference_mixture(terms + xp.astype(log_weights, terms.dtype, copy=False))
     _check_result(X, density)
     return density, resp
+
+
+def _cupy(
+    X: Array, normals: Normals, log_weights: Array | None, *, components: bool
+) -> tuple[Array, Array]:
+    from cmstats.kernels._cuda import normal as cuda
+
+    (n, d), k = X.shape, normals.means.shape[0]
+    return within_memory(
+        lambda: cuda.log_densities(X, normals, log_weights, components=components),
+        f"the log-density of {n} rows under {k} normals",
+        row_bytes=8 * (d + k),
+    )

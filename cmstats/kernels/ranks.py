@@ -279,8 +279,8 @@ class Problem(NamedTuple):
         """The dispatcher proper: one kernel for one or both directions."""
         on_cuda = array_api_compat.is_cupy_namespace(self.xp)
         if not (is_numpy(self.xp) or on_cuda):
-            x = _reference_counts(self)
-            return x, _reference_counts(self.swapped()) if both else None
+            other = _reference_counts(self.swapped()) if both else None
+            return _reference_counts(self), other
         layout = Layout(self.x_ids, self.y_ids)
         if on_cuda:
             from cmstats.kernels._cuda import ranks as cuda

@@ -16,7 +16,7 @@ import scipy.sparse
 
 from cmstats._array import Array
 
-__all__ = ["require_cupy", "upload", "within_memory"]
+__all__ = ["require_cupy", "to_device", "upload", "within_memory"]
 
 ALIGNMENT = 512
 """Where an array may begin in a buffer, as CuPy's own allocations do."""
@@ -85,6 +85,12 @@ def upload(runs: Iterable[Sequence[Any]]) -> Iterator[list[Array | None]]:
         stream.synchronize()  # page-locked memory must outlive the copies out of it
 
 
+def to_device(arrays: Sequence[Any]) -> list[Array | None]:
+    """Host arrays as CuPy arrays of their own memory, for the few that outlive a run."""
+    cupy = require_cupy()
+    return [None if a is None else cupy.asarray(_on_host(a)) for a in arrays]
+
+
 class _Slot:
     """One pinned buffer, its counterpart on the device, and the events that guard them."""
 
@@ -140,8 +146,8 @@ class _Slot:
 def _on_host(a: Any) -> np.ndarray[Any, Any] | None:
     if a is None:
         return None
-    a = a.toarray() if scipy.sparse.issparse(a) else np.asarray(a)
-    return a.astype(np.float32) if a.dtype.kind == "V" else a
+    dense: np.ndarray[Any, Any] = a.toarray() if scipy.sparse.issparse(a) else np.asarray(a)
+    return dense.astype(np.float32) if dense.dtype.kind == "V" else dense
 
 
 def within_memory(work: Callable[[], Result], what: str, row_bytes: float) -> Result:

@@ -13,12 +13,14 @@ a package named ``cuda`` there would hide NVIDIA's own ``cuda`` package.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
 
 HERE = Path(__file__).parent
@@ -87,3 +89,18 @@ def compile_ptx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         return str(ptx)
 
     return compile_one
+
+
+@pytest.fixture
+def numpy_as_cupy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """NumPy under CuPy's name: the CuPy routes run in the simulator, the library calls by NumPy.
+
+    On a device the routes run with CuPy itself, through the dispatchers.
+    """
+    if not _simulated():
+        pytest.skip("stands in for CuPy in the simulator only")
+    cupy = ModuleType("cupy")
+    cupy.__dict__.update({n: getattr(np, n) for n in dir(np) if not n.startswith("_")})
+    cupy.ndarray = type("ndarray", (), {})  # type: ignore[attr-defined] # NumPy's are not CuPy's
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return cupy

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import array_api_compat
 import numba
 import numpy as np
 import pytest
 from numba import cuda, types
 
+from cmstats.kernels import covariance as dispatcher
 from cmstats.kernels._cuda import covariance as room
 
 
@@ -115,12 +117,7 @@ def _syrk(trans: str, a: Any, out: Any, beta: float = 0.0) -> None:
 
 
 @pytest.fixture
-def numpy_as_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not numba.config.ENABLE_CUDASIM:
-        pytest.skip("replaces CuPy, in the simulator only")
-    cupy = ModuleType("cupy")
-    for name in ("empty", "zeros", "asarray", "ascontiguousarray"):
-        setattr(cupy, name, getattr(np, name))
+def fake_cublas(numpy_as_cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     blas = SimpleNamespace(
         CUBLAS_OP_N=0,
         CUBLAS_OP_T=1,
@@ -132,19 +129,16 @@ def numpy_as_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
         setPointerMode=lambda handle, mode: None,
         gemmEx=_gemm_ex,
     )
-    modules = {
-        "cupy": cupy,
-        "cupy.cublas": SimpleNamespace(syrk=_syrk),
-        "cupy.cuda": SimpleNamespace(device=SimpleNamespace(get_cublas_handle=lambda: 7)),
-        "cupy_backends": ModuleType("cupy_backends"),
-        "cupy_backends.cuda": ModuleType("cupy_backends.cuda"),
-        "cupy_backends.cuda.libs": SimpleNamespace(cublas=blas),
-    }
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    cupy.cublas, cupy.cuda = modules["cupy.cublas"], modules["cupy.cuda"]
+    numpy_as_cupy.cublas = SimpleNamespace(syrk=_syrk)  # type: ignore[attr-defined]
+    numpy_as_cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
+        device=SimpleNamespace(get_cublas_handle=lambda: 7)
+    )
+    for name in ("cupy_backends", "cupy_backends.cuda", "cupy_backends.cuda.libs"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", blas)
+    monkeypatch.setitem(sys.modules, "cupy.cuda", numpy_as_cupy.cuda)
     monkeypatch.setattr(room, "_address", lambda a: a.ctypes.data)
-    monkeypatch.setattr(room, "FLUSH_ROWS", 32)
+    monkeypatch.setattr(room, "FLUSH_ROWS", 16)
 
 
 @pytest.mark.parametrize(
@@ -157,13 +151,13 @@ def numpy_as_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_tiles_add_up_to_the_scatter(
-    numpy_as_cupy: None, dtype: Any, split: Any, weighted: bool
+    fake_cublas: None, dtype: Any, split: Any, weighted: bool
 ) -> None:
-    blocks, centre, w = problem(70, (3, 4), dtype, weighted)
+    blocks, centre, w = problem(40, (3, 4), dtype, weighted)
     working = np.float64 if dtype == np.float64 else np.float32
     tiles = room.Tiles(7, working, split)
     sums = np.zeros(7), np.zeros(7), np.zeros(2)
-    for rows in (slice(0, 33), slice(33, 70)):
+    for rows in (slice(0, 21), slice(21, 40)):
         roots = np.empty(0) if w is None else np.sqrt(w[rows])
         tiles.add([b[rows] for b in blocks], roots, centre, sums)
     S = tiles.matrix()
@@ -174,6 +168,47 @@ def test_tiles_add_up_to_the_scatter(
     assert np.abs(S - scatter).max() <= rtol * np.diag(scatter).max()
     for found, sum_ in zip(sums, wanted, strict=True):
         np.testing.assert_allclose(found, sum_, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "weighted"),
+    [
+        (np.float32, "highest", True),
+        (np.float32, "high", False),
+        (np.float16, "highest", False),
+        (np.float16, "highest", True),
+        (np.int32, "high", False),
+    ],
+)
+def test_the_scatter_takes_this_route(
+    fake_cublas: None,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: Any,
+    precision: Any,
+    weighted: bool,
+) -> None:
+    monkeypatch.setattr(dispatcher, "is_numpy", lambda xp: False)
+    monkeypatch.setattr(array_api_compat, "is_cupy_namespace", lambda xp: True)
+    (Z,), _, w = problem(40, (5,), dtype, weighted)
+    n, mean, S = dispatcher.scatter(Z, w, precision=precision)
+    assert n == (40 if w is None else w.sum())
+    expected = np.average(Z.astype(float), axis=0, weights=w)
+    np.testing.assert_allclose(mean, expected, rtol=1e-6)
+    wanted = expected_sums([Z], expected, w)[-1]
+    assert np.abs(S - wanted).max() <= 3 * 2.0**-22 * np.diag(wanted).max()
+    np.testing.assert_array_equal(S, S.T)
+
+
+def test_cupy_arrays_go_this_way() -> None:
+    cupy = pytest.importorskip("cupy")
+    blocks, _, w = problem(20_000, (5, 60), np.float32, True)
+    Z = np.concatenate(blocks, axis=1)
+    for precision in ("highest", "high"):
+        n, mean, S = dispatcher.scatter(cupy.asarray(Z), cupy.asarray(w), precision=precision)
+        wanted = dispatcher.scatter(Z.astype(float), w)
+        assert n == wanted[0]
+        np.testing.assert_allclose(mean.get(), wanted[1], rtol=1e-6)
+        assert np.abs(S.get() - wanted[2]).max() <= 1e-6 * np.diag(wanted[2]).max()
 
 
 @pytest.mark.ptx

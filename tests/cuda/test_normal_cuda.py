@@ -14,8 +14,6 @@ from scipy.special import logsumexp
 from cmstats.kernels import normal
 from cmstats.kernels._cuda import normal as room
 
-DTYPES = [np.float32, np.float64]
-
 
 def tolerance(dtype: Any) -> float:
     return 2e-5 if dtype == np.float32 else 1e-12
@@ -94,6 +92,28 @@ def test_a_component_of_weight_zero_adds_nothing_and_nan_goes_through() -> None:
     assert np.isnan(density[2])
     keep = [0, 1, 3]
     np.testing.assert_allclose(density[keep], expected[keep], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("d", "kind"), [(6, "full"), (35, "full"), (35, "tied"), (35, "diag")])
+def test_the_cupy_route_equals_the_reference(numpy_as_cupy: Any, d: int, kind: str) -> None:
+    X, normals = mixture_problem(3, d, 2, np.float64, kind)
+    log_weights = np.log([0.3, 0.7])
+    density, terms = room.log_densities(X, normals, log_weights, components=True)
+    expected = normal._reference(X, normals) + log_weights
+    np.testing.assert_allclose(terms, expected, rtol=1e-11)
+    np.testing.assert_allclose(density, logsumexp(expected, axis=1), rtol=1e-11)
+
+
+def test_cupy_arrays_go_this_way() -> None:
+    cupy = pytest.importorskip("cupy")
+    for d, kind in ((6, "full"), (35, "full"), (35, "tied"), (35, "diag")):
+        X, normals = mixture_problem(500, d, 2, np.float64, kind)
+        S = {"full": normals.whitening, "tied": normals.whitening[0], "diag": normals.whitening}
+        S = S[kind] if kind == "diag" else S[kind] @ S[kind].swapaxes(-1, -2)
+        arguments = (X, np.array([0.3, 0.7]), normals.means, S)
+        found = normal.mixture_logpdf(*map(cupy.asarray, arguments), covariance_type=kind)
+        expected = normal.mixture_logpdf(*arguments, covariance_type=kind)
+        np.testing.assert_allclose(found.get(), expected, rtol=1e-9)
 
 
 @pytest.mark.ptx

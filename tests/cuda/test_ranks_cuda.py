@@ -5,6 +5,9 @@ The cases are small (at most 500 threads a launch) and of odd sizes.
 
 from __future__ import annotations
 
+import functools
+
+import array_api_compat
 import numpy as np
 import pytest
 from numba import cuda, types
@@ -52,11 +55,11 @@ def test_row_counts_equal_numpy_and_add_up(rows, columns, dtype):
         ((scores == own) & ~relevant).sum(axis=1),
         ((scores == own) & relevant).sum(axis=1),
     ]
-    counts = cuda.to_device(np.ones((3, rows), np.int64))
+    counts = cuda.to_device(np.ones((rows, 3), np.int64))
     device = [cuda.to_device(a) for a in (scores, lo, hi, own_x)]
     for _ in range(2):
         room.launch_count_rows(*device, counts, threads=32)
-    np.testing.assert_array_equal(counts.copy_to_host(), 1 + 2 * np.array(expected))
+    np.testing.assert_array_equal(counts.copy_to_host(), 1 + 2 * np.transpose(expected))
 
 
 @shapes
@@ -68,10 +71,10 @@ def test_column_counts_equal_numpy_and_add_up(rows, columns, dtype, chunk):
         ((scores == own) & ~relevant).sum(axis=0),
         ((scores == own) & relevant).sum(axis=0),
     ]
-    counts = cuda.to_device(np.zeros((3, columns), np.int64))
+    counts = cuda.to_device(np.zeros((columns, 3), np.int64))
     device = [cuda.to_device(a) for a in (scores, lo, hi, own)]
     room.launch_count_columns(*device, counts, threads=32, chunk=chunk)
-    np.testing.assert_array_equal(counts.copy_to_host(), expected)
+    np.testing.assert_array_equal(counts.copy_to_host(), np.transpose(expected))
 
 
 @pytest.mark.ptx
@@ -79,7 +82,7 @@ def test_column_counts_equal_numpy_and_add_up(rows, columns, dtype, chunk):
 @pytest.mark.parametrize("dtype", [types.float32, types.float64])
 def test_kernels_compile_to_ptx_for_sm_90(name, dtype, compile_ptx):
     own, bounds = types.Array(dtype, 1, "C"), types.Array(types.int64, 1, "C")
-    counts = types.Array(types.int64, 2, "A")
+    counts = types.Array(types.int64, 2, "C")
     rest = {
         "own_scores": (own, own),
         "count_rows": (own, counts),
@@ -87,6 +90,21 @@ def test_kernels_compile_to_ptx_for_sm_90(name, dtype, compile_ptx):
     }[name]
     signature = (types.Array(dtype, 2, "C"), bounds, bounds, *rest)
     assert compile_ptx(getattr(room, name), signature)
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+def test_the_cupy_route_equals_the_cpu_route(numpy_as_cupy, monkeypatch, vectors):
+    rng = np.random.default_rng(0)
+    U, V = (rng.integers(-2, 3, (n, 4)).astype(np.float32) for n in (7, 9))
+    ids = {"x_ids": rng.integers(0, 4, 7), "y_ids": rng.integers(0, 4, 9)}
+    arguments = (U, V) if vectors else (U @ V.T,)
+    expected = ranks.partner_counts(*arguments, **ids)
+    monkeypatch.setattr(room, "TILE", (4, 5))
+    for name in ("launch_own", "launch_count_rows", "launch_count_columns"):
+        monkeypatch.setattr(room, name, functools.partial(getattr(room, name), threads=8))
+    monkeypatch.setattr(array_api_compat, "is_cupy_namespace", lambda xp: True)
+    for side, other in zip(ranks.partner_counts(*arguments, **ids), expected, strict=True):
+        np.testing.assert_array_equal(side, other)
 
 
 def test_cupy_arrays_are_ranked_on_the_device(monkeypatch):

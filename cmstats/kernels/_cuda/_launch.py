@@ -6,9 +6,12 @@ import sys
 from typing import Any
 
 import numba
-from numba import cuda
+from numba import cuda as numba_cuda
 
-__all__ = ["blocks_for", "launch"]
+__all__ = ["blocks_for", "cuda", "launch"]
+
+cuda: Any = numba_cuda  # its names are made at run time, where type checkers see none
+SIMULATED = bool(getattr(numba.config, "ENABLE_CUDASIM", False))
 
 
 def launch(kernel: Any, grid: Any, block: Any, *arguments: Any) -> None:
@@ -23,7 +26,7 @@ def launch(kernel: Any, grid: Any, block: Any, *arguments: Any) -> None:
         for their stream, which Numba would do for each of them: the kernel runs on it.
     """
     cupy = sys.modules.get("cupy")
-    if cupy is None or numba.config.ENABLE_CUDASIM:
+    if cupy is None or SIMULATED:
         kernel[grid, block](*arguments)
         return
     stream = cuda.external_stream(cupy.cuda.get_current_stream().ptr)

@@ -8,15 +8,15 @@ cores: ``(H + L)'(H + L) = H'H + H'L + L'H`` but for L'L, and with ``M = H'H + 2
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import numba
 import numpy as np
-from numba import cuda
 
 from cmstats._array import Array, row_slices
-from cmstats.kernels._cuda._launch import blocks_for, launch
+from cmstats.kernels._cuda._launch import blocks_for, cuda, launch
 from cmstats.kernels._cuda.gram import launch_mirror
 
 __all__ = ["Tiles", "launch_centre"]
@@ -115,8 +115,8 @@ class Tiles:
         `cupy.matmul` would return float16, and knows TF32 as a global setting only.
         """
         from cupy.cuda import device
-        from cupy_backends.cuda.libs import cublas
 
+        cublas: Any = importlib.import_module("cupy_backends.cuda.libs.cublas")
         rows, d = a.shape
         half = self.split == "half"
         kind = CUDA_R_16F if half else CUDA_R_32F

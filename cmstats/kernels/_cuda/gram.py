@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
-from numba import cuda
 
 from cmstats._array import Array
-from cmstats.kernels._cuda._launch import blocks_for, launch
+from cmstats.kernels._cuda._launch import blocks_for, cuda, launch
 
 if TYPE_CHECKING:
     from cmstats.kernels.gram import Spec

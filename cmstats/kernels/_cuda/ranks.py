@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numba
-from numba import cuda
 
 from cmstats._array import Array, row_slices
-from cmstats.kernels._cuda._launch import blocks_for, launch
+from cmstats.kernels._cuda._launch import blocks_for, cuda, launch
 from cmstats.kernels._layout import Layout
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def counts(problem: Problem, layout: Layout, both: bool) -> tuple[Array, Array]:
     )
     own_x = cp.full(n, -cp.inf, dtype=problem.dtype)
     own_y = cp.full(m, -cp.inf, dtype=problem.dtype)
-    x, y = cp.zeros((3, n), dtype=cp.int64), cp.zeros((3, m if both else 0), dtype=cp.int64)
+    x, y = cp.zeros((n, 3), dtype=cp.int64), cp.zeros((m if both else 0, 3), dtype=cp.int64)
 
     def pick(a: Array, order: Array | None, rows: slice) -> Array:
         return cp.asarray(a[rows] if order is None else a[order[rows]], dtype=problem.dtype)
@@ -51,10 +50,10 @@ def counts(problem: Problem, layout: Layout, both: bool) -> tuple[Array, Array]:
                 if band:
                     launch_own(scores, lo, hi, own_x[rows], own_y[columns])
                 else:
-                    launch_count_rows(scores, lo, hi, own_x[rows], x[:, rows])
+                    launch_count_rows(scores, lo, hi, own_x[rows], x[rows])
                     if both:
-                        launch_count_columns(scores, lo, hi, own_y[columns], y[:, columns])
-    return x, y
+                        launch_count_columns(scores, lo, hi, own_y[columns], y[columns])
+    return x.T, y.T
 
 
 # ------------------------------------------------------------------------ Numba kernels
@@ -102,9 +101,9 @@ def count_rows(scores, lo, hi, own, counts):  # type: ignore[no-untyped-def]
         cuda.syncthreads()
         half //= 2
     if t == 0:
-        counts[0, i] += greater[0]
-        counts[1, i] += ties[0]
-        counts[2, i] += relevant[0]
+        counts[i, 0] += greater[0]
+        counts[i, 1] += ties[0]
+        counts[i, 2] += relevant[0]
 
 
 @cuda.jit
@@ -128,9 +127,9 @@ def count_columns(scores, lo, hi, own, counts, chunk):  # type: ignore[no-untype
             g += 1
         elif score == mine:
             e += 1
-    cuda.atomic.add(counts, (0, j), g)
-    cuda.atomic.add(counts, (1, j), e)
-    cuda.atomic.add(counts, (2, j), r)
+    cuda.atomic.add(counts, (j, 0), g)
+    cuda.atomic.add(counts, (j, 1), e)
+    cuda.atomic.add(counts, (j, 2), r)
 
 
 # ------------------------------------------------------------------------------ launchers
@@ -148,7 +147,7 @@ def launch_own(
 def launch_count_rows(
     scores: Array, lo: Array, hi: Array, own: Array, counts: Array, *, threads: int = ROW_THREADS
 ) -> None:
-    """Add (greater, ties, relevant ties) of each row of a device tile to `counts` (3, rows).
+    """Add (greater, ties, relevant ties) of each row of a device tile to `counts` (rows, 3).
 
     `threads` is a power of two, at most ROW_THREADS (one block per row).
     """
@@ -165,7 +164,7 @@ def launch_count_columns(
     threads: int = 128,
     chunk: int = 256,
 ) -> None:
-    """Add (greater, ties, relevant ties) of each column of a device tile to `counts`."""
+    """Add the same of each column of a device tile to `counts` (columns, 3)."""
     rows, columns = scores.shape
     grid = blocks_for(columns, threads), blocks_for(rows, chunk)
     launch(count_columns, grid, threads, scores, lo, hi, own, counts, chunk)

@@ -1,0 +1,353 @@
+"""The report and the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cmstats import CCA, __version__, retrieval_report
+from cmstats.__main__ import QUERY_SHRINKAGE, main, read_array
+from cmstats.report import Report, build, build_emoji, write_new
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(7)
+    labels = np.array(["a", "b", "c"])[rng.integers(0, 3, 160)]
+    Z = rng.normal(size=(160, 5))
+    X = (Z @ rng.normal(size=(5, 6)) + rng.normal(size=(160, 6))).astype(np.float32)
+    return X, (Z @ rng.normal(size=(5, 6)) + rng.normal(size=(160, 6))), labels
+
+
+@pytest.fixture(scope="module")
+def report(data: Any) -> Report:
+    return build(*data)
+
+
+@pytest.fixture
+def files(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with x.npy, y.npy and labels.npy."""
+    for name, array in zip(("x", "y", "labels"), data, strict=True):
+        np.save(tmp_path / f"{name}.npy", array)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line of an error of exit code 2."""
+    assert main([str(a) for a in argv]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("cmstats: error: ")
+    assert all(line.startswith("cmstats: ") for line in lines)  # no traceback, no usage
+    return lines[-1]
+
+
+# ------------------------------------------------------------------------------- report
+def test_split_is_a_random_quarter_and_parts_the_items(report: Report) -> None:
+    assert len(report.test) == 40
+    assert sorted([*report.train, *report.test]) == list(range(160))
+    assert "seed 0" in report.split
+
+
+def test_model_and_table_are_those_of_the_public_functions(report: Report, data: Any) -> None:
+    X, Y, labels = data
+    model = CCA(shrinkage=report.model.shrinkage_).fit(X[report.train], Y[report.train])
+    u, v = model.embed(X[report.test], Y[report.test], kind=report.kind)
+    expected = retrieval_report(u, v, labels=labels[report.test])
+    for metric in ("R@1", "R@10", "median_rank", "MRR", "mAP"):
+        assert report.best(metric, "image -> text") == pytest.approx(expected.at["x -> y", metric])
+        assert report.best(metric, "text -> image") == pytest.approx(expected.at["y -> x", metric])
+
+
+def test_choices_do_not_depend_on_the_held_out_items(report: Report, data: Any) -> None:
+    X, Y, labels = (a.copy() for a in data)
+    rng = np.random.default_rng(1)
+    X[report.test] = rng.normal(size=X[report.test].shape)
+    other = build(X, Y, labels)
+    assert other.model.shrinkage_ == report.model.shrinkage_
+    assert other.kind == report.kind
+    np.testing.assert_array_equal(other.shrinkage_scores, report.shrinkage_scores)
+    chosen = report.table["training CV", "MRR"].to_numpy()
+    np.testing.assert_array_equal(other.table["training CV", "MRR"].to_numpy(), chosen)
+
+
+def test_best_similarity_of_the_training_items_is_chosen(report: Report) -> None:
+    column = report.table["training CV", "MRR"]
+    assert str(column.idxmax()) == "CCA, " + report.kind.replace("_", " ")
+
+
+def test_raw_cosine_is_a_row_where_the_widths_match(report: Report, data: Any) -> None:
+    X, Y, _ = data
+    assert "raw cosine" in report.table.index
+    assert "raw cosine" not in build(X, Y[:, :4]).table.index
+
+
+def test_identical_views_are_found_by_the_raw_cosine(data: Any) -> None:
+    X = data[0]
+    table = build(X, X).table
+    assert table.loc["raw cosine", ("image -> text", "R@1")] == 1
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[dict[str, Any]] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        attributes = dict(attrs)
+        if tag == "img":
+            self.images.append(attributes)
+        self.addresses += [attributes[a] for a in ("src", "href") if a in attributes]
+        if tag not in ("img", "meta", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _page(text: str) -> _Page:
+    page = _Page()
+    page.feed(text)
+    assert page.open == []
+    return page
+
+
+def test_page_is_self_contained_and_well_formed(report: Report) -> None:
+    html = report.to_html()
+    page = _page(html)
+    assert len(page.images) == 4
+    assert all(image["alt"] for image in page.images)
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert "<script" not in html
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_page_escapes_what_it_is_given(data: Any) -> None:
+    X, Y, _ = data
+    pictures = np.zeros((len(X), 8, 8, 3), np.uint8)
+    names = ["<b>&"] * len(X)
+    html = build(X, Y, title="<i>", names=names, pictures=pictures).to_html()
+    assert "<b>&" not in html
+    assert "<i>" not in html
+    page = _page(html)
+    assert any(image["alt"] == "<b>&" for image in page.images)
+
+
+def test_text_fits_a_terminal(report: Report) -> None:
+    lines = report.to_text().splitlines()
+    assert max(map(len, lines)) <= 110
+    assert sum(line.endswith(" *") or " * " in line for line in lines[4:-1]) == 1
+    assert any(line.startswith("chance") for line in lines)
+
+
+def test_labels_may_have_gaps_and_columns_may_be_constant(data: Any) -> None:
+    X, Y, labels = data
+    gaps = np.where(labels == "a", np.nan, 1.0)
+    X = np.column_stack([X, np.zeros(len(X))])
+    with (
+        pytest.warns(UserWarning, match="constant"),
+        pytest.warns(UserWarning, match="no relevant candidate"),
+    ):
+        report = build(X, Y, gaps)
+    assert "no label" not in report.to_text()
+    _page(report.to_html())
+
+
+def test_one_feature_is_enough(data: Any) -> None:
+    X, Y, _ = data
+    report = build(X[:, :1], Y)
+    assert len(report.held_out_correlations) == 1
+    assert len(_page(report.to_html()).images) == 2  # no plane with one component
+
+
+def test_input_that_cannot_be_is_one_sentence(data: Any) -> None:
+    X, Y, labels = data
+    with pytest.raises(ValueError, match=r"image has shape \(159, 6\) and text has shape \(160, 6"):
+        build(X[1:], Y)
+    with pytest.raises(ValueError, match="at least 20 items"):
+        build(X[:19], Y[:19])
+    with pytest.raises(ValueError, match="labels has shape"):
+        build(X, Y, labels[1:])
+    with pytest.raises(ValueError, match="image has 1 NaN value"):
+        build(np.where(np.arange(960).reshape(160, 6) == 3, np.nan, X), Y)
+
+
+def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.html"
+    write_new(path, "one")
+    with pytest.raises(FileExistsError, match="exists"):
+        write_new(path, "two")
+    with pytest.raises(UnicodeEncodeError):
+        write_new(path, "\ud800", overwrite=True)
+    assert path.read_text() == "one"
+    write_new(path, "three", overwrite=True)
+    assert path.read_text() == "three"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.html"]
+
+
+def test_emoji_are_retrieved_at_least_as_well_as_in_the_trial() -> None:
+    said: list[str] = []
+    report = build_emoji(progress=said.append)
+    for direction in report.directions:
+        assert report.best("R@10", direction) >= 0.51
+        assert report.best("median_rank", direction) <= 9
+        assert report.best("mAP", direction) >= 0.40
+    # `cmstats query` takes the choice as known.
+    assert report.model.shrinkage_ == QUERY_SHRINKAGE
+    assert report.kind == "weighted_cosine"  # the default of `embed`
+    assert len(said) == 3
+    html = report.to_html()
+    assert len(html) < 3e6
+    assert "red fruit" in html
+    assert 'class=" hit"' in html
+
+
+# ------------------------------------------------------------------------- command line
+def test_report_of_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "x.npy", "y.npy", "--labels", "labels.npy"]) == 0
+    out = capsys.readouterr().out
+    assert "raw cosine" in out
+    assert f"page: {files / 'report.html'}" in out
+    assert (files / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert "exists" in _fails(capsys, "report", "x.npy", "y.npy")
+    assert main(["report", "x.npy", "y.npy", "--force"]) == 0
+
+
+@pytest.mark.parametrize("form", ["npz", "npz:a", "csv", "bare.csv", "parquet", "lists.parquet"])
+def test_every_kind_of_file_is_read(form: str, tmp_path: Path) -> None:
+    a = np.arange(12.0).reshape(4, 3) + 0.5
+    path = tmp_path / f"f.{form.partition(':')[0]}"
+    frame = pd.DataFrame(a, columns=list("abc"))
+    if form == "npz":
+        np.savez(path, only=a)
+    elif form == "npz:a":
+        np.savez(path, a=a, b=a[:1])
+    elif form.endswith("csv"):
+        frame.to_csv(path, index=False, header=form == "csv")
+    elif form == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(path)
+    else:
+        pytest.importorskip("pyarrow")
+        pd.DataFrame({"embedding": list(a)}).to_parquet(path)
+    name = f"{path}:a" if form == "npz:a" else str(path)
+    np.testing.assert_array_equal(read_array(name), a)
+
+
+def test_file_errors_are_one_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    (files / "torn.npy").write_bytes(b"no array")
+    (files / "torn.npz").write_bytes(b"no archive")
+    (files / "torn.parquet").write_bytes(b"no table")
+    (files / "empty.csv").write_text("")
+    (files / "words.csv").write_text("a,b\n1,x\n2,y\n")
+    (files / "notes.txt").write_text("x")
+    np.savez(files / "two.npz", a=np.eye(3), b=np.eye(3))
+    np.save(files / "flat.npy", np.arange(160.0))
+    np.save(files / "cube.npy", rng.normal(size=(160, 2, 2)))
+    np.save(files / "short.npy", rng.normal(size=(159, 4)))
+    np.save(files / "nan.npy", np.full((160, 2), np.nan))
+    np.save(files / "text.npy", np.full((160, 2), "a"))
+    np.save(files / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    for name, message in {
+        "gone.npy": "there is no such file",
+        "torn.npy": "cannot be read as a .npy file",
+        "torn.npz": "cannot be read as a .npz file",
+        "torn.parquet": "cannot be read as a .parquet file",
+        "empty.csv": "cannot be read as a .csv file",
+        "words.csv": "column 'b' holds",
+        "notes.txt": "is no .npy",
+        "two.npz": "here a, b",
+        "two.npz:c": "no array 'c'",
+        "flat.npy": "shape (160,)",
+        "cube.npy": "shape (160, 2, 2)",
+        "short.npy": "same number of rows",
+        "nan.npy": "320 NaN values",
+        "text.npy": "not real numbers",
+        "objects.npy": "cannot be read",
+    }.items():
+        assert message in _fails(capsys, "report", "x.npy", name), name
+    assert "no folder" in _fails(capsys, "report", "x.npy", "y.npy", "--out", "no/page.html")
+    assert "is a folder" in _fails(capsys, "report", "x.npy", "y.npy", "--out", ".")
+
+
+def test_labels_of_another_length_are_one_line(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(files / "few.npy", np.arange(3))
+    np.save(files / "square.npy", np.eye(160))
+    argv = ("report", "x.npy", "y.npy", "--labels")
+    assert "labels has shape (3,)" in _fails(capsys, *argv, "few.npy")
+    assert "expected one label per item" in _fails(capsys, *argv, "square.npy")
+    assert not (files / "report.html").exists()
+
+
+def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "COMMAND" in _fails(capsys)
+    assert "required" in _fails(capsys, "report", "x.npy")
+    assert "invalid choice" in _fails(capsys, "fly")
+    assert "at least 1" in _fails(capsys, "query", "cat", "-k", "0")
+    assert "no part of" in _fails(capsys, "query", "ʬʬʬ")
+
+
+def test_version_and_help_end_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"cmstats {__version__}"
+    assert main(["--help"]) == 0
+
+
+def test_demo_never_overwrites(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("cmstats.report.build_emoji", lambda progress: report)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo.html").write_text("mine")
+    assert main(["demo"]) == 0
+    assert f"page: {tmp_path / 'demo-2.html'}" in capsys.readouterr().out
+    assert main(["demo"]) == 0
+    assert (tmp_path / "demo-3.html").exists()
+    assert "exists" in _fails(capsys, "demo", "--out", "demo.html")
+    assert (tmp_path / "demo.html").read_text() == "mine"
+    assert main(["demo", "--force"]) == 0
+    assert (tmp_path / "demo.html").read_text(encoding="utf-8") != "mine"
+
+
+def test_query_answers_with_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["query", "red", "fruit", "-k", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "red apple" in lines[0]
+    scores = [float(line.split()[0]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_query_as_a_program_in_a_narrow_console() -> None:
+    root = Path(__file__).parents[1]
+    environment = os.environ | {
+        "PYTHONIOENCODING": "ascii",
+        "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "cmstats", "query", "red fruit", "-k", "2"],
+        capture_output=True, text=True, timeout=120, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.search(r"0\.\d+ .* red apple", done.stdout)
