@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -32,6 +32,7 @@ from cmstats.kernels.covariance import (
     lane_count,
     survey,
 )
+from cmstats.kernels.transfer import require_cupy, to_device, upload
 from cmstats.streams import chunks, is_lazy
 
 __all__ = ["Form", "fold_sums", "gathered", "thin"]
@@ -60,7 +61,8 @@ def fold_sums(
     ids : int array of shape (n,), optional
         The fold of each row; all rows are one fold without.
     device : str, optional
-        "cuda" sends each run of rows to the GPU.
+        "cuda" sends each run of host rows to the GPU; arrays of other libraries stay where
+        they are.
 
     Returns
     -------
@@ -77,11 +79,14 @@ def fold_sums(
     like = next((a for a in arrays if is_array(a) and not is_numpy(namespace(a))), None)
     weights = check_weights(sample_weight, arrays[0].shape[0], like)
     n_folds = 1 if ids is None else int(ids.max()) + 1
+    device = None if like is not None or str(device) == "cpu" else device
+    if device is not None:
+        require_cupy(device)  # or say at once what is missing
     run = _scatter_pass if form == "scatter" else _root_pass
     try:
         # What overflows or is NaN comes out in the sums, and is then told in words.
         with np.errstate(over="ignore", invalid="ignore"):
-            return run(arrays, weights, ids, n_folds, _sender(device))
+            return run(arrays, weights, ids, n_folds, device)
     except NonFiniteError:
         raise ValueError(_whole_count(blocks)) from None
 
@@ -107,25 +112,22 @@ def _whole_count(blocks: Mapping[str, Any]) -> str:
     )
 
 
-def _sender(device: Any) -> Any:
-    """What moves a run of rows to the device asked for."""
-    if device is None or str(device) == "cpu":
-        return lambda parts: parts
-    if not str(device).startswith("cuda"):
-        raise ValueError(f"device must be None, 'cpu' or 'cuda', got {device!r}")
-    try:
-        import cupy
-    except ImportError:
-        raise ImportError(
-            "device='cuda' needs CuPy: install the extra that fits your driver, cmstats[cuda12] "
-            "or cmstats[cuda13]"
-        ) from None
+def _runs(
+    arrays: Sequence[Any], weights: Array | None, device: Any, rows: int | None = None
+) -> Iterator[tuple[int, list[Any], Array | None]]:
+    """Runs of rows with their weights, on the device asked for.
 
-    def send(parts: list[Any]) -> list[Any]:
-        parts = [p.toarray() if hasattr(p, "toarray") else p for p in parts]
-        return [cupy.asarray(p) for p in parts]
-
-    return send
+    A run on a GPU lies in a buffer that is used again: it is not kept beyond the next run.
+    """
+    runs = chunks(arrays, weights, rows=rows)
+    if device is None:
+        yield from runs
+        return
+    start = 0
+    for sent in upload([*parts, w] for _, parts, w in runs):
+        parts: list[Any] = sent[:-1]
+        yield start, parts, sent[-1]
+        start += parts[0].shape[0]
 
 
 def _rows_of(
@@ -149,16 +151,15 @@ def _scatter_pass(
     weights: Array | None,
     ids: np.ndarray[Any, Any] | None,
     n_folds: int,
-    send: Callable[[list[Any]], list[Any]],
+    device: Any,
 ) -> list[list[Sums]]:
     lanes: list[list[Lane]] = [[] for _ in range(n_folds)]
-    for start, parts, w in chunks(arrays, weights):
-        parts = send(parts)
+    for start, parts, w in _runs(arrays, weights, device):
         m = parts[0].shape[0]
         for fold, group in enumerate(lanes):
             if not group:
                 # Each fold has its own centre: about another fold's mean digits would cancel.
-                begun = _survey(arrays, parts, ids, start, fold, send)
+                begun = _survey(arrays, parts, ids, start, fold, device)
                 # Folds run side by side as they are; a single one is cut into lanes.
                 work = m * sum(p.shape[1] for p in parts)
                 each = lane_count(parts, work) if n_folds == 1 else 1
@@ -171,7 +172,8 @@ def _scatter_pass(
                 tasks.append(
                     functools.partial(lane.add, parts, w, slice(*share) if rows is None else rows)
                 )
-        run_tasks(tasks)
+        # CuPy's current stream belongs to the thread: work for a GPU stays on this one.
+        run_tasks(tasks, inline=device is not None)
     for group in lanes:
         _check_finite(*(lane.first for lane in group))
     sums = [Lane.finish(group) for group in lanes]
@@ -185,7 +187,7 @@ def _survey(
     ids: np.ndarray[Any, Any] | None,
     start: int,
     fold: int,
-    send: Callable[[list[Any]], list[Any]],
+    device: Any,
 ) -> tuple[Array, bool] | None:
     """Where a fold's lanes begin; None while no row of the fold was seen.
 
@@ -196,7 +198,8 @@ def _survey(
         return None if rows is not None and not rows.shape[0] else survey(parts, rows)  # type: ignore[union-attr]
     at = None if ids is None else np.flatnonzero(ids == fold)
     step = slice(None, None, max(1, (arrays[0].shape[0] if at is None else at.size) // 512))
-    return survey(send([take_rows(a, step if at is None else _index(at[step], a)) for a in arrays]))
+    sample = [take_rows(a, step if at is None else _index(at[step], a)) for a in arrays]
+    return survey(sample if device is None else to_device(sample))
 
 
 def _check_finite(*arrays: Array) -> None:
@@ -211,13 +214,13 @@ def _root_pass(
     weights: Array | None,
     ids: np.ndarray[Any, Any] | None,
     n_folds: int,
-    send: Callable[[list[Any]], list[Any]],
+    device: Any,
 ) -> list[list[Sums]]:
     pieces: list[list[Sums]] = [[] for _ in range(n_folds)]
     d = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in arrays)
     # A QR factorisation pays from about two rows a column; a wide block is its own root.
-    for start, parts, w in chunks(arrays, weights, rows=max(2 * d * n_folds, 4096)):
-        parts = send([p.toarray() if hasattr(p, "toarray") else p for p in parts])
+    for start, parts, w in _runs(arrays, weights, device, max(2 * d * n_folds, 4096)):
+        parts = [p.toarray() if hasattr(p, "toarray") else p for p in parts]
         for fold in range(n_folds):
             rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0])
             mine = parts if rows is None else [take_rows(p, rows) for p in parts]
