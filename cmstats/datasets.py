@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Strings = npt.NDArray[np.str_]
 PathLike = str | os.PathLike[str]
 
@@ -284,8 +285,17 @@ def load_emoji(return_X_y: bool = False) -> Bunch | tuple[Float32, Float32]:
 # --- sets that ship with scikit-learn -----------------------------------------------------------
 
 
-def load_linnerud() -> Bunch:
+@overload
+def load_linnerud(return_X_y: Literal[True]) -> tuple[Float64, Float64]: ...
+@overload
+def load_linnerud(return_X_y: Literal[False] = ...) -> Bunch: ...
+def load_linnerud(return_X_y: bool = False) -> Bunch | tuple[Float64, Float64]:
     """Load Linnerud's physical exercise data, the textbook example of CCA.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        Return the pair (X, y) alone.
 
     Returns
     -------
@@ -310,6 +320,8 @@ def load_linnerud() -> Bunch:
     ((20, 3), (20, 3), ['Weight', 'Waist', 'Pulse'])
     """
     data = _sklearn_linnerud()
+    if return_X_y:
+        return data.data, data.target
     return Bunch(
         X=data.data,
         y=data.target,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import array_api_compat
 import numpy as np
@@ -34,6 +34,7 @@ from cmstats._array import (
     to_numpy,
 )
 from cmstats.kernels._cpu import gram as cpu
+from cmstats.kernels._parameters import Spec
 from cmstats.kernels.transfer import within_memory
 
 __all__ = ["KERNELS", "gram", "median_gamma"]
@@ -42,15 +43,6 @@ KERNELS = ("rbf", "laplacian", "polynomial", "sigmoid", "cosine", "linear", "chi
 """Kernels by name; "poly" is read as "polynomial"."""
 
 Kernel = str | Callable[[Array, Array], Array]
-
-
-class Spec(NamedTuple):
-    """A kernel of the table in `gram`, with its parameters."""
-
-    name: str
-    gamma: float
-    degree: float
-    coef0: float
 
 
 # ------------------------------------------------------------------------- dispatchers

@@ -17,7 +17,6 @@ kernels of `_cuda.normal`, every other namespace the reference.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import array_api_compat
@@ -35,11 +34,10 @@ from cmstats._array import (
 )
 from cmstats.kernels import whitening
 from cmstats.kernels._cpu import normal as cpu
+from cmstats.kernels._parameters import CovarianceType, Normals
 from cmstats.kernels.transfer import within_memory
 
 __all__ = ["component_logpdf", "logpdf", "mixture_logpdf"]
-
-CovarianceType = Literal["full", "tied", "diag"]
 
 
 # ------------------------------------------------------------------------- dispatchers
@@ -227,27 +225,6 @@ def mixture_logpdf(
 
 
 # -------------------------------------------------------------------------- parameters
-@dataclass(frozen=True)
-class Normals:
-    """k normals in float64, factored: what every version of the kernel starts from.
-
-    Attributes
-    ----------
-    kind : {"full", "tied", "diag"}
-    means : array of shape (k, d)
-    whitening : array
-        W of each component, upper triangular: (k, d, d) for "full", (1, d, d) for "tied";
-        1 / deviation, (k, d), for "diag".
-    constants : array of shape (k,)
-        -d/2 log 2 pi - 1/2 log det S
-    """
-
-    kind: CovarianceType
-    means: Array
-    whitening: Array
-    constants: Array
-
-
 def _check_rows(X: Any) -> Array:
     if scipy.sparse.issparse(X):
         raise TypeError("X is sparse, and a density needs every entry: pass X.toarray()")

@@ -28,26 +28,18 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import array_api_compat
-import numpy as np
 
 from cmstats._array import (
     Array,
-    check_matrix,
-    describe_nonfinite,
     device_of,
     is_numpy,
     namespace,
-    result_dtype,
     row_slices,
-    to_numpy,
 )
 from cmstats.kernels._cpu import ranks as cpu
-from cmstats.kernels._layout import HostArray, Layout, unsort
+from cmstats.kernels._problem import BLOCK_SCORES, Layout, Problem, unsort
 
 __all__ = ["PartnerCounts", "average_precisions", "partner_counts", "partner_ranks", "top_k"]
-
-BLOCK_SCORES = 2**22
-"""Scores held at once where whole rows of them are needed."""
 
 
 # ------------------------------------------------------------------------- dispatchers
@@ -118,7 +110,7 @@ def partner_ranks(
     array([3., 3., 3., 3., 3.])
     """
     problem = Problem.check(U, V, x_ids, y_ids)
-    return problem.counts(both=False)[0].ranks()
+    return _counts(problem, both=False)[0].ranks()
 
 
 def partner_counts(
@@ -144,7 +136,7 @@ def partner_counts(
     >>> x.ranks(), y.ranks()
     (array([2., 1.]), array([1., 2.]))
     """
-    x, y = Problem.check(U, V, x_ids, y_ids).counts(both=True)
+    x, y = _counts(Problem.check(U, V, x_ids, y_ids), both=True)
     assert y is not None
     return x, y
 
@@ -219,7 +211,7 @@ def average_precisions(
     problem = Problem.check(U, V, x_ids, y_ids)
     if x_ids is None and y_ids is None:
         # One relevant candidate: its precision is all there is, and the counts give it.
-        counts = problem.counts(both=False)[0]
+        counts = _counts(problem, both=False)[0]
         xp = namespace(counts.greater)
         return 1.0 / xp.astype(1 + counts.greater + counts.ties, xp.float64)
     if is_numpy(problem.xp):
@@ -227,123 +219,21 @@ def average_precisions(
     return _reference_average_precisions(problem)
 
 
-# -------------------------------------------------------------------------- validation
-class Problem(NamedTuple):
-    """Checked input: vectors or scores, the precision of the scores, and ids on the host."""
+def _counts(problem: Problem, *, both: bool) -> tuple[PartnerCounts, PartnerCounts | None]:
+    """The dispatcher proper: one kernel for one or both directions."""
+    on_cuda = array_api_compat.is_cupy_namespace(problem.xp)
+    if not (is_numpy(problem.xp) or on_cuda):
+        other = _reference_counts(problem.swapped()) if both else None
+        return _reference_counts(problem), other
+    layout = Layout(problem.x_ids, problem.y_ids)
+    if on_cuda:
+        from cmstats.kernels._cuda import ranks as cuda
 
-    U: Array
-    V: Array | None
-    xp: ModuleType
-    dtype: Any
-    x_ids: HostArray
-    y_ids: HostArray
-
-    @classmethod
-    def check(cls, U: Any, V: Any, x_ids: Any, y_ids: Any, *, paired: bool = True) -> Problem:
-        xp = namespace(U, V)
-        if V is None:
-            U = _check_scores(check_matrix(U, "the score matrix", ensure_finite=False))
-            n, m = U.shape
-            dtype = result_dtype(U)
-        else:
-            U, V = check_matrix(_dense(U, "U"), "U"), check_matrix(_dense(V, "V"), "V")
-            if U.shape[1] != V.shape[1]:
-                raise ValueError(
-                    "U and V must have the same number of columns, "
-                    f"got shapes {tuple(U.shape)} and {tuple(V.shape)}"
-                )
-            n, m = U.shape[0], V.shape[0]
-            dtype = xp.result_type(result_dtype(U), result_dtype(V))
-            dtype = _dtype_without_overflow(xp, U, V, dtype)
-        if not paired:
-            nobody = np.empty(0, dtype=np.int64)
-            return cls(U, V, xp, dtype, nobody, nobody)
-        if n != m and x_ids is None and y_ids is None:
-            what = "a square score matrix" if V is None else "as many rows in U as in V"
-            raise ValueError(
-                f"pairs need {what}, got {n} and {m}; x_ids and y_ids say which belong together"
-            )
-        return cls(U, V, xp, dtype, _check_ids(x_ids, "x_ids", n), _check_ids(y_ids, "y_ids", m))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Queries and candidates."""
-        return self.U.shape[0], self.U.shape[1] if self.V is None else self.V.shape[0]
-
-    def swapped(self) -> Problem:
-        """Candidates as queries."""
-        U, V = (self.U.T, None) if self.V is None else (self.V, self.U)
-        return self._replace(U=U, V=V, x_ids=self.y_ids, y_ids=self.x_ids)
-
-    def counts(self, *, both: bool) -> tuple[PartnerCounts, PartnerCounts | None]:
-        """The dispatcher proper: one kernel for one or both directions."""
-        on_cuda = array_api_compat.is_cupy_namespace(self.xp)
-        if not (is_numpy(self.xp) or on_cuda):
-            other = _reference_counts(self.swapped()) if both else None
-            return _reference_counts(self), other
-        layout = Layout(self.x_ids, self.y_ids)
-        if on_cuda:
-            from cmstats.kernels._cuda import ranks as cuda
-
-            x, y = cuda.counts(self, layout, both)
-        else:
-            x, y = cpu.counts(self, layout, both)
-        x_counts = PartnerCounts(*unsort(x, layout.x_order))
-        return x_counts, PartnerCounts(*unsort(y, layout.y_order)) if both else None
-
-
-def _dense(a: Any, name: str) -> Any:
-    if hasattr(a, "tocsr"):
-        raise TypeError(f"{name} is sparse: embeddings are dense, pass {name}.toarray()")
-    return a
-
-
-def _check_scores(scores: Array) -> Array:
-    """Infinite scores have a rank (a candidate that is masked out); NaN has none."""
-    scores = _dense(scores, "the score matrix")
-    xp = namespace(scores)
-    if not is_numpy(xp) and not xp.isdtype(scores.dtype, "real floating"):
-        return scores
-    for rows in row_slices(scores.shape[0], max(1, BLOCK_SCORES // scores.shape[1])):
-        nan = xp.isnan(scores[rows, :])
-        if bool(xp.any(nan)):
-            flat = int(xp.argmax(xp.reshape(xp.astype(nan, xp.int8), (-1,))))
-            first = (rows.start + flat // scores.shape[1], flat % scores.shape[1])
-            total = int(xp.count_nonzero(nan))
-            total += sum(
-                int(xp.count_nonzero(xp.isnan(scores[i : i + 1, :])))
-                for i in range(rows.stop, scores.shape[0])
-            )
-            raise ValueError(describe_nonfinite("the score matrix", total, 0, first))
-    return scores
-
-
-def _dtype_without_overflow(xp: ModuleType, U: Array, V: Array, dtype: Any) -> Any:
-    """The precision of the scores: float64 where finite float32 vectors would overflow.
-
-    An overflowed score is infinite or NaN, and NaN compares as the worst of all.
-    """
-
-    def largest(a: Array) -> float:
-        return max(float(xp.max(a)), -float(xp.min(a)))
-
-    bound = largest(U) * largest(V) * U.shape[1]
-    if bound < float(xp.finfo(dtype).max):
-        return dtype
-    if bound < float(xp.finfo(xp.float64).max):
-        return xp.float64
-    raise ValueError("the inner products of U and V overflow float64: rescale them")
-
-
-def _check_ids(ids: Any, name: str, length: int) -> HostArray:
-    if ids is None:
-        return np.arange(length, dtype=np.int64)
-    out = to_numpy(ids)
-    if out.dtype.kind not in "iu" or out.ndim != 1:
-        raise ValueError(f"{name} must be a vector of integers, got {out.dtype} {out.shape}")
-    if out.shape[0] != length:
-        raise ValueError(f"{name} must have one id for each of the {length} items, got {len(out)}")
-    return out.astype(np.int64)
+        x, y = cuda.counts(problem, layout, both)
+    else:
+        x, y = cpu.counts(problem, layout, both)
+    x_counts = PartnerCounts(*unsort(x, layout.x_order))
+    return x_counts, PartnerCounts(*unsort(y, layout.y_order)) if both else None
 
 
 # --------------------------------------------------------------------------- reference

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
 
 from cmstats._array import row_slices
 from cmstats.kernels._cpu._exp import EXACT, SUM, exp
+from cmstats.kernels._parameters import Spec
 from cmstats.kernels._threads import run_tasks
-
-if TYPE_CHECKING:
-    from cmstats.kernels.gram import Spec
 
 __all__ = ["fill"]
 

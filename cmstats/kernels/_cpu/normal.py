@@ -5,17 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
 
 from cmstats._array import result_dtype, row_slices
 from cmstats.kernels._cpu._exp import EXACT, SUM, exp_double
+from cmstats.kernels._parameters import Normals
 from cmstats.kernels._threads import run_tasks
-
-if TYPE_CHECKING:
-    from cmstats.kernels.normal import Normals
 
 __all__ = ["log_densities"]
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
 
 from cmstats._array import row_slices
-from cmstats.kernels._layout import HostArray, Layout
+from cmstats.kernels._problem import HostArray, Layout, Problem
 from cmstats.kernels._threads import share
-
-if TYPE_CHECKING:
-    from cmstats.kernels.ranks import Problem
 
 __all__ = ["average_precisions", "counts", "top_k"]
 

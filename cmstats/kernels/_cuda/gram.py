@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
 
 from cmstats._array import Array
 from cmstats.kernels._cuda._launch import blocks_for, cuda, launch
-
-if TYPE_CHECKING:
-    from cmstats.kernels.gram import Spec
+from cmstats.kernels._parameters import Spec
 
 __all__ = ["fill", "launch_mirror", "launch_pairs", "launch_rbf"]
 

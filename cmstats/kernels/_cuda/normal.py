@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
 
 from cmstats._array import Array, namespace, result_dtype, row_slices
 from cmstats.kernels._cuda._launch import blocks_for, cuda, launch
-
-if TYPE_CHECKING:
-    from cmstats.kernels.normal import Normals
+from cmstats.kernels._parameters import Normals
 
 __all__ = ["launch_finish", "launch_mixture", "launch_row_norms", "log_densities"]
 

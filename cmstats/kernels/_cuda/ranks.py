@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numba
 
 from cmstats._array import Array, row_slices
 from cmstats.kernels._cuda._launch import blocks_for, cuda, launch
-from cmstats.kernels._layout import Layout
-
-if TYPE_CHECKING:
-    from cmstats.kernels.ranks import Problem
+from cmstats.kernels._problem import Layout, Problem
 
 __all__ = ["counts", "launch_count_columns", "launch_count_rows", "launch_own"]
 
