@@ -160,6 +160,8 @@ class CCA(TwoViewTransformer):
             singular, x_var, y_var = 0 * singular[:1], 0 * x_var[:1] + 1, 0 * y_var[:1] + 1
         self.n_components_ = int(singular.shape[0])
         self.singular_values_ = ((1 - sx) * (1 - sy)) ** 0.5 * singular
+        # Up to a factor the same; at shrinkage 1 the singular values are 0 and these are not.
+        self._relative = singular / max(float(singular[0]), 1e-300)
         # Standard deviations of the variates, in the scaling a'S_s a = 1: 1 without shrinkage.
         self._x_std, self._y_std = xp.sqrt(x_var), xp.sqrt(y_var)
         cov_xB = m.projected_scatter("x", "y", B) / (m.n - 1)
@@ -169,6 +171,11 @@ class CCA(TwoViewTransformer):
         # E[y | x] = y_mean + C_s,yy B diag(singular) A'(x - x_mean)
         ridge = sy * float(xp.sum(m.variance("y"))) / m.width("y")
         pattern = (1 - sy) * cov_yB + ridge * B
+        self._set_weights(moments, A, B, pattern)
+
+    def _set_weights(self, moments: Moments, A: Array, B: Array, pattern: Array) -> None:
+        """Weights in the data's units, of unit training variance, with signs by the rule."""
+        xp = namespace(A)
         if self.scale:
             x_unit, y_unit = _stds(moments, "x"), _stds(moments, "y")
             A, B = A / x_unit[:, None], B / y_unit[:, None]
@@ -439,7 +446,7 @@ class CCA(TwoViewTransformer):
         xp = namespace(a)
         rho = xp.astype(self.singular_values_, a.dtype)
         if kind == "weighted_cosine":
-            a = a * rho**power
+            a = a * xp.astype(self._relative**power, a.dtype)
         norm = xp.sqrt(xp.sum(a * a, axis=1))[:, None]
         a = a / xp.where(norm > 0, norm, xp.ones_like(norm))
         return a * xp.sqrt(rho) if kind == "csa" else a

@@ -769,3 +769,12 @@ def test_a_fit_raises_no_warning_without_a_reason(views: Any) -> None:
         warnings.simplefilter("error")
         for parameters in PARAMETERS.values():
             CCA(**parameters).fit(*views).score(*views)
+
+
+def test_weighted_cosine_still_ranks_at_full_shrinkage(rng: np.random.Generator) -> None:
+    """All singular values are 0 there; their ratios, which alone matter, are not."""
+    X = rng.normal(size=(100, 5))
+    Y = X[:, :4] + rng.normal(size=(100, 4))
+    limit = CCA(shrinkage=1.0).fit(X, Y).similarity(X, Y)
+    near = CCA(shrinkage=1 - 1e-9).fit(X, Y).similarity(X, Y)
+    np.testing.assert_allclose(limit, near, atol=1e-6)
