@@ -440,7 +440,7 @@ class Moments:
         >>> from cmstats import Moments
         >>> z = np.arange(5.0)
         >>> m = Moments.from_data(x=2 * z, z=z).partial_out("z")
-        >>> abs(m.cov("x")[0, 0]) < 1e-12
+        >>> bool(abs(m.cov("x")[0, 0]) < 1e-12)
         True
         """
         rest = [other for other in self.names if other != name]
