@@ -341,12 +341,14 @@ class MomentsEstimator(BaseEstimator):
         return checked
 
     def __sklearn_tags__(self) -> Tags:
-        """scikit-learn's tags: two required views, sparse and array-API input."""
+        """scikit-learn's tags: two required views, sparse input."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
-        tags.array_api_support = True
+        # Arrays of other libraries are taken, but y and weights are not moved to X's device, as
+        # that tag promises: mixing libraries or devices raises one sentence instead.
+        tags.array_api_support = False
         return tags
 
 
