@@ -30,6 +30,7 @@ from cmstats.kernels.covariance import (
     Lane,
     Sums,
     lane_count,
+    shares,
     survey,
 )
 from cmstats.kernels.transfer import require_cupy, to_device, upload
@@ -167,8 +168,7 @@ def _scatter_pass(
         tasks = []
         for fold, group in enumerate(lanes):
             rows = _rows_of(ids, start, m, fold, parts[0])
-            shares = itertools.pairwise(m * i // max(1, len(group)) for i in range(len(group) + 1))
-            for lane, share in zip(group, shares, strict=True):
+            for lane, share in zip(group, shares(m, len(group)), strict=True):
                 tasks.append(
                     functools.partial(lane.add, parts, w, slice(*share) if rows is None else rows)
                 )

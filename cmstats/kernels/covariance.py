@@ -36,7 +36,7 @@ from cmstats._array import (
 from cmstats.kernels._threads import cores, run_tasks
 from cmstats.kernels.transfer import within_memory
 
-__all__ = ["Lane", "Sums", "accumulate", "lane_count", "scatter", "survey"]
+__all__ = ["Lane", "Sums", "accumulate", "lane_count", "scatter", "shares", "survey"]
 
 FLUSH_ROWS = 8192
 """float32 products are added into float64 at least every so many rows."""
@@ -142,14 +142,15 @@ def accumulate(
     run_tasks(
         [
             functools.partial(lane.add, blocks, weights, slice(start, stop))
-            for lane, (start, stop) in zip(lanes, _shares(n, len(lanes)), strict=True)
+            for lane, (start, stop) in zip(lanes, shares(n, len(lanes)), strict=True)
         ]
     )
     return Lane.finish(lanes)
 
 
-def _shares(n: int, parts: int) -> list[tuple[int, int]]:
-    return list(itertools.pairwise(n * i // parts for i in range(parts + 1)))
+def shares(n: int, parts: int) -> list[tuple[int, int]]:
+    """The bounds of `parts` runs of rows, as equal as can be; none for no parts."""
+    return list(itertools.pairwise(n * i // max(1, parts) for i in range(parts + 1)))
 
 
 def survey(blocks: Sequence[Array], rows: Array | None = None) -> tuple[Array, bool]:
