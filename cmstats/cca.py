@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import operator
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
@@ -11,16 +10,15 @@ from typing import Any, ClassVar, Literal
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats._array import Array, device_of, namespace, svd
+from cmstats._array import Array, namespace
+from cmstats._canonical import directions, latent_mean, likelihood_vectors
 from cmstats._estimator import TwoViewTransformer
 from cmstats._folds import best_index, grid_scores
-from cmstats.moments import Moments, Whitened
+from cmstats._shrinkage import shrinkage_grid, shrinkage_numbers, shrinkage_tuple
+from cmstats.moments import Moments
 from cmstats.streams import project
 
-__all__ = ["CCA", "SHRINKAGES"]
-
-SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8)
-"""What ``shrinkage="cv"`` chooses from."""
+__all__ = ["CCA", "Kind"]
 
 Kind = Literal["cosine", "weighted_cosine", "csa", "likelihood_ratio"]
 
@@ -143,7 +141,7 @@ class CCA(TwoViewTransformer):
         for view, factor, s in (("x", whitened.x, sx), ("y", whitened.y, sy)):
             self._warn_of_dependence(moments, view, factor.rank, s)
         self.condition_ = max(whitened.x.condition, whitened.y.condition)
-        A, singular, B = self._directions(whitened)
+        A, singular, B = directions(whitened, self.n_components)
         xp = namespace(A)
         cov_xA = m.projected_scatter("x", "x", A) / (m.n - 1)
         cov_yB = m.projected_scatter("y", "y", B) / (m.n - 1)
@@ -187,58 +185,18 @@ class CCA(TwoViewTransformer):
         self._y_pattern = sign * pattern
         self.x_mean_, self.y_mean_ = moments.mean("x"), moments.mean("y")
 
-    def _directions(self, whitened: Whitened) -> tuple[Array, Array, Array]:
-        """Weights and singular values of the whitened cross block, largest first."""
-        if 0 in whitened.cross.shape:  # nothing varies: one direction of zeros
-            xp = namespace(whitened.cross)
-            shapes = ((whitened.x.weights.shape[0], 1), (1,), (whitened.y.weights.shape[0], 1))
-            device = device_of(whitened.cross)
-            A, singular, B = (xp.zeros(s, dtype=xp.float64, device=device) for s in shapes)
-            return A, singular, B
-        left, singular, right = svd(whitened.cross)
-        xp = namespace(singular)
-        k = singular.shape[0]
-        if self.n_components is not None:  # those that vary come first
-            k = min(k, self.n_components)
-        A = xp.matmul(whitened.x.weights, left[:, :k])
-        B = xp.matmul(whitened.y.weights, xp.matrix_transpose(right[:k, :]))
-        return A, singular[:k], B
-
-    def _pair(self) -> tuple[Any, ...]:
-        """The shrinkage parameter as a validated pair."""
-        value = self.shrinkage
-        pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-        for s in pair:
-            number = not isinstance(s, bool) and isinstance(s, Real) and 0 <= float(s) <= 1
-            if not number and not (isinstance(s, str) and s in ("auto", "cv")):
-                raise ValueError(
-                    f"shrinkage={value!r} is out of range: a float in [0, 1], 'auto', 'cv', or an "
-                    "(x, y) pair of these"
-                )
-        if len(pair) != 2:
-            raise ValueError(f"shrinkage={value!r} must be one value or an (x, y) pair")
-        return pair
-
     def _validate_params(self) -> None:
         super()._validate_params()
-        self._pair()
+        shrinkage_tuple(self.shrinkage)
 
     def _numbers(self, moments: Moments) -> tuple[float, float]:
         """The shrinkage of both views as numbers."""
-        pair = self._chosen.get("shrinkage", self._pair())
-        m = moments.standardized() if self.scale and "auto" in pair else moments
-        x, y = (
-            m.ledoit_wolf(view) if isinstance(s, str) else float(s)
-            for view, s in zip(("x", "y"), pair, strict=True)
-        )
+        pair = self._chosen.get("shrinkage", shrinkage_tuple(self.shrinkage))
+        x, y = shrinkage_numbers(moments, ("x", "y"), pair, scale=self.scale)
         return x, y
 
     def _resolve(self, folds: list[Moments]) -> dict[str, Any]:
-        pair = self._pair()
-        if pair[0] == "cv" and not isinstance(self.shrinkage, (tuple, list)):
-            grid: list[tuple[Any, Any]] = [(s, s) for s in SHRINKAGES]
-        else:
-            grid = list(itertools.product(*(SHRINKAGES if s == "cv" else (s,) for s in pair)))
+        grid = shrinkage_grid(self.shrinkage)
         # The folds are there: an iterator over splits is used up, and cannot be copied.
         bare = type(self)(**{**self.get_params(deep=False), "cv": None})
         found = grid_scores(bare, [{"shrinkage": s} for s in grid], folds)
@@ -385,16 +343,11 @@ class CCA(TwoViewTransformer):
         array of shape (n_samples, n_components_)
         """
         u, v = self._variates(X, y)
-        given = u if u is not None else v
-        assert given is not None
-        xp = namespace(given)
-        r = xp.astype(self.singular_values_, given.dtype)
-        x_std, y_std = (xp.astype(s, given.dtype) for s in (self._x_std, self._y_std))
-        if u is None or v is None:
-            return given * (xp.sqrt(r) * (x_std if v is None else y_std))
-        if u.shape[0] != v.shape[0]:
-            raise ValueError(f"X has {u.shape[0]} rows and y {v.shape[0]}: row i is one item")
-        return (u * x_std + v * y_std) * (xp.sqrt(r) / (1 + r))
+        u, v = (
+            None if a is None else a * namespace(a).astype(std, a.dtype)
+            for a, std in ((u, self._x_std), (v, self._y_std))
+        )
+        return latent_mean(u, v, self.singular_values_)
 
     # ----------------------------------------------------------------------- comparing
     def embed(
@@ -437,7 +390,7 @@ class CCA(TwoViewTransformer):
             if kind != "cosine":
                 a = a * namespace(a).astype(std, a.dtype)
             if kind == "likelihood_ratio":
-                out.append(self._likelihood_vectors(a, is_x))
+                out.append(likelihood_vectors(a, self.singular_values_, is_x=is_x))
             else:
                 out.append(self._cosine_vectors(a, kind, power))
         return out[0] if len(out) == 1 else tuple(out)
@@ -450,18 +403,6 @@ class CCA(TwoViewTransformer):
         norm = xp.sqrt(xp.sum(a * a, axis=1))[:, None]
         a = a / xp.where(norm > 0, norm, xp.ones_like(norm))
         return a * xp.sqrt(rho) if kind == "csa" else a
-
-    def _likelihood_vectors(self, a: Array, is_x: bool) -> Array:
-        # log ratio = sum_i [ r u v - r^2 (u^2 + v^2) / 2 ] / (1 - r^2) - log(1 - r^2) / 2
-        xp = namespace(a)
-        # Identical views have no density ratio; in single precision its terms cancel sooner.
-        r = xp.clip(self.singular_values_, 0.0, 1 - (1e-12 if a.dtype == xp.float64 else 1e-6))
-        gain = r / (1 - r * r)
-        constant = -0.25 * float(xp.sum(xp.log1p(-r * r)))
-        own = xp.matmul(a * a, xp.astype(-0.5 * r * gain, a.dtype))[:, None] + constant
-        parts = [a * xp.astype(xp.sqrt(gain), a.dtype)]
-        parts += [own, xp.ones_like(own)] if is_x else [xp.ones_like(own), own]
-        return xp.concat(parts, axis=1)
 
     def similarity(
         self, X: Any, y: Any, *, kind: Kind = "weighted_cosine", power: float = 1.0

@@ -24,7 +24,8 @@ import pandas as pd
 from sklearn.model_selection import KFold
 
 from cmstats._array import check_matrix, take_rows, to_numpy
-from cmstats.cca import CCA, SHRINKAGES, Kind
+from cmstats._shrinkage import SHRINKAGES
+from cmstats.cca import CCA, Kind
 from cmstats.datasets import load_emoji
 from cmstats.metrics import retrieval_chance, retrieval_report, search
 from cmstats.model_selection import MomentsSearchCV

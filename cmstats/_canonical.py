@@ -1,0 +1,82 @@
+"""Two blocks in canonical coordinates: directions, and what a Gaussian says of a pair there.
+
+In the scaling a'S_s a = 1 a pair of variates (u, v) is standard normal with correlation r, and
+the pairs are independent (Bach and Jordan 2005).
+"""
+
+from __future__ import annotations
+
+from cmstats._array import Array, device_of, namespace, svd
+from cmstats.moments import Whitened
+
+__all__ = ["directions", "latent_mean", "likelihood_vectors"]
+
+
+def directions(whitened: Whitened, k: int | None = None) -> tuple[Array, Array, Array]:
+    """Weights and singular values of the whitened cross block, largest first.
+
+    Returns
+    -------
+    A : array of shape (p, k)
+        With ``A' S_xx A = I``.
+    r : array of shape (k,)
+        Singular values, before the factor of the cross block's shrinkage.
+    B : array of shape (q, k)
+    """
+    xp = namespace(whitened.cross)
+    if 0 in whitened.cross.shape:  # nothing varies: one direction of zeros
+        shapes = ((whitened.x.weights.shape[0], 1), (1,), (whitened.y.weights.shape[0], 1))
+        device = device_of(whitened.cross)
+        A, r, B = (xp.zeros(s, dtype=xp.float64, device=device) for s in shapes)
+        return A, r, B
+    left, r, right = svd(whitened.cross)
+    k = r.shape[0] if k is None else min(k, r.shape[0])
+    A = xp.matmul(whitened.x.weights, left[:, :k])
+    B = xp.matmul(whitened.y.weights, xp.matrix_transpose(right[:k, :]))
+    return A, r[:k], B
+
+
+def likelihood_vectors(a: Array, r: Array, *, is_x: bool) -> Array:
+    """Vectors whose inner product is log p(x, y) - log p(x) - log p(y).
+
+    The sum over pairs of ``[r u v - r^2 (u^2 + v^2) / 2] / (1 - r^2) - log(1 - r^2) / 2``.
+
+    Parameters
+    ----------
+    a : array of shape (n, k)
+        The canonical coordinates of one view.
+    r : array of shape (k,)
+        Their correlations.
+    is_x : bool
+        Which view it is: the other has its own term on the other side.
+
+    Returns
+    -------
+    array of shape (n, k + 2)
+    """
+    xp = namespace(a)
+    # Identical views have no density ratio; in single precision its terms cancel sooner.
+    r = xp.clip(r, 0.0, 1 - (1e-12 if a.dtype == xp.float64 else 1e-6))
+    gain = r / (1 - r * r)
+    constant = -0.25 * float(xp.sum(xp.log1p(-r * r)))
+    own = xp.matmul(a * a, xp.astype(-0.5 * r * gain, a.dtype))[:, None] + constant
+    parts = [a * xp.astype(xp.sqrt(gain), a.dtype)]
+    parts += [own, xp.ones_like(own)] if is_x else [xp.ones_like(own), own]
+    return xp.concat(parts, axis=1)
+
+
+def latent_mean(u: Array | None, v: Array | None, r: Array) -> Array:
+    """The posterior mean of the shared latent given the coordinates of one view or both.
+
+    With ``u = sqrt(r) z + noise``, ``v = sqrt(r) z + noise`` of unit variance and a standard
+    normal z: E[z | u] = sqrt(r) u and E[z | u, v] = sqrt(r) / (1 + r) (u + v).
+    """
+    given = u if u is not None else v
+    assert given is not None
+    xp = namespace(given)
+    r = xp.astype(r, given.dtype)
+    if u is None or v is None:
+        return given * xp.sqrt(r)
+    if u.shape[0] != v.shape[0]:
+        raise ValueError(f"X has {u.shape[0]} rows and y {v.shape[0]}: row i is one item")
+    return (u + v) * (xp.sqrt(r) / (1 + r))
