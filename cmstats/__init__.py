@@ -2,6 +2,7 @@
 
 from cmstats.cca import CCA
 from cmstats.datasets import load_emoji, load_linnerud, load_mnist_halves, load_wikipedia
+from cmstats.gaussian import ConditionalGaussian
 from cmstats.metrics import retrieval_report, search
 from cmstats.model_selection import MomentsSearchCV
 from cmstats.moments import Moments
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CCA",
+    "ConditionalGaussian",
     "Moments",
     "MomentsSearchCV",
     "TwoViewPipeline",

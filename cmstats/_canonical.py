@@ -6,14 +6,23 @@ the pairs are independent (Bach and Jordan 2005).
 
 from __future__ import annotations
 
+import numpy as np
+
 from cmstats._array import Array, device_of, namespace, svd
+from cmstats.kernels import whitening
 from cmstats.moments import Whitened
 
-__all__ = ["directions", "latent_mean", "likelihood_vectors"]
+__all__ = ["directions", "latent_mean", "likelihood_vectors", "pairs_of"]
+
+LARGE = 600
+"""Smaller blocks are decomposed in full: that takes less than a second."""
 
 
 def directions(whitened: Whitened, k: int | None = None) -> tuple[Array, Array, Array]:
     """Weights and singular values of the whitened cross block, largest first.
+
+    Where few are wanted of a large block they come from a block Krylov space, to 1e-10 of the
+    largest singular value; from the full decomposition otherwise.
 
     Returns
     -------
@@ -29,11 +38,57 @@ def directions(whitened: Whitened, k: int | None = None) -> tuple[Array, Array, 
         device = device_of(whitened.cross)
         A, r, B = (xp.zeros(s, dtype=xp.float64, device=device) for s in shapes)
         return A, r, B
-    left, r, right = svd(whitened.cross)
+    left, r, right = _leading(whitened.cross, k) or svd(whitened.cross)
     k = r.shape[0] if k is None else min(k, r.shape[0])
     A = xp.matmul(whitened.x.weights, left[:, :k])
     B = xp.matmul(whitened.y.weights, xp.matrix_transpose(right[:k, :]))
     return A, r[:k], B
+
+
+def pairs_of(C_xy: Array, C_xx: Array, C_yy: Array) -> tuple[Array, Array, Array]:
+    """`directions` of two blocks of a covariance matrix."""
+    x, y = whitening.factor(C_xx), whitening.factor(C_yy)
+    xp = namespace(C_xy)
+    cross = xp.matmul(xp.matmul(xp.matrix_transpose(x.weights), C_xy), y.weights)
+    return directions(Whitened(x, y, cross))
+
+
+def _leading(M: Array, k: int | None) -> tuple[Array, Array, Array] | None:
+    """The k leading singular triplets ``u, s, vt`` of M; None where this would not pay.
+
+    Block Golub-Kahan: an orthonormal basis Q of span{V, M'M V, (M'M)^2 V, ...}, from a block V
+    of more than k columns so that equal singular values do not hide (Musco and Musco 2015), and
+    the singular value decomposition of M Q. Accepted where all residuals ``M'u - s v`` are
+    below 1e-10 of the largest s; the basis grows to at most half the block's width.
+    """
+    xp = namespace(M)
+    if k is None or min(M.shape) < max(LARGE, 12 * k):
+        return None
+    if M.shape[0] < M.shape[1]:
+        found = _leading(xp.matrix_transpose(M), k)
+        if found is None:
+            return None
+        return xp.matrix_transpose(found[2]), found[1], xp.matrix_transpose(found[0])
+    width = M.shape[1]
+    start = np.random.default_rng(0).standard_normal((width, k + 10))  # the same every time
+    Q, _ = xp.linalg.qr(xp.asarray(start, device=device_of(M)), mode="reduced")
+    MQ = xp.matmul(M, Q)
+    block = MQ
+    while Q.shape[1] + start.shape[1] <= width // 2:
+        new = xp.matmul(xp.matrix_transpose(M), block)
+        for _ in range(2):  # twice is enough (Kahan)
+            new = new - xp.matmul(Q, xp.matmul(xp.matrix_transpose(Q), new))
+            new, _ = xp.linalg.qr(new, mode="reduced")
+        block = xp.matmul(M, new)
+        Q, MQ = xp.concat([Q, new], axis=1), xp.concat([MQ, block], axis=1)
+        left, R = xp.linalg.qr(MQ, mode="reduced")
+        small, s, vt = svd(R)
+        u = xp.matmul(left, small[:, :k])
+        v = xp.matmul(Q, xp.matrix_transpose(vt[:k, :]))
+        residual = xp.matmul(xp.matrix_transpose(M), u) - v * s[:k]
+        if float(xp.max(xp.linalg.vector_norm(residual, axis=0))) <= 1e-10 * float(s[0]):
+            return u, s[:k], xp.matrix_transpose(v)
+    return None
 
 
 def likelihood_vectors(a: Array, r: Array, *, is_x: bool) -> Array:

@@ -159,15 +159,19 @@ class MomentsEstimator(BaseEstimator):
                 f"{'a single Moments' if single else 'this list of one'} cannot be split: pass "
                 "Moments.folds(cv=5, x=X, y=y)"
             )
+        self._know_blocks(parts)
+        for name in ("feature_names_in_", "y_feature_names_in_"):
+            self.__dict__.pop(name, None)
+        self._fit_total(parts if names else functools.reduce(operator.add, parts))
+        return self._warned()
+
+    def _know_blocks(self, parts: list[Moments]) -> None:
+        """Take the widths of the views from moments, which must have both."""
         for m in parts:
             for view in ("x", "y"):
                 m.columns(view)
         self.n_features_in_ = parts[0].width("x")
         self._y_width, self._y_ndim = parts[0].width("y"), 2
-        for name in ("feature_names_in_", "y_feature_names_in_"):
-            self.__dict__.pop(name, None)
-        self._fit_total(parts if names else functools.reduce(operator.add, parts))
-        return self._warned()
 
     @all_or_nothing
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cmstats import CCA, MomentsSearchCV, TwoViewPipeline
+from cmstats import CCA, ConditionalGaussian, MomentsSearchCV, TwoViewPipeline
 
 
 class RenamedCCA(CCA):
@@ -30,6 +30,8 @@ def expected_failures(estimator: Any) -> dict[str, str]:
         RenamedCCA(),
         RenamedCCA(solver="svd", scale=True, shrinkage="auto"),
         RenamedCCA(shrinkage="cv", cv=2),
+        ConditionalGaussian(),
+        ConditionalGaussian(rank=1, shrinkage="auto", scale=True),
         TwoViewPipeline(RenamedCCA()),
         MomentsSearchCV(RenamedCCA(), {"shrinkage": [0.1, 0.5]}, cv=2),
     ],

@@ -1,0 +1,74 @@
+"""Paired sets in training and test parts, for the suites that compare models on real data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cmstats.datasets import load_emoji, load_fashion, load_wikipedia
+
+
+@dataclass(frozen=True)
+class Split:
+    """Two views of training and of test items, and the labels of the test items."""
+
+    x: Any
+    y: Any
+    x_test: Any
+    y_test: Any
+    labels: Any
+    labels_test: Any
+
+
+def emoji(seed: int) -> Split:
+    data = load_emoji()
+    order = np.random.default_rng(seed).permutation(len(data.image))
+    return _cut(data.image, data.text, data.group, order[468:], order[:468])
+
+
+def wikipedia(seed: int) -> Split:
+    """Seed 0 is the published split; the others deal all items anew, in the same sizes."""
+    data = load_wikipedia()
+    x, y, labels = (
+        np.concatenate([data[f"{what}_train"], data[f"{what}_test"]])
+        for what in ("image", "text", "labels")
+    )
+    order = np.arange(len(x)) if seed == 0 else np.random.default_rng(seed).permutation(len(x))
+    return _cut(x, y, labels, order[:2173], order[2173:])
+
+
+def fashion(seed: int) -> Split:
+    """CLIP image and TF-IDF of the name, the vocabulary from the training items."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    data = load_fashion()
+    order = np.random.default_rng(seed).permutation(len(data.image))
+    train, test = order[:1500], order[1500:]
+    vectorizer = TfidfVectorizer(min_df=2, dtype=np.float32).fit(data.names[train])
+    text = vectorizer.transform(data.names).toarray()
+    image = data.image / np.linalg.norm(data.image, axis=1, keepdims=True)
+    category = (
+        list(data.attribute_names).index("subCategory")
+        if ("subCategory" in data.attribute_names)
+        else 0
+    )
+    return _cut(image, text, data.attributes[:, category], train, test)
+
+
+def _cut(x: Any, y: Any, labels: Any, train: Any, test: Any) -> Split:
+    return Split(x[train], y[train], x[test], y[test], labels[train], labels[test])
+
+
+def available() -> dict[str, Callable[[int], Split]]:
+    """The sets whose data are there: emoji always, the others where CMSTATS_DATA holds them."""
+    found: dict[str, Callable[[int], Split]] = {"emoji": emoji}
+    for name, load in (("wikipedia", wikipedia), ("fashion", fashion)):
+        try:
+            load(0)
+        except FileNotFoundError:
+            continue
+        found[name] = load
+    return found
