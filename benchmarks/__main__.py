@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks import _measure, _tables
 
-SUITES = ("cca", "gaussian", "kernels", "gpu")
+SUITES = ("autoencoder", "cca", "gaussian", "kernels", "gpu")
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """Classical statistical cross-modal analysis: CCA and its kin from joint moments."""
 
+from cmstats.autoencoder import LinearAutoencoder
 from cmstats.cca import CCA
 from cmstats.datasets import load_emoji, load_linnerud, load_mnist_halves, load_wikipedia
 from cmstats.gaussian import ConditionalGaussian
@@ -13,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CCA",
     "ConditionalGaussian",
+    "LinearAutoencoder",
     "Moments",
     "MomentsSearchCV",
     "TwoViewPipeline",
