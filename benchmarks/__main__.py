@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks import _measure, _tables
 
-SUITES = ("autoencoder", "cca", "gaussian", "kernels", "gpu")
+SUITES = ("autoencoder", "cca", "fusion", "gaussian", "kernels", "mixture", "gpu")
 
 
 def main() -> int:

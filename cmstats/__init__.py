@@ -5,6 +5,7 @@ from cmstats.cca import CCA
 from cmstats.datasets import load_emoji, load_linnerud, load_mnist_halves, load_wikipedia
 from cmstats.gaussian import ConditionalGaussian
 from cmstats.metrics import retrieval_report, search
+from cmstats.mixture import ConditionalGaussianMixture
 from cmstats.model_selection import MomentsSearchCV
 from cmstats.moments import Moments
 from cmstats.pipeline import TwoViewPipeline
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CCA",
     "ConditionalGaussian",
+    "ConditionalGaussianMixture",
     "LinearAutoencoder",
     "Moments",
     "MomentsSearchCV",

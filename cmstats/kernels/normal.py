@@ -5,7 +5,10 @@ Everything stays in log space: with W the inverse transposed Cholesky factor of 
 
     log N(x; mu, S) = -1/2 (d log 2 pi + z'z) + sum_i log W_ii,
 
-and a mixture is the log-sum-exp of its components. W is computed in float64 and applied in
+and a mixture is the log-sum-exp of its components. A covariance of low rank plus a diagonal is
+never formed: with G = D^-1/2 L = U s V' the whitened row is (I - P P') D^-1/2 (x - mu),
+P = U (1 - (1 + s^2)^-1/2)^1/2, at O(d r) a row (the Woodbury identity, in the form of a square
+root: differences of squares would cancel). W is computed in float64 and applied in
 the precision of the data, to rows from which the mean has been subtracted: folding the mean
 into the product would save a pass over a tile in cache and lose the digits that a mean far
 from zero costs.
@@ -31,13 +34,14 @@ from cmstats._array import (
     namespace,
     result_dtype,
     solve_triangular,
+    svd,
 )
 from cmstats.kernels import whitening
 from cmstats.kernels._cpu import normal as cpu
 from cmstats.kernels._parameters import CovarianceType, Normals
 from cmstats.kernels.transfer import within_memory
 
-__all__ = ["component_logpdf", "logpdf", "mixture_logpdf"]
+__all__ = ["component_logpdf", "evaluate", "logpdf", "mixture_logpdf", "prepare"]
 
 
 # ------------------------------------------------------------------------- dispatchers
@@ -108,9 +112,11 @@ def component_logpdf(
         Rows are points.
     means : array of shape (k, d)
         One mean per row.
-    covariances : array of shape (k, d, d), (d, d) or (k, d)
-        One matrix per component ("full"), one for all ("tied"), or variances ("diag").
-    covariance_type : {"full", "tied", "diag"}, optional
+    covariances : array of shape (k, d, d), (d, d) or (k, d), or a pair of arrays
+        One matrix per component ("full"), one for all ("tied"), or variances ("diag"). A pair
+        ("low_rank") is the loadings L (k, d, r) and the noise variances D (k, d) of
+        covariances L L' + diag(D).
+    covariance_type : {"full", "tied", "diag", "low_rank"}, optional
         Read off the shape when None; has to be said where k = d makes that ambiguous.
 
     Returns
@@ -131,7 +137,7 @@ def component_logpdf(
     ...                  np.eye(2)).round(4)
     array([[-1.8379, -2.3379, -3.8379]])
     """
-    namespace(X, means, covariances)
+    namespace(X, means, *_arrays(covariances))
     X = _check_rows(X)
     return _components(X, _check_mixture(X, means, covariances, covariance_type))
 
@@ -208,7 +214,7 @@ def mixture_logpdf(
     array([[1.  , 0.  ],
            [0.02, 0.98]])
     """
-    xp = namespace(X, weights, means, covariances)
+    xp = namespace(X, weights, means, *_arrays(covariances))
     X = _check_rows(X)
     normals = _check_mixture(X, means, covariances, covariance_type)
     k = normals.means.shape[0]
@@ -220,11 +226,25 @@ def mixture_logpdf(
         raise ValueError(f"weights must be probabilities, not negative and of sum 1, got {total:g}")
     # A component of weight zero has log-weight -inf, which the log-sum-exp passes over.
     log_weights = xp.where(w > 0, xp.log(xp.where(w > 0, w, 1.0)), -math.inf)
-    density, responsibilities = _mixture(X, normals, log_weights, return_responsibilities)
+    density, responsibilities = evaluate(X, normals, log_weights, return_responsibilities)
     return (density, responsibilities) if return_responsibilities else density
 
 
+def prepare(
+    like: Array, means: Array, covariances: Any, covariance_type: CovarianceType
+) -> Normals:
+    """Checked and factored normals, for `evaluate` on many blocks of rows.
+
+    `like` names the namespace, the device and the number of columns.
+    """
+    return _check_mixture(like, means, covariances, covariance_type)
+
+
 # -------------------------------------------------------------------------- parameters
+def _arrays(covariances: Any) -> tuple[Any, ...]:
+    return covariances if isinstance(covariances, tuple) else (covariances,)
+
+
 def _check_rows(X: Any) -> Array:
     if scipy.sparse.issparse(X):
         raise TypeError("X is sparse, and a density needs every entry: pass X.toarray()")
@@ -255,6 +275,8 @@ def _check_mixture(
     X: Array, means: Any, covariances: Any, covariance_type: CovarianceType | None
 ) -> Normals:
     mu = _parameter(means, "means", X, (2,))
+    if isinstance(covariances, tuple):
+        return _check_low_rank(X, mu, covariances, covariance_type)
     S = _parameter(covariances, "covariances", X, (2, 3))
     k, d = mu.shape
     shapes: dict[CovarianceType, tuple[int, ...]] = {
@@ -277,7 +299,8 @@ def _check_mixture(
         covariance_type = fitting[0]
     elif covariance_type not in shapes:
         raise ValueError(
-            f'covariance_type must be "full", "tied" or "diag", got {covariance_type!r}'
+            'covariance_type must be "full", "tied" or "diag", or "low_rank" with a pair of '
+            f"arrays, got {covariance_type!r}"
         )
     elif tuple(S.shape) != shapes[covariance_type]:
         raise ValueError(
@@ -287,6 +310,38 @@ def _check_mixture(
     if covariance_type == "tied":
         S = S[None, ...]
     return _prepare(X, mu, S, covariance_type, ("means", "covariances"))
+
+
+def _check_low_rank(
+    X: Array, means: Array, pair: tuple[Any, ...], kind: CovarianceType | None
+) -> Normals:
+    xp = namespace(X)
+    k, d = means.shape
+    if len(pair) != 2 or kind not in (None, "low_rank"):
+        raise ValueError(
+            "a tuple of covariances is the pair (loadings, noise variances) of "
+            f'covariance_type="low_rank", got {len(pair)} arrays for {kind!r}'
+        )
+    L = _parameter(pair[0], "loadings", X, (3,))
+    D = _parameter(pair[1], "noise variances", X, (2,))
+    if X.shape[1] != d or tuple(L.shape[:2]) != (k, d) or tuple(D.shape) != (k, d):
+        raise ValueError(
+            f"loadings must have shape ({k}, {X.shape[1]}, rank) and noise variances "
+            f"({k}, {X.shape[1]}), got {tuple(L.shape)} and {tuple(D.shape)}"
+        )
+    if not bool(xp.all(D > 0)):
+        raise ValueError(f"noise variances must be positive, the smallest is {float(xp.min(D)):g}")
+    scales = 1.0 / xp.sqrt(D)
+    projections, logdets = [], []
+    for j in range(k):
+        u, s, _ = svd(scales[j, :, None] * L[j, ...])
+        root = xp.sqrt(1.0 + s * s)
+        # 1 - 1/root, without the cancellation of small s
+        projections.append(u * (s / xp.sqrt(root * (1.0 + root)))[None, :])
+        logdets.append(2.0 * xp.sum(xp.log(root)))
+    logdet = xp.sum(xp.log(D), axis=1) + xp.stack(logdets)
+    constants = -0.5 * (d * math.log(2.0 * math.pi) + logdet)
+    return Normals("low_rank", means, scales, constants, xp.stack(projections))
 
 
 def _prepare(
@@ -341,10 +396,13 @@ def _reference(X: Array, normals: Normals) -> Array:
     columns = []
     for j in range(means.shape[0]):
         z = X - means[j, :]
-        if normals.kind == "diag":
+        if normals.kind in ("diag", "low_rank"):
             z = z * W[j, :]
         elif normals.kind == "full":
             z = z @ W[j, ...]
+        if normals.projections is not None:
+            P = xp.astype(normals.projections[j, ...], dtype)
+            z = z - (z @ P) @ xp.matrix_transpose(P)
         columns.append(constants[j] - 0.5 * xp.sum(z * z, axis=1))
     return xp.stack(columns, axis=1)
 
@@ -374,9 +432,10 @@ def _components(X: Array, normals: Normals) -> Array:
     return out
 
 
-def _mixture(
+def evaluate(
     X: Array, normals: Normals, log_weights: Array, responsibilities: bool
 ) -> tuple[Array, Array | None]:
+    """Mixture density (n,), and responsibilities (n, k) when asked, under prepared normals."""
     xp = namespace(X)
     n, k = X.shape[0], normals.means.shape[0]
     if is_numpy(xp):

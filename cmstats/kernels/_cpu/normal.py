@@ -15,7 +15,7 @@ from cmstats.kernels._cpu._exp import EXACT, SUM, exp_double
 from cmstats.kernels._parameters import Normals
 from cmstats.kernels._threads import run_tasks
 
-__all__ = ["log_densities"]
+__all__ = ["fill_plan", "log_densities"]
 
 FUSED_COLUMNS = 96
 """Up to this many columns the loops written here beat BLAS: they skip the triangle's zeros."""
@@ -37,7 +37,7 @@ def log_densities(
     constants = np.array(normals.constants)
     if log_weights is not None:
         constants += log_weights
-    fill, rows = _plan(normals, k, d, dtype)
+    fill, rows = fill_plan(normals, dtype)
     nothing = np.empty((0, 0), dtype=dtype)
 
     def work(tile: slice) -> None:
@@ -56,16 +56,20 @@ def log_densities(
     run_tasks([functools.partial(work, tile) for tile in row_slices(n, rows)], inline=small)
 
 
-def _plan(
-    normals: Normals, k: int, d: int, dtype: Any
-) -> tuple[Callable[[Any, Any, Any], None], int]:
-    """What fills a tile of component terms, and of how many rows."""
+def fill_plan(normals: Normals, dtype: Any) -> tuple[Callable[[Any, Any, Any], None], int]:
+    """What fills ``terms`` (k, rows) from a tile and constants (k,), and the rows of a tile."""
+    k, d = normals.means.shape
     rows = min(4096, max(256, 32768 // k))
     if normals.kind == "diag":
         means = normals.means.astype(dtype)
         scales = normals.whitening.astype(dtype)
         return functools.partial(_fill_diagonal, means, scales), rows
     W = normals.whitening
+    if normals.projections is not None:
+        fill_low_rank = _low_rank_fill(
+            normals.means.astype(dtype), W.astype(dtype), normals.projections.astype(dtype)
+        )
+        return fill_low_rank, min(rows, 512, max(128, 2**18 // d))
     if normals.kind == "tied":
         centre = np.mean(normals.means, axis=0)
         whitened = ((normals.means - centre) @ W[0]).astype(dtype)
@@ -104,6 +108,22 @@ def _wide_fill(means: Any, W: Any) -> Callable[[Any, Any, Any], None]:
             _centre(block, means[j], centred)
             for (start, stop), w in zip(panels[j], blocks[j], strict=True):
                 np.matmul(centred[:, :stop], w, out=z[:, start:stop])
+            _row_norms(z, constants[j], terms[j])
+
+    return fill
+
+
+def _low_rank_fill(means: Any, scales: Any, P: Any) -> Callable[[Any, Any, Any], None]:
+    """Rows in units of the noise, less their shrunken part along the loadings; row norms."""
+    transposed = np.ascontiguousarray(P.transpose(0, 2, 1))
+
+    def fill(block: Any, constants: Any, terms: Any) -> None:
+        z, shrunken = np.empty_like(block), np.empty_like(block)
+        for j in range(means.shape[0]):
+            _centre(block, means[j], z)
+            z *= scales[j]
+            np.matmul(z @ P[j], transposed[j], out=shrunken)
+            z -= shrunken
             _row_norms(z, constants[j], terms[j])
 
     return fill

@@ -38,7 +38,7 @@ def log_densities(
     constants = cp.ascontiguousarray(constants, dtype=dtype)
     density = cp.empty(n, dtype=dtype)
     terms = cp.empty((n if components else 0, k), dtype=dtype)
-    if d <= FUSED_COLUMNS:
+    if d <= FUSED_COLUMNS and normals.projections is None:
         means = cp.ascontiguousarray(normals.means, dtype=dtype)
         W = cp.ascontiguousarray(padded_whitening(normals), dtype=dtype)
         for rows in row_slices(n, 2**22):
@@ -63,8 +63,14 @@ def _whitened(block: Array, normals: Normals) -> Iterator[Array]:
         for mean in (means - centre) @ W[0]:
             yield z - mean
     else:
-        for mean, w in zip(means, W, strict=True):
-            yield (block - mean) * w if normals.kind == "diag" else (block - mean) @ w
+        for j, (mean, w) in enumerate(zip(means, W, strict=True)):
+            if normals.projections is not None:
+                P = normals.projections[j].astype(block.dtype)
+                z = (block - mean) * w
+                z -= (z @ P) @ P.T
+                yield z
+            else:
+                yield (block - mean) * w if normals.kind == "diag" else (block - mean) @ w
 
 
 def padded_whitening(normals: Normals) -> Array:
