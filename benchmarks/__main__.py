@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks import _measure, _tables
 
-SUITES = ("autoencoder", "cca", "fusion", "gaussian", "kernels", "mixture", "gpu")
+SUITES = ("autoencoder", "cca", "fusion", "gaussian", "kernels", "mixture", "multiview", "gpu")
 
 
 def main() -> int:

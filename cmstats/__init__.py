@@ -8,6 +8,7 @@ from cmstats.metrics import retrieval_report, search
 from cmstats.mixture import ConditionalGaussianMixture
 from cmstats.model_selection import MomentsSearchCV
 from cmstats.moments import Moments
+from cmstats.multiview import MultiviewCCA
 from cmstats.pipeline import TwoViewPipeline
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "LinearAutoencoder",
     "Moments",
     "MomentsSearchCV",
+    "MultiviewCCA",
     "TwoViewPipeline",
     "__version__",
     "load_emoji",
