@@ -7,7 +7,22 @@ import importlib
 
 from benchmarks import _measure, _tables
 
-SUITES = ("autoencoder", "cca", "fusion", "gaussian", "kernels", "mixture", "multiview", "gpu")
+SUITES = (
+    "cca",
+    "gaussian",
+    "missing",
+    "mixture",
+    "kernel_cca",
+    "multiview",
+    "semantic",
+    "autoencoder",
+    "multitask",
+    "fusion",
+    "comparison",
+    "inference",
+    "kernels",
+    "gpu",
+)
 
 
 def main() -> int:

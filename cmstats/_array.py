@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import array_api_compat
 import array_api_compat.numpy as numpy_namespace
@@ -166,33 +166,47 @@ def check_weights(weights: Any, n: int, like: Array | None = None) -> Array | No
     return weights
 
 
-def describe_nonfinite(name: str, nan: int, inf: int, first: tuple[int, int] | None) -> str:
-    """The one sentence about values that are not finite."""
+def describe_nonfinite(
+    name: str, nan: int, inf: int, first: tuple[int, int] | None, hint: str = ""
+) -> str:
+    """The one sentence about values that are not finite; `hint` is what else NaN could do."""
     parts = [f"{nan} NaN" if nan else "", f"{inf} infinite" if inf else ""]
     where = "" if first is None else f", the first at row {first[0]}, column {first[1]}"
     total = " and ".join(part for part in parts if part)
     plural = "value" if nan + inf == 1 else "values"
-    return f"{name} has {total} {plural}{where}: drop or impute those rows first"
+    return f"{name} has {total} {plural}{where}: drop or impute those rows first{hint * bool(nan)}"
 
 
-def count_nonfinite(a: Array, offset: int = 0) -> tuple[int, int, tuple[int, int] | None]:
-    """NaN count, infinity count and the first (row + offset, column) that is either."""
+def count_nonfinite(
+    a: Array, offset: int = 0, *, nan: bool = True
+) -> tuple[int, int, tuple[int, int] | None]:
+    """NaN count, infinity count and the first (row + offset, column) that is either.
+
+    Without `nan` only infinities count.
+    """
     xp = namespace(a)
-    bad = ~xp.isfinite(a)
+    bad = ~xp.isfinite(a) if nan else xp.isinf(a)
     total = int(xp.count_nonzero(bad))
     if not total:
         return 0, 0, None
-    nan = int(xp.count_nonzero(xp.isnan(a)))
+    nans = int(xp.count_nonzero(xp.isnan(a))) if nan else 0
     flat = int(xp.argmax(xp.reshape(xp.astype(bad, xp.int8), (-1,))))
     width = a.shape[1]
-    return nan, total - nan, (offset + flat // width, flat % width)
+    return nans, total - nans, (offset + flat // width, flat % width)
 
 
-def check_matrix(a: Any, name: str, *, ensure_finite: bool = True) -> Array:
+def check_matrix(
+    a: Any,
+    name: str,
+    *,
+    ensure_finite: bool | Literal["allow-nan"] = True,
+    hint: str = "",
+) -> Array:
     """A two-dimensional real matrix of at least one row and one column, or one clear sentence.
 
     Sparse matrices come back as CSR, arrays of other namespaces as they are. A 1-D array
-    is one column.
+    is one column. With ``ensure_finite="allow-nan"`` only infinity is an error; `hint` ends
+    the sentence about NaN.
 
     Raises
     ------
@@ -231,12 +245,12 @@ def check_matrix(a: Any, name: str, *, ensure_finite: bool = True) -> Array:
         with np.errstate(all="ignore"):  # infinities of both signs, sums that overflow
             total = xp.sum(dense, dtype=xp.float64)
         if not bool(xp.isfinite(total)):
-            nan, inf, first = count_nonfinite(dense)
+            nan, inf, first = count_nonfinite(dense, nan=ensure_finite != "allow-nan")
             if scipy.sparse.issparse(a) and first is not None:
                 coo = a.tocoo()
                 first = (int(coo.row[first[0]]), int(coo.col[first[0]]))
             if nan or inf:
-                raise ValueError(describe_nonfinite(name, nan, inf, first))
+                raise ValueError(describe_nonfinite(name, nan, inf, first, hint))
     return a
 
 
@@ -249,6 +263,8 @@ def _host_array(a: Any, name: str) -> np.ndarray[Any, Any]:
         return out  # ml_dtypes' bfloat16
     if out.dtype.kind == "O":
         try:
+            if hasattr(a, "iloc"):  # pandas has missing values that are no numbers
+                return np.asarray(a.to_numpy(dtype=np.float64, na_value=np.nan))
             return out.astype(np.float64)
         except (TypeError, ValueError) as error:
             if any(isinstance(v, complex) for v in out.flat):

@@ -10,9 +10,9 @@ import numpy as np
 
 from cmstats._array import Array, device_of, namespace, svd
 from cmstats.kernels import whitening
-from cmstats.moments import Whitened
+from cmstats.moments import Moments, Whitened
 
-__all__ = ["directions", "latent_mean", "likelihood_vectors", "pairs_of"]
+__all__ = ["directions", "expected_ratio", "latent_mean", "likelihood_vectors", "pairs_of"]
 
 LARGE = 600
 """Smaller blocks are decomposed in full: that takes less than a second."""
@@ -74,6 +74,7 @@ def _leading(M: Array, k: int | None) -> tuple[Array, Array, Array] | None:
     Q, _ = xp.linalg.qr(xp.asarray(start, device=device_of(M)), mode="reduced")
     MQ = xp.matmul(M, Q)
     block = MQ
+    check = 4 * start.shape[1]
     while Q.shape[1] + start.shape[1] <= width // 2:
         new = xp.matmul(xp.matrix_transpose(M), block)
         for _ in range(2):  # twice is enough (Kahan)
@@ -81,6 +82,9 @@ def _leading(M: Array, k: int | None) -> tuple[Array, Array, Array] | None:
             new, _ = xp.linalg.qr(new, mode="reduced")
         block = xp.matmul(M, new)
         Q, MQ = xp.concat([Q, new], axis=1), xp.concat([MQ, block], axis=1)
+        if Q.shape[1] < check:
+            continue
+        check = int(1.3 * Q.shape[1])  # a decomposition after every step would cost most
         left, R = xp.linalg.qr(MQ, mode="reduced")
         small, s, vt = svd(R)
         u = xp.matmul(left, small[:, :k])
@@ -118,6 +122,33 @@ def likelihood_vectors(a: Array, r: Array, *, is_x: bool) -> Array:
     parts = [a * xp.astype(xp.sqrt(gain), a.dtype)]
     parts += [own, xp.ones_like(own)] if is_x else [xp.ones_like(own), own]
     return xp.concat(parts, axis=1)
+
+
+def expected_ratio(
+    moments: Moments, x: tuple[Array, Array], y: tuple[Array, Array], r: Array
+) -> float:
+    """The mean of log p(x, y) - log p(x) - log p(y) over rows with these moments.
+
+    A matter of E[uv], E[u^2] and E[v^2] of each pair of canonical coordinates.
+
+    Parameters
+    ----------
+    moments : Moments
+    x, y : weights with a'S_s a = 1, and the mean they are taken about, of each view
+    r : array of shape (k,)
+        The correlations of the pairs under the model.
+    """
+    xp = namespace(r)
+    shifts, squares = [], []
+    for view, (weights, mean) in (("x", x), ("y", y)):
+        shifts.append(xp.matmul(moments.mean(view) - mean, weights))
+        S = moments.projected_scatter(view, view, weights)
+        squares.append(xp.sum(weights * S, axis=0) / moments.n + shifts[-1] ** 2)
+    S = moments.projected_scatter("x", "y", y[0])
+    product = xp.sum(x[0] * S, axis=0) / moments.n + shifts[0] * shifts[1]
+    r = xp.clip(r, 0.0, 1 - 1e-12)
+    each = (r * product - 0.5 * r * r * (squares[0] + squares[1])) / (1 - r * r)
+    return float(xp.sum(each - 0.5 * xp.log1p(-r * r)))
 
 
 def latent_mean(u: Array | None, v: Array | None, r: Array) -> Array:

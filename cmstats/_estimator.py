@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+import scipy.sparse
 import sklearn
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, TransformerTags
@@ -23,12 +24,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from cmstats._array import (
     Array,
     check_matrix,
+    device_of,
     is_array,
     is_numpy,
     namespace,
     take_rows,
     to_numpy,
 )
+from cmstats._filling import FilledRows, Filler
+from cmstats.kernels import whitening
 from cmstats.kernels._threads import blas_for
 from cmstats.moments import Moments
 from cmstats.streams import check_lengths, is_lazy
@@ -55,7 +59,11 @@ def all_or_nothing(method: Method) -> Method:
 
 
 class MomentsEstimator(BaseEstimator):
-    """Fit, partial fit and score of two paired views ("x" and "y") by way of their Moments."""
+    """Fit, partial fit and score of two paired views ("x" and "y") by way of their Moments.
+
+    A subclass whose constructor has ``missing="error"`` takes rows with NaN where it is "em": in
+    fitting and scoring as `Moments` do, elsewhere filled in by their conditional means.
+    """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {}
     _cv_parameters: ClassVar[tuple[str, ...]] = ()
@@ -112,20 +120,45 @@ class MomentsEstimator(BaseEstimator):
             )
         form = self._first_form(X.shape[0], X.shape[1] + (1 if y.ndim == 1 else y.shape[1]))
         self._fit_rows(form, X, y, sample_weight)
-        if form == "scatter" and getattr(self, "solver", "") == "auto" and self._ill_conditioned():
+        auto = getattr(self, "solver", "") == "auto" and self._missing == "error"
+        if form == "scatter" and auto and self._ill_conditioned():
             self._fit_rows("root", X, y, sample_weight)
         return self._warned()
 
+    @property
+    def _missing(self) -> Any:
+        return getattr(self, "missing", "error")
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        if self._missing == "em" and getattr(self, "solver", "auto") == "svd":
+            raise ValueError(
+                "missing='em' works on scatter matrices, solver='svd' on roots of them: set "
+                "solver='auto' or solver='moments'"
+            )
+
     def _first_form(self, n: int, d: int) -> Any:
+        if self._missing == "em":
+            return "scatter"
         solver = getattr(self, "solver", "auto")
         return "root" if solver == "svd" or (solver == "auto" and d > n) else "scatter"
 
     def _fit_rows(self, form: Any, X: Any, y: Any, sample_weight: Any) -> None:
-        data = {"form": form, "sample_weight": sample_weight, "x": X, "y": y}
+        data = self._data(form, X, y, sample_weight)
         if self._open_parameters():
             self._fit_total(Moments.folds(cv=self.cv, **data))
         else:
             self._fit_total(Moments.from_data(**data))
+
+    def _data(self, form: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+        """What `Moments.from_data` is handed."""
+        return {
+            "form": form,
+            "sample_weight": sample_weight,
+            "missing": self._missing,
+            "x": X,
+            "y": y,
+        }
 
     @all_or_nothing
     def fit_moments(self, moments: Moments | Sequence[Moments]) -> Self:
@@ -197,13 +230,13 @@ class MomentsEstimator(BaseEstimator):
         before = [seen] if isinstance(seen, Moments) else list(seen or [])
         held = [m for m in before if m is not None]
         form = held[0].form if held else self._first_form(np.inf, 0)  # type: ignore[arg-type]
-        data = {"form": form, "sample_weight": sample_weight, "x": X, "y": y}
+        data = self._data(form, X, y, sample_weight)
         open_parameters = self._open_parameters()
         new: list[Moments | None]
         if open_parameters:
             if not isinstance(self.cv, (int, np.integer)):
                 raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
-            ids = (sum(m.rows for m in held) + np.arange(X.shape[0])) % self.cv
+            ids = (sum(m._dealt for m in held) + np.arange(X.shape[0])) % self.cv
             new = [
                 Moments.from_data(**_rows(data, ids == k)) if (ids == k).any() else None
                 for k in range(self.cv)
@@ -229,7 +262,7 @@ class MomentsEstimator(BaseEstimator):
 
     def _enough(self, parts: list[Moments | None]) -> bool:
         """Whether these moments, or those of all folds but one, make a model."""
-        counts = [0.0 if m is None else min(m.rows, m.n) for m in parts]
+        counts = [0.0 if m is None else m._together for m in parts]
         held_out = max(counts) if len(counts) > 1 else 0.0
         return min(counts) > 0 and sum(counts) - held_out >= self._rows_needed()
 
@@ -253,6 +286,7 @@ class MomentsEstimator(BaseEstimator):
 
     def _fit_total(self, moments: Moments | list[Moments]) -> None:
         self._degenerate: list[str] = []
+        self._fillers: dict[str, Filler] = {}
         if isinstance(moments, Moments):
             self._chosen: dict[str, Any] = {}
             total = moments
@@ -268,6 +302,15 @@ class MomentsEstimator(BaseEstimator):
         with blas_for(sum(total.widths)):
             self._solve(total)
         self.moments_ = moments
+        # Merging is cheap, but not to estimate once more what is missing.
+        self._estimated_total = total if total.incomplete else None
+
+    def _total(self) -> Moments:
+        """The moments of all rows it was fitted to."""
+        seen = self.moments_
+        if isinstance(seen, Moments):
+            return seen
+        return self._estimated_total or functools.reduce(operator.add, seen)
 
     def _warned(self) -> Self:
         """Say once, after the last solution, what about the data was degenerate."""
@@ -293,9 +336,51 @@ class MomentsEstimator(BaseEstimator):
         X, y = self._check_views(X, y, reset=False)
         seen = self.moments_ if isinstance(self.moments_, Moments) else self.moments_[0]
         # The form that was good enough to fit is the form to score in.
-        return self.score_moments(
-            Moments.from_data(form=seen.form, sample_weight=sample_weight, x=X, y=y)
-        )
+        return self.score_moments(Moments.from_data(**self._data(seen.form, X, y, sample_weight)))
+
+    @staticmethod
+    def _views(moments: Moments) -> Moments:
+        """The two views alone, where other blocks would tell of what they miss."""
+        if not moments.incomplete or moments.names == ("x", "y"):
+            return moments
+        return moments.select("x", "y")
+
+    @staticmethod
+    def _held_out(moments: Moments) -> Moments:
+        """What a score is computed on: the complete rows, where there are at least two."""
+        complete = moments.complete_rows()
+        if complete is None or min(complete.rows, complete.n) < 2:
+            return moments
+        return complete
+
+    # ---------------------------------------------------------------- missing entries
+    def _filled(self, rows: Any, view: str) -> Any:
+        """Rows of a view with NaN replaced by its conditional mean given the row's entries.
+
+        The conditional mean is that of the fitted moments with the model's own shrinkage, so
+        that what the model makes of the rows linearly is the conditional mean of that.
+        """
+        if view not in self._fillers:
+            self._fillers[view] = self._filler(view)
+        fill = self._fillers[view]
+        if is_lazy(rows) or (scipy.sparse.issparse(rows) and np.isnan(np.sum(rows.data))):
+            return FilledRows(rows, fill)
+        return rows if scipy.sparse.issparse(rows) else fill(rows)
+
+    def _filler(self, view: str) -> Filler:
+        m = self._total()
+        s, scale = 0.0, bool(getattr(self, "scale", False))
+        if hasattr(self, "shrinkage_"):
+            m = self._views(m).before_shrinkage(self.shrinkage_, scale=scale)
+            s = float(self.shrinkage_[("x", "y").index(view)])
+        C, variance = m.cov(view), m.variance(view)
+        xp = namespace(C)
+        varying = m.width(view) - int(xp.count_nonzero(m.constant(view)))
+        if s == 0 and whitening.factor(C).rank < varying:
+            s = m.ledoit_wolf(view)  # or the regressions within the view are not unique
+        target = variance if scale else xp.mean(variance)
+        eye = xp.eye(m.width(view), dtype=xp.float64, device=device_of(C))
+        return Filler(m.mean(view), (1 - s) * C + s * target * eye)
 
     # ---------------------------------------------------------------------- validation
     def _check_views(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -316,12 +401,21 @@ class MomentsEstimator(BaseEstimator):
                 "Expected 2D array, got 1D array instead: X holds one row per item. Reshape your "
                 "data with X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if one item"
             )
-        checked = X if is_lazy(X) else check_matrix(X, "X", ensure_finite=ensure_finite)
+        checked = self._read(X, "X", ensure_finite)
         validate_data(self, X, reset=reset, skip_check_array=True)
-        return checked
+        fill = ensure_finite and not reset and self._missing == "em"
+        return self._filled(checked, "x") if fill else checked
+
+    def _read(self, a: Any, name: str, ensure_finite: bool) -> Any:
+        if is_lazy(a):
+            return a
+        if self._missing == "em" and ensure_finite:
+            return check_matrix(a, name, ensure_finite="allow-nan")
+        hint = ", or set missing='em'" if hasattr(self, "missing") else ""
+        return check_matrix(a, name, ensure_finite=ensure_finite, hint=hint)
 
     def _check_y(self, y: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
-        checked = y if is_lazy(y) else check_matrix(y, "y", ensure_finite=ensure_finite)
+        checked = self._read(y, "y", ensure_finite)
         width = 1 if checked.ndim == 1 else int(checked.shape[1])
         names = _column_names(y)
         if reset:
@@ -342,12 +436,14 @@ class MomentsEstimator(BaseEstimator):
                 "The feature names of y should match those that were passed during fit: got "
                 f"{', '.join(map(str, names[:5]))} where fit saw {', '.join(map(str, known[:5]))}"
             )
-        return checked
+        fill = ensure_finite and self._missing == "em"
+        return self._filled(checked, "y") if fill else checked
 
     def __sklearn_tags__(self) -> Tags:
         """scikit-learn's tags: two required views, sparse input."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._missing == "em"
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
         # Arrays of other libraries are taken, but y and weights are not moved to X's device, as

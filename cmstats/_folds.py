@@ -75,6 +75,7 @@ def grid_scores(
 
     def run(i: int, k: int) -> bool:
         begin = time.perf_counter()
+        _check_training(trains[k], k)
         model = clone(estimator).set_params(**candidates[i]).fit_moments(trains[k])
         fitted = time.perf_counter()
         scores[i, k] = score(model, folds[k]) if score else model.score_moments(folds[k])
@@ -90,11 +91,22 @@ def grid_scores(
         warnings.simplefilter("always")
         # Matrices of d x d are too small for a threaded BLAS: whole fits share the cores.
         pairs = [(i, k) for k in range(len(folds)) for i in range(len(candidates))]
-        share(work, pairs, inline=not is_numpy(namespace(folds[0].mean(folds[0].names[0]))))
+        share(work, pairs, inline=not is_numpy(namespace(folds[0]._complete.mean)))
     # The same sentence from every fold and candidate is said once.
     for message, category in {(str(w.message), w.category) for w in caught}:
         warnings.warn(f"in cross-validation: {message}", category, stacklevel=3)
     return GridScores(scores, fit_seconds, score_seconds, bool(ill_conditioned.any()))
+
+
+def _check_training(moments: Moments, k: int) -> None:
+    """Estimate what is missing in the training rows of a fold, or say that they are why not."""
+    try:
+        _ = moments.estimate
+    except ValueError as error:
+        raise ValueError(
+            f"in the rows outside of fold {k}: {error}; what is missing goes with the folds, so "
+            "shuffle the rows, or pass cv a splitter that shuffles"
+        ) from None
 
 
 def best_index(scores: np.ndarray[Any, Any]) -> int:

@@ -100,24 +100,6 @@ class JointNormal:
             parts.append(normal.logpdf(part, self.mean_of(at), self.block(at, at)))
         return in_order(parts, order)
 
-    def filled(self, Z: Array, columns: np.ndarray[Any, Any]) -> Array:
-        """Rows of some columns with NaN entries replaced by their conditional means."""
-        xp = namespace(self.mean, Z)
-        dtype = result_dtype(Z)
-        parts, order = [], []
-        for mask, rows in observed_groups(Z):
-            order.append(rows)
-            part = xp.astype(pick(Z, rows, 0), dtype, copy=False)
-            if not mask.all():
-                given = columns[mask]
-                coef, _ = self.regression(given, columns)
-                seen = pick(part, np.flatnonzero(mask), 1) - xp.astype(self.mean_of(given), dtype)
-                guess = xp.matmul(seen, xp.astype(xp.matrix_transpose(coef), dtype))
-                guess = guess + xp.astype(self.mean_of(columns), dtype)
-                part = xp.where(xp.isnan(part), guess, part)
-            parts.append(part)
-        return in_order(parts, order)
-
     def expected_logpdf(
         self, columns: np.ndarray[Any, Any], n: float, mean: Array, scatter: Array
     ) -> float:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +27,7 @@ from cmstats._array import (
     qr_r,
     take_rows,
 )
+from cmstats._patterns import Mask, PatternTable, incomplete_rows
 from cmstats.kernels._threads import run_tasks
 from cmstats.kernels.covariance import (
     Lane,
@@ -51,6 +54,7 @@ def fold_sums(
     *,
     ids: np.ndarray[Any, Any] | None = None,
     device: Any = None,
+    tables: list[PatternTable] | None = None,
 ) -> list[list[Sums]]:
     """The sums of each fold of the rows, in pieces that are still to be merged.
 
@@ -64,10 +68,14 @@ def fold_sums(
     device : str, optional
         "cuda" sends each run of host rows to the GPU; arrays of other libraries stay where
         they are.
+    tables : list of PatternTable, optional
+        One for each fold, which takes the rows with NaN; they are an error without. In the
+        scatter form only.
 
     Returns
     -------
     list, one for each fold, of lists of Sums
+        Of the rows without NaN; the list of a fold that has none is empty.
 
     Raises
     ------
@@ -83,30 +91,31 @@ def fold_sums(
     device = None if like is not None or str(device) == "cpu" else device
     if device is not None:
         require_cupy(device)  # or say at once what is missing
-    run = _scatter_pass if form == "scatter" else _root_pass
     try:
         # What overflows or is NaN comes out in the sums, and is then told in words.
         with np.errstate(over="ignore", invalid="ignore"):
-            return run(arrays, weights, ids, n_folds, device)
+            if form == "root":
+                return _root_pass(arrays, weights, ids, n_folds, device)
+            return _scatter_pass(arrays, weights, ids, n_folds, device, tables)
     except NonFiniteError:
-        raise ValueError(_whole_count(blocks)) from None
+        raise ValueError(_whole_count(blocks, nan=tables is None)) from None
 
 
 class NonFiniteError(Exception):
     """Sums came out as NaN or infinite: the rows have to be looked at."""
 
 
-def _whole_count(blocks: Mapping[str, Any]) -> str:
-    """What is not finite, in which block, counted over all rows."""
+def _whole_count(blocks: Mapping[str, Any], *, nan: bool) -> str:
+    """What is not finite, in which block, counted over all rows; NaN only if it is an error."""
     for name, a in blocks.items():
-        nan = inf = 0
+        nans = infinite = 0
         first = None
         for start, (part,), _ in chunks([a]):
             part = part.toarray() if hasattr(part, "toarray") else part
-            more_nan, more_inf, at = count_nonfinite(part, start)
-            nan, inf, first = nan + more_nan, inf + more_inf, first or at
-        if nan or inf:
-            return describe_nonfinite(name, nan, inf, first)
+            more_nan, more_inf, at = count_nonfinite(part, start, nan=nan)
+            nans, infinite, first = nans + more_nan, infinite + more_inf, first or at
+        if nans or infinite:
+            return describe_nonfinite(name, nans, infinite, first, ", or set missing='em'")
     return (
         f"the second moments of {' and '.join(blocks)} overflow: values are too large; divide "
         "them by a constant"
@@ -132,12 +141,18 @@ def _runs(
 
 
 def _rows_of(
-    ids: np.ndarray[Any, Any] | None, start: int, m: int, fold: int, like: Any
-) -> slice | Array | None:
-    """The rows of a run that belong to a fold, as the blocks' own library indexes."""
+    ids: np.ndarray[Any, Any] | None,
+    start: int,
+    m: int,
+    fold: int,
+    like: Any,
+    complete: Mask | None = None,
+) -> Array | None:
+    """The (complete) rows of a run that belong to a fold, as the blocks' own library indexes."""
     if ids is None:
-        return None
-    return _index(np.flatnonzero(ids[start : start + m] == fold), like)
+        return None if complete is None else _index(np.flatnonzero(complete), like)
+    mine = ids[start : start + m] == fold
+    return _index(np.flatnonzero(mine if complete is None else mine & complete), like)
 
 
 def _index(rows: np.ndarray[Any, Any], like: Any) -> Array:
@@ -153,32 +168,94 @@ def _scatter_pass(
     ids: np.ndarray[Any, Any] | None,
     n_folds: int,
     device: Any,
+    tables: list[PatternTable] | None,
 ) -> list[list[Sums]]:
     lanes: list[list[Lane]] = [[] for _ in range(n_folds)]
     for start, parts, w in _runs(arrays, weights, device):
         m = parts[0].shape[0]
+        tasks: list[Callable[[], object]] = []
+        complete = None
+        if tables is not None:
+            here = None if ids is None else ids[start : start + m]
+            complete, tasks = _incomplete(parts, w, here, tables)
         for fold, group in enumerate(lanes):
             if not group:
                 # Each fold has its own centre: about another fold's mean digits would cancel.
-                begun = _survey(arrays, parts, ids, start, fold, device)
+                begun = _survey(arrays, parts, ids, start, fold, device, complete)
                 # Folds run side by side as they are; a single one is cut into lanes.
                 work = m * sum(p.shape[1] for p in parts)
                 each = lane_count(parts, work) if n_folds == 1 else 1
                 group += [Lane(parts, *begun) for _ in range(each)] if begun else []
-        tasks = []
         for fold, group in enumerate(lanes):
-            rows = _rows_of(ids, start, m, fold, parts[0])
-            for lane, share in zip(group, shares(m, len(group)), strict=True):
-                tasks.append(
-                    functools.partial(lane.add, parts, w, slice(*share) if rows is None else rows)
-                )
+            rows = _rows_of(ids, start, m, fold, parts[0], complete)
+            height = m if rows is None else int(rows.shape[0])
+            for lane, share in zip(group, shares(height, len(group)), strict=True):
+                take = slice(*share)
+                mine = take if rows is None else rows[take]
+                tasks.append(functools.partial(lane.add, parts, w, mine))
         # CuPy's current stream belongs to the thread: work for a GPU stays on this one.
         run_tasks(tasks, inline=device is not None)
     for group in lanes:
         _check_finite(*(lane.first for lane in group))
-    sums = [Lane.finish(group) for group in lanes]
-    _check_finite(*(s.factor for s in sums))
-    return [[s] for s in sums]
+    sums = [[Lane.finish(group)] if group else [] for group in lanes]
+    _check_finite(*(s.factor for pieces in sums for s in pieces))
+    for table in tables or ():
+        _check_finite(*(a for _, s in table.items() for a in (s.mean, s.factor)))
+    return sums
+
+
+def _incomplete(
+    parts: list[Any],
+    w: Array | None,
+    ids: np.ndarray[Any, Any] | None,
+    tables: list[PatternTable],
+) -> tuple[Mask | None, list[Callable[[], object]]]:
+    """Which rows of a run are complete (None: all), and tasks that add the others to tables."""
+    complete, groups = incomplete_rows(parts)
+    lock = threading.Lock()
+    # Lanes of a run and a pattern: as many that live on would fill the memory.
+
+    def add(fold: int, observed: Mask, rows: np.ndarray[Any, Any]) -> None:
+        more = PatternTable.of(observed, _pattern_sums(parts, w, observed, rows))
+        with lock:
+            tables[fold] += more
+
+    tasks: list[Callable[[], object]] = []
+    for observed, rows in groups:
+        for fold in range(len(tables)):
+            mine = rows if ids is None else rows[ids[rows] == fold]
+            if not observed.any():
+                tables[fold] += PatternTable(observed.size, empty=mine.size)
+                continue
+            tasks += [
+                functools.partial(add, fold, observed, mine[slice(*cut)])
+                for cut in shares(mine.size, lane_count(parts, mine.size * observed.size))
+                if cut[1] > cut[0]
+            ]
+    return (complete if groups else None), tasks
+
+
+def _pattern_sums(
+    parts: list[Any], w: Array | None, observed: Mask, rows: np.ndarray[Any, Any]
+) -> Sums:
+    """The sums over the observed columns of rows that have these."""
+    masks = np.split(observed, np.cumsum([p.shape[1] for p in parts])[:-1])
+    pairs = [(part, mask) for part, mask in zip(parts, masks, strict=True) if mask.any()]
+    at: Any = _index(rows, parts[0])
+    blocks = [part for part, _ in pairs]
+    if not all(mask.all() for _, mask in pairs):
+        blocks = [_columns(take_rows(part, at), mask) for part, mask in pairs]
+        w, at = None if w is None else take_rows(w, at), _index(np.arange(rows.size), parts[0])
+    lane = Lane(blocks, *survey(blocks, at))
+    lane.add(blocks, w, at)
+    return replace(Lane.finish([lane]), third=None, fourth=None)
+
+
+def _columns(part: Any, mask: Mask) -> Any:
+    """The columns of a mask."""
+    if mask.all() or not is_array(part) or is_numpy(namespace(part)):
+        return part if mask.all() else part[:, np.flatnonzero(mask)]
+    return namespace(part).take(part, _index(np.flatnonzero(mask), part), axis=1)
 
 
 def _survey(
@@ -188,14 +265,16 @@ def _survey(
     start: int,
     fold: int,
     device: Any,
+    complete: Mask | None = None,
 ) -> tuple[Array, bool] | None:
-    """Where a fold's lanes begin; None while no row of the fold was seen.
+    """Where a fold's lanes begin; None while no (complete) row of the fold was seen.
 
-    Rows in memory are sampled from first to last, those on a disk from the run at hand.
+    Rows in memory are sampled from first to last, those on a disk, or among incomplete ones,
+    from the run at hand.
     """
-    if any(is_lazy(a) for a in arrays):
-        rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0])
-        return None if rows is not None and not rows.shape[0] else survey(parts, rows)  # type: ignore[union-attr]
+    if complete is not None or any(is_lazy(a) for a in arrays):
+        rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0], complete)
+        return None if rows is not None and not rows.shape[0] else survey(parts, rows)
     at = None if ids is None else np.flatnonzero(ids == fold)
     step = slice(None, None, max(1, (arrays[0].shape[0] if at is None else at.size) // 512))
     sample = [take_rows(a, step if at is None else _index(at[step], a)) for a in arrays]

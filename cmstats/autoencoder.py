@@ -334,7 +334,7 @@ class LinearAutoencoder(TwoViewTransformer):
         return {"self": ("x", "x"), "cross": ("x", "y"), "joint": ("z", "z")}[self.target]
 
     @property
-    def _views(self) -> tuple[str, ...]:
+    def _blocks(self) -> tuple[str, ...]:
         return ("x",) if self.target == "self" else ("x", "y")
 
     def _loss_moments(self, moments: Moments, *, fit: bool = False) -> Moments:
@@ -342,7 +342,7 @@ class LinearAutoencoder(TwoViewTransformer):
 
         While fitting, columns that do not vary are set to 0: their rounding noise is no data.
         """
-        m = moments if moments.names == self._views else moments.select(*self._views)
+        m = moments if moments.names == self._blocks else moments.select(*self._blocks)
         if fit:
             self._set_units(m)
         xp = namespace(self._unit)
@@ -587,7 +587,7 @@ class LinearAutoencoder(TwoViewTransformer):
                 f"X has {code.shape[1]} columns, but the code has {self.n_components_} components"
             )
         code = namespace(code).astype(code, result_dtype(code), copy=False)
-        views = tuple(self._decoded(code, name) for name in self._views)
+        views = tuple(self._decoded(code, name) for name in self._blocks)
         return views[0] if self.target == "self" else views
 
     @_target_is("cross", "joint")
@@ -683,7 +683,7 @@ class LinearAutoencoder(TwoViewTransformer):
             where nothing varies.
         """
         check_is_fitted(self)
-        widths = dict(zip(self._views, self._widths, strict=True))
+        widths = dict(zip(self._blocks, self._widths, strict=True))
         for name, width in widths.items():
             if moments.width(name) != width:
                 raise ValueError(
@@ -711,12 +711,12 @@ class LinearAutoencoder(TwoViewTransformer):
 
     @property
     def _widths(self) -> tuple[int, ...]:
-        return tuple(int(getattr(self, f"{view}_mean_").shape[0]) for view in self._views)
+        return tuple(int(getattr(self, f"{view}_mean_").shape[0]) for view in self._blocks)
 
     def _bias(self, moments: Moments) -> float:
         """The square of the mean residual, in the units of the loss."""
         xp = namespace(self._encode)
-        shifts = [moments.mean(view) - getattr(self, f"{view}_mean_") for view in self._views]
+        shifts = [moments.mean(view) - getattr(self, f"{view}_mean_") for view in self._blocks]
         shift = xp.concat(shifts) / self._unit
         p = self._widths[0]
         given = shift[:p] if self.target == "cross" else shift

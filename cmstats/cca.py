@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats._array import Array, namespace
-from cmstats._canonical import directions, latent_mean, likelihood_vectors
+from cmstats._canonical import directions, expected_ratio, latent_mean, likelihood_vectors
 from cmstats._estimator import TwoViewTransformer
 from cmstats._folds import best_index, grid_scores
 from cmstats._shrinkage import shrinkage_grid, shrinkage_numbers, shrinkage_tuple
@@ -43,7 +41,8 @@ class CCA(TwoViewTransformer):
     shrinkage : float in [0, 1], "auto", "cv" or a pair (x, y) of these, default=0.0
         0 is textbook CCA; at 1 the directions are those of PLS-SVD. "auto" is Ledoit-Wolf
         for each view (OAS with `scale`); "cv" the best mean held-out score over `cv` folds
-        among `SHRINKAGES` (a pair of "cv" searches the two together).
+        among `SHRINKAGES` (a pair of "cv" searches the two together). With incomplete rows "cv"
+        is the best held-out mean of log p(x, y) - log p(x) - log p(y), see Notes.
     scale : bool, default=False
         Standardise each feature (from the moments, so inside the folds).
     solver : {"auto", "moments", "svd"}, default="auto"
@@ -53,6 +52,11 @@ class CCA(TwoViewTransformer):
         view have a condition number above 1e4.
     cv : int, splitter or iterable of splits, default=5
         The folds for "cv". An int K puts row i into fold i mod K.
+    missing : {"error", "em"}, default="error"
+        What NaN is: an error, or an entry that was not observed. With "em" the moments are
+        maximum likelihood estimates from all rows (`Moments.from_data`); in rows handed to the
+        fitted model NaN stands for its conditional mean given the other entries of the view.
+        Not with ``solver="svd"``.
 
     Attributes
     ----------
@@ -89,6 +93,10 @@ class CCA(TwoViewTransformer):
     Where p + q > n - 1 without shrinkage, some training correlations are 1 whatever the data:
     the result is right on the range of the data, with a warning.
 
+    Rows of one view alone make its covariance better known than the cross-covariance. Weak
+    shrinkage then spreads the held-out correlation over more components, which their mean takes
+    for better, though pairs are found worse: so "cv" goes by the likelihood of the pairing.
+
     References
     ----------
     Hotelling, H. (1936). Relations between two sets of variates. Biometrika 28.
@@ -114,6 +122,7 @@ class CCA(TwoViewTransformer):
         "scale": ["boolean"],
         "solver": [StrOptions({"auto", "moments", "svd"})],
         "cv": ["cv_object"],
+        "missing": [StrOptions({"error", "em"})],
     }
     _cv_parameters: ClassVar[tuple[str, ...]] = ("shrinkage",)
 
@@ -125,16 +134,19 @@ class CCA(TwoViewTransformer):
         scale: bool = False,
         solver: Literal["auto", "moments", "svd"] = "auto",
         cv: Any = 5,
+        missing: Literal["error", "em"] = "error",
     ) -> None:
         self.n_components = n_components
         self.shrinkage = shrinkage
         self.scale = scale
         self.solver = solver
         self.cv = cv
+        self.missing = missing
 
     # ------------------------------------------------------------------------- fitting
     def _solve(self, moments: Moments) -> None:
         sx, sy = self.shrinkage_ = self._numbers(moments)
+        moments = self._views(moments).before_shrinkage((sx, sy), scale=self.scale)
         self._warn_of_degenerate(moments, sx, sy)
         m = moments.standardized() if self.scale else moments
         whitened = m.whitened("x", "y", shrinkage=(sx, sy))
@@ -199,7 +211,8 @@ class CCA(TwoViewTransformer):
         grid = shrinkage_grid(self.shrinkage)
         # The folds are there: an iterator over splits is used up, and cannot be copied.
         bare = type(self)(**{**self.get_params(deep=False), "cv": None})
-        found = grid_scores(bare, [{"shrinkage": s} for s in grid], folds)
+        score = _pairing if any(fold.incomplete for fold in folds) else None
+        found = grid_scores(bare, [{"shrinkage": s} for s in grid], folds, score=score)
         self.cv_shrinkages_, self.cv_scores_ = grid, found.scores
         return {"shrinkage": grid[best_index(found.scores)]}
 
@@ -240,7 +253,7 @@ class CCA(TwoViewTransformer):
                     f"{count} of the columns of {view} {'is' if count == 1 else 'are'} constant "
                     f"(the first is column {first}) and got weight 0"
                 )
-        if p + q > n - 1 and not (sx and sy):
+        if p + q > n - 1 and not (sx and sy) and not moments.incomplete:
             self._degenerate.append(
                 f"p + q = {p + q} features and {n:g} samples make some training correlations 1 "
                 "whatever the data: set shrinkage='cv' or 'auto' for both views"
@@ -431,7 +444,8 @@ class CCA(TwoViewTransformer):
         Parameters
         ----------
         moments : Moments
-            With blocks "x" and "y".
+            With blocks "x" and "y". Of incomplete rows, those with everything observed count,
+            where there are at least two, and else the estimate from all.
 
         Returns
         -------
@@ -453,7 +467,8 @@ class CCA(TwoViewTransformer):
                     f"the moments of {view} are of {moments.width(view)} features, but "
                     f"{type(self).__name__} is expecting {weights.shape[0]}"
                 )
-        return moments.paired_correlations("x", "y", self.x_weights_, self.y_weights_)
+        held_out = self._held_out(moments)
+        return held_out.paired_correlations("x", "y", self.x_weights_, self.y_weights_)
 
     @property
     def x_loadings_(self) -> Array:
@@ -480,10 +495,12 @@ class CCA(TwoViewTransformer):
         covariances = m.projected_scatter(variables, variates, weights) / (m.n - 1)
         return covariances / _stds(m, variables)[:, None]
 
-    def _total(self) -> Moments:
-        """The moments of all rows it was fitted to."""
-        seen = self.moments_
-        return seen if isinstance(seen, Moments) else functools.reduce(operator.add, seen)
+
+def _pairing(model: CCA, moments: Moments) -> float:
+    """The mean held-out log-likelihood ratio of pairs."""
+    x = model.x_weights_ * model._x_std, model.x_mean_
+    y = model.y_weights_ * model._y_std, model.y_mean_
+    return expected_ratio(model._held_out(moments), x, y, model.singular_values_)
 
 
 def _stds(moments: Moments, name: str) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
@@ -13,10 +15,19 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats._array import Array, check_matrix, device_of, namespace, result_dtype
-from cmstats._canonical import directions, latent_mean, likelihood_vectors, pairs_of
+from cmstats._canonical import (
+    directions,
+    expected_ratio,
+    latent_mean,
+    likelihood_vectors,
+    pairs_of,
+)
 from cmstats._estimator import MomentsEstimator
+from cmstats._filling import Filler
 from cmstats._folds import best_index, grid_scores
 from cmstats._joint import Conditional, JointNormal, draw, in_order, observed_groups, pick
+from cmstats._monotone import factored, pairs_of_folds, seen_alone, shrinkage_by_density
+from cmstats._patterns import incomplete_rows
 from cmstats._shrinkage import shrinkage_grid, shrinkage_numbers, shrinkage_tuple
 from cmstats.kernels import normal
 from cmstats.moments import Moments
@@ -101,7 +112,7 @@ class ConditionalGaussian(MomentsEstimator):
     >>> model.logpdf(X, Y).shape
     (20,)
     >>> round(model.mutual_information(), 3)
-    0.41
+    0.155
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -140,17 +151,12 @@ class ConditionalGaussian(MomentsEstimator):
     def _solve(self, moments: Moments) -> None:
         self.__dict__.pop("_cache", None)
         self._names, self._widths = moments.names, moments.widths
-        self.shrinkage_ = self._numbers(moments)
+        self._set_covariance(moments)
         self._warn_of_degenerate(moments)
-        m = moments.standardized() if self.scale else moments
-        self._units = {name: self._unit(moments, name) for name in moments.names}
-        self._means = {name: moments.mean(name) for name in moments.names}
-        # The marginals, at the size of a covariance each, are made when they are asked for.
-        self._scaled = m
         if not self._has_views():
             return
         self.x_mean_, self.y_mean_ = self._means["x"], self._means["y"]
-        sx, sy = (self._shrinkage_of(name) for name in ("x", "y"))
+        m, (sx, sy) = self._scaled, (self._shrinkage_of(name) for name in ("x", "y"))
         A, r, B = directions(m.whitened("x", "y", shrinkage=(sx, sy)), self.rank)
         self.singular_values_ = ((1 - sx) * (1 - sy)) ** 0.5 * r
         self.n_components_ = int(r.shape[0])
@@ -164,22 +170,43 @@ class ConditionalGaussian(MomentsEstimator):
         self._pattern = self._units["y"][:, None] * C_yy_B
         self._A, self._B = A / self._units["x"][:, None], B / self._units["y"][:, None]
 
+    def _set_covariance(self, moments: Moments) -> None:
+        """Which second moments, in which units and with which shrinkage, are the model's.
+
+        The blocks of it, at the size of a covariance each, are made when they are asked for.
+        """
+        alone = seen_alone(moments)
+        self.shrinkage_ = self._applied = self._numbers(moments, alone)
+        self._scaled, scale = moments, self.scale
+        if alone is not None:
+            self._scaled, scale = self._factored(moments, alone), False
+            self._applied = (0.0,) * len(moments.names)
+        self._units = {name: _unit(self._scaled, name, scale) for name in moments.names}
+        self._means = {name: self._scaled.mean(name) for name in moments.names}
+        self._scaled = self._scaled.standardized() if scale else self._scaled
+
+    def _factored(self, moments: Moments, alone: str) -> Moments:
+        """Where rows have all blocks or one, the conditional of the pairs and that marginal."""
+        settings = {**self.get_params(deep=False), "shrinkage": self.shrinkage_, "cv": None}
+        joint = type(self)(**settings).fit_moments(moments.complete_rows() or moments).joint_
+        rows, at = moments.select(alone), moments.names.index(alone)
+        s = self._chosen.get("marginal", shrinkage_tuple(self.shrinkage, len(moments.names))[at])
+        s = shrinkage_numbers(rows, (alone,), (s,), scale=self.scale)[0]
+        self.marginal_shrinkage_ = s
+        covariance = _shrunken(rows, alone, s, self.scale)
+        return factored(joint, moments, alone, covariance)
+
     def _has_views(self) -> bool:
         return "x" in self._names and "y" in self._names
 
-    def _unit(self, moments: Moments, name: str) -> Array:
-        xp = namespace(moments.mean(name))
-        if not self.scale:
-            return xp.ones_like(moments.mean(name))
-        return xp.sqrt(xp.where(moments.constant(name), 1.0, moments.variance(name)))
-
-    def _numbers(self, moments: Moments) -> tuple[float, ...]:
+    def _numbers(self, moments: Moments, alone: str | None) -> tuple[float, ...]:
         each = self._chosen.get("shrinkage")
         each = each or shrinkage_tuple(self.shrinkage, len(moments.names))
-        return shrinkage_numbers(moments, moments.names, each, scale=self.scale)
+        rows = (None if alone is None else moments.complete_rows()) or moments
+        return shrinkage_numbers(rows, moments.names, each, scale=self.scale)
 
     def _shrinkage_of(self, name: str) -> float:
-        return self.shrinkage_[self._names.index(name)]
+        return self._applied[self._names.index(name)]
 
     def _validate_params(self) -> None:
         super()._validate_params()
@@ -187,12 +214,20 @@ class ConditionalGaussian(MomentsEstimator):
         shrinkage_tuple(value, len(value) if isinstance(value, (tuple, list)) else 2)
 
     def _resolve(self, folds: list[Moments]) -> dict[str, Any]:
+        chosen: dict[str, Any] = {}
+        alone = seen_alone(functools.reduce(operator.add, folds))
+        if alone is not None:
+            at = folds[0].names.index(alone)
+            if shrinkage_tuple(self.shrinkage, len(folds[0].names))[at] == "cv":
+                rows = [fold.select(alone) for fold in folds]
+                chosen["marginal"] = shrinkage_by_density(rows, alone, scale=self.scale)
+            folds = pairs_of_folds(folds)
         grid = shrinkage_grid(self.shrinkage, len(folds[0].names))
         bare = type(self)(**{**self.get_params(deep=False), "cv": None})
         candidates = [{"shrinkage": s} for s in grid]
         found = grid_scores(bare, candidates, folds, score=_ratio_on)
         self.cv_shrinkages_, self.cv_scores_ = grid, found.scores
-        return {"shrinkage": grid[best_index(found.scores)]}
+        return {"shrinkage": grid[best_index(found.scores)], **chosen}
 
     def _warn_of_degenerate(self, moments: Moments) -> None:
         n = min(moments.n, moments.rows)
@@ -211,7 +246,7 @@ class ConditionalGaussian(MomentsEstimator):
                     f"of {p} x-features, {q} y-features and n_samples - 1 = {moments.rows - 1}"
                 )
         d = sum(moments.widths)
-        if d > n - 1 and 0 in self.shrinkage_:
+        if d > n - 1 and 0 in self._applied and not moments.incomplete:
             self._degenerate.append(
                 f"{d} features and {n:g} samples make the joint covariance singular, so there is "
                 "no density: set shrinkage='cv' or 'auto'"
@@ -226,13 +261,10 @@ class ConditionalGaussian(MomentsEstimator):
             gain = xp.matmul(self._pattern * self.singular_values_, xp.matrix_transpose(self._A))
             C_yx = xp.matmul(gain, self._covariance("x", "x"))
             return C_yx if a == "y" else xp.matrix_transpose(C_yx)
-        sa, sb = self._shrinkage_of(a), self._shrinkage_of(b)
-        C = ((1 - sa) * (1 - sb)) ** 0.5 * self._scaled.cov(a, b)
         if a == b:
-            p = self._scaled.width(a)
-            ridge = sa * float(xp.sum(self._scaled.variance(a))) / p
-            C = C + ridge * xp.eye(p, dtype=xp.float64, device=device_of(C))
-        return units * C
+            return units * _shrunken(self._scaled, a, self._shrinkage_of(a), False)
+        sa, sb = self._shrinkage_of(a), self._shrinkage_of(b)
+        return units * ((1 - sa) * (1 - sb)) ** 0.5 * self._scaled.cov(a, b)
 
     def _cached(self, name: str, make: Any) -> Any:
         cache = self.__dict__.setdefault("_cache", {})
@@ -307,6 +339,9 @@ class ConditionalGaussian(MomentsEstimator):
             each = -0.5 * xp.log1p(-square)
         return each if per_component else float(xp.sum(each))
 
+    def _filler(self, view: str) -> Filler:
+        return Filler(self._means[view], self._covariance(view, view))
+
     # ---------------------------------------------------------------------- predicting
     def _check_views_known(self) -> None:
         check_is_fitted(self)
@@ -317,35 +352,25 @@ class ConditionalGaussian(MomentsEstimator):
             )
 
     def _missing_in(self, *views: Any) -> bool:
-        """Whether a view, already checked, has missing entries."""
-        if self.missing != "em":
-            return False
-        dense = [a for a in views if not hasattr(a, "toarray")]
-        return any(
-            bool(namespace(part).any(namespace(part).isnan(part)))
-            for a in dense
-            if namespace(a).isdtype(a.dtype, "real floating")
-            for _, (part,), _ in chunks([a])
+        """Whether a view that was read but not filled has missing entries."""
+        return self.missing == "em" and any(
+            bool(incomplete_rows([part])[1]) for a in views for _, (part,), _ in chunks([a])
         )
-
-    def _filled(self, rows: Any, view: str) -> Any:
-        """The rows with missing entries replaced by their conditional means."""
-        if not self._missing_in(rows):
-            return rows
-        return self.joint_.filled(rows, self.joint_.columns((view,)))
 
     def _conditional_mean(self, X: Any) -> Array:
         weights = self._A * self.singular_values_[None, :]
-        u = project(self._filled(X, "x"), self.x_mean_, weights)
+        u = project(self._check_x(X), self.x_mean_, weights)  # with what is missing filled in
         xp = namespace(u)
         mean = xp.matmul(u, xp.astype(xp.matrix_transpose(self._pattern), u.dtype))
         return mean + xp.astype(self.y_mean_, u.dtype)
 
     def _covariances(self, X: Any) -> Iterator[tuple[np.ndarray[Any, Any], Array]]:
         """Rows and the conditional covariance they share: one group where nothing is missing."""
+        X = self._check_x(X, ensure_finite=False)
         if not self._missing_in(X):
             yield np.arange(X.shape[0]), self.covariance_
             return
+        X = _in_memory(X)
         x_columns, y_columns = (self.joint_.columns((view,)) for view in ("x", "y"))
         for mask, rows in observed_groups(X):
             yield rows, self.joint_.regression(x_columns[mask], y_columns)[1]
@@ -370,7 +395,6 @@ class ConditionalGaussian(MomentsEstimator):
             missing entries and differ.
         """
         self._check_views_known()
-        X = self._check_x(X)
         mean = self._conditional_mean(X)
         out = [mean[:, 0] if self._y_ndim == 1 else mean]
         if return_std or return_cov:
@@ -409,7 +433,7 @@ class ConditionalGaussian(MomentsEstimator):
             shrinkage and more features than rows).
         """
         self._check_views_known()
-        X, y = self._check_pair(X, y)
+        X, y = self._pair(X, y)
         covariance = self._positive(self.covariance_)
         if not self._missing_in(X, y):
             return normal.logpdf(y - self._conditional_mean(X), None, covariance)
@@ -420,26 +444,33 @@ class ConditionalGaussian(MomentsEstimator):
         all_columns = np.concatenate([x_columns, joint.columns(("y",))])
         return joint.logpdf(both, all_columns) - joint.logpdf(xp.astype(X, dtype), x_columns)
 
-    def _check_pair(self, X: Any, y: Any) -> tuple[Array, Array]:
-        """Both views in memory and dense, with values checked."""
-        X, y = self._check_views(X, y, reset=False)
-        X, y = self._check_x(X), self._check_y(y)
-        X, y = (np.asarray(a) if is_lazy(a) else a for a in (X, y))
-        X, y = (a.toarray() if hasattr(a, "toarray") else a for a in (X, y))
-        return X, y[:, None] if y.ndim == 1 else y
+    def _pair(self, X: Any, y: Any) -> tuple[Array, Array]:
+        """Both views in memory and dense; NaN stays where it stands for a missing entry."""
+        X, y = (_in_memory(a) for a in self._check_views(X, y, reset=False))
+        allowed: Any = "allow-nan" if self.missing == "em" else True
+        return check_matrix(X, "X", ensure_finite=allowed), check_matrix(
+            y, "y", ensure_finite=allowed
+        )
 
     def _positive(self, covariance: Array) -> Array:
         """The conditional covariance, or one sentence where there is no density."""
-        m, (sx, sy) = self._scaled, (self._shrinkage_of(view) for view in ("x", "y"))
-        features = (m.width("y") if sy == 0 else 0) + (m.width("x") if sx == sy == 0 else 0)
         xp = namespace(covariance)
-        fixed = bool(xp.any(xp.linalg.diagonal(covariance) <= 0))
-        if fixed or features > min(m.n, m.rows) - 1:
+        variance = xp.linalg.diagonal(covariance)
+        if not bool(xp.all(variance > 0)) or self._is_singular():
             raise ValueError(
                 "the covariance of y given x is singular, so there is no density: set "
                 "shrinkage='cv', 'auto' or a number above 0"
             )
         return covariance
+
+    def _is_singular(self) -> bool:
+        """Whether there are too few rows for a covariance of y given x without shrinkage."""
+        sx, sy = (self.shrinkage_[self._names.index(view)] for view in ("x", "y"))
+        m = self._total()
+        m = (m.complete_rows() if seen_alone(m) else None) or m
+        features = (m.width("y") if sy == 0 else 0) + (m.width("x") if sx == sy == 0 else 0)
+        estimated = m.estimate is not None and m.estimate.prior > 0
+        return not estimated and features > min(m.n, m.rows) - 1
 
     def outlier_scores(self, X: Any, y: Any) -> Array:
         r"""How badly each y fits its x: -log p(y | x) against -log p(y), standardised.
@@ -461,7 +492,7 @@ class ConditionalGaussian(MomentsEstimator):
             Of mean 0 and variance 1 for true pairs under the model; large for mismatched ones.
         """
         self._check_views_known()
-        X, y = self._check_pair(X, y)
+        X, y = self._pair(X, y)
         if not self._missing_in(X, y):
             means, weights = (self.x_mean_, self.y_mean_), (self._A, self._B)
             return _surprise((X, y), means, weights, self.singular_values_)
@@ -501,7 +532,6 @@ class ConditionalGaussian(MomentsEstimator):
             raise ValueError(f"n_samples={n_samples!r} must be an int of at least 1")
         self._check_views_known()
         rng = check_random_state(random_state)
-        X = self._check_x(X)
         mean = self._conditional_mean(X)
         rows, covariances = zip(*self._covariances(X), strict=True)
         parts = [
@@ -567,9 +597,9 @@ class ConditionalGaussian(MomentsEstimator):
             raise ValueError("give X, y or both")
         u = v = None
         if X is not None:
-            u = project(self._filled(self._check_x(X), "x"), self.x_mean_, self._A)
+            u = project(self._check_x(X), self.x_mean_, self._A)
         if y is not None:
-            v = project(self._filled(self._check_y(y), "y"), self.y_mean_, self._B, "y")
+            v = project(self._check_y(y), self.y_mean_, self._B, "y")
         return u, v
 
     def embed(self, X: Any = None, y: Any = None) -> Any:
@@ -626,7 +656,7 @@ class ConditionalGaussian(MomentsEstimator):
         """
         self._check_views_known()
         _check_widths(self, moments)
-        if getattr(moments, "incomplete", False):
+        if moments.incomplete:
             return self._score_patterns(moments)
         xp = namespace(self._pattern)
         # The residual of y: y - G A'x
@@ -673,26 +703,12 @@ class ConditionalGaussian(MomentsEstimator):
         missing entries are left out where there are others.
         """
         check_is_fitted(self)
-        if getattr(moments, "incomplete", False):
-            moments = moments.complete_rows() or moments
+        moments = self._held_out(moments)
         if len(self._names) > 2 or not self._has_views():
             return self._joint_ratio(moments)
         _check_widths(self, moments)
-        xp = namespace(self._A)
-        n = moments.n
-
-        def about(view: str, weights: Array, mean: Array) -> tuple[Array, Array]:
-            shift = xp.matmul(moments.mean(view) - mean, weights)
-            S = moments.projected_scatter(view, view, weights)
-            return shift, xp.sum(weights * S, axis=0) / n + shift * shift
-
-        du, uu = about("x", self._A, self.x_mean_)
-        dv, vv = about("y", self._B, self.y_mean_)
-        uv = moments.projected_scatter("x", "y", self._B)
-        uv = xp.sum(self._A * uv, axis=0) / n + du * dv
-        r = xp.clip(self.singular_values_, 0.0, 1 - 1e-12)
-        each = (r * uv - 0.5 * r * r * (uu + vv)) / (1 - r * r) - 0.5 * xp.log1p(-r * r)
-        return float(xp.sum(each))
+        x, y = (self._A, self.x_mean_), (self._B, self.y_mean_)
+        return expected_ratio(moments, x, y, self.singular_values_)
 
     def _joint_ratio(self, moments: Moments) -> float:
         moments = moments.select(*self._names)
@@ -711,6 +727,29 @@ class ConditionalGaussian(MomentsEstimator):
 
 def _ratio_on(model: ConditionalGaussian, moments: Moments) -> float:
     return model.ratio_moments(moments)
+
+
+def _unit(moments: Moments, name: str, scale: bool) -> Array:
+    """What the columns of a block are divided by."""
+    xp = namespace(moments.mean(name))
+    if not scale:
+        return xp.ones_like(moments.mean(name))
+    return xp.sqrt(xp.where(moments.constant(name), 1.0, moments.variance(name)))
+
+
+def _shrunken(moments: Moments, name: str, s: float, scale: bool) -> Array:
+    """``(1 - s) C + s tr(C) / p I`` of one block; with `scale` of its standardised columns."""
+    unit = _unit(moments, name, scale)
+    m = moments.standardized() if scale else moments
+    xp = namespace(unit)
+    ridge = s * float(xp.sum(m.variance(name))) / m.width(name)
+    eye = xp.eye(m.width(name), dtype=xp.float64, device=device_of(unit))
+    return unit[:, None] * unit[None, :] * ((1 - s) * m.cov(name) + ridge * eye)
+
+
+def _in_memory(a: Any) -> Array:
+    a = np.asarray(a) if is_lazy(a) else a
+    return a.toarray() if hasattr(a, "toarray") else a
 
 
 def _surprise(views: Sequence[Array], means: Any, weights: Any, r: Array) -> Array:

@@ -152,6 +152,8 @@ class ConditionalGaussianMixture(BaseEstimator):
     _check_views: Any = MomentsEstimator._check_views
     _check_x: Any = MomentsEstimator._check_x
     _check_y: Any = MomentsEstimator._check_y
+    _read: Any = MomentsEstimator._read
+    _missing: ClassVar[str] = "error"
 
     def __init__(
         self,

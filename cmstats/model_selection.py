@@ -119,14 +119,12 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
             cv = check_cv(int(cv))
         width = 1 if y_checked.ndim == 1 else y_checked.shape[1]
         form = checker._first_form(X_checked.shape[0], X_checked.shape[1] + width)
-        data = {"sample_weight": sample_weight, "groups": groups, "x": X_checked, "y": y_checked}
-        ill_conditioned = self._search(Moments.folds(cv=cv, form=form, **data))
-        if (
-            form == "scatter"
-            and ill_conditioned
-            and getattr(self.estimator, "solver", "") == "auto"
-        ):
-            self._search(Moments.folds(cv=cv, form="root", **data))
+        data = checker._data(form, X_checked, y_checked, sample_weight)
+        data["groups"] = groups
+        ill_conditioned = self._search(Moments.folds(cv=cv, **data))
+        auto = getattr(checker, "solver", "") == "auto" and checker._missing == "error"
+        if form == "scatter" and ill_conditioned and auto:
+            self._search(Moments.folds(cv=cv, **{**data, "form": "root"}))
         if self.refit:
             best = self.best_estimator_
             for name in ("feature_names_in_", "y_feature_names_in_", "_y_ndim"):
@@ -243,6 +241,7 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
         tags.target_tags = inner.target_tags
         tags.transformer_tags = inner.transformer_tags
         tags.input_tags.sparse = inner.input_tags.sparse
+        tags.input_tags.allow_nan = inner.input_tags.allow_nan
         return tags
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,13 +22,22 @@ from sklearn.model_selection import check_cv
 
 from cmstats._array import Array, device_of, namespace, to_numpy
 from cmstats._passes import Form, fold_sums, gathered, thin
+from cmstats._patterns import Mask, Missing, Pattern, PatternTable, merged
 from cmstats.kernels import covariance, whitening
+from cmstats.kernels._threads import blas_for
 from cmstats.kernels.covariance import Sums
+from cmstats.missing import (
+    Estimate,
+    check_observed,
+    estimate,
+    rows_together,
+    shrunken_estimate,
+)
 from cmstats.streams import batches, check_blocks
 
 __all__ = ["Moments", "Whitened", "fold_ids"]
 
-FILE_VERSION = 1
+FILE_VERSION = 2
 
 
 class Moments:
@@ -55,6 +65,10 @@ class Moments:
     scatter ``A + B + n m / (n + m) (a - b)(a - b)'`` (Chan, Golub and LeVeque 1983); roots
     are merged by a QR factorisation of the stacked factors.
 
+    With ``missing="em"`` rows may have NaN. Their sums are kept apart by pattern of what is
+    observed, and merge by pattern; means and second moments are estimated from all patterns
+    when they are first asked for (`estimate`). Rows in which nothing is observed do not count.
+
     Examples
     --------
     >>> import numpy as np
@@ -72,21 +86,44 @@ class Moments:
     True
     """
 
-    def __init__(self, names: Sequence[str], widths: Sequence[int], form: Form, sums: Sums) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        widths: Sequence[int],
+        form: Form,
+        sums: Sums,
+        table: PatternTable | None = None,
+    ) -> None:
         self.names = tuple(names)
         self.widths = tuple(int(w) for w in widths)
         self.form = form
-        self._sums = sums
+        self._complete = sums  # of the rows in which everything is observed
+        self._table = table  # of the other rows, if there are any
+        self._estimate: Estimate | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: everything but the lock."""
+        return {k: v for k, v in self.__dict__.items() if k != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     @property
     def n(self) -> float:
         """The sum of the weights."""
-        return self._sums.n
+        return self._complete.n + (0.0 if self._table is None else self._table.n)
 
     @property
     def rows(self) -> int:
         """The number of rows, whatever their weights."""
-        return self._sums.rows
+        return self._complete.rows + (0 if self._table is None else self._table.rows)
+
+    @property
+    def _sums(self) -> Sums:
+        found = self.estimate
+        return self._complete if found is None else found.sums
 
     @property
     def _mean(self) -> Array:
@@ -103,6 +140,7 @@ class Moments:
         *,
         form: Form = "scatter",
         sample_weight: Array | None = None,
+        missing: Missing = "error",
         device: Any = None,
         **blocks: Any,
     ) -> Moments:
@@ -114,6 +152,9 @@ class Moments:
             How second moments are held; "root" for ill-conditioned or wide data.
         sample_weight : array of shape (n,), optional
             Frequency weights: weight 2 is the row twice.
+        missing : {"error", "em"}, default="error"
+            What NaN is: an error, or an entry that was not observed. With "em" the moments are
+            maximum likelihood estimates (see `cmstats.missing.estimate`), in the scatter form.
         device : str, optional
             "cuda" sends host rows to the GPU block by block; the moments are CuPy arrays.
         **blocks : array-likes of shape (n, p_b)
@@ -128,7 +169,8 @@ class Moments:
         Raises
         ------
         ValueError
-            If lengths differ, or values are not finite (which block, how many, the first).
+            If lengths differ, values are not finite (which block, how many, the first), or
+            there are more than 512 patterns of missing entries.
 
         Examples
         --------
@@ -136,8 +178,12 @@ class Moments:
         >>> from cmstats import Moments
         >>> Moments.from_data(x=np.eye(3), y=np.arange(3.0)).mean("y")
         array([1.])
+        >>> y = np.array([1.0, 2.0, 4.0, np.nan])
+        >>> m = Moments.from_data(x=np.array([0.0, 1.0, 2.0, 9.0]), y=y, missing="em")
+        >>> m.incomplete, m.n, m.complete_rows().n, m.mean("x")
+        (True, 4.0, 3.0, array([3.]))
         """
-        return _from_rows(blocks, form, sample_weight, device=device)[0]
+        return _from_rows(blocks, form, sample_weight, missing=missing, device=device)[0]
 
     @classmethod
     def from_batches(
@@ -146,6 +192,7 @@ class Moments:
         *,
         form: Form = "scatter",
         names: Sequence[str] = ("x", "y"),
+        missing: Missing = "error",
         device: Any = None,
     ) -> Moments:
         """The moments of a stream of batches: tuples (x, y) or dicts of named blocks.
@@ -157,7 +204,7 @@ class Moments:
         form : {"scatter", "root"}, default="scatter"
         names : sequence of str, default=("x", "y")
             Names of the blocks of batches that are tuples.
-        device : str, optional
+        missing, device
             As in `from_data`.
 
         Returns
@@ -179,7 +226,7 @@ class Moments:
         """
         total: Moments | None = None
         for named in gathered(batches(source, names)):
-            part = _from_rows(named, form, None, device=device)[0]
+            part = _from_rows(named, form, None, missing=missing, device=device)[0]
             total = part if total is None else total + part
         if total is None:
             raise ValueError("the stream of batches holds no rows")
@@ -193,6 +240,7 @@ class Moments:
         form: Form = "scatter",
         sample_weight: Array | None = None,
         groups: Any = None,
+        missing: Missing = "error",
         device: Any = None,
         **blocks: Any,
     ) -> list[Moments]:
@@ -206,8 +254,9 @@ class Moments:
             An int K puts row i into fold i mod K, so that streaming and batching make no
             difference. A scikit-learn splitter, or explicit splits, must part the rows:
             every row in one test set.
-        form, sample_weight, device, **blocks
-            As in `from_data`.
+        form, sample_weight, missing, device, **blocks
+            As in `from_data`. Incomplete folds are tables of patterns, so that training moments
+            are estimated anew for each fold.
         groups : array of shape (n,), optional
             Handed to the splitter.
 
@@ -227,10 +276,25 @@ class Moments:
         >>> [m.n for m in Moments.folds(cv=2, x=np.eye(5))]
         [3.0, 2.0]
         """
-        return _from_rows(blocks, form, sample_weight, cv=cv, groups=groups, device=device)
+        return _from_rows(
+            blocks, form, sample_weight, cv=cv, groups=groups, missing=missing, device=device
+        )
 
-    def update(self, *, sample_weight: Array | None = None, **blocks: Any) -> Moments:
+    def update(
+        self,
+        *,
+        sample_weight: Array | None = None,
+        missing: Missing | None = None,
+        **blocks: Any,
+    ) -> Moments:
         """Add rows in place and return self.
+
+        Parameters
+        ----------
+        sample_weight, **blocks
+            As in `from_data`.
+        missing : {"error", "em"}, optional
+            By default "em" where there are incomplete rows already.
 
         Raises
         ------
@@ -238,8 +302,11 @@ class Moments:
             If names or widths are not those of these moments, or values are not finite;
             nothing is added then.
         """
-        merged = self + Moments.from_data(form=self.form, sample_weight=sample_weight, **blocks)
-        self._sums = merged._sums
+        missing = missing or ("em" if self.incomplete else "error")
+        both = self + Moments.from_data(
+            form=self.form, sample_weight=sample_weight, missing=missing, **blocks
+        )
+        self._complete, self._table, self._estimate = both._complete, both._table, None
         return self
 
     def __add__(self, other: Moments) -> Moments:
@@ -256,25 +323,36 @@ class Moments:
             raise ValueError(f"moments in the forms {self.form!r} and {other.form!r} do not merge")
         if self.names != other.names:
             other = other.select(*self.names)
-        if self.n == 0 or other.n == 0:
-            return other if self.n == 0 else self
-        xp = namespace(self._mean, other._mean)
-        n = self.n + other.n
-        apart = other._mean - self._mean
-        step = (self.n * other.n / n) ** 0.5 * apart
+        tables = [m._table for m in (self, other) if m._table is not None]
+        table = functools.reduce(operator.add, tables) if tables else None
+        sums = self._with_complete(other)
+        return Moments(self.names, self.widths, self.form, sums, table)
+
+    def _with_complete(self, other: Moments) -> Sums:
+        """The sums of the complete rows of both."""
+        a, b = self._complete, other._complete
+        if a.n == 0 or b.n == 0:
+            return replace(b if a.n == 0 else a, rows=a.rows + b.rows)
+        xp = namespace(a.mean, b.mean)
         if self.form == "scatter":
-            factor = self._factor + other._factor + step[:, None] * step[None, :]
+            sums = merged(a, b)
         else:
-            factor = thin(xp.concat([self._factor, other._factor, step[None, :]]))
-        # A weighted mean of both: moving one by a share of the distance loses digits.
-        mean = (self.n / n) * self._mean + (other.n / n) * other._mean
-        third = fourth = None
-        if self._sums.third is not None and other._sums.third is not None:
-            third_1, fourth_1 = self._norm_sums_about(mean)
-            third_2, fourth_2 = other._norm_sums_about(mean)
-            third, fourth = third_1 + third_2, fourth_1 + fourth_2
-        sums = Sums(n, mean, factor, third, fourth, self.rows + other.rows)
-        return Moments(self.names, self.widths, self.form, sums)
+            n = a.n + b.n
+            step = (a.n * b.n / n) ** 0.5 * (b.mean - a.mean)
+            factor = thin(xp.concat([a.factor, b.factor, step[None, :]]))
+            mean = (a.n / n) * a.mean + (b.n / n) * b.mean
+            sums = Sums(n, mean, factor, None, None, a.rows + b.rows)
+        if a.third is None or b.third is None:
+            return sums
+        (third, fourth), (more, most) = (
+            m._complete_part()._norm_sums_about(sums.mean) for m in (self, other)
+        )
+        return replace(sums, third=third + more, fourth=fourth + most)
+
+    def _complete_part(self) -> Moments:
+        if self._table is None:
+            return self
+        return Moments(self.names, self.widths, self.form, self._complete)
 
     def _norm_sums_about(self, point: Array) -> tuple[Array, Array]:
         xp = namespace(self._mean)
@@ -293,6 +371,105 @@ class Moments:
             thirds.append(moved[0])
             fourths.append(moved[1])
         return xp.concat(thirds), xp.stack(fourths)
+
+    # ---------------------------------------------------------------- incomplete rows
+    @property
+    def incomplete(self) -> bool:
+        """Whether entries are missing in some of the rows."""
+        return self._table is not None
+
+    def complete_rows(self) -> Moments | None:
+        """The moments of the rows in which everything is observed; None if there are none."""
+        return self._complete_part() if self._complete.rows else None
+
+    def patterns(self) -> list[Pattern]:
+        """The moments of the rows of each pattern of observed columns, complete rows first."""
+        c = self._complete
+        everything = np.ones(sum(self.widths), dtype=bool)
+        found = []
+        if c.rows:
+            complete = self._complete_part()
+            S = [[complete.scatter(a, b) for b in self.names] for a in self.names]
+            xp = namespace(c.mean)
+            scatter = xp.concat([xp.concat(row, axis=1) for row in S])
+            found.append(Pattern(everything, c.n, c.rows, c.mean, scatter))
+        for mask, s in () if self._table is None else self._table.items():
+            found.append(Pattern(mask, s.n, s.rows, s.mean, s.factor))
+        return found
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """How the moments of incomplete rows were found; None where every row is complete.
+
+        They are estimated once, when they are first asked for.
+
+        Raises
+        ------
+        ValueError
+            If a column is never observed, or two blocks never in the same row.
+        """
+        if self._table is None:
+            return None
+        with self._lock:  # threads that fit several models to these moments wait for one
+            if self._estimate is None:
+                with blas_for(sum(self.widths)):
+                    self._estimate = estimate(self._groups(), self.names, self.widths)
+            return self._estimate
+
+    def before_shrinkage(self, shrinkage: Sequence[float], *, scale: bool = False) -> Moments:
+        """The moments to shrink by these numbers, one for each block.
+
+        They are these moments themselves, but where the patterns of incomplete rows are nested.
+        There the moments returned have, after coherent shrinkage, the p(y | x) of the shrunken
+        complete pairs and the p(x) of the shrunken rows of x: what was estimated from few rows
+        is shrunk as if these stood alone.
+
+        Parameters
+        ----------
+        shrinkage : sequence of float
+            In the order of `names`.
+        scale : bool, default=False
+            Whether `standardized` comes before the shrinkage.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cmstats import Moments
+        >>> x = np.array([0.0, 1.0, 3.0, 9.0])
+        >>> y = np.array([1.0, 2.0, 5.0, np.nan])
+        >>> m = Moments.from_data(x=x, y=y, missing="em").before_shrinkage((0.5, 0.5))
+        >>> pairs = Moments.from_data(x=x[:3], y=y[:3])
+        >>> bool(np.allclose(m.cov("x", "y") / m.cov("x"), pairs.cov("x", "y") / pairs.cov("x")))
+        True
+        """
+        if self._table is None or not self._table.sums or not all(shrinkage):
+            return self
+        check_observed(self._groups(), self.names, self.widths)
+        with blas_for(sum(self.widths)):
+            sums = shrunken_estimate(self._groups(), self.widths, shrinkage, scale=scale)
+        return self if sums is None else Moments(self.names, self.widths, self.form, sums)
+
+    def _groups(self) -> list[tuple[Mask, Sums]]:
+        everything = np.ones(sum(self.widths), dtype=bool)
+        return [(everything, self._complete), *(self._table.items() if self._table else ())]
+
+    @property
+    def _together(self) -> float:
+        """The (weight of the) rows that tell of any two blocks together."""
+        if self._table is None:
+            return min(self.rows, self.n)
+        return min(self.rows, rows_together(self._groups(), self.widths))
+
+    def _estimated(self) -> Moments:
+        """The estimate alone, without the patterns."""
+        if self._table is None:
+            return self
+        return Moments(self.names, self.widths, self.form, self._sums)
+
+    @property
+    def _dealt(self) -> int:
+        """The number of rows, with those in which nothing is observed."""
+        return self.rows + (0 if self._table is None else self._table.empty)
 
     # ------------------------------------------------------------------- reading them
     @functools.cached_property
@@ -402,10 +579,20 @@ class Moments:
 
     # ------------------------------------------------------------------ changing them
     def select(self, *names: str) -> Moments:
-        """The moments of some of the blocks, in the order named."""
-        xp = namespace(self._mean)
+        """The moments of some of the blocks, in the order named.
+
+        Those of incomplete rows are what these blocks alone would have given.
+        """
         at = [self.columns(name) for name in names]
         index = [self.names.index(name) for name in names]
+        if self._table is not None:
+            columns = np.concatenate([np.arange(cut.start, cut.stop) for cut in at])
+            table, now_complete = self._table.take(columns)
+            kept = self._complete_part().select(*names)
+            for sums in now_complete:
+                kept = kept + Moments(kept.names, kept.widths, kept.form, sums)
+            return Moments(kept.names, kept.widths, kept.form, kept._complete, table.or_none())
+        xp = namespace(self._mean)
 
         def pick(a: Array, axis: int) -> Array:
             parts = [a[cut] if a.ndim == 1 else (a[:, cut] if axis else a[cut, :]) for cut in at]
@@ -448,6 +635,8 @@ class Moments:
             raise ValueError(
                 f"{name!r} is the only block: nothing is left after partialling it out"
             )
+        if self._table is not None:
+            return self._estimated().partial_out(name)
         kept = self.select(*rest)
         xp = namespace(self._mean)
         cut = self.columns(name)
@@ -531,7 +720,8 @@ class Moments:
         True
         """
         xp = namespace(self._mean)
-        p, n = self.width(name), self.n
+        # Among incomplete rows those count that tell of other blocks too.
+        p, n = self.width(name), self._together if self.incomplete else self.n
         if p == 1:
             return 0.0  # its own trace is the target
         trace = float(xp.sum(self.variance(name, ddof=0)))
@@ -543,7 +733,7 @@ class Moments:
             R = self._factor[:, self.columns(name)]
             S = xp.matmul(R, xp.matrix_transpose(R))
         # In units of the trace, so that only the fourth moments can leave the range.
-        S = S / (n * trace)
+        S = S / (self.n * trace)
         square = float(xp.sum(S * S))
         spread = square - 1 / p
         if spread <= 0:
@@ -562,18 +752,21 @@ class Moments:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one file (NumPy's .npz, without pickle), whole or not at all."""
         path = Path(path)
+        sums = self._complete
         fields: dict[str, Any] = {
             "version": np.array(FILE_VERSION),
             "names": np.array(self.names, dtype=np.str_),
             "widths": np.array(self.widths),
-            "n": np.array(self.n),
-            "rows": np.array(self.rows),
+            "n": np.array(sums.n),
+            "rows": np.array(sums.rows),
             "form": np.array(self.form),
-            "mean": to_numpy(self._mean),
-            "factor": to_numpy(self._factor),
+            "mean": to_numpy(sums.mean),
+            "factor": to_numpy(sums.factor),
         }
-        if self._sums.third is not None:
-            fields |= {k: to_numpy(getattr(self._sums, k)) for k in ("third", "fourth")}
+        if sums.third is not None:
+            fields |= {k: to_numpy(getattr(sums, k)) for k in ("third", "fourth")}
+        if self._table is not None:
+            fields |= self._table.fields()
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with temporary.open("wb") as file:
@@ -613,13 +806,17 @@ class Moments:
             fields.get("fourth"),
             int(fields["rows"]),
         )
-        return cls(names, fields["widths"].tolist(), str(fields["form"]), sums)  # type: ignore[arg-type]
+        table = PatternTable.from_fields(fields) if "pattern_masks" in fields else None
+        return cls(names, fields["widths"].tolist(), str(fields["form"]), sums, table)  # type: ignore[arg-type]
 
     def _shape(self) -> str:
         return ", ".join(f"{k}: {w}" for k, w in zip(self.names, self.widths, strict=True))
 
     def __repr__(self) -> str:
-        return f"Moments(n={self.n:g}, form={self.form!r}, columns=({self._shape()}))"
+        also = ""
+        if self._table is not None:
+            also = f", patterns={len(self._table.sums) + (self._complete.rows > 0)}"
+        return f"Moments(n={self.n:g}, form={self.form!r}, columns=({self._shape()}){also})"
 
 
 @dataclass(frozen=True)
@@ -644,19 +841,45 @@ def _from_rows(
     *,
     cv: Any = None,
     groups: Any = None,
+    missing: Missing = "error",
     device: Any = None,
 ) -> list[Moments]:
     """The moments of each fold of the rows (of all rows without `cv`)."""
     if not blocks:
         raise ValueError("name at least one block of data, for example Moments.from_data(x=X, y=Y)")
+    if missing not in ("error", "em"):
+        raise ValueError(f"missing must be 'error' or 'em', got {missing!r}")
+    if missing == "em" and form == "root":
+        raise ValueError(
+            "missing='em' works on scatter matrices: leave form='scatter' (solver='auto' or "
+            "'moments' of an estimator)"
+        )
     checked = check_blocks(blocks)
     n = int(next(iter(checked.values())).shape[0])
     ids = None if cv is None else fold_ids(cv, n, y=blocks.get("y"), groups=groups)
     widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in checked.values()]
-    return [
-        functools.reduce(operator.add, (Moments(list(checked), widths, form, s) for s in pieces))
-        for pieces in fold_sums(checked, form, sample_weight, ids=ids, device=device)
-    ]
+    n_folds = 1 if ids is None else int(ids.max()) + 1
+    tables = [PatternTable(sum(widths))] * n_folds if missing == "em" else None
+    folds = fold_sums(checked, form, sample_weight, ids=ids, device=device, tables=tables)
+    found = []
+    for fold, pieces in enumerate(folds):
+        held = tables[fold].or_none() if tables else None
+        pieces = pieces or [_no_rows(widths, held)]
+        parts = [Moments(list(checked), widths, form, s) for s in pieces]
+        total = functools.reduce(operator.add, parts)
+        found.append(Moments(total.names, widths, form, total._complete, held))
+    return found
+
+
+def _no_rows(widths: Sequence[int], table: PatternTable | None) -> Sums:
+    """The sums of no complete row, where the sums of the others are."""
+    like = next(iter(table.sums.values())).mean if table and table.sums else np.zeros(1)
+    xp, device, d = namespace(like), device_of(like), sum(widths)
+
+    def zeros(*shape: int) -> Array:
+        return xp.zeros(shape, dtype=xp.float64, device=device)
+
+    return Sums(0.0, zeros(d), zeros(d, d), zeros(d), zeros(len(widths)), 0)
 
 
 def fold_ids(cv: Any, n: int, *, y: Any = None, groups: Any = None) -> np.ndarray[Any, Any]:

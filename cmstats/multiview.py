@@ -210,7 +210,7 @@ class MultiviewCCA(TwoViewTransformer):
         n = next(iter(blocks.values())).shape[0]
         if n < 2:
             raise ValueError(f"n_samples={n}: one sample has no variance, at least 2 are needed")
-        form = self._first_form(n, sum(self._views.widths))
+        form = self._first_form(n, sum(self._named.widths))
         self._fit_blocks(form, blocks, sample_weight)
         if form == "scatter" and self.solver == "auto" and self._ill_conditioned():
             self._fit_blocks("root", blocks, sample_weight)
@@ -226,7 +226,7 @@ class MultiviewCCA(TwoViewTransformer):
         self._know(NamedViews.of_blocks(parts[0].names, parts[0].widths))
 
     def _know(self, views: NamedViews) -> None:
-        self._views, self.view_names_ = views, views.names
+        self._named, self.view_names_ = views, views.names
         self._shrinkage_in_order()
 
     @all_or_nothing
@@ -389,8 +389,8 @@ class MultiviewCCA(TwoViewTransformer):
             weights.append(w)
         sign = xp.where(sign == 0, 1.0, sign)
         self._view_stds = [std[:, i] for i in range(count)]
-        self.weights_ = self._views.as_fitted([sign * w for w in weights])
-        self.means_ = self._views.as_fitted([moments.mean(a) for a in moments.names])
+        self.weights_ = self._named.as_fitted([sign * w for w in weights])
+        self.means_ = self._named.as_fitted([moments.mean(a) for a in moments.names])
         return sign * V
 
     def _validate_params(self) -> None:
@@ -409,7 +409,7 @@ class MultiviewCCA(TwoViewTransformer):
 
     def _shrinkage_in_order(self) -> tuple[Any, ...]:
         """The parameter as one value for each view, in their order."""
-        names, value = self._views.names, self.shrinkage
+        names, value = self._named.names, self.shrinkage
         if isinstance(value, Mapping):
             if set(value) != set(names):
                 raise ValueError(
@@ -474,7 +474,7 @@ class MultiviewCCA(TwoViewTransformer):
                 "pass [X, y]; labels are one more view, one column for each"
             )
         if not reset:
-            return self._views.complete(views)
+            return self._named.complete(views)
         known, blocks = NamedViews.first(views)
         self._know(known)
         self.__dict__.pop("feature_names_in_", None)
@@ -502,8 +502,8 @@ class MultiviewCCA(TwoViewTransformer):
             If no view is given, a name is unknown, or widths or values are not right.
         """
         variates = self._variates(views)
-        like = self._views.in_order(views)
-        return self._views.as_given(views, {a: self._wrap(u, like[a]) for a, u in variates.items()})
+        like = self._named.in_order(views)
+        return self._named.as_given(views, {a: self._wrap(u, like[a]) for a, u in variates.items()})
 
     def fit_transform(self, views: Any, y: None = None, sample_weight: Any = None) -> Any:
         """``fit(views).transform(views)``."""
@@ -511,17 +511,17 @@ class MultiviewCCA(TwoViewTransformer):
 
     def _variates(self, views: Any) -> dict[str, Array]:
         check_is_fitted(self)
-        known = self._views
+        known = self._named
         means, weights = known.in_order(self.means_), known.in_order(self.weights_)
         return {a: project(X, means[a], weights[a], a) for a, X in known.given(views).items()}
 
     def _conditional_means(self, views: Any, targets: list[Array]) -> list[Array]:
         """Centred conditional means, by the covariances of what is asked for with variates."""
         check_is_fitted(self)
-        blocks, names = self._views.given(views), self._views.names
+        blocks, names = self._named.given(views), self._named.names
         check_lengths(blocks)
         given = [i for i, a in enumerate(names) if a in blocks]
-        means = self._views.in_order(self.means_)
+        means = self._named.in_order(self.means_)
         coordinates = [
             project(blocks[names[i]], means[names[i]], self._joint.bases[i], names[i])
             for i in given
@@ -557,7 +557,7 @@ class MultiviewCCA(TwoViewTransformer):
             If no view is given or none is missing, or widths, lengths or values are not right.
         """
         check_is_fitted(self)
-        known = self._views
+        known = self._named
         blocks = known.given(views)
         missing = [i for i, a in enumerate(known.names) if a not in blocks]
         if not missing:
@@ -626,7 +626,7 @@ class MultiviewCCA(TwoViewTransformer):
                 a = a * xp.astype(stds[name] * weights**power, a.dtype)
             norm = xp.sqrt(xp.sum(a * a, axis=1))[:, None]
             found[name] = a / xp.where(norm > 0, norm, xp.ones_like(norm))
-        return self._views.as_given(views, found)
+        return self._named.as_given(views, found)
 
     def similarity(
         self, views: Any, *, kind: Kind = "weighted_cosine", power: float = 1.0
@@ -701,7 +701,7 @@ class MultiviewCCA(TwoViewTransformer):
     def correlations_on(self, moments: Moments) -> Array:
         """The mean correlation over the pairs of views on held-out moments, (n_components_,)."""
         check_is_fitted(self)
-        weights = self._views.in_order(self.weights_)
+        weights = self._named.in_order(self.weights_)
         for name, w in weights.items():
             if moments.width(name) != w.shape[0]:
                 raise ValueError(
@@ -719,9 +719,9 @@ class MultiviewCCA(TwoViewTransformer):
     def loadings_(self) -> Any:
         """Correlations of variables with their own view's variates, (p_i, n_components_) each."""
         m = self._total()
-        return self._views.as_fitted(
+        return self._named.as_fitted(
             m.projected_scatter(a, a, w) / (m.n - 1) / _stds(m, a)[:, None]
-            for a, w in self._views.in_order(self.weights_).items()
+            for a, w in self._named.in_order(self.weights_).items()
         )
 
     def _total(self) -> Moments:

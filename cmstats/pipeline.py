@@ -133,7 +133,8 @@ class TwoViewPipeline(BaseEstimator):
         """
         check_is_fitted(self)
         predicted = self.model_.predict(self._apply("x", X), **kwargs)
-        if kwargs or not hasattr(self.y_, "inverse_transform"):
+        labels = hasattr(self.model_, "classes_")
+        if kwargs or labels or not hasattr(self.y_, "inverse_transform"):
             return predicted
         return self.y_.inverse_transform(predicted)
 

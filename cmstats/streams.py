@@ -114,7 +114,7 @@ def _row_bytes(block: Any) -> int:
 
 def _read(block: Any, take: slice) -> Any:
     part = take_rows(block, take)
-    if is_lazy(block):
+    if is_lazy(part):
         part = np.asarray(part)
     return part.reshape(-1, 1) if part.ndim == 1 else part
 

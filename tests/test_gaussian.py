@@ -394,3 +394,91 @@ def test_published_data_fit() -> None:
     X, Y = load_linnerud(return_X_y=True)
     g = ConditionalGaussian(shrinkage=0.0).fit(X, Y)
     np.testing.assert_allclose(g.singular_values_, [0.79560815, 0.20055604, 0.07257029], atol=5e-9)
+
+
+# ------------------------------------------------------------------------ missing entries
+def test_rows_of_one_view_leave_the_conditional_of_the_pairs_as_it_is(pair: Any) -> None:
+    X, Y = pair
+    texts = Y.copy()
+    texts[100:] = np.nan
+    g = ConditionalGaussian(shrinkage=0.0, missing="em").fit(X, texts)
+    pairs = ConditionalGaussian(shrinkage=0.0).fit(X[:100], Y[:100])
+    np.testing.assert_allclose(g.coef_, pairs.coef_, atol=1e-12)
+    np.testing.assert_allclose(g.intercept_, pairs.intercept_, atol=1e-11)
+    np.testing.assert_allclose(g.covariance_, pairs.covariance_, atol=1e-12)
+    np.testing.assert_allclose(g.x_mean_, X.mean(0), atol=1e-13)
+    np.testing.assert_allclose(g.joint_.covariance[:4, :4], np.cov(X.T), atol=1e-12)
+    # ... and so it is with y alone, for x given y
+    back = ConditionalGaussian(shrinkage=0.0, missing="em").fit(texts, X)
+    given = back.condition(on={"y": X[:5]})
+    np.testing.assert_allclose(given.mean("x"), pairs.predict(X[:5]), atol=1e-11)
+    np.testing.assert_allclose(given.covariance, pairs.covariance_, atol=1e-11)
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_shrinkage_is_chosen_for_the_pairs_and_for_all_rows(rng: Any, scale: bool) -> None:
+    X, Y = simulated(rng, 600, [0.9, 0.7, 0.5], 20, 15)
+    seen = rng.random(500) < 0.15
+    texts = np.where(seen[:, None], Y[:500], np.nan)
+    g = ConditionalGaussian(missing="em", scale=scale).fit(X[:500], texts)
+    dropped = ConditionalGaussian(shrinkage=g.shrinkage_, scale=scale).fit(
+        X[:500][seen], Y[:500][seen]
+    )
+    assert g.marginal_shrinkage_ < g.shrinkage_[0]
+    np.testing.assert_allclose(
+        g.logpdf(X[500:], Y[500:]), dropped.logpdf(X[500:], Y[500:]), atol=1e-8
+    )
+    log_x = [m.condition(on={}).logpdf(x=X[500:]).mean() for m in (g, dropped)]
+    assert log_x[0] > log_x[1]
+    np.testing.assert_allclose(
+        g.score(X[:500], texts), g.logpdf(X[:500], texts)[seen].mean(), atol=1e-9
+    )
+
+
+def test_predictions_condition_on_what_is_there(pair: Any, rng: Any) -> None:
+    X, Y = pair
+    holes = np.where(rng.random(X.shape) < 0.3, np.nan, X)
+    texts = np.where(rng.random(Y.shape) < 0.3, np.nan, Y)
+    g = ConditionalGaussian(shrinkage=0.1, missing="em").fit(holes, texts)
+    mean, std, cov = g.predict(holes, return_std=True, return_cov=True)
+    C, mu = g.joint_.covariance, g.joint_.mean
+    density, surprise = g.logpdf(holes, texts), g.outlier_scores(holes, texts)
+    for i in range(40):
+        o, t = np.flatnonzero(~np.isnan(holes[i])), 4 + np.flatnonzero(~np.isnan(texts[i]))
+        coef = np.linalg.solve(C[np.ix_(o, o)], C[np.ix_(o, range(4, 7))]).T
+        S = C[4:, 4:] - coef @ C[np.ix_(o, range(4, 7))]
+        expected = mu[4:] + coef @ (holes[i, o] - mu[o])
+        np.testing.assert_allclose(mean[i], expected, atol=1e-10)
+        np.testing.assert_allclose(cov[i], S, atol=1e-10)
+        np.testing.assert_allclose(std[i], np.sqrt(np.diag(S)), atol=1e-10)
+        if not t.size:
+            assert density[i] == surprise[i] == 0
+            continue
+        normal = scipy.stats.multivariate_normal(expected[t - 4], S[np.ix_(t - 4, t - 4)])
+        assert density[i] == pytest.approx(normal.logpdf(texts[i, t - 4]), abs=1e-9)
+        own = scipy.stats.multivariate_normal(mu[t], C[np.ix_(t, t)]).logpdf(texts[i, t - 4])
+        roots = (
+            [np.linalg.inv(np.linalg.cholesky(C[np.ix_(a, a)])) for a in (o, t)] if o.size else 0
+        )
+        if not o.size:
+            assert surprise[i] == 0
+            continue
+        r = np.linalg.svd(roots[0] @ C[np.ix_(o, t)] @ roots[1].T, compute_uv=False)
+        information = -0.5 * np.log1p(-(r**2)).sum()
+        expected_score = (information - (density[i] - own)) / np.linalg.norm(r)
+        assert surprise[i] == pytest.approx(expected_score, abs=1e-8)
+    seen = ~np.isnan(texts).all(axis=1)
+    assert g.score(holes, texts) == pytest.approx(density[seen].mean(), abs=1e-10)
+    u, _ = g.embed(holes, texts)
+    assert np.isfinite(u).all()
+    assert np.isfinite(g.sample(holes, 2, random_state=0)).all()
+
+
+def test_folds_without_a_pair_are_said(pair: Any) -> None:
+    X, Y = pair
+    texts = Y.copy()
+    texts[np.arange(300) % 5 != 0] = np.nan  # every fifth row, which is one fold of five
+    with pytest.raises(ValueError, match=r"fold 1 has no row in which all of x, y are observed"):
+        ConditionalGaussian(missing="em").fit(X, texts)
+    with pytest.raises(ValueError, match=r"or set missing='em'"):
+        ConditionalGaussian().fit(X, texts)

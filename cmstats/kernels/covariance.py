@@ -220,7 +220,7 @@ class Lane:
         self.dtype: Any
         if is_numpy(xp):
             self.dtype = np.dtype(np.float64 if double else np.float32)
-            rows = int(np.clip((8 << 20) // (8 * d), 64, 1024))
+            rows = int(np.clip((8 << 20) // (8 * d), 256, 1024))
             self._tile = np.empty((rows, d), self.dtype)
             self._local_centre = centre.astype(self.dtype)
             # A centre rounded to the working precision is the centre from here on.

@@ -19,6 +19,7 @@ from typing import Any, Literal, overload
 import array_api_compat
 import numpy as np
 import scipy.sparse
+import scipy.spatial.distance
 from sklearn.utils.random import sample_without_replacement
 
 from cmstats._array import (
@@ -37,10 +38,13 @@ from cmstats.kernels._cpu import gram as cpu
 from cmstats.kernels._parameters import Spec
 from cmstats.kernels.transfer import within_memory
 
-__all__ = ["KERNELS", "gram", "median_gamma"]
+__all__ = ["KERNELS", "MEDIAN_KERNELS", "gram", "median_gamma"]
 
 KERNELS = ("rbf", "laplacian", "polynomial", "sigmoid", "cosine", "linear", "chi2")
 """Kernels by name; "poly" is read as "polynomial"."""
+
+MEDIAN_KERNELS = ("rbf", "laplacian", "chi2")
+"""Kernels of a distance, whose median sets their scale."""
 
 Kernel = str | Callable[[Array, Array], Array]
 
@@ -178,14 +182,20 @@ def gram(
 
 
 def median_gamma(
-    X: Array, *, n_samples: int = 1000, random_state: int | np.random.RandomState | None = None
+    X: Array,
+    *,
+    kernel: str = "rbf",
+    n_samples: int = 1000,
+    random_state: int | np.random.RandomState | None = None,
 ) -> float:
-    """The median heuristic: 1 / median squared distance between rows.
+    """The median heuristic: 1 / median distance between rows, the distance of the kernel.
 
     Parameters
     ----------
     X : array of shape (n, d)
         Rows are items, at least two.
+    kernel : {"rbf", "laplacian", "chi2"}, default="rbf"
+        Squared Euclidean, L1 or chi2 distances; see the table of `gram`.
     n_samples : int, default=1000
         How many rows to draw (without replacement); all their pairs count. With n at most
         this, every row is used and nothing is random.
@@ -195,14 +205,15 @@ def median_gamma(
     Returns
     -------
     float
-        The `gamma` at which ``exp(-gamma * squared distance)`` is 1/e for the median pair.
+        The `gamma` at which ``exp(-gamma * distance)`` is 1/e for the median pair.
         Other conventions are multiples of it: ``exp(-d^2 / (2 median d^2))`` is half, and
         twice it (2 / median) served kernel CCA on images well.
 
     Raises
     ------
     ValueError
-        If there are fewer than two rows, a value is not finite, or all rows are equal.
+        If there are fewer than two rows, a value is not finite, all rows are equal, or the
+        kernel is not one of a distance.
 
     Notes
     -----
@@ -216,6 +227,8 @@ def median_gamma(
     >>> median_gamma(np.array([[0.0], [1.0], [3.0]]))  # squared distances 1, 4, 9
     0.25
     """
+    if kernel not in MEDIAN_KERNELS:
+        raise ValueError(f"kernel={kernel!r} has no distance: {', '.join(MEDIAN_KERNELS)} have one")
     X = _check(X, "X", ensure_finite=False)
     n = X.shape[0]
     if isinstance(n_samples, bool) or n_samples != int(n_samples) or n_samples < 2:
@@ -227,16 +240,28 @@ def median_gamma(
         xp = namespace(X)
         X = X[rows] if is_numpy(xp) else xp.take(X, xp.asarray(rows, device=device_of(X)), axis=0)
     sample = check_matrix(to_numpy(X).astype(np.float64), "X")
-    sample -= sample.mean(axis=0)
-    norms = np.einsum("ij,ij->i", sample, sample)
-    distances = norms[:, None] + norms - 2.0 * (sample @ sample.T)
-    distances = distances[np.triu_indices(len(sample), 1)]
-    # Below this a difference of norms is rounding, not distance.
-    positive = distances[distances > 1e-13 * norms.max()]
+    distances, rounding = _sample_distances(sample, kernel)
+    positive = distances[distances > rounding]
     if not positive.size:
         raise ValueError("X has equal rows only, so that no distance sets gamma: pass gamma")
     median = np.median(distances if 2 * positive.size > distances.size else positive)
     return float(1.0 / median)
+
+
+def _sample_distances(
+    sample: np.ndarray[Any, Any], kernel: str
+) -> tuple[np.ndarray[Any, Any], float]:
+    """The distances of all pairs of rows, and what among them is only rounding."""
+    if kernel == "laplacian":
+        return scipy.spatial.distance.pdist(sample, "cityblock"), 0.0
+    upper = np.triu_indices(len(sample), 1)
+    if kernel == "chi2":
+        _check_not_negative(sample, "X")
+        return _reference_pairs(sample, sample, chi2=True)[upper], 0.0
+    sample = sample - sample.mean(axis=0)
+    norms = np.einsum("ij,ij->i", sample, sample)
+    # Below this a difference of norms is rounding, not distance.
+    return (norms[:, None] + norms - 2.0 * (sample @ sample.T))[upper], 1e-13 * norms.max()
 
 
 # -------------------------------------------------------------------------- validation

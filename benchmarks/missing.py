@@ -1,0 +1,140 @@
+"""Missing entries: time of an iteration, what incomplete rows are worth, what they cost."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks import _data
+from benchmarks._measure import ratio, seconds
+from cmstats import CCA, Moments
+from cmstats._em import Problem, step
+from cmstats.datasets import load_mnist_halves
+
+Views = tuple[Any, Any, Any, Any]
+
+
+def run(*, quick: bool) -> dict[str, Any]:
+    """All measurements of this suite."""
+    warnings.simplefilter("ignore")
+    out: dict[str, Any] = {}
+    out.update(_iteration(100_000 if quick else 1_000_000))
+    out.update(_complete_rows(40_000 if quick else 400_000))
+    out.update(_scattered(5 if quick else 40))
+    sets: dict[str, Callable[[int], Views]] = {"emoji": _emoji}
+    try:
+        halves = load_mnist_halves()
+    except FileNotFoundError:
+        pass
+    else:
+        sets["MNIST halves, 3000 rows"] = lambda seed: _halves(halves, seed)
+    for name, split in sets.items():
+        if not (quick and name != "emoji"):
+            out.update(_retrieval(name, split, 1 if quick else 5))
+    return out
+
+
+def _blocks_missing(n: int, p: int = 96, q: int = 64) -> Moments:
+    """Pairs, rows of x alone and rows of y alone, a third each."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((n, 10))
+    X, Y = (z @ rng.standard_normal((10, d)) + rng.standard_normal((n, d)) for d in (p, q))
+    X[: n // 3], Y[n // 3 : 2 * n // 3] = np.nan, np.nan
+    return Moments.from_data(x=X, y=Y, missing="em")
+
+
+def _iteration(n: int) -> dict[str, Any]:
+    def iterations(m: Moments) -> Callable[[], object]:
+        problem = Problem.of(m._groups(), m.widths)
+        stacks, point = list(problem.stacks()), (0 * problem.target, problem.available()[0])
+        return lambda: [step(problem, stacks, point, 0.0) for _ in range(20)]
+
+    row: dict[str, Any] = ratio(iterations(_blocks_missing(n)), iterations(_blocks_missing(10_000)))
+    row["note"] = "20 iterations of EM, 96 + 64 columns, rows of x alone and of y alone; bar 1.2"
+    return {f"EM iteration, {n} rows / 10000 rows": row}
+
+
+def _complete_rows(n: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    X, Y = (rng.standard_normal((n, d), dtype=np.float32) for d in (256, 128))
+    row: dict[str, Any] = ratio(
+        lambda: Moments.from_data(x=X, y=Y, missing="em"), lambda: Moments.from_data(x=X, y=Y)
+    )
+    row["note"] = "rows without NaN, float32: what looking for it costs"
+    return {f"moments of {n} x (256, 128), missing='em' / missing='error'": row}
+
+
+def _scattered(trials: int) -> dict[str, Any]:
+    """Distance of the covariance from the true one, 200 rows of 8 columns, 20% missing."""
+    errors = []
+    for seed in range(trials):
+        rng = np.random.default_rng(seed)
+        L = rng.standard_normal((8, 8)) + 2 * np.eye(8)
+        full = rng.standard_normal((200, 8)) @ L
+        rows = np.where(rng.random(full.shape) < 0.2, np.nan, full)
+        kept = rows[~np.isnan(rows).any(axis=1)]
+        filled = np.where(np.isnan(rows), np.nanmean(rows, axis=0), rows)
+        m = Moments.from_data(x=rows, missing="em")
+        found = [m.cov("x"), *(np.cov(a.T) for a in (kept, filled, full))]
+        errors.append([np.linalg.norm(C - L.T @ L) / np.linalg.norm(L.T @ L) for C in found])
+    em, dropped, mean, none = np.mean(errors, axis=0)
+    return {
+        "covariance with 20% of the entries missing, 200 x 8, relative error": {
+            "em": em,
+            "rows_dropped": dropped,
+            "means_filled_in": mean,
+            "nothing_missing": none,
+            "note": f"Frobenius norm, mean of {trials} trials",
+        }
+    }
+
+
+def _emoji(seed: int) -> Views:
+    s = _data.emoji(seed)
+    return s.x, s.y, s.x_test, s.y_test
+
+
+def _halves(halves: Any, seed: int) -> Views:
+    order = np.random.default_rng(seed).permutation(len(halves.left_train))[:3500]
+    train, test = order[:3000], order[3000:]
+    left, right = halves.left_train, halves.right_train
+    return left[train], right[train], left[test], right[test]
+
+
+def _retrieval(name: str, split: Callable[[int], Views], splits: int) -> dict[str, Any]:
+    """Recall at 10, both ways, with 80% of the rows of y removed."""
+    found, spent = [], 0.0
+    for seed in range(splits):
+        X, Y, X_test, Y_test = (np.asarray(a, dtype=float) for a in split(seed))
+        lost = np.random.default_rng(seed).random(len(X)) < 0.8
+        some = np.where(lost[:, None], np.nan, Y)
+        fits = {
+            "dropped": CCA(shrinkage="cv").fit(X[~lost], Y[~lost]),
+            "em": CCA(shrinkage="cv", missing="em"),
+            "all": CCA(shrinkage="cv").fit(X, Y),
+        }
+        spent += seconds(lambda: fits["em"].fit(X, some)) / splits  # noqa: B023
+        found.append([_recall(model.similarity(X_test, Y_test)) for model in fits.values()])
+    dropped, em, everything = np.mean(found, axis=0)
+    gain = np.array(found)[:, 1] - np.array(found)[:, 0]
+    error = float(gain.std(ddof=1) / splits**0.5) if splits > 1 else float("nan")
+    return {
+        f"recall at 10 with 80% of y removed, {name}": {
+            "em": em,
+            "rows_dropped": dropped,
+            "nothing_removed": everything,
+            "gain": float(gain.mean()),
+            "gain_standard_error": error,
+            "fit_seconds": spent,
+            "note": f"CCA(shrinkage='cv'), weighted cosine, mean of {splits} splits",
+        }
+    }
+
+
+def _recall(scores: Any, k: int = 10) -> float:
+    own = np.diagonal(scores)
+    ahead = [(a > own[:, None]).sum(axis=1) for a in (scores, scores.T)]
+    return float(np.mean([(r < k).mean() for r in ahead]))

@@ -1,0 +1,223 @@
+"""Intervals for canonical correlations by the grouped jackknife over fold moments."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from cmstats._array import is_numpy, namespace, svd, to_numpy
+from cmstats._folds import training_moments
+from cmstats.inference._fitted import check_level, component_index
+from cmstats.kernels._threads import share
+from cmstats.moments import Moments
+
+__all__ = ["correlation_intervals", "jackknife_error"]
+
+
+def correlation_intervals(
+    X: Any,
+    y: Any = None,
+    *,
+    Z: Any = None,
+    n_components: int | None = None,
+    level: float = 0.95,
+    cv: Any = 20,
+    sample_weight: Any = None,
+    groups: Any = None,
+) -> pd.DataFrame:
+    r"""Confidence intervals for the population's canonical correlations.
+
+    On :math:`z = \operatorname{artanh} r` the standard error is that of the jackknife that
+    leaves out one of K folds, and the interval ``z -+ t_{K-1} se``. Sample correlations are
+    too large, the more so the more variables; both ends (and the estimate) are taken back
+    through the limit that a sample correlation r has for a true one, rho, as p / n = a and
+    q / n = b stay fixed,
+
+    .. math:: r^2 = \frac{((1 - a) \rho^2 + a) ((1 - b) \rho^2 + b)}{\rho^2}
+
+    (Bao et al. 2019; with p - 1, q - 1 and n - 1, which leaves a plain correlation as it is).
+    All comes from the moments of the folds: one pass over the data.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, p), or list of Moments
+        The first view; or the moments of folds, of blocks "x", "y" and perhaps "z"
+        (`Moments.folds`).
+    y : array-like of shape (n, q)
+    Z : array-like of shape (n, r), optional
+        Nuisance variables to partial out.
+    n_components : int, optional
+        The number of correlations; by default all, min(p, q).
+    level : float, default=0.95
+        Coverage aimed at.
+    cv : int, splitter or iterable of splits, default=20
+        The folds. Rows that depend on each other (the same subject) belong in one fold.
+    sample_weight : array of shape (n,), optional
+        Frequency weights.
+    groups : array of shape (n,), optional
+        Handed to the splitter.
+
+    Returns
+    -------
+    DataFrame of one row per component
+        ``correlation`` (of the sample), ``estimate`` (less its bias), ``standard_error`` (of
+        artanh r), ``lower``, ``upper``.
+
+    Raises
+    ------
+    ValueError
+        If p + q (by rank) exceeds the rows of a training set less 1, where some sample
+        correlations are 1, or `level` is not between 0 and 1.
+
+    Notes
+    -----
+    Coverage of 90% intervals in simulations of 800 sets (normal rows): p=15, q=10, n=200: .92 for
+    rho = .8 and .94 for .5 (t with 5 degrees of freedom: .90, .92); (20, 15, 500): .91, .93, .94
+    for .7, .5, .3; (5, 4, 100): .94, .91 for .8, .7. Without the correction of bias the weakest
+    are at .86 and .80, with the percentile bootstrap near 0. Where rho^2 is hardly above
+    sqrt(p q) / n, what chance gives, intervals are wide, reach down to 0 and hold the truth
+    more often than `level`: .98 at rho = .25 with (50, 30, 1000). Components of nearly equal
+    rho push each other apart, which is not corrected. A lower end of 0 says that the
+    correlation is not told from chance; `permutation_test` tests that.
+
+    References
+    ----------
+    Bao, Z., Hu, J., Pan, G. and Zhou, W. (2019). Canonical correlation coefficients of
+    high-dimensional Gaussian vectors: finite rank case. Annals of Statistics 47.
+    Busing, F., Meijer, E. and van der Leeden, R. (1999). Delete-m jackknife for unequal m.
+    Statistics and Computing 9.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats.inference import correlation_intervals
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((400, 3))
+    >>> Y = 0.75 * X[:, :2] + rng.standard_normal((400, 2))  # both correlations are 0.6
+    >>> table = correlation_intervals(X, Y)
+    >>> bool((table["lower"] < 0.6).all() and (table["upper"] > 0.6).all())
+    True
+    """
+    level = check_level(level)
+    folds = _folds(X, y, Z, cv, sample_weight, groups)
+    total, parts, sizes, widths = _leave_one_out(folds)
+    possible = min(widths)
+    if n_components is not None and not 1 <= n_components <= possible:
+        raise ValueError(f"n_components={n_components}: between 1 and {possible} are possible")
+    k = possible if n_components is None else int(n_components)
+    z, error = jackknife_error(_artanh(total[:k]), _artanh(parts[:, :k]), sizes)
+    half = error * stats.t.ppf(0.5 + level / 2, len(sizes) - 1)
+    p, q = widths
+    rows = float(np.sum(sizes)) - _nuisance(folds[0])
+    lower, estimate, upper = (_population(np.tanh(a), p, q, rows) for a in (z - half, z, z + half))
+    return pd.DataFrame(
+        {
+            "correlation": total[:k],
+            "estimate": estimate,
+            "standard_error": error,
+            "lower": lower,
+            "upper": upper,
+        },
+        index=component_index(k),
+    )
+
+
+def jackknife_error(total: Any, parts: Any, sizes: Any) -> tuple[Any, Any]:
+    """The statistic of all rows and its standard error from those without one fold each.
+
+    Parameters
+    ----------
+    total : array of shape (k,)
+    parts : array of shape (K, k)
+        Row j without fold j.
+    sizes : array of shape (K,)
+        The rows of each fold; they may differ (Busing et al. 1999).
+    """
+    h = (np.sum(sizes) / sizes)[:, None]
+    pseudo = h * total - (h - 1) * parts
+    centre = len(sizes) * total - np.sum((1 - 1 / h) * parts, axis=0)
+    return total, np.sqrt(np.mean((pseudo - centre) ** 2 / (h - 1), axis=0))
+
+
+def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> list[Moments]:
+    if y is None:
+        parts = list(X) if isinstance(X, (list, tuple)) else [X]
+        if len(parts) < 2 or not all(isinstance(m, Moments) for m in parts):
+            raise TypeError(
+                "correlation_intervals takes X and y, or a list of the Moments of at least two "
+                "folds: Moments.folds(cv=20, x=X, y=y)"
+            )
+        return parts
+    blocks = {"x": X, "y": y} | ({} if Z is None else {"z": Z})
+    given = {"cv": cv, "sample_weight": sample_weight, "groups": groups, **blocks}
+    folds = Moments.folds(**given)
+    m = functools.reduce(operator.add, folds)
+    # As in CCA: what the scatter matrix resolves, and beyond it the root.
+    if max(m.whitening_factor(name).condition for name in blocks) > 1e4:
+        folds = Moments.folds(form="root", **given)
+    return folds
+
+
+def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, int]]:
+    """Correlations of all rows and without each fold, sizes of the folds, ranks."""
+    # Without the fourth moments, of no use here, merging costs a third.
+    folds = [m._projected(m._mean, m._factor) for m in folds]
+    all_rows = functools.reduce(operator.add, folds)
+    total, ranks = _correlations(all_rows)
+    if 0 in ranks:
+        raise ValueError("every column of x or of y is constant: there is nothing to correlate")
+    sizes = np.array([m.n for m in folds])
+    fewest = float(np.sum(sizes) - np.max(sizes)) - _nuisance(all_rows)
+    if sum(ranks) > fewest - 1:
+        raise ValueError(
+            f"p + q = {sum(ranks)} linearly independent features and {fewest:g} rows without the "
+            "largest fold make some sample correlations 1: take fewer features or more folds"
+        )
+    parts = np.zeros((len(folds), len(total)))
+    trains = training_moments(folds)
+
+    def work(numbers: Iterator[int]) -> None:
+        for j in numbers:
+            found = _correlations(trains[j])[0][: len(total)]
+            parts[j, : len(found)] = found
+
+    share(work, range(len(folds)), inline=not is_numpy(namespace(all_rows.mean("x"))))
+    return total, parts, sizes, ranks
+
+
+def _nuisance(m: Moments) -> int:
+    return m.width("z") if "z" in m.names else 0
+
+
+def _correlations(m: Moments) -> tuple[Any, tuple[int, int]]:
+    if "z" in m.names:
+        m = m.select("x", "y", "z").partial_out("z")
+    whitened = m.whitened("x", "y")
+    ranks = (whitened.x.rank, whitened.y.rank)
+    r = np.zeros(0) if 0 in ranks else to_numpy(svd(whitened.cross)[1])
+    return np.clip(r, 0.0, 1.0), ranks
+
+
+def _artanh(r: Any) -> Any:
+    return np.arctanh(np.minimum(r, 1 - 1e-15))
+
+
+def _population(r: Any, p: int, q: int, n: float) -> Any:
+    """The true correlation whose sample value tends to r; 0 for what chance gives.
+
+    The larger root of ``(1 - a)(1 - b) x^2 + (a + b - 2 a b - r^2) x + a b = 0`` in
+    x = rho^2. Up to x = sqrt(a b / ((1 - a)(1 - b))) a correlation leaves no trace.
+    """
+    a, b = (p - 1) / (n - 1), (q - 1) / (n - 1)
+    lead, square = (1 - a) * (1 - b), np.maximum(r, 0.0) ** 2
+    middle = a + b - 2 * a * b - square
+    root = np.sqrt(np.maximum(middle**2 - 4 * lead * a * b, 0.0))
+    x = (root - middle) / (2 * lead)
+    edge = a + b - 2 * a * b + 2 * (lead * a * b) ** 0.5
+    return np.sqrt(np.clip(np.where(square > edge, x, 0.0), 0.0, 1.0))
