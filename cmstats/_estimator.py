@@ -370,9 +370,11 @@ class MomentsEstimator(BaseEstimator):
     def _filler(self, view: str) -> Filler:
         m = self._total()
         s, scale = 0.0, bool(getattr(self, "scale", False))
-        if hasattr(self, "shrinkage_"):
-            m = self._views(m).before_shrinkage(self.shrinkage_, scale=scale)
-            s = float(self.shrinkage_[("x", "y").index(view)])
+        if isinstance(getattr(self, "shrinkage_", None), tuple):
+            m = self._views(m)
+            names = m.names if len(m.names) == len(self.shrinkage_) else ("x", "y")
+            s = float(self.shrinkage_[names.index(view)])
+            m = m.before_shrinkage(self.shrinkage_, scale=scale)
         C, variance = m.cov(view), m.variance(view)
         xp = namespace(C)
         varying = m.width(view) - int(xp.count_nonzero(m.constant(view)))

@@ -89,7 +89,7 @@ class NamedViews:
         self._check_columns(named, blocks)
         return blocks
 
-    def given(self, views: Any) -> dict[str, Any]:
+    def given(self, views: Any, *, ensure_finite: Any = True) -> dict[str, Any]:
         """The matrices of the views that are given, by name; values are checked too.
 
         Raises
@@ -100,7 +100,7 @@ class NamedViews:
         named = {a: v for a, v in _named(views, self.names).items() if v is not None}
         if not named:
             raise ValueError(f"give at least one of the views {', '.join(self.names)}")
-        blocks = {a: _checked(v, a, ensure_finite=True) for a, v in named.items()}
+        blocks = {a: _checked(v, a, ensure_finite=ensure_finite) for a, v in named.items()}
         self._check_columns(named, blocks)
         return blocks
 
@@ -181,7 +181,7 @@ def _complete(named: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return blocks
 
 
-def _checked(view: Any, name: str, *, ensure_finite: bool) -> Any:
+def _checked(view: Any, name: str, *, ensure_finite: Any) -> Any:
     return view if is_lazy(view) else check_matrix(view, name, ensure_finite=ensure_finite)
 
 

@@ -90,6 +90,8 @@ class LinearAutoencoder(TwoViewTransformer):
     solver : {"auto", "moments", "svd"}, default="auto"
         As in `CCA`: the scatter matrix, or a root of it. "auto" uses the root for wide data
         and where the condition number of what is kept of the data is above 1e4.
+    missing : {"error", "em"}, default="error"
+        As in `CCA`: with "em" NaN is an entry that was not observed.
 
     Attributes
     ----------
@@ -176,6 +178,7 @@ class LinearAutoencoder(TwoViewTransformer):
         "target": [StrOptions({"self", "cross", "joint"})],
         "scale": ["boolean"],
         "solver": [StrOptions({"auto", "moments", "svd"})],
+        "missing": [StrOptions({"error", "em"})],
     }
 
     def __init__(
@@ -187,6 +190,7 @@ class LinearAutoencoder(TwoViewTransformer):
         target: Literal["self", "cross", "joint"] = "self",
         scale: bool = False,
         solver: Literal["auto", "moments", "svd"] = "auto",
+        missing: Literal["error", "em"] = "error",
     ) -> None:
         self.n_components = n_components
         self.alpha = alpha
@@ -194,6 +198,7 @@ class LinearAutoencoder(TwoViewTransformer):
         self.target = target
         self.scale = scale
         self.solver = solver
+        self.missing = missing
 
     # ------------------------------------------------------------------------- solving
     def _solve(self, moments: Moments) -> None:
@@ -463,10 +468,16 @@ class LinearAutoencoder(TwoViewTransformer):
                 f"n_samples={X.shape[0]}: one sample has no variance, at least 2 are needed"
             )
         form = self._first_form(*X.shape)
-        self._fit_total(Moments.from_data(form=form, sample_weight=sample_weight, x=X))
-        if form == "scatter" and self.solver == "auto" and self._ill_conditioned():
-            self._fit_total(Moments.from_data(form="root", sample_weight=sample_weight, x=X))
+        self._fit_total(Moments.from_data(**self._x_data(form, X, sample_weight)))
+        auto = self.solver == "auto" and self.missing == "error"
+        if form == "scatter" and auto and self._ill_conditioned():
+            self._fit_total(Moments.from_data(**self._x_data("root", X, sample_weight)))
         return self._warned()
+
+    def _x_data(self, form: Any, X: Any, sample_weight: Any) -> dict[str, Any]:
+        """What `Moments.from_data` is handed for one view."""
+        data = self._data(form, X, None, sample_weight)
+        return {name: value for name, value in data.items() if name != "y"}
 
     @all_or_nothing
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -487,7 +498,7 @@ class LinearAutoencoder(TwoViewTransformer):
         seen = getattr(self, "moments_", None)
         X = self._check_x(X, reset=seen is None, ensure_finite=False)
         form = self._first_form(np.inf, 0) if seen is None else seen.form  # type: ignore[arg-type]
-        new = Moments.from_data(form=form, sample_weight=sample_weight, x=X)
+        new = Moments.from_data(**self._x_data(form, X, sample_weight))
         self.moments_ = new if seen is None else seen + new
         if self._enough([self.moments_]):
             self._fit_total(self.moments_)
@@ -662,7 +673,7 @@ class LinearAutoencoder(TwoViewTransformer):
             return super().score(X, y, sample_weight)
         X = self._check_x(X, ensure_finite=False)
         return self.score_moments(
-            Moments.from_data(form=self.moments_.form, sample_weight=sample_weight, x=X)
+            Moments.from_data(**self._x_data(self.moments_.form, X, sample_weight))
         )
 
     def score_moments(self, moments: Moments) -> float:
@@ -683,6 +694,7 @@ class LinearAutoencoder(TwoViewTransformer):
             where nothing varies.
         """
         check_is_fitted(self)
+        moments = self._held_out(moments)
         widths = dict(zip(self._blocks, self._widths, strict=True))
         for name, width in widths.items():
             if moments.width(name) != width:

@@ -78,6 +78,9 @@ class MultiviewCCA(TwoViewTransformer):
         As in `CCA`.
     cv : int, splitter or iterable of splits, default=5
         The folds for "cv". An int K puts row i into fold i mod K.
+    missing : {"error", "em"}, default="error"
+        As in `CCA`: with "em" NaN is an entry that was not observed, and a view that is not
+        observed in some rows is NaN there.
 
     Attributes
     ----------
@@ -160,6 +163,7 @@ class MultiviewCCA(TwoViewTransformer):
         "scale": ["boolean"],
         "solver": [StrOptions({"auto", "moments", "svd"})],
         "cv": ["cv_object"],
+        "missing": [StrOptions({"error", "em"})],
     }  # fmt: skip
     _cv_parameters: ClassVar[tuple[str, ...]] = ("shrinkage",)
 
@@ -172,6 +176,7 @@ class MultiviewCCA(TwoViewTransformer):
         scale: bool = False,
         solver: Literal["auto", "moments", "svd"] = "auto",
         cv: Any = 5,
+        missing: Literal["error", "em"] = "error",
     ) -> None:
         self.n_components = n_components
         self.method = method
@@ -179,6 +184,7 @@ class MultiviewCCA(TwoViewTransformer):
         self.scale = scale
         self.solver = solver
         self.cv = cv
+        self.missing = missing
 
     # ------------------------------------------------------------------------- fitting
     @all_or_nothing
@@ -212,12 +218,13 @@ class MultiviewCCA(TwoViewTransformer):
             raise ValueError(f"n_samples={n}: one sample has no variance, at least 2 are needed")
         form = self._first_form(n, sum(self._named.widths))
         self._fit_blocks(form, blocks, sample_weight)
-        if form == "scatter" and self.solver == "auto" and self._ill_conditioned():
+        auto = self.solver == "auto" and self.missing == "error"
+        if form == "scatter" and auto and self._ill_conditioned():
             self._fit_blocks("root", blocks, sample_weight)
         return self._warned()
 
     def _fit_blocks(self, form: Any, blocks: dict[str, Any], sample_weight: Any) -> None:
-        data = {"form": form, "sample_weight": sample_weight, **blocks}
+        data = {"form": form, "sample_weight": sample_weight, "missing": self.missing, **blocks}
         folds = self._open_parameters()
         self._fit_total(Moments.folds(cv=self.cv, **data) if folds else Moments.from_data(**data))
 
@@ -273,7 +280,7 @@ class MultiviewCCA(TwoViewTransformer):
                 rows: dict[str, Any] = {
                     a: b if b is None else take_rows(b, mine) for a, b in data.items()
                 }
-                new = Moments.from_data(form=form, **rows)
+                new = Moments.from_data(form=form, missing=self.missing, **rows)
                 merged.append(new if old is None else old + new)
             else:
                 merged.append(old)
@@ -513,12 +520,23 @@ class MultiviewCCA(TwoViewTransformer):
         check_is_fitted(self)
         known = self._named
         means, weights = known.in_order(self.means_), known.in_order(self.weights_)
-        return {a: project(X, means[a], weights[a], a) for a, X in known.given(views).items()}
+        return {a: project(X, means[a], weights[a], a) for a, X in self._given(views).items()}
+
+    def _given(self, views: Any) -> dict[str, Any]:
+        """The matrices of the views that are given, with NaN filled in where it is allowed."""
+        if self.missing == "error":
+            return self._named.given(views)
+        blocks = self._named.given(views, ensure_finite="allow-nan")
+        return {name: self._filled(block, name) for name, block in blocks.items()}
+
+    @staticmethod
+    def _views(moments: Moments) -> Moments:
+        return moments
 
     def _conditional_means(self, views: Any, targets: list[Array]) -> list[Array]:
         """Centred conditional means, by the covariances of what is asked for with variates."""
         check_is_fitted(self)
-        blocks, names = self._named.given(views), self._named.names
+        blocks, names = self._given(views), self._named.names
         check_lengths(blocks)
         given = [i for i, a in enumerate(names) if a in blocks]
         means = self._named.in_order(self.means_)
@@ -558,7 +576,7 @@ class MultiviewCCA(TwoViewTransformer):
         """
         check_is_fitted(self)
         known = self._named
-        blocks = known.given(views)
+        blocks = self._given(views)
         missing = [i for i, a in enumerate(known.names) if a not in blocks]
         if not missing:
             raise ValueError("all views are given: leave out, or give None for, those to predict")
@@ -677,9 +695,8 @@ class MultiviewCCA(TwoViewTransformer):
         blocks = self._check_all(views, y, reset=False)
         # The form that was good enough to fit is the form to score in.
         form = self._total().form
-        return self.score_moments(
-            Moments.from_data(form=form, sample_weight=sample_weight, **blocks)
-        )
+        data = {"form": form, "sample_weight": sample_weight, "missing": self.missing, **blocks}
+        return self.score_moments(Moments.from_data(**data))
 
     def score_moments(self, moments: Moments) -> float:
         """The mean correlation of the variates of all pairs of views on held-out moments.
@@ -701,6 +718,7 @@ class MultiviewCCA(TwoViewTransformer):
     def correlations_on(self, moments: Moments) -> Array:
         """The mean correlation over the pairs of views on held-out moments, (n_components_,)."""
         check_is_fitted(self)
+        moments = self._held_out(moments)
         weights = self._named.in_order(self.weights_)
         for name, w in weights.items():
             if moments.width(name) != w.shape[0]:

@@ -22,7 +22,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_namespaces import PLACES, Place
 
-from cmstats import CCA, Moments, MomentsSearchCV, _patterns, missing, streams
+from cmstats import (
+    CCA,
+    LinearAutoencoder,
+    Moments,
+    MomentsSearchCV,
+    MultiviewCCA,
+    _patterns,
+    missing,
+    streams,
+)
 from cmstats._array import to_numpy
 from cmstats._em import Problem, em, evident_prior
 from cmstats._filling import Filler
@@ -698,3 +707,49 @@ class Renamed(CCA):
 @parametrize_with_checks([Renamed(missing="em"), Renamed(missing="em", shrinkage="cv", cv=2)])
 def test_scikit_learn_contract(estimator: Any, check: Any) -> None:
     check(estimator)
+
+
+# ------------------------------------------------------------- every model of moments
+def _holes(rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
+    """Three views of one latent, and the same with scattered holes and half a view missing."""
+    z = rng.normal(size=(400, 3))
+    whole = [z @ rng.normal(size=(3, p)) + 0.5 * rng.normal(size=(400, p)) for p in (5, 4, 3)]
+    holes = [v.copy() for v in whole]
+    holes[0][rng.random((400, 5)) < 0.1] = np.nan
+    holes[1][200:] = np.nan
+    return whole, holes
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "gcca", "shrinkage": 0.1}, {"shrinkage": "cv"}])
+def test_multiview_cca_takes_rows_with_holes(rng: np.random.Generator, options: Any) -> None:
+    whole, holes = _holes(rng)
+    found = MultiviewCCA(2, missing="em", cv=3, **options).fit(holes)
+    expected = MultiviewCCA(2, cv=3, **options).fit(whole)
+    np.testing.assert_allclose(found.correlations_, expected.correlations_, atol=0.03)
+    assert found.score(whole) > expected.score(whole) - 0.02
+    blocks = dict(zip(found.view_names_, holes, strict=True))
+    m = Moments.from_data(missing="em", **blocks)
+    assert found.score(holes) == pytest.approx(found.score_moments(m), abs=1e-12)
+    assert all(np.isfinite(u).all() for u in found.transform(holes))
+    assert np.isfinite(found.predict([holes[0], None, holes[2]])[1]).all()
+    assert np.isfinite(found.fuse(holes)).all()
+    parts = MultiviewCCA(2, missing="em", cv=3, **options)
+    parts.partial_fit([h[:150] for h in holes]).partial_fit([h[150:] for h in holes])
+    np.testing.assert_allclose(parts.correlations_, found.correlations_, atol=1e-9)
+
+
+@pytest.mark.parametrize("target", ["self", "cross", "joint"])
+def test_the_autoencoder_takes_rows_with_holes(rng: np.random.Generator, target: Any) -> None:
+    (X, Y, _), (holes, lost, _) = _holes(rng)
+    found = LinearAutoencoder(2, target=target, missing="em").fit(holes, lost)
+    expected = LinearAutoencoder(2, target=target).fit(X, Y)
+    views = (X,) if target == "self" else (X, Y)
+    assert found.score(*views) > expected.score(*views) - 0.02
+    given = (holes,) if target == "self" else (holes, lost)
+    blocks = dict(zip("xy", given, strict=False))
+    m = Moments.from_data(missing="em", **blocks)
+    assert found.score(*given) == pytest.approx(found.score_moments(m), abs=1e-12)
+    assert np.isfinite(found.transform(holes)).all()
+    parts = LinearAutoencoder(2, target=target, missing="em")
+    parts.partial_fit(holes[:150], lost[:150]).partial_fit(holes[150:], lost[150:])
+    np.testing.assert_allclose(parts.encoder_, found.encoder_, atol=1e-9)
