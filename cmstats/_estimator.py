@@ -16,26 +16,21 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import scipy.sparse
-import sklearn
-from sklearn.base import BaseEstimator
-from sklearn.utils import Tags, TransformerTags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from cmstats._array import (
-    Array,
-    check_matrix,
     device_of,
     is_array,
     is_numpy,
     namespace,
     take_rows,
-    to_numpy,
 )
 from cmstats._filling import FilledRows, Filler
+from cmstats._views import TwoViewEstimator, TwoViewOutput
 from cmstats.kernels import whitening
 from cmstats.kernels._threads import blas_for
 from cmstats.moments import Moments
-from cmstats.streams import check_lengths, is_lazy
+from cmstats.streams import is_lazy
 
 __all__ = ["MomentsEstimator", "TwoViewTransformer", "all_or_nothing"]
 
@@ -58,7 +53,7 @@ def all_or_nothing(method: Method) -> Method:
     return wrapped  # type: ignore[return-value]
 
 
-class MomentsEstimator(BaseEstimator):
+class MomentsEstimator(TwoViewEstimator):
     """Fit, partial fit and score of two paired views ("x" and "y") by way of their Moments.
 
     A subclass whose constructor has ``missing="error"`` takes rows with NaN where it is "em": in
@@ -124,10 +119,6 @@ class MomentsEstimator(BaseEstimator):
         if form == "scatter" and auto and self._ill_conditioned():
             self._fit_rows("root", X, y, sample_weight)
         return self._warned()
-
-    @property
-    def _missing(self) -> Any:
-        return getattr(self, "missing", "error")
 
     def _validate_params(self) -> None:
         super()._validate_params()
@@ -384,132 +375,9 @@ class MomentsEstimator(BaseEstimator):
         eye = xp.eye(m.width(view), dtype=xp.float64, device=device_of(C))
         return Filler(m.mean(view), (1 - s) * C + s * target * eye)
 
-    # ---------------------------------------------------------------------- validation
-    def _check_views(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
-        """Both views, with widths and names remembered or checked; values come later."""
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None: it "
-                "is the second view"
-            )
-        X = self._check_x(X, reset=reset, ensure_finite=False)
-        y = self._check_y(y, reset=reset, ensure_finite=False)
-        check_lengths({"X": X, "y": y})
-        return X, y
 
-    def _check_x(self, X: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
-        if len(_shape(X)) == 1:
-            raise ValueError(
-                "Expected 2D array, got 1D array instead: X holds one row per item. Reshape your "
-                "data with X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if one item"
-            )
-        checked = self._read(X, "X", ensure_finite)
-        validate_data(self, X, reset=reset, skip_check_array=True)
-        fill = ensure_finite and not reset and self._missing == "em"
-        return self._filled(checked, "x") if fill else checked
-
-    def _read(self, a: Any, name: str, ensure_finite: bool) -> Any:
-        if is_lazy(a):
-            return a
-        if self._missing == "em" and ensure_finite:
-            return check_matrix(a, name, ensure_finite="allow-nan")
-        hint = ", or set missing='em'" if hasattr(self, "missing") else ""
-        return check_matrix(a, name, ensure_finite=ensure_finite, hint=hint)
-
-    def _check_y(self, y: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
-        checked = self._read(y, "y", ensure_finite)
-        width = 1 if checked.ndim == 1 else int(checked.shape[1])
-        names = _column_names(y)
-        if reset:
-            self._y_width = width
-            self._y_ndim = len(_shape(y))
-            self.__dict__.pop("y_feature_names_in_", None)
-            if names is not None:
-                self.y_feature_names_in_ = names
-            return checked
-        if width != self._y_width:
-            raise ValueError(
-                f"y has {width} features, but {type(self).__name__} is expecting {self._y_width} "
-                "features in y"
-            )
-        known = getattr(self, "y_feature_names_in_", None)
-        if known is not None and names is not None and list(known) != list(names):
-            raise ValueError(
-                "The feature names of y should match those that were passed during fit: got "
-                f"{', '.join(map(str, names[:5]))} where fit saw {', '.join(map(str, known[:5]))}"
-            )
-        fill = ensure_finite and self._missing == "em"
-        return self._filled(checked, "y") if fill else checked
-
-    def __sklearn_tags__(self) -> Tags:
-        """scikit-learn's tags: two required views, sparse input."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.input_tags.allow_nan = self._missing == "em"
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
-        # Arrays of other libraries are taken, but y and weights are not moved to X's device, as
-        # that tag promises: mixing libraries or devices raises one sentence instead.
-        tags.array_api_support = False
-        return tags
-
-
-class TwoViewTransformer(MomentsEstimator):
-    """Adds what transformers of two views share: `set_output` for both outputs."""
-
-    def set_output(self, *, transform: str | None = None) -> Self:
-        """Choose the container of what `transform` returns, for both views.
-
-        Parameters
-        ----------
-        transform : {"default", "pandas", "polars"}, optional
-            None leaves the choice as it is.
-
-        Returns
-        -------
-        self
-        """
-        if transform not in (None, "default", "pandas", "polars"):
-            raise ValueError(
-                f"set_output takes 'default', 'pandas' or 'polars', got transform={transform!r}"
-            )
-        if transform is not None:
-            # scikit-learn's clone copies an attribute of this name.
-            self._sklearn_output_config = {"transform": transform}
-        return self
-
-    def __sklearn_tags__(self) -> Tags:
-        """scikit-learn's tags: a transformer that keeps float32."""
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags = TransformerTags(preserves_dtype=["float64", "float32"])
-        return tags
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray[Any, Any]:
-        """The names of the components: the class name in lower case with a number."""
-        check_is_fitted(self)
-        prefix = type(self).__name__.lower()
-        return np.array([f"{prefix}{i}" for i in range(self.n_components_)], dtype=object)
-
-    def _wrap(self, variates: Array, like: Any) -> Any:
-        """The variates in the container asked for, with the index of `like`."""
-        chosen = getattr(self, "_sklearn_output_config", {}).get("transform")
-        chosen = chosen or sklearn.get_config()["transform_output"]
-        if chosen == "default":
-            return variates
-        names = self.get_feature_names_out()
-        if chosen == "pandas":
-            import pandas as pd
-
-            return pd.DataFrame(
-                to_numpy(variates), columns=names, index=getattr(like, "index", None)
-            )
-        import polars as pl
-
-        return pl.DataFrame(to_numpy(variates), schema=list(names), orient="row")
-
-
-def _shape(a: Any) -> tuple[int, ...]:
-    return tuple(a.shape) if hasattr(a, "shape") else np.asarray(a).shape
+class TwoViewTransformer(TwoViewOutput, MomentsEstimator):
+    """A model of moments that transforms both views."""
 
 
 def _rows(data: dict[str, Any], mask: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -523,12 +391,3 @@ def _rows(data: dict[str, Any], mask: np.ndarray[Any, Any]) -> dict[str, Any]:
             foreign = is_array(a) and not is_numpy(namespace(a))
             out[name] = take_rows(a, namespace(a).asarray(at, device=a.device) if foreign else at)
     return out
-
-
-def _column_names(y: Any) -> np.ndarray[Any, Any] | None:
-    """The column names of a frame or a series, if all are strings."""
-    columns = getattr(y, "columns", None)
-    names = [y.name] if columns is None and hasattr(y, "name") and hasattr(y, "iloc") else columns
-    if names is None or not all(isinstance(c, str) for c in names):
-        return None
-    return np.array(list(names), dtype=object)

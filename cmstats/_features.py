@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cmstats._array import check_matrix
-from cmstats._estimator import _column_names
+from cmstats._views import column_names
 from cmstats.moments import Moments
 from cmstats.streams import check_lengths, is_lazy
 
@@ -56,7 +56,7 @@ class Features:
             for name, a in given.items()
         }
         check_lengths(blocks)
-        each = [names for names in map(_column_names, given.values()) if names is not None]
+        each = [names for names in map(column_names, given.values()) if names is not None]
         return cls(blocks, np.concatenate(each) if len(each) == len(given) else None)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cmstats._array import check_matrix
-from cmstats._estimator import _column_names
+from cmstats._views import column_names
 from cmstats.streams import check_lengths, is_lazy
 
 __all__ = ["NamedViews"]
@@ -67,7 +67,7 @@ class NamedViews:
             tuple(blocks),
             tuple(_width(b) for b in blocks.values()),
             tuple(int(a.ndim if hasattr(a, "ndim") else np.ndim(a)) for a in named.values()),
-            tuple(_column_names(a) for a in named.values()),
+            tuple(column_names(a) for a in named.values()),
         )
         return known, blocks
 
@@ -112,7 +112,7 @@ class NamedViews:
                     f"view {name} has {_width(block)} features, but the model is expecting "
                     f"{self.widths[at]} features in it"
                 )
-            known, found = self.columns[at], _column_names(named[name])
+            known, found = self.columns[at], column_names(named[name])
             if known is not None and found is not None and list(known) != list(found):
                 raise ValueError(
                     f"The feature names of view {name} should match those that were passed during "

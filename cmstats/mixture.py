@@ -8,9 +8,8 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,7 +20,7 @@ from cmstats._array import (
     namespace,
     to_numpy,
 )
-from cmstats._estimator import MomentsEstimator, all_or_nothing
+from cmstats._estimator import all_or_nothing
 from cmstats._mixture import Mixture, Rows, Scaling, joined, regressions
 from cmstats._mixture_em import (
     NOISE_FLOOR,
@@ -31,6 +30,7 @@ from cmstats._mixture_em import (
     expectation_maximization,
     start,
 )
+from cmstats._views import TwoViewEstimator
 from cmstats.kernels import normal
 from cmstats.kernels._threads import blas_for
 from cmstats.moments import Moments
@@ -39,7 +39,7 @@ from cmstats.streams import check_lengths
 __all__ = ["ConditionalGaussianMixture"]
 
 
-class ConditionalGaussianMixture(BaseEstimator):
+class ConditionalGaussianMixture(TwoViewEstimator):
     r"""Conditional density p(y | x) of a mixture of joint normals, fitted by EM.
 
     The rows (x, y) are a mixture of k normals (Ghahramani and Jordan 1994), so that y given x
@@ -148,12 +148,6 @@ class ConditionalGaussianMixture(BaseEstimator):
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
-    # The views are validated as those of the estimators that are fitted on moments.
-    _check_views: Any = MomentsEstimator._check_views
-    _check_x: Any = MomentsEstimator._check_x
-    _check_y: Any = MomentsEstimator._check_y
-    _read: Any = MomentsEstimator._read
-    _missing: ClassVar[str] = "error"
 
     def __init__(
         self,
@@ -614,14 +608,6 @@ class ConditionalGaussianMixture(BaseEstimator):
         rows = xp.asarray(np.repeat(np.arange(b), s), **put)
         at = xp.take(xp.reshape(means, (b * k, q)), rows * k + chosen, axis=0)
         return xp.reshape(at + noise, (b, s, q))
-
-    def __sklearn_tags__(self) -> Tags:
-        """scikit-learn's tags: two required views, sparse input."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
-        return tags
 
 
 def _components(numbers: set[int]) -> str:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import scipy.sparse
-from sklearn.base import BaseEstimator, clone
-from sklearn.utils import Tags, check_random_state
+from sklearn.base import clone
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,7 +22,7 @@ from cmstats._array import (
     take_rows,
     to_numpy,
 )
-from cmstats._estimator import MomentsEstimator, all_or_nothing
+from cmstats._estimator import all_or_nothing
 from cmstats._folds import best_index
 from cmstats._posteriors import (
     check_classifier,
@@ -33,6 +33,7 @@ from cmstats._posteriors import (
     retrieval_scores,
     stratified_splits,
 )
+from cmstats._views import TwoViewEstimator
 from cmstats.metrics import mean_average_precision
 from cmstats.streams import is_lazy
 
@@ -44,7 +45,7 @@ ROWS = 16384
 """How many rows are embedded at a time: a kernel map of a view can be far wider than the view."""
 
 
-class SemanticMatching(BaseEstimator):
+class SemanticMatching(TwoViewEstimator):
     r"""Match items of two views by the classes that each view tells of them.
 
     One classifier for each view maps it to posterior probabilities of the same classes, where
@@ -146,13 +147,6 @@ class SemanticMatching(BaseEstimator):
         "cv": ["cv_object"],
         "random_state": ["random_state"],
     }
-
-    # Not fitted on moments, but widths, names and values are checked as everywhere.
-    _check_views: Any = MomentsEstimator._check_views
-    _check_x: Any = MomentsEstimator._check_x
-    _check_y: Any = MomentsEstimator._check_y
-    _read: Any = MomentsEstimator._read
-    _missing: ClassVar[str] = "error"
 
     def __init__(
         self,
@@ -448,14 +442,6 @@ class SemanticMatching(BaseEstimator):
         y = None if y is None else self._check_y(y)
         namespace(X, y)  # raises where they are of two libraries
         return X, y
-
-    def __sklearn_tags__(self) -> Tags:
-        """scikit-learn's tags: two required views, sparse input."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
-        return tags
 
 
 # ------------------------------------------------------------------------- parameters
