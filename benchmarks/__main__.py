@@ -19,6 +19,7 @@ SUITES = (
     "multitask",
     "fusion",
     "comparison",
+    "baselines",
     "inference",
     "kernels",
     "gpu",
