@@ -128,3 +128,13 @@ def test_kernels_compile_for_sm_90(real: Any, compile_ptx: Callable[..., str]) -
         assert ".local" not in ptx  # everything in registers and shared memory
         if real is numba.float32:
             assert "fma.rn.f64" not in ptx  # no silent promotion to double
+
+
+def test_low_rank_whitening_equals_the_reference() -> None:
+    rng = np.random.default_rng(0)
+    X, means = rng.normal(size=(9, 6)), rng.normal(size=(3, 6))
+    S = rng.normal(size=(3, 6, 2)), rng.uniform(0.5, 2.0, size=(3, 6))
+    normals = normal._check_mixture(X, means, S, "low_rank")
+    norms = np.stack([np.sum(z**2, axis=1) for z in room._whitened(X, normals)], axis=1)
+    expected = normal._reference(X, normals)
+    np.testing.assert_allclose(normals.constants - 0.5 * norms, expected, rtol=1e-12)
