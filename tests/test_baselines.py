@@ -343,6 +343,16 @@ def test_fit_trains_inside_inference_mode() -> None:
 
 
 @needs_torch
+def test_threads_of_torch_are_left_as_they_were() -> None:
+    torch.set_num_threads(2)
+    try:
+        quiet_fit(ContrastiveAligner(6, **SHORT), X, Y)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+@needs_torch
 def test_progress_is_shown_where_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     quiet_fit(ContrastiveAligner(6, verbose=True, **SHORT), X, Y)
     shown = capsys.readouterr().err

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -33,6 +34,12 @@ VALIDATION_ROWS = 5000
 """More validation rows would cost time and say no more."""
 ENCODE_ROWS = 8192
 """How many rows are encoded at a time where nothing is learnt from them."""
+SMALL_STEP = 5e8
+"""Rows times weights of a step below which one thread trains faster than several.
+
+More threads then win little, and lose several times where the cores are busy, since each
+operation waits for the last thread.
+"""
 
 
 @dataclass(frozen=True)
@@ -277,7 +284,7 @@ def train(x: Rows, y: Rows, plan: Plan, objective: Callable[[], Any]) -> Outcome
     order = torch.randperm(x.count, generator=generator)
     held = min(int(plan.validation_fraction * x.count), VALIDATION_ROWS)
     held = held if held >= FEW else 0
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), _threads(x, y, plan):
         found = _run(x, y, order[held:], order[:held], plan, objective(), plan.max_epochs)
         if not (plan.refit and held and found.best_epoch):
             return found
@@ -286,6 +293,20 @@ def train(x: Rows, y: Rows, plan: Plan, objective: Callable[[], Any]) -> Outcome
         return found
     found.networks, found.objective = final.networks, final.objective
     return found
+
+
+@contextmanager
+def _threads(x: Rows, y: Rows, plan: Plan) -> Iterator[None]:
+    """One thread of torch for small steps, the user's number again afterwards."""
+    shapes = [s for a in (x, y) for s in layer_shapes(len(a.mean), plan.hidden, plan.outputs)]
+    work = min(plan.batch_size, x.count) * sum(i * o for i, o in shapes)
+    before = torch.get_num_threads()
+    if work < SMALL_STEP:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run(
