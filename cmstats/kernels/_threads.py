@@ -7,6 +7,7 @@ pools of threads fight for the cores. So kernels that mix BLAS and loops run as 
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import os
 import threading
@@ -112,7 +113,9 @@ def share(
             yield item
 
     with serial_blas(), ThreadPoolExecutor(workers) as pool:
-        for future in [pool.submit(work, turns()) for _ in range(workers)]:
+        # What the caller set for floating-point errors and warnings holds in the threads.
+        runs = [contextvars.copy_context().run for _ in range(workers)]
+        for future in [pool.submit(run, work, turns()) for run in runs]:
             future.result()
 
 
