@@ -357,6 +357,8 @@ def search(
 def _fold_scores(
     train: Moments, test: Moments, alphas: Sequence[float], rank: int | None, intercept: bool
 ) -> Array:
+    complete = test.complete_rows()
+    test = test if complete is None or complete.rows < 2 else complete
     spectrum = Spectrum.of(about_plane(train, intercept))
     held = HeldOut.of(test, plane_point(train, intercept), spectrum.vectors)
     # Where some direction has no weight at all, there are no partial fractions.

@@ -78,6 +78,10 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         where the penalised features have a condition number above 1e4.
     cv : int, splitter or iterable of splits, default=5
         The folds for "cv". An int K puts row i into fold i mod K, whether or not it has NaN.
+    missing : {"error", "em"}, default="error"
+        NaN in X: an error, or an entry that was not observed (as in `CCA`). With "em" all
+        columns of X, one matrix, and of y are one normal, whose moments are estimated from all
+        rows; a task then also learns from rows in which only other tasks were observed.
 
     Attributes
     ----------
@@ -155,6 +159,7 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         "fit_intercept": ["boolean"],
         "solver": [StrOptions({"auto", "moments", "svd"})],
         "cv": ["cv_object"],
+        "missing": [StrOptions({"error", "em"})],
     }
     _cv_parameters: ClassVar[tuple[str, ...]] = ("alpha", "rank")
 
@@ -167,6 +172,7 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         fit_intercept: bool = True,
         solver: Literal["auto", "moments", "svd"] = "auto",
         cv: Any = 5,
+        missing: Literal["error", "em"] = "error",
     ) -> None:
         self.alpha = alpha
         self.rank = rank
@@ -174,6 +180,7 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         self.fit_intercept = fit_intercept
         self.solver = solver
         self.cv = cv
+        self.missing = missing
 
     # ------------------------------------------------------------------------- fitting
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -304,6 +311,10 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
 
     # -------------------------------------------------------------- rows, parts, moments
     def _fit_rows(self, form: Any, X: Any, y: Any, sample_weight: Any) -> None:
+        if self.missing == "em":
+            self._forget_scores()
+            super()._fit_rows(form, X, y, sample_weight)
+            return
         cv = self.cv if self._open_parameters() else None
         self._fit_tasks(
             TaskMoments.from_rows(
@@ -315,6 +326,14 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
                 several=self.rank is None,
             )
         )
+
+    def _data(self, form: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+        if len(X.blocks) > 1:
+            raise ValueError(
+                f"missing='em' takes X as one matrix, got the views {', '.join(X.blocks)}: put "
+                "them side by side"
+            )
+        return super()._data(form, X.blocks["x"], y, sample_weight)
 
     def _fit_tasks(self, seen: TaskMoments) -> None:
         """One model where tasks are observed in the same rows, else one for each group."""
@@ -441,6 +460,9 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         self
         """
         self._validate_params()
+        if self.missing == "em":
+            fitted: Self = super().partial_fit(X, y, sample_weight)
+            return fitted
         seen: TaskMoments | None = getattr(self, "_seen", None)
         X, y = self._check_views(X, y, reset=seen is None)
         names = self._open_parameters()
@@ -561,6 +583,9 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         """
         check_is_fitted(self)
         X, y = self._check_views(X, y, reset=False)
+        if self.missing == "em":
+            m = self._held_out(Moments.from_data(**self._data("scatter", X, y, sample_weight)))
+            return self._r2(m, tuple(range(m.width("y"))))
         seen = TaskMoments.from_rows(
             X.blocks, y, form=self._seen.form or "scatter", sample_weight=sample_weight
         )
@@ -582,7 +607,7 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         float
         """
         check_is_fitted(self)
-        m = as_x_and_y(moments, tuple(getattr(self, "view_columns_", ())))
+        m = as_x_and_y(self._held_out(moments), tuple(getattr(self, "view_columns_", ())))
         for name, expected in zip(("x", "y"), self._weights.shape, strict=True):
             if m.width(name) != expected:
                 raise ValueError(

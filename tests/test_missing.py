@@ -27,6 +27,7 @@ from cmstats import (
     LinearAutoencoder,
     Moments,
     MomentsSearchCV,
+    MultitaskRegressor,
     MultiviewCCA,
     _patterns,
     missing,
@@ -753,3 +754,23 @@ def test_the_autoencoder_takes_rows_with_holes(rng: np.random.Generator, target:
     parts = LinearAutoencoder(2, target=target, missing="em")
     parts.partial_fit(holes[:150], lost[:150]).partial_fit(holes[150:], lost[150:])
     np.testing.assert_allclose(parts.encoder_, found.encoder_, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{"alpha": 1.0}, {}, {"rank": 2}, {"rank": "cv"}])
+def test_multitask_regression_takes_rows_with_holes(rng: np.random.Generator, options: Any) -> None:
+    (X, Y, _), (holes, _, _) = _holes(rng)
+    lost = np.where(rng.random(Y.shape) < 0.2, np.nan, Y)
+    found = MultitaskRegressor(missing="em", **options).fit(holes, lost)
+    expected = MultitaskRegressor(**options).fit(X, Y)
+    assert found.score(X, Y) > expected.score(X, Y) - 0.02
+    m = Moments.from_data(x=holes, y=lost, missing="em")
+    assert found.score(holes, lost) == pytest.approx(found.score_moments(m), abs=1e-12)
+    assert found.score_tasks(holes, lost).shape == (4,)
+    assert np.isfinite(found.predict(holes)).all()
+    parts = MultitaskRegressor(missing="em", **options)
+    parts.partial_fit(holes[:150], lost[:150]).partial_fit(holes[150:], lost[150:])
+    np.testing.assert_allclose(parts.coef_, found.coef_, atol=1e-8)
+    with pytest.raises(ValueError, match="put them side by side"):
+        MultitaskRegressor(missing="em", **options).fit([holes, X], lost)
+    with pytest.raises(ValueError, match="missing='em'"):
+        MultitaskRegressor(**options).fit(holes, Y)
