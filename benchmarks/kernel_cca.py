@@ -16,11 +16,23 @@ from cmstats.datasets import load_mnist_halves
 from cmstats.kernel_cca import KernelCCA
 from cmstats.kernels.gram import median_gamma
 
-# Bandwidth, landmarks and penalty chosen by `tune_mnist` at rank 1000 on the training digits; the
-# test digits are read once, for the score.
+# Bandwidth and penalty chosen by `tune_mnist` at rank 1000 on the training digits, where raw
+# columns do as well as orthonormal ones (41.83 against 41.88) and k-means better than uniform
+# landmarks (41.3); the test digits are read once, for the score.
 MNIST_CURVE: tuple[dict[str, Any], ...] = tuple(
-    {"rank": rank, "gamma": 2.0, "shrinkage": 0.01, "landmarks": "kmeans"}
-    for rank in (1000, 2000, 4000, 6000)
+    {
+        "rank": rank,
+        "gamma": 2.0,
+        "shrinkage": 1e-5,
+        "orthonormal": False,
+        "landmarks": landmarks,
+    }
+    for rank, landmarks in (
+        (1000, "kmeans"),
+        (2000, "uniform"),
+        (4000, "uniform"),
+        (5000, "kmeans"),
+    )
 )
 SHRINKAGES = (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
 
