@@ -482,3 +482,13 @@ def test_folds_without_a_pair_are_said(pair: Any) -> None:
         ConditionalGaussian(missing="em").fit(X, texts)
     with pytest.raises(ValueError, match=r"or set missing='em'"):
         ConditionalGaussian().fit(X, texts)
+
+
+def test_conditionals_equal_those_of_gmr(pair: Any) -> None:
+    gmr = pytest.importorskip("gmr")
+    X, Y = pair
+    g = ConditionalGaussian(shrinkage=0.2).fit(X, Y)
+    theirs = gmr.MVN(g.joint_.mean, g.joint_.covariance, random_state=0)
+    mean, covariance = theirs.predict(np.arange(4), X)
+    np.testing.assert_allclose(g.predict(X), mean, atol=1e-8)
+    np.testing.assert_allclose(g.covariance_, covariance, atol=1e-8)
