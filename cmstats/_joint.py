@@ -18,6 +18,7 @@ from cmstats._array import (
     result_dtype,
     to_numpy,
 )
+from cmstats._patterns import alike
 from cmstats.kernels import normal, whitening
 
 __all__ = ["Conditional", "JointNormal", "draw", "in_order", "observed_groups", "pick"]
@@ -201,14 +202,8 @@ def draw(means: Array, covariance: Array, n_samples: int, random_state: Any) -> 
 def observed_groups(A: Array) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """Which columns are observed in which rows: (mask (d,), row numbers), pattern by pattern."""
     missing = to_numpy(namespace(A).isnan(A))
-    if not missing.any():
-        yield np.ones(missing.shape[1], dtype=bool), np.arange(missing.shape[0])
-        return
-    _, first, inverse = np.unique(
-        np.packbits(missing, axis=1), axis=0, return_index=True, return_inverse=True
-    )
-    for k, example in enumerate(first):
-        yield ~missing[example], np.flatnonzero(inverse.ravel() == k)
+    for rows in alike(missing):
+        yield ~missing[rows[0]], rows
 
 
 def pick(a: Array, at: np.ndarray[Any, Any], axis: int) -> Array:

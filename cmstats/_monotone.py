@@ -14,7 +14,7 @@ import numpy as np
 from cmstats._array import Array, namespace
 from cmstats._folds import training_moments
 from cmstats._joint import JointNormal, pick
-from cmstats._shrinkage import SHRINKAGES
+from cmstats._shrinkage import SHRINKAGES, standard_deviations
 from cmstats.kernels.covariance import Sums
 from cmstats.moments import Moments
 
@@ -94,8 +94,7 @@ def shrinkage_by_density(folds: Sequence[Moments], name: str, *, scale: bool) ->
     for train, test in zip(training_moments(folds), folds, strict=True):
         xp = namespace(train.mean(name))
         variance = train.variance(name)
-        unit = xp.sqrt(xp.where(train.constant(name), 1.0, variance))
-        unit = unit if scale else xp.ones_like(unit)
+        unit = standard_deviations(train, name) if scale else xp.ones_like(variance)
         values, V = xp.linalg.eigh(train.cov(name) / (unit[:, None] * unit[None, :]))
         shift = (test.mean(name) - train.mean(name)) / unit
         W = V / unit[:, None]

@@ -10,9 +10,16 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+from cmstats._array import Array, namespace
 from cmstats.moments import Moments
 
-__all__ = ["SHRINKAGES", "shrinkage_grid", "shrinkage_numbers", "shrinkage_tuple"]
+__all__ = [
+    "SHRINKAGES",
+    "shrinkage_grid",
+    "shrinkage_numbers",
+    "shrinkage_tuple",
+    "standard_deviations",
+]
 
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8)
 """What ``shrinkage="cv"`` chooses from."""
@@ -59,3 +66,9 @@ def shrinkage_grid(value: Any, blocks: int = 2) -> list[tuple[Any, ...]]:
     if value == "cv":
         return [(s,) * blocks for s in SHRINKAGES]
     return list(itertools.product(*(SHRINKAGES if s == "cv" else (s,) for s in each)))
+
+
+def standard_deviations(moments: Moments, name: str) -> Array:
+    """Standard deviations, 1 for a column that does not vary."""
+    xp = namespace(moments.mean(name))
+    return xp.sqrt(xp.where(moments.constant(name), 1.0, moments.variance(name)))

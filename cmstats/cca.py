@@ -12,7 +12,12 @@ from cmstats._array import Array, namespace
 from cmstats._canonical import directions, expected_ratio, latent_mean, likelihood_vectors
 from cmstats._estimator import TwoViewTransformer
 from cmstats._folds import best_index, grid_scores
-from cmstats._shrinkage import shrinkage_grid, shrinkage_numbers, shrinkage_tuple
+from cmstats._shrinkage import (
+    shrinkage_grid,
+    shrinkage_numbers,
+    shrinkage_tuple,
+    standard_deviations,
+)
 from cmstats.moments import Moments
 from cmstats.streams import project
 
@@ -187,7 +192,7 @@ class CCA(TwoViewTransformer):
         """Weights in the data's units, of unit training variance, with signs by the rule."""
         xp = namespace(A)
         if self.scale:
-            x_unit, y_unit = _stds(moments, "x"), _stds(moments, "y")
+            x_unit, y_unit = standard_deviations(moments, "x"), standard_deviations(moments, "y")
             A, B = A / x_unit[:, None], B / y_unit[:, None]
             pattern = pattern * y_unit[:, None]
         largest = xp.take_along_axis(A, xp.argmax(xp.abs(A), axis=0)[None, :], axis=0)
@@ -493,7 +498,7 @@ class CCA(TwoViewTransformer):
     def _loadings(self, variables: str, variates: str, weights: Array) -> Array:
         m = self._total()
         covariances = m.projected_scatter(variables, variates, weights) / (m.n - 1)
-        return covariances / _stds(m, variables)[:, None]
+        return covariances / standard_deviations(m, variables)[:, None]
 
 
 def _pairing(model: CCA, moments: Moments) -> float:
@@ -501,9 +506,3 @@ def _pairing(model: CCA, moments: Moments) -> float:
     x = model.x_weights_ * model._x_std, model.x_mean_
     y = model.y_weights_ * model._y_std, model.y_mean_
     return expected_ratio(model._held_out(moments), x, y, model.singular_values_)
-
-
-def _stds(moments: Moments, name: str) -> Array:
-    """Standard deviations, 1 for a column that does not vary."""
-    xp = namespace(moments.mean(name))
-    return xp.sqrt(xp.where(moments.constant(name), 1.0, moments.variance(name)))

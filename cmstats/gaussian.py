@@ -28,7 +28,12 @@ from cmstats._folds import best_index, grid_scores
 from cmstats._joint import Conditional, JointNormal, draw, in_order, observed_groups, pick
 from cmstats._monotone import factored, pairs_of_folds, seen_alone, shrinkage_by_density
 from cmstats._patterns import incomplete_rows
-from cmstats._shrinkage import shrinkage_grid, shrinkage_numbers, shrinkage_tuple
+from cmstats._shrinkage import (
+    shrinkage_grid,
+    shrinkage_numbers,
+    shrinkage_tuple,
+    standard_deviations,
+)
 from cmstats.kernels import normal
 from cmstats.moments import Moments
 from cmstats.streams import chunks, is_lazy, project
@@ -731,10 +736,10 @@ def _ratio_on(model: ConditionalGaussian, moments: Moments) -> float:
 
 def _unit(moments: Moments, name: str, scale: bool) -> Array:
     """What the columns of a block are divided by."""
-    xp = namespace(moments.mean(name))
-    if not scale:
-        return xp.ones_like(moments.mean(name))
-    return xp.sqrt(xp.where(moments.constant(name), 1.0, moments.variance(name)))
+    if scale:
+        return standard_deviations(moments, name)
+    mean = moments.mean(name)
+    return namespace(mean).ones_like(mean)
 
 
 def _shrunken(moments: Moments, name: str, s: float, scale: bool) -> Array:

@@ -25,8 +25,12 @@ from cmstats._multiblock import (
     through_variates,
 )
 from cmstats._named_views import NamedViews
-from cmstats._shrinkage import shrinkage_grid, shrinkage_numbers, shrinkage_tuple
-from cmstats.cca import _stds
+from cmstats._shrinkage import (
+    shrinkage_grid,
+    shrinkage_numbers,
+    shrinkage_tuple,
+    standard_deviations,
+)
 from cmstats.kernels import whitening
 from cmstats.moments import Moments
 from cmstats.streams import check_lengths, project
@@ -315,7 +319,7 @@ class MultiviewCCA(TwoViewTransformer):
         values, V = self._associated(values, V, white.coupling)
         V = self._set_weights(moments, m, white, V)
 
-        units = [_stds(moments, a) if self.scale else None for a in moments.names]
+        units = [standard_deviations(moments, a) if self.scale else None for a in moments.names]
         self._joint, consensus = through_variates(m, white, V, units)
         xp = namespace(V)
         size, shared = xp.sum(V * V, axis=0), quadratic(V, white.association())
@@ -389,7 +393,7 @@ class MultiviewCCA(TwoViewTransformer):
         self.n_components_ = int(V.shape[1])
         weights, sign = [], xp.zeros_like(self.correlations_)
         for i, (a, w) in enumerate(zip(moments.names, canonical, strict=True)):
-            w = w / _stds(moments, a)[:, None] if self.scale else w
+            w = w / standard_deviations(moments, a)[:, None] if self.scale else w
             w = w * inverse[:, i][None, :]
             largest = xp.take_along_axis(w, xp.argmax(xp.abs(w), axis=0)[None, :], axis=0)
             sign = xp.where(sign == 0, xp.sign(largest[0, :]), sign)  # the first that takes part
@@ -738,7 +742,7 @@ class MultiviewCCA(TwoViewTransformer):
         """Correlations of variables with their own view's variates, (p_i, n_components_) each."""
         m = self._total()
         return self._named.as_fitted(
-            m.projected_scatter(a, a, w) / (m.n - 1) / _stds(m, a)[:, None]
+            m.projected_scatter(a, a, w) / (m.n - 1) / standard_deviations(m, a)[:, None]
             for a, w in self._named.in_order(self.weights_).items()
         )
 
