@@ -47,6 +47,7 @@ def _one_split(s: Any, seed: int) -> dict[str, dict[str, float]]:
         "likelihood_ratio": g.embed(s.x_test, s.y_test),
         "weighted_cosine": cca.embed(s.x_test, s.y_test),
         "cosine": cca.embed(s.x_test, s.y_test, kind="cosine"),
+        "cosine_of_weighted_variates": _weighted_variates(cca, s),
     }.items():
         retrieval[f"R@10_{name}"] = float(retrieval_report(u, v).loc["mean", "R@10"])
         by_label = retrieval_report(u, v, labels=s.labels_test)
@@ -61,6 +62,12 @@ def _one_split(s: Any, seed: int) -> dict[str, dict[str, float]]:
             "log_density_per_target": float(g.score(s.x_test, s.y_test) / s.y_test.shape[1]),
         },
     }
+
+
+def _weighted_variates(cca: CCA, s: Any) -> list[Any]:
+    """Unit vectors of the variates times the singular values, not in canonical coordinates."""
+    weighted = [a * cca.singular_values_ for a in cca.transform(s.x_test, s.y_test)]
+    return [a / np.linalg.norm(a, axis=1, keepdims=True) for a in weighted]
 
 
 def _mismatch(g: ConditionalGaussian, cca: CCA, s: Any, seed: int) -> dict[str, float]:
