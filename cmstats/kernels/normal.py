@@ -39,6 +39,7 @@ from cmstats._array import (
 from cmstats.kernels import whitening
 from cmstats.kernels._cpu import normal as cpu
 from cmstats.kernels._parameters import CovarianceType, Normals
+from cmstats.kernels._threads import blas_for
 from cmstats.kernels.transfer import within_memory
 
 __all__ = ["component_logpdf", "evaluate", "logpdf", "mixture_logpdf", "prepare"]
@@ -367,8 +368,9 @@ def _prepare(
     for j in range(S.shape[0]):
         name = names[1] if S.shape[0] == 1 else f"{names[1]}[{j}]"
         _check_symmetric(S[j, ...], name)
-        lower = whitening.cholesky(S[j, ...], name)
-        factors.append(xp.matrix_transpose(solve_triangular(lower, eye)))
+        with blas_for(d):  # threads of BLAS would spin on beside those that evaluate
+            lower = whitening.cholesky(S[j, ...], name)
+            factors.append(xp.matrix_transpose(solve_triangular(lower, eye)))
         constants.append(-0.5 * log_2pi - xp.sum(xp.log(xp.linalg.diagonal(lower))))
     every = xp.broadcast_to(xp.stack(constants), (means.shape[0],))
     return Normals(kind, means, xp.stack(factors), every)
