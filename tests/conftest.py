@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+SIMULATOR = "simulator"
+PROCESS = pytest.StashKey[tuple[subprocess.Popen[bytes], IO[str]]]()
 
 # Numba compiles inside the first example, so no deadline; CI draws the same examples every time.
 settings.register_profile("default", deadline=None)
@@ -29,11 +35,58 @@ def _has_cuda_device() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked gpu where there is no CUDA device."""
+    """Skip the tests marked gpu where there is no CUDA device; put the simulator's result last."""
+    items.sort(key=lambda item: SIMULATOR in getattr(item, "fixturenames", ()))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not _has_cuda_device():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the CUDA kernels in the simulator, if their result is among what is asked for."""
+    asked = any(SIMULATOR in getattr(item, "fixturenames", ()) for item in session.items)
+    if not asked or session.config.option.collectonly:
+        return
+    # Numba reads the variable when it is imported: a process of its own is the only way.
+    environment = {
+        **os.environ,
+        "NUMBA_ENABLE_CUDASIM": "1",
+        "PYTEST_ADDOPTS": "",
+        # The simulator runs kernels as Python threads: BLAS threads beside them only fight.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", str(here / "cuda"), "-q"]
+    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
+    # A pipe that nobody reads would fill up.
+    output = tempfile.TemporaryFile("w+")  # noqa: SIM115
+    process = subprocess.Popen(
+        command, cwd=here.parent, env=environment, stdout=output, stderr=subprocess.STDOUT
+    )
+    session.config.stash[PROCESS] = (process, output)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave no simulator behind a session that was interrupted."""
+    process, output = session.config.stash.get(PROCESS, (None, None))
+    if process is not None and output is not None:
+        process.kill()
+        process.wait()
+        output.close()
+
+
+@pytest.fixture
+def simulator(request: pytest.FixtureRequest) -> Callable[[], tuple[int, str]]:
+    """Waits for the CUDA kernels in the simulator: exit status and output."""
+
+    def finish() -> tuple[int, str]:
+        process, output = request.config.stash[PROCESS]
+        status = process.wait(timeout=300)
+        output.seek(0)
+        return status, output.read()
+
+    return finish
 
 
 @pytest.fixture(scope="session")

@@ -597,10 +597,7 @@ def test_it_is_a_step_of_a_pipeline_and_of_a_search(views: Any) -> None:
     [
         LinearAutoencoder(),
         LinearAutoencoder(1, alpha=0.1, corruption=0.1, scale=True, solver="svd"),
-        LinearAutoencoder(corruption=0.3),
-        LinearAutoencoder(target="cross"),
         LinearAutoencoder(1, target="cross", alpha=0.1, corruption=0.1, solver="svd"),
-        LinearAutoencoder(1, target="joint"),
         LinearAutoencoder(target="joint", corruption=0.1, scale=True, solver="svd"),
     ]
 )

@@ -813,7 +813,6 @@ class ColumnsAsViews(MultiviewCCA):
 
 @parametrize_with_checks(
     [
-        ColumnsAsViews(),
         ColumnsAsViews(method="gcca", shrinkage="auto", scale=True),
         ColumnsAsViews(shrinkage="cv", cv=2, solver="svd"),
     ]
