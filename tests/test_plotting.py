@@ -13,12 +13,24 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler
 
-from cmstats import CCA, MomentsSearchCV, TwoViewPipeline
+from cmstats import CCA, ConditionalGaussian, MomentsSearchCV, TwoViewPipeline
+from cmstats.comparison import compare, learning_curves
+from cmstats.inference import bootstrap, correlation_intervals, loadings_table, permutation_test
+from cmstats.metrics import recall_at_k
 from cmstats.plotting import (
+    BootstrapDisplay,
+    ComparisonDisplay,
+    ConditionalCalibrationDisplay,
     CorrelationDisplay,
     JointEmbeddingDisplay,
+    LearningCurvesDisplay,
+    LoadingsDisplay,
+    PrecisionRecallCurveDisplay,
+    RecallCurveDisplay,
     RetrievalDisplay,
     ShrinkagePathDisplay,
 )
@@ -194,3 +206,173 @@ def test_no_matplotlib_is_one_sentence(views: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"cmstats\[report\]"):
         CorrelationDisplay([0.5]).plot()
+
+
+def _line(ax: Any, label: str) -> np.ndarray:
+    """The heights of the line with this start of its label."""
+    (line,) = [a for a in ax.lines if str(a.get_label()).startswith(label)]
+    return np.asarray(line.get_ydata())
+
+
+def test_null_band_and_intervals_are_those_of_the_results(views: Any) -> None:
+    X, Y = views
+    table, null = permutation_test(
+        X, Y, statistic="roy", n_permutations=39, return_null=True, random_state=0
+    )
+    intervals = correlation_intervals(X, Y, cv=5)
+    display = CorrelationDisplay.from_results((table, null), intervals=intervals, level=0.9)
+    np.testing.assert_allclose(display.band, np.quantile(null, [0.05, 0.95], axis=0))
+    np.testing.assert_allclose(
+        _line(display.ax_, "training, p"), display.train[table["p_value"] <= 0.1]
+    )
+    _render(display)
+    wilks = permutation_test(X, Y, n_permutations=9, return_null=True, random_state=0)
+    with pytest.raises(ValueError, match="statistic='roy'"):
+        CorrelationDisplay.from_results(wilks)
+    with pytest.raises(TypeError, match="correlation_intervals"):
+        CorrelationDisplay(intervals=[0.1])
+
+
+def test_heatmap_and_circle_show_the_loadings(views: Any) -> None:
+    X, Y = views
+    cca = CCA().fit(X, Y)
+    heat = LoadingsDisplay.from_estimator(cca, components=[2, 0])
+    drawn = np.concatenate([cca.x_loadings_[:, [2, 0]], cca.y_loadings_[:, [2, 0]]])
+    np.testing.assert_allclose(heat.ax_.images[0].get_array(), drawn)
+    circle = LoadingsDisplay.from_estimator(cca, kind="circle", max_features=2)
+    points = np.concatenate([c.get_offsets() for c in circle.ax_.collections[:2]])
+    np.testing.assert_allclose(np.sort(points, axis=0), np.sort(cca.x_loadings_[:, :2], axis=0))
+    assert len(circle.ax_.texts) == 4
+    _render(heat)
+    _render(circle)
+
+
+def test_loadings_say_what_is_wrong(views: Any) -> None:
+    cca = CCA(2).fit(*views)
+    with pytest.raises(NotFittedError):
+        LoadingsDisplay.from_estimator(CCA())
+    for wrong, match in (
+        ({"kind": "square"}, "kind="),
+        ({"quantity": "size"}, "quantity="),
+        ({"components": [2]}, "model has 2"),
+        ({"components": [1], "kind": "circle"}, "two components"),
+        ({"quantity": "weight", "kind": "circle"}, "of correlations"),
+        ({"max_features": 0}, "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            LoadingsDisplay.from_estimator(cca, **wrong)
+    with pytest.raises(TypeError, match="loadings_table"):
+        LoadingsDisplay({"loading": 1})
+    assert LoadingsDisplay(loadings_table(cca)).plot().correlations is None
+
+
+def test_bootstrap_lines_are_the_intervals(views: Any) -> None:
+    X, Y = views
+    result = bootstrap(CCA(2), X, Y, "x_loadings_", n_resamples=20, random_state=0)
+    display = BootstrapDisplay.from_results(result, component=1)
+    segments = np.array(display.ax_.collections[0].get_segments())
+    np.testing.assert_allclose(segments[:, :, 0].T, [result.lower[:, 1], result.upper[:, 1]])
+    assert display.labels == ["x0", "x1", "x2", "x3"]
+    _render(display)
+    with pytest.raises(TypeError, match="BootstrapResult"):
+        BootstrapDisplay({"estimate": 1})
+    with pytest.raises(ValueError, match="has 2"):
+        BootstrapDisplay(result, component=2)
+    with pytest.raises(ValueError, match="1 labels for 4"):
+        BootstrapDisplay(result, labels=["a"])
+
+
+def test_recall_curve_is_recall_at_each_k(rng: np.random.Generator) -> None:
+    U = rng.normal(size=(40, 5))
+    V = U + rng.normal(size=U.shape)
+    display = RecallCurveDisplay.from_predictions(U, V, k=12, names=("a", "b"))
+    np.testing.assert_allclose(
+        _line(display.ax_, "a → b"), [recall_at_k(U, V, k=k) for k in range(1, 13)]
+    )
+    np.testing.assert_allclose(_line(display.ax_, "chance"), np.arange(1, 13) / 40)
+    with pytest.raises(ValueError, match="k=0"):
+        RecallCurveDisplay.from_predictions(U, V, k=0)
+    with pytest.raises(NotFittedError):
+        RecallCurveDisplay.from_estimator(CCA(), U, V)
+
+
+def test_precision_is_scikit_learns_with_ties(rng: np.random.Generator) -> None:
+    scores = rng.integers(0, 6, size=(30, 30)).astype(float)
+    labels = rng.integers(0, 3, size=30)
+    display = PrecisionRecallCurveDisplay.from_predictions(scores, labels=labels)
+    each = [average_precision_score(labels == c, s) for c, s in zip(labels, scores, strict=True)]
+    np.testing.assert_allclose(display.mean_average_precision[0], np.mean(each))
+    # At full recall every candidate down to the last relevant one counts.
+    last = [
+        (labels == c).sum() / (s >= s[labels == c].min()).sum()
+        for c, s in zip(labels, scores, strict=True)
+    ]
+    np.testing.assert_allclose(display.precision[0, -1], np.mean(last))
+    np.testing.assert_allclose(_line(display.ax_, "x → y"), display.precision[0])
+    with pytest.raises(ValueError, match="give labels"):
+        PrecisionRecallCurveDisplay.from_predictions(scores, labels=None)
+
+
+def test_coverage_counts_values_in_central_intervals(views: Any) -> None:
+    X, Y = views
+    model = ConditionalGaussian(shrinkage=0.1).fit(X[:80], Y[:80])
+    display = ConditionalCalibrationDisplay.from_estimator(model, X[80:], Y[80:])
+    mean, std = model.predict(X[80:], return_std=True)
+    half = np.mean(np.abs(Y[80:] - mean) <= 0.67448975 * std)
+    np.testing.assert_allclose(display.actual[9], half)
+    np.testing.assert_allclose(_line(display.ax_, "held out"), display.actual)
+    histogram = ConditionalCalibrationDisplay(display.pit).plot(kind="histogram", n_bins=10)
+    heights = [bar.get_height() for bar in histogram.ax_.patches]
+    np.testing.assert_allclose(heights, np.histogram(display.pit, 10, (0, 1), density=True)[0])
+    with pytest.raises(ValueError, match="kind="):
+        display.plot(kind="line")
+    with pytest.raises(ValueError, match="not positive"):
+        ConditionalCalibrationDisplay.from_predictions([1.0], [1.0], [0.0])
+    with pytest.raises(TypeError, match="no standard deviations"):
+        ConditionalCalibrationDisplay.from_estimator(CCA(2).fit(X, Y), X, Y)
+
+
+def test_curves_and_comparison_show_the_tables(views: Any) -> None:
+    X, Y = views
+    models = {"one": CCA(1, shrinkage=0.1), "three": CCA(3, shrinkage=0.1)}
+    common = {"cv": 2, "random_state": 0}
+    curves = learning_curves(models, X, Y, sizes=[20, 60], **common)
+    display = LearningCurvesDisplay.from_results(curves, metric="R@10")
+    expected = curves.query("metric == 'R@10' and model == 'three'")["mean"]
+    np.testing.assert_allclose(display.ax_.containers[1][0].get_ydata(orig=False), expected)
+    table = compare(models, X, Y, baseline="one", memory=False, **common)
+    comparison = ComparisonDisplay.from_results(table)
+    np.testing.assert_allclose(comparison.ax_.containers[0][0].get_xdata(orig=False), table["MRR"])
+    np.testing.assert_allclose(comparison.standard_errors, table["MRR_se"])
+    with pytest.raises(ValueError, match="none of the curves"):
+        LearningCurvesDisplay(curves, metric="R@7")
+    with pytest.raises(TypeError, match="learning_curves"):
+        LearningCurvesDisplay(table)
+    with pytest.raises(TypeError, match="compare"):
+        ComparisonDisplay(curves)
+    with pytest.raises(ValueError, match="no column"):
+        ComparisonDisplay(table, metric="device")
+
+
+def test_torch_is_copied_to_the_host(views: Any) -> None:
+    torch = pytest.importorskip("torch")
+    X, Y = views
+    Xt, Yt = torch.asarray(X), torch.asarray(Y)
+    cca, same = CCA(3).fit(Xt, Yt), CCA(3).fit(X, Y)
+    heat = LoadingsDisplay.from_estimator(cca)
+    np.testing.assert_allclose(heat.values["x"], same.x_loadings_, atol=1e-10)
+    one = PrecisionRecallCurveDisplay.from_estimator(cca, Xt, Yt, labels=np.arange(120) % 3)
+    two = PrecisionRecallCurveDisplay.from_estimator(same, X, Y, labels=np.arange(120) % 3)
+    np.testing.assert_allclose(one.precision, two.precision, atol=1e-10)
+    RecallCurveDisplay.from_estimator(cca, Xt, Yt, k=5)
+    CorrelationDisplay.from_estimator(cca, Xt, Yt)
+    model = ConditionalGaussian(shrinkage=0.1).fit(Xt, Yt)
+    ConditionalCalibrationDisplay.from_estimator(model, Xt, Yt)
+
+
+def test_path_of_one_view_names_the_other(views: Any) -> None:
+    grid = {"shrinkage": [(s, 0.1) for s in (0.01, 0.1, 0.3)]}
+    search = TwoViewPipeline(MomentsSearchCV(CCA(2), grid, cv=3)).fit(*views)
+    display = ShrinkagePathDisplay.from_estimator(search)
+    words = [t.get_text() for t in display.ax_.get_legend().get_texts()]
+    assert words == ["shrinkage of x, 0.1 for y"]

@@ -1,0 +1,32 @@
+"""Displays: the pictures of a model and of what was found about it, in scikit-learn's manner.
+
+Each display holds the numbers it draws; ``from_estimator``, ``from_predictions`` and
+``from_results`` compute them, and ``plot(ax=None)`` draws them again in any axes. Arrays of
+other libraries are copied to the host. Matplotlib is imported when something is drawn.
+"""
+
+from cmstats.plotting.bootstrap import BootstrapDisplay
+from cmstats.plotting.calibration import ConditionalCalibrationDisplay
+from cmstats.plotting.comparison import ComparisonDisplay, LearningCurvesDisplay
+from cmstats.plotting.correlations import CorrelationDisplay
+from cmstats.plotting.correlations import column_correlations as column_correlations
+from cmstats.plotting.embedding import JointEmbeddingDisplay
+from cmstats.plotting.gallery import RetrievalDisplay
+from cmstats.plotting.loadings import LoadingsDisplay
+from cmstats.plotting.precision import PrecisionRecallCurveDisplay
+from cmstats.plotting.retrieval import RecallCurveDisplay
+from cmstats.plotting.shrinkage import ShrinkagePathDisplay
+
+__all__ = [
+    "BootstrapDisplay",
+    "ComparisonDisplay",
+    "ConditionalCalibrationDisplay",
+    "CorrelationDisplay",
+    "JointEmbeddingDisplay",
+    "LearningCurvesDisplay",
+    "LoadingsDisplay",
+    "PrecisionRecallCurveDisplay",
+    "RecallCurveDisplay",
+    "RetrievalDisplay",
+    "ShrinkagePathDisplay",
+]

@@ -1,0 +1,243 @@
+"""Learning curves and comparisons of models."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from cmstats.plotting._style import (
+    BLUE,
+    COLOURS,
+    GREY,
+    LINES,
+    MARKERS,
+    axes_of,
+    frame_of,
+    legend_above,
+    plain,
+)
+
+__all__ = ["ComparisonDisplay", "LearningCurvesDisplay"]
+
+NAMES = {
+    "MRR": "mean reciprocal rank",
+    "mAP": "mean average precision",
+    "log_likelihood": "log p(y | x) (nats per row)",
+    "R2": "R²",
+    "total_correlation": "total held-out correlation",
+    "median_rank": "median rank (1 is best)",
+    "fit_seconds": "seconds to fit",
+    "query_seconds": "seconds to query",
+    "peak_memory_mb": "peak memory (MiB)",
+    "n_parameters": "number of parameters",
+}
+LOGARITHMIC = ("fit_seconds", "query_seconds", "peak_memory_mb", "n_parameters")
+
+
+def _axis_name(metric: str) -> str:
+    if metric.startswith("R@"):
+        return f"recall at {metric[2:]} (share of queries)"
+    return NAMES.get(metric, metric)
+
+
+class LearningCurvesDisplay:
+    """Quality over the number of training pairs, a line for each model.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        What `learning_curves` returns.
+    metric : str, optional
+        One of its metrics; "MRR" where it is there, else the first.
+
+    Attributes
+    ----------
+    metric : str
+    ax_, figure_ : the axes and their figure, after `plot`
+
+    Examples
+    --------
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> import pandas as pd
+    >>> from cmstats.plotting import LearningCurvesDisplay
+    >>> curves = pd.DataFrame({
+    ...     "model": "CCA", "n": [100, 200], "metric": "MRR", "mean": [0.1, 0.2], "se": 0.01})
+    >>> LearningCurvesDisplay.from_results(curves).ax_.get_ylabel()
+    'mean reciprocal rank'
+    """
+
+    def __init__(self, curves: Any, *, metric: str | None = None) -> None:
+        columns = ("model", "n", "metric", "mean", "se")
+        self.curves = frame_of(curves, columns, "learning_curves")
+        known = list(dict.fromkeys(self.curves["metric"]))
+        default = "MRR" if "MRR" in known else known[0]
+        self.metric = default if metric is None else metric
+        if self.metric not in known:
+            raise ValueError(f"metric={metric!r} is none of the curves: use {', '.join(known)}")
+
+    @classmethod
+    def from_results(
+        cls, curves: Any, *, metric: str | None = None, ax: Any = None, **kwargs: Any
+    ) -> Self:
+        """Draw what `learning_curves` returned.
+
+        Parameters
+        ----------
+        curves, metric
+            See `LearningCurvesDisplay`.
+        ax : matplotlib axes, optional
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        LearningCurvesDisplay
+        """
+        return cls(curves, metric=metric).plot(ax, **kwargs)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            A new figure by default.
+
+        Returns
+        -------
+        self
+        """
+        ax = axes_of(ax, (6.4, 4.2))
+        plain(ax)
+        part = self.curves[self.curves["metric"] == self.metric]
+        for i, (name, rows) in enumerate(part.groupby("model", sort=False)):
+            look = i % len(COLOURS)
+            # A little apart, so that bars do not hide each other.
+            beside = 1.02 ** (i - (part["model"].nunique() - 1) / 2)
+            ax.errorbar(
+                beside * rows["n"], rows["mean"], rows["se"], color=COLOURS[look],
+                linestyle=LINES[look], marker=MARKERS[look], markersize=5.5, capsize=2.5,
+                linewidth=1.5, label=name, markerfacecolor=COLOURS[look] if i % 2 == 0 else "white",
+            )  # fmt: skip
+        sizes = sorted(part["n"].unique())
+        ax.set_xscale("log")
+        ax.set_xticks(sizes, [f"{n:g}" for n in sizes])
+        ax.minorticks_off()
+        if self.metric in LOGARITHMIC:
+            ax.set_yscale("log")
+        ax.set_xlabel("training pairs")
+        ax.set_ylabel(_axis_name(self.metric))
+        legend_above(ax, title="mean ± standard error over the folds")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+class ComparisonDisplay:
+    """One metric of several models, with standard errors over the folds.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What `compare` returns.
+    metric : str, optional
+        One of its columns of numbers; by default the tested one.
+
+    Attributes
+    ----------
+    metric : str
+    standard_errors : array of shape (n_models,)
+        NaN where there are none.
+    ax_, figure_ : the axes and their figure, after `plot`
+
+    Examples
+    --------
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> from cmstats import CCA, load_linnerud
+    >>> from cmstats.comparison import compare
+    >>> from cmstats.plotting import ComparisonDisplay
+    >>> models = {"one": CCA(1), "two": CCA(2)}
+    >>> table = compare(models, *load_linnerud(return_X_y=True), cv=2, random_state=0)
+    >>> ComparisonDisplay.from_results(table).ax_.get_xlabel()
+    'mean reciprocal rank'
+    """
+
+    def __init__(self, table: Any, *, metric: str | None = None) -> None:
+        frame_of(table, (), "compare")
+        if "standard_errors" not in getattr(table, "attrs", {}):
+            raise TypeError(
+                "this needs the DataFrame that compare returns, with its attrs; got "
+                f"{type(table).__name__} without standard_errors"
+            )
+        self.table = table
+        self.metric = table.attrs["metric"] if metric is None else metric
+        known = list(table.select_dtypes("number").columns)
+        if self.metric not in known:
+            raise ValueError(f"metric={metric!r} is no column of numbers: use {', '.join(known)}")
+        errors = table.attrs["standard_errors"].get(self.metric, {})
+        self.standard_errors = np.array([errors.get(name, np.nan) for name in table.index])
+
+    @classmethod
+    def from_results(
+        cls, table: Any, *, metric: str | None = None, ax: Any = None, **kwargs: Any
+    ) -> Self:
+        """Draw what `compare` returned.
+
+        Parameters
+        ----------
+        table, metric
+            See `ComparisonDisplay`.
+        ax : matplotlib axes, optional
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        ComparisonDisplay
+        """
+        return cls(table, metric=metric).plot(ax, **kwargs)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            A new figure by default.
+
+        Returns
+        -------
+        self
+        """
+        names = [str(name) for name in self.table.index]
+        ax = axes_of(ax, (5.2 + 0.07 * max(map(len, names)), 1.3 + 0.34 * len(names)))
+        plain(ax, grid="x")
+        values, heights = self.table[self.metric].to_numpy(dtype=float), np.arange(len(names))
+        known = np.isfinite(values)
+        errors = np.nan_to_num(self.standard_errors)[known]
+        has_errors = np.isfinite(self.standard_errors).any()
+        ax.errorbar(
+            values[known], heights[known], xerr=errors if has_errors else None, linestyle="",
+            color=BLUE, marker="o", markersize=6, capsize=3, linewidth=1.4,
+            label="mean ± standard error over the folds" if has_errors else "value",
+        )  # fmt: skip
+        baseline = self.table.attrs.get("baseline")
+        if baseline is not None and np.isfinite(self.table.loc[baseline, self.metric]):
+            at = float(self.table.loc[baseline, self.metric])
+            ax.axvline(at, linestyle="--", color=GREY, linewidth=1.2, label=f"baseline: {baseline}")
+        for height, there in zip(heights, known, strict=True):
+            if not there:
+                ax.text(
+                    0.5, height, "no value", transform=ax.get_yaxis_transform(), ha="center",
+                    va="center", color=GREY, fontsize=9, style="italic",
+                )  # fmt: skip
+        ax.set_yticks(heights, names)
+        ax.tick_params(axis="y", length=0)
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        if self.metric in LOGARITHMIC and known.any() and values[known].min() > 0:
+            ax.set_xscale("log")
+        ax.set_xlabel(_axis_name(self.metric))
+        ax.set_ylabel("model")
+        legend_above(ax, ncols=2)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

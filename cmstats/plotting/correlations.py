@@ -1,0 +1,323 @@
+"""Canonical correlations: in training, held out, under the null, with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from cmstats._array import Array, to_numpy
+from cmstats.inference._fitted import check_level, inner_model
+from cmstats.plotting._style import (
+    BAND,
+    BLUE,
+    GREEN,
+    VERMILLION,
+    Floats,
+    axes_of,
+    check_fitted,
+    frame_of,
+    legend_above,
+    plain,
+)
+
+__all__ = ["CorrelationDisplay", "column_correlations"]
+
+
+class CorrelationDisplay:
+    """Canonical correlations of each component, in training and held out.
+
+    Parameters
+    ----------
+    held_out : array of shape (k,), optional
+        Correlations of the paired variates of rows the model has not seen.
+    train : array of shape (k,), optional
+        Those of the training rows.
+    n_held_out : float, optional
+        How many held-out rows there are, for the band of chance.
+    test : DataFrame or (DataFrame, array), optional
+        What `permutation_test` returns for the training rows: markers are full where
+        ``p_value`` is at most 1 - `level`. With ``statistic="roy", return_null=True`` also a
+        band, where `level` of the training correlations lie if the component and all
+        later ones are none.
+    intervals : DataFrame, optional
+        What `correlation_intervals` returns.
+    level : float, default=0.95
+        Of the bands of chance.
+
+    Attributes
+    ----------
+    band : array of shape (2, k) or None
+        Ends of the band under permutation.
+    ax_, figure_ : the axes and their figure, after `plot`
+
+    See Also
+    --------
+    CorrelationDisplay.from_estimator : Of a fitted model.
+    CorrelationDisplay.from_predictions : Of variates.
+    CorrelationDisplay.from_results : Of a test and of intervals alone.
+
+    Examples
+    --------
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> from cmstats import CCA, load_emoji
+    >>> from cmstats.plotting import CorrelationDisplay
+    >>> emoji = load_emoji()
+    >>> image, text = emoji.image, emoji.text
+    >>> cca = CCA(10, shrinkage=0.1).fit(image[emoji.train], text[emoji.train])
+    >>> display = CorrelationDisplay.from_estimator(cca, image[emoji.test], text[emoji.test])
+    >>> display.held_out.shape, display.ax_.get_xlabel()
+    ((10,), 'component')
+    """
+
+    def __init__(
+        self,
+        held_out: Array | None = None,
+        *,
+        train: Array | None = None,
+        n_held_out: float | None = None,
+        test: Any = None,
+        intervals: Any = None,
+        level: float = 0.95,
+    ) -> None:
+        self.level = check_level(level)
+        table, null = test if isinstance(test, tuple) else (test, None)
+        self.p_values = None if table is None else _p_values(table)
+        self.band = None if null is None else _null_band(null, table, self.level)
+        if train is None and table is not None:
+            train = table[_scale_of(table)].to_numpy()
+        if intervals is not None:
+            frame_of(intervals, ("estimate", "lower", "upper"), "correlation_intervals")
+        if held_out is None and train is None and intervals is None:
+            raise ValueError("give held_out or train correlations, or both")
+        self.intervals = intervals
+        self.held_out = None if held_out is None else to_numpy(held_out)
+        self.train = None if train is None else to_numpy(train)
+        self.n_held_out = n_held_out
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any = None,
+        y: Any = None,
+        *,
+        test: Any = None,
+        intervals: Any = None,
+        level: float = 0.95,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw a fitted model's correlations.
+
+        Parameters
+        ----------
+        estimator : fitted model, TwoViewPipeline or MomentsSearchCV
+        X, y : array-likes, optional
+            Held-out rows of both views; without them only the training correlations show.
+        test, intervals, level
+            Of the training rows, see `CorrelationDisplay`.
+        ax : matplotlib axes, optional
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        CorrelationDisplay
+
+        Raises
+        ------
+        ValueError
+            If only one of X and y is given.
+        ImportError
+            If Matplotlib is missing.
+        """
+        if (X is None) != (y is None):
+            raise ValueError("give both X and y of the held-out rows, or neither")
+        check_fitted(estimator)
+        model = inner_model(estimator) if hasattr(estimator, "fit") else estimator
+        train = getattr(model, "correlations_", None)
+        # By rows: on moments (`correlations_on`) wide views would need their p x p scatter.
+        held_out = None if X is None else column_correlations(*estimator.transform(X, y))
+        n = None if X is None else float(len(X) if not hasattr(X, "shape") else X.shape[0])
+        display = cls(
+            held_out, train=train, n_held_out=n, test=test, intervals=intervals, level=level
+        )
+        return display.plot(ax, **kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls, U: Array, V: Array, *, train: Array | None = None, ax: Any = None, **kwargs: Any
+    ) -> Self:
+        """Draw the correlations of the columns of two matrices of variates.
+
+        Parameters
+        ----------
+        U, V : arrays of shape (n, k)
+            Variates of held-out rows, as `transform` returns them.
+        train : array of shape (k,), optional
+            Correlations of the training rows.
+        ax : matplotlib axes, optional
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        CorrelationDisplay
+        """
+        held_out = column_correlations(U, V)
+        return cls(held_out, train=train, n_held_out=float(len(to_numpy(U)))).plot(ax, **kwargs)
+
+    @classmethod
+    def from_results(
+        cls,
+        test: Any = None,
+        *,
+        intervals: Any = None,
+        level: float = 0.95,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw a permutation test, intervals, or both, without a model.
+
+        Parameters
+        ----------
+        test, intervals, level
+            See `CorrelationDisplay`.
+        ax : matplotlib axes, optional
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        CorrelationDisplay
+        """
+        return cls(test=test, intervals=intervals, level=level).plot(ax, **kwargs)
+
+    # ------------------------------------------------------------------------- drawing
+    def plot(self, ax: Any = None, *, max_components: int | None = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            A new figure by default.
+        max_components : int, optional
+            Draw the first so many; all by default.
+
+        Returns
+        -------
+        self
+        """
+        ax = axes_of(ax, (6.4, 4.0))
+        plain(ax)
+        drawn = [self._train, self._held_out, self._intervals, self._null, self._chance]
+        shown = max(draw(ax, max_components) for draw in drawn)
+        ax.axhline(0, color="#555555", linewidth=0.7, zorder=0.5)
+        ax.set_xlim(0.5 if shown <= 60 else 0, shown + 0.5)
+        ax.set_ylim(top=1.02)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_xlabel("component")
+        ax.set_ylabel("canonical correlation")
+        legend_above(ax, ncols=2 if len(ax.get_legend_handles_labels()[0]) > 3 else 3)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _train(self, ax: Any, most: int | None) -> int:
+        if self.train is None:
+            return 0
+        values = self.train[:most]
+        at = np.arange(1, len(values) + 1)
+        marker = "s" if len(values) <= 60 else None
+        line = {"color": VERMILLION, "linewidth": 1.4, "marker": marker, "markersize": 4.5}
+        ax.plot(at, values, "--", label="training", markerfacecolor="white", **line)
+        if self.p_values is not None:
+            found = at[: len(self.p_values)][self.p_values[: len(at)] <= 1 - self.level + 1e-12]
+            ax.plot(
+                found, values[found - 1], linestyle="", color=VERMILLION, marker="s", markersize=5,
+                label=f"training, p at most {1 - self.level:.3g} (permutations)",
+            )  # fmt: skip
+        return len(values)
+
+    def _held_out(self, ax: Any, most: int | None) -> int:
+        if self.held_out is None:
+            return 0
+        values = self.held_out[:most]
+        ax.plot(
+            np.arange(1, len(values) + 1), values, "-", color=BLUE, label="held out", linewidth=1.4,
+            marker="o" if len(values) <= 60 else None, markersize=4.5,
+        )  # fmt: skip
+        return len(values)
+
+    def _intervals(self, ax: Any, most: int | None) -> int:
+        if self.intervals is None:
+            return 0
+        middle, lower, upper = (
+            self.intervals[name].to_numpy()[:most] for name in ("estimate", "lower", "upper")
+        )
+        # The estimate may lie on an end, and by rounding past it.
+        reach = np.maximum([middle - lower, upper - middle], 0)
+        ax.errorbar(
+            np.arange(1, len(middle) + 1) + 0.18, middle, reach, linestyle="", color=GREEN,
+            marker="D", markersize=4, capsize=2.5, linewidth=1.2,
+            label="population, with its interval",
+        )  # fmt: skip
+        return len(middle)
+
+    def _null(self, ax: Any, most: int | None) -> int:
+        if self.band is None:
+            return 0
+        low, high = self.band[:, :most]
+        at = np.arange(1, len(low) + 1)
+        # A hatch tells this band from that of held-out values in greyscale.
+        ax.fill_between(
+            at, low, high, facecolor="none", edgecolor="#8a8a8a", hatch="////", linewidth=0.6,
+            label=f"training, if there is none ({100 * self.level:g} %)",
+            step="mid" if len(at) == 1 else None, zorder=0.8,
+        )  # fmt: skip
+        return len(low)
+
+    def _chance(self, ax: Any, most: int | None) -> int:
+        if self.held_out is not None and self.n_held_out and self.n_held_out > 3:
+            from scipy.special import ndtri
+
+            # Fisher's z has standard deviation 1 / sqrt(n - 3).
+            z = float(ndtri(0.5 + self.level / 2))
+            reach = float(np.tanh(z / np.sqrt(self.n_held_out - 3)))
+            held = f"held out, if there is none ({100 * self.level:g} %)"
+            ax.axhspan(-reach, reach, label=held, **BAND)
+        return 0
+
+
+def column_correlations(U: Any, V: Any) -> Floats:
+    """Correlations of the columns of U with the same columns of V."""
+    u, v = (to_numpy(a).astype(np.float64) for a in (U, V))
+    u, v = u - u.mean(axis=0), v - v.mean(axis=0)
+    norms = np.sqrt((u * u).sum(axis=0) * (v * v).sum(axis=0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((u * v).sum(axis=0) / norms)
+
+
+# ------------------------------------------------------------------- a permutation test
+def _scale_of(table: Any) -> str:
+    return "singular_value" if "singular_value" in table.columns else "correlation"
+
+
+def _p_values(table: Any) -> Floats:
+    if getattr(getattr(table, "index", None), "nlevels", 1) > 1:
+        raise ValueError(
+            "test holds several statistics: run permutation_test with one, 'roy' for the band"
+        )
+    frame_of(table, ("p_value",), "permutation_test")
+    return np.asarray(table["p_value"].to_numpy(), dtype=np.float64)
+
+
+def _null_band(null: Any, table: Any, level: float) -> Floats:
+    """Quantiles of the largest correlation left, under permutation."""
+    if "roy" not in table.columns:
+        raise ValueError(
+            "the null of this test is on the scale of its statistic, not of correlations: run "
+            "permutation_test with statistic='roy' (or pass its table without the null)"
+        )
+    values = np.asarray(null, dtype=np.float64)
+    return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)

@@ -1,0 +1,231 @@
+"""Precision over recall of cross-modal rankings, by labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from cmstats._array import Array, namespace, row_slices, to_numpy
+from cmstats.metrics import _shape, _Task
+from cmstats.plotting._style import (
+    BLUE,
+    GREY,
+    VERMILLION,
+    Floats,
+    axes_of,
+    legend_above,
+    plain,
+    share_axis,
+)
+from cmstats.plotting.retrieval import LOOKS, directions_of, embedded
+
+__all__ = ["PrecisionRecallCurveDisplay"]
+
+RECALLS = np.linspace(0, 1, 101)
+
+
+class PrecisionRecallCurveDisplay:
+    """Precision over recall of rankings by label, the mean over the queries.
+
+    At each recall the precision is the best that a query has at this recall or a larger one
+    (interpolated precision); candidates with a query's label are relevant to it.
+
+    Parameters
+    ----------
+    precision : array of shape (2, r)
+        Of the directions x -> y and y -> x.
+    recall : array of shape (r,)
+    chance : pair of float, optional
+        The mean share of relevant candidates.
+    mean_average_precision : pair of float, optional
+    names : pair of str, default=("x", "y")
+        What the views are called.
+
+    Attributes
+    ----------
+    ax_, figure_ : the axes and their figure, after `plot`
+
+    References
+    ----------
+    Manning, C., Raghavan, P. and Schütze, H. (2008). Introduction to Information Retrieval,
+    chapter 8.
+
+    Examples
+    --------
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> import numpy as np
+    >>> from cmstats.plotting import PrecisionRecallCurveDisplay
+    >>> U = np.eye(2)[[0, 1, 0, 1]]
+    >>> display = PrecisionRecallCurveDisplay.from_predictions(U, U, labels=[0, 1, 0, 1])
+    >>> float(display.precision.min()), display.chance
+    (1.0, (0.5, 0.5))
+    """
+
+    def __init__(
+        self,
+        precision: Any,
+        recall: Any = RECALLS,
+        *,
+        chance: tuple[float, float] | None = None,
+        mean_average_precision: tuple[float, float] | None = None,
+        names: tuple[str, str] = ("x", "y"),
+    ) -> None:
+        self.precision, self.recall = np.asarray(precision), np.asarray(recall)
+        self.chance, self.mean_average_precision, self.names = chance, mean_average_precision, names
+
+    @classmethod
+    def from_predictions(
+        cls,
+        U: Array,
+        V: Array | None = None,
+        *,
+        labels: Any,
+        names: tuple[str, str] = ("x", "y"),
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw the precisions of embeddings, or of a matrix of scores.
+
+        Parameters
+        ----------
+        U, V, labels
+            As in `retrieval_report`. Whole rankings are sorted, in time n m log m; equal
+            scores are looked at together.
+        names : pair of str, default=("x", "y")
+        ax : matplotlib axes, optional
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        PrecisionRecallCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            Without labels, or if no candidate has the label of any query.
+        """
+        if labels is None:
+            raise ValueError("give labels: they say which candidates are relevant to a query")
+        task = _Task(_shape(U, V), labels, None, None)
+        curves, chance, means = [], [], []
+        for side in (0, 1):
+            own, other = task.relevance(side)
+            found = [_query(s[other == c], s[other != c]) for s, c in _rankings(U, V, side, own)]
+            kept = [f for f in found if f is not None]
+            if not kept:
+                raise ValueError("no candidate has the label of any query: check labels")
+            curves.append(np.mean([f[0] for f in kept], axis=0))
+            means.append(float(np.mean([f[1] for f in kept])))
+            chance.append(float(np.mean([f[2] for f in kept])))
+        display = cls(
+            np.stack(curves), chance=(chance[0], chance[1]), names=names,
+            mean_average_precision=(means[0], means[1]),
+        )  # fmt: skip
+        return display.plot(ax, **kwargs)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        labels: Any,
+        kind: str | None = None,
+        names: tuple[str, str] = ("x", "y"),
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Embed both views with a fitted model, and draw the precisions.
+
+        Parameters
+        ----------
+        estimator : fitted model with ``embed(X, y)``
+        X, y : array-likes of the two views
+        kind : str, optional
+            The similarity, as in `embed`.
+        labels, names, ax, **kwargs
+            As in `from_predictions`.
+
+        Returns
+        -------
+        PrecisionRecallCurveDisplay
+        """
+        U, V = embedded(estimator, X, y, kind)
+        return cls.from_predictions(U, V, labels=labels, names=names, ax=ax, **kwargs)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        name: str | None = None,
+        colours: Sequence[str] = (BLUE, VERMILLION),
+    ) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            A new figure by default.
+        name, colours : str, pair of str, optional
+            To tell several models in the same axes apart.
+
+        Returns
+        -------
+        self
+        """
+        ax = axes_of(ax, (6.4, 4.0))
+        plain(ax)
+        for i, label in enumerate(directions_of(self.names, name)):
+            _, line, marker = LOOKS[i]
+            if self.mean_average_precision is not None:
+                label += f" (mAP {self.mean_average_precision[i]:.2f})"
+            ax.plot(
+                self.recall, self.precision[i], line, color=colours[i], marker=marker, markersize=5,
+                markevery=max(len(self.recall) // 10, 1), linewidth=1.5, label=label,
+                markerfacecolor=colours[i] if i == 0 else "white",
+            )  # fmt: skip
+        if self.chance is not None:
+            chance = float(np.mean(self.chance))
+            ax.axhline(chance, linestyle=":", color=GREY, linewidth=1.5, label="chance")
+        ax.set(xlim=(-0.02, 1.02), ylim=(0, 1.02))
+        share_axis(ax.xaxis)
+        share_axis(ax.yaxis)
+        ax.set_xlabel("recall (share of the relevant candidates found)")
+        ax.set_ylabel("precision (share relevant)")
+        legend_above(ax)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _rankings(U: Any, V: Any, side: int, codes: Any) -> Any:
+    """Scores of all candidates and the label of every query with one, block by block."""
+    if V is None:
+        scores = to_numpy(U) if side == 0 else to_numpy(U).T
+        yield from ((s, c) for s, c in zip(scores, codes, strict=True) if c >= 0)
+        return
+    queries, candidates = (U, V) if side == 0 else (V, U)
+    if not hasattr(queries, "shape"):
+        queries, candidates = np.asarray(queries), np.asarray(candidates)
+    xp = namespace(queries, candidates)
+    for rows in row_slices(queries.shape[0], 2**22 // max(candidates.shape[0], 1) + 1):
+        block = to_numpy(xp.matmul(queries[rows, :], xp.matrix_transpose(candidates)))
+        yield from ((s, c) for s, c in zip(block, codes[rows], strict=True) if c >= 0)
+
+
+def _query(relevant: Floats, others: Floats) -> tuple[Floats, float, float] | None:
+    """Interpolated precision at `RECALLS`, average precision and the share of relevant ones."""
+    count = len(relevant)
+    if not count:
+        return None
+    ranked = np.sort(relevant)[::-1]
+    # At the score of the j-th relevant candidate, with all that score the same or more.
+    hits = np.searchsorted(-ranked, -ranked, side="right")
+    wrong = len(others) - np.searchsorted(np.sort(others), ranked, side="left")
+    precision = hits / (hits + wrong)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    needed = np.maximum(np.ceil(RECALLS * count - 1e-9).astype(np.int64), 1)
+    return best[needed - 1], float(precision.mean()), count / (count + len(others))

@@ -1,0 +1,205 @@
+"""Recall at k of cross-modal retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from cmstats._array import Array
+from cmstats.metrics import DIRECTIONS, _shape, retrieval_chance, retrieval_report
+from cmstats.plotting._style import (
+    BLUE,
+    GREY,
+    VERMILLION,
+    axes_of,
+    check_fitted,
+    legend_above,
+    plain,
+    share_axis,
+)
+
+__all__ = ["LOOKS", "RecallCurveDisplay", "directions_of", "embedded"]
+
+LOOKS = ((BLUE, "-", "o"), (VERMILLION, "--", "s"))
+
+
+def embedded(estimator: Any, X: Any, y: Any, kind: str | None) -> tuple[Any, Any]:
+    """Both views through a fitted model."""
+    check_fitted(estimator)
+    U, V = estimator.embed(X, y, **({} if kind is None else {"kind": kind}))
+    return U, V
+
+
+class RecallCurveDisplay:
+    """Recall at k: the share of queries that find a partner among their k best candidates.
+
+    Parameters
+    ----------
+    recall : DataFrame
+        Rows k = 1, 2, ...; columns "x -> y" and "y -> x".
+    chance : DataFrame of the same shape, optional
+        What candidates in random order give.
+    names : pair of str, default=("x", "y")
+        What the views are called.
+
+    Attributes
+    ----------
+    ax_, figure_ : the axes and their figure, after `plot`
+
+    Examples
+    --------
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> import numpy as np
+    >>> from cmstats.plotting import RecallCurveDisplay
+    >>> U = np.random.default_rng(0).normal(size=(100, 8))
+    >>> display = RecallCurveDisplay.from_predictions(U, U[::-1], k=20)
+    >>> display.recall.shape, round(float(display.chance.loc[10, "x -> y"]), 9)
+    ((20, 2), 0.1)
+    """
+
+    def __init__(
+        self, recall: Any, *, chance: Any = None, names: tuple[str, str] = ("x", "y")
+    ) -> None:
+        self.recall, self.chance, self.names = recall, chance, names
+
+    @classmethod
+    def from_predictions(
+        cls,
+        U: Array,
+        V: Array | None = None,
+        *,
+        k: int = 50,
+        x_ids: Any = None,
+        y_ids: Any = None,
+        names: tuple[str, str] = ("x", "y"),
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw the recalls of embeddings, or of a matrix of scores.
+
+        Parameters
+        ----------
+        U, V, x_ids, y_ids
+            As in `retrieval_report`.
+        k : int, default=50
+            The largest; at most the number of candidates.
+        names : pair of str, default=("x", "y")
+        ax : matplotlib axes, optional
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        RecallCurveDisplay
+        """
+        if k < 1:
+            raise ValueError(f"k={k} must be at least 1")
+        n, m = _shape(U, V)
+        ks = range(1, min(k, max(n, m)) + 1)
+        ids = {"ks": ks, "x_ids": x_ids, "y_ids": y_ids}
+        tables = [retrieval_report(U, V, **ids), retrieval_chance(n, m, **ids)]
+        recall, chance = (
+            pd.DataFrame(
+                t.loc[list(DIRECTIONS), [f"R@{j}" for j in ks]].to_numpy().T,
+                index=pd.Index(ks, name="k"), columns=list(DIRECTIONS),
+            )
+            for t in tables
+        )  # fmt: skip
+        return cls(recall, chance=chance, names=names).plot(ax, **kwargs)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        kind: str | None = None,
+        k: int = 50,
+        x_ids: Any = None,
+        y_ids: Any = None,
+        names: tuple[str, str] = ("x", "y"),
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Embed both views with a fitted model, and draw the recalls.
+
+        Parameters
+        ----------
+        estimator : fitted model with ``embed(X, y)``
+        X, y : array-likes of the two views
+        kind : str, optional
+            The similarity, as in `embed`.
+        k, x_ids, y_ids, names, ax, **kwargs
+            As in `from_predictions`.
+
+        Returns
+        -------
+        RecallCurveDisplay
+        """
+        U, V = embedded(estimator, X, y, kind)
+        return cls.from_predictions(
+            U, V, k=k, x_ids=x_ids, y_ids=y_ids, names=names, ax=ax, **kwargs
+        )
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        name: str | None = None,
+        colours: Sequence[str] = (BLUE, VERMILLION),
+    ) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            A new figure by default.
+        name, colours : str, pair of str, optional
+            To tell several models in the same axes apart.
+
+        Returns
+        -------
+        self
+        """
+        ax = axes_of(ax, (6.4, 4.0))
+        plain(ax)
+        directions = directions_of(self.names, name)
+        for i, label in enumerate(directions):
+            _, line, marker = LOOKS[i]
+            ks, values = self.recall.index.to_numpy(), self.recall.iloc[:, i].to_numpy()
+            marks = [int(np.argmin(np.abs(ks - t))) for t in _ticks(len(ks))]
+            ax.plot(
+                ks, values, line, color=colours[i], marker=marker, markevery=sorted(set(marks)),
+                markersize=5, markerfacecolor=colours[i] if i == 0 else "white", linewidth=1.5,
+                label=label,
+            )  # fmt: skip
+        if self.chance is not None:
+            mean = self.chance.mean(axis=1)
+            ax.plot(mean.index, mean, ":", color=GREY, linewidth=1.5, label="chance")
+        ax.set_xscale("log")
+        most = int(self.recall.index[-1])
+        ax.set_xticks(_ticks(most), [str(t) for t in _ticks(most)])
+        ax.minorticks_off()
+        ax.set_xlim(0.95, most * 1.05)
+        ax.set_ylim(bottom=0)
+        share_axis(ax.yaxis)
+        ax.set_xlabel("k, the number of candidates shown")
+        ax.set_ylabel("recall at k (share of queries)")
+        legend_above(ax)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def directions_of(names: tuple[str, str], model: str | None) -> list[str]:
+    """The directions by the names of the views, after the model's name if there is one."""
+    start = "" if model is None else f"{model}, "
+    return [f"{start}{names[0]} → {names[1]}", f"{start}{names[1]} → {names[0]}"]
+
+
+def _ticks(most: int) -> list[int]:
+    ticks = [t * 10**e for e in range(len(str(most))) for t in (1, 2, 5)]
+    return [t for t in ticks if t <= most]
