@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import shlex
 import sys
 import warnings
 import zipfile
@@ -109,15 +110,28 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="a report on your own features",
-        description=f"A report on two files with one row per item: {SUFFIXES}.",
+        description=f"A report on two files with one row per item: {SUFFIXES}; or on two "
+        "folders of numbered .npy files.",
     )
-    report.add_argument("image", help="features of the first view")
-    report.add_argument("text", help="features of the second view")
+    report.add_argument("image", nargs="?", help="features of the first view")
+    report.add_argument("text", nargs="?", help="features of the second view")
+    report.add_argument("--x", metavar="FILE", help="another way to name the first")
+    report.add_argument("--y", metavar="FILE", help="another way to name the second")
     report.add_argument("--labels", help="one label per item", metavar="FILE")
     report.add_argument(
-        "--out", type=Path, default=Path("report.html"), metavar="FILE",
+        "-o", "--out", type=Path, default=Path("report.html"), metavar="FILE",
         help="the page to write (default: report.html)",
     )  # fmt: skip
+    report.add_argument(
+        "--names", nargs=2, metavar=("FIRST", "SECOND"),
+        help="what the views are called (default: image text; with --x and --y: x y)",
+    )  # fmt: skip
+    report.add_argument("--quick", action="store_true", help="leave out the comparison of models")
+    report.add_argument(
+        "--max-items", type=int, default=20_000, metavar="N",
+        help="look at no more items, drawn at random (default: 20000)",
+    )  # fmt: skip
+    report.add_argument("--seed", type=int, default=0, help="default: 0")
     report.set_defaults(run=_report)
     for command in (demo, report):
         command.add_argument("--force", action="store_true", help="overwrite the page")
@@ -141,14 +155,36 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    first, second = _two_files(arguments)
+    named = arguments.names or (("x", "y") if arguments.image is None else ("image", "text"))
     _check_out(arguments.out, force=arguments.force)
-    image, text = _read_matrix(arguments.image), _read_matrix(arguments.text)
+    image, text = _read_matrix(first), _read_matrix(second)
     labels = None if arguments.labels is None else _read_labels(arguments.labels)
     from cmstats.report import build
 
-    title = f"{_short(arguments.image)} and {_short(arguments.text)}"
-    report = build(image, text, labels, title=title, progress=_say)
+    title = f"{_short(first)} and {_short(second)}"
+    words = ["cmstats", "report", first, second, "--names", *named]
+    words += ["--labels", arguments.labels] if arguments.labels else []
+    words += ["--quick"] if arguments.quick else []
+    words += ["--max-items", str(arguments.max_items), "--seed", str(arguments.seed)]
+    report = build(
+        image, text, labels, title=title, views=tuple(named), quick=arguments.quick,
+        max_items=arguments.max_items, random_state=arguments.seed, command=shlex.join(words),
+        progress=_say,
+    )  # fmt: skip
     _finish(report, arguments.out, force=arguments.force)
+
+
+def _two_files(arguments: argparse.Namespace) -> tuple[str, str]:
+    given = [a for a in (arguments.image, arguments.text) if a is not None]
+    flags = [a for a in (arguments.x, arguments.y) if a is not None]
+    if len(given) + len(flags) != 2 or len(flags) == 1:
+        raise _UsageError(
+            "two files are required, one for each view: cmstats report X.npy Y.npy, or "
+            "--x X.npy --y Y.npy (see cmstats report --help)"
+        )
+    first, second = given or flags
+    return first, second
 
 
 def _finish(report: Any, out: Path, *, force: bool) -> None:
@@ -199,7 +235,11 @@ def _short(name: str) -> str:
     return Path(name).name
 
 
-def _read_matrix(name: str) -> npt.NDArray[Any]:
+def _read_matrix(name: str) -> Any:
+    if Path(name).is_dir():
+        from cmstats.shards import open_shards  # rows are read when they are needed
+
+        return open_shards(name)
     array = read_array(name)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
@@ -212,7 +252,7 @@ def _read_matrix(name: str) -> npt.NDArray[Any]:
 
         # Counted here, where the file has a name.
         nan, infinite, first = count_nonfinite(array)
-        if nan or infinite:
+        if infinite or nan == array.size:  # single gaps are filled and told of
             raise ValueError(describe_nonfinite(name, nan, infinite, first))
     return array
 

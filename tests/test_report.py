@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,17 @@ mpl.use("Agg")
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
+from sklearn.model_selection import KFold
 
-from cmstats import CCA, __version__, retrieval_report
+from cmstats import (
+    CCA,
+    __version__,
+    canonical_correlation_test,
+    correlation_intervals,
+    permutation_test,
+    retrieval_report,
+)
 from cmstats.__main__ import QUERY_SHRINKAGE, main, read_array
 from cmstats.report import Report, build, build_emoji, write_new
 
@@ -34,7 +44,19 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def report(data: Any) -> Report:
-    return build(*data)
+    return build(*data, quick=True)
+
+
+@pytest.fixture(scope="module")
+def full(data: Any) -> Report:
+    X, Y, labels = data
+    return build(X[:100, :3], Y[:100, :3], labels[:100], names=[f"n{i}" for i in range(100)])
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without their pictures, which take most of the time."""
+    monkeypatch.setattr("cmstats.report._page._figure", lambda draw, size: "data:,")
 
 
 @pytest.fixture
@@ -76,7 +98,7 @@ def test_choices_do_not_depend_on_the_held_out_items(report: Report, data: Any) 
     X, Y, labels = (a.copy() for a in data)
     rng = np.random.default_rng(1)
     X[report.test] = rng.normal(size=X[report.test].shape)
-    other = build(X, Y, labels)
+    other = build(X, Y, labels, quick=True)
     assert other.model.shrinkage_ == report.model.shrinkage_
     assert other.kind == report.kind
     np.testing.assert_array_equal(other.shrinkage_scores, report.shrinkage_scores)
@@ -92,18 +114,23 @@ def test_best_similarity_of_the_training_items_is_chosen(report: Report) -> None
 def test_raw_cosine_is_a_row_where_the_widths_match(report: Report, data: Any) -> None:
     X, Y, _ = data
     assert "raw cosine" in report.table.index
-    assert "raw cosine" not in build(X, Y[:, :4]).table.index
+    assert "raw cosine" not in build(X, Y[:, :4], quick=True).table.index
 
 
 def test_identical_views_are_found_by_the_raw_cosine(data: Any) -> None:
     X = data[0]
-    table = build(X, X).table
+    table = build(X, X, quick=True).table
     assert table.loc["raw cosine", ("image -> text", "R@1")] == 1
 
 
 class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.rows: list[int] = []
+        self.widths: list[set[int]] = []
+        self.text: list[str] = []
         self.images: list[dict[str, Any]] = []
         self.addresses: list[str] = []
         self.open: list[str] = []
@@ -112,25 +139,46 @@ class _Page(HTMLParser):
         attributes = dict(attrs)
         if tag == "img":
             self.images.append(attributes)
-        self.addresses += [attributes[a] for a in ("src", "href") if a in attributes]
+        addresses = [attributes[a] for a in ("src", "href") if a in attributes]
+        self.links += [a[1:] for a in addresses if a.startswith("#")]
+        self.addresses += [a for a in addresses if not a.startswith("#")]
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        if tag == "table":
+            self.widths.append(set())
+        elif tag == "tr":
+            self.rows.append(0)
+        elif tag in ("td", "th"):
+            self.rows[-1] += int(attributes.get("colspan", 1))
         if tag not in ("img", "meta", "link"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        if tag == "tr":
+            self.widths[-1].add(self.rows[-1])
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
 
 
 def _page(text: str) -> _Page:
     page = _Page()
     page.feed(text)
     assert page.open == []
+    assert all(len(widths) == 1 for widths in page.widths)  # every row as wide as its table
+    assert len(set(page.ids)) == len(page.ids)
+    assert set(page.links) <= set(page.ids)
     return page
 
 
 def test_page_is_self_contained_and_well_formed(report: Report) -> None:
     html = report.to_html()
     page = _page(html)
-    assert len(page.images) == 4
+    assert len(page.images) == 5
+    assert {"data", "correlations", "shrinkage", "retrieval", "mismatches", "models", "how"} <= set(
+        page.ids
+    )
+    assert "://" not in html
     assert all(image["alt"] for image in page.images)
     assert all(address.startswith("data:") for address in page.addresses)
     assert "<script" not in html
@@ -138,11 +186,12 @@ def test_page_is_self_contained_and_well_formed(report: Report) -> None:
     assert "@import" not in html
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_escapes_what_it_is_given(data: Any) -> None:
     X, Y, _ = data
     pictures = np.zeros((len(X), 8, 8, 3), np.uint8)
     names = ["<b>&"] * len(X)
-    html = build(X, Y, title="<i>", names=names, pictures=pictures).to_html()
+    html = build(X, Y, title="<i>", names=names, pictures=pictures, quick=True).to_html()
     assert "<b>&" not in html
     assert "<i>" not in html
     page = _page(html)
@@ -160,20 +209,22 @@ def test_labels_may_have_gaps_and_columns_may_be_constant(data: Any) -> None:
     X, Y, labels = data
     gaps = np.where(labels == "a", np.nan, 1.0)
     X = np.column_stack([X, np.zeros(len(X))])
-    with (
-        pytest.warns(UserWarning, match="constant"),
-        pytest.warns(UserWarning, match="no relevant candidate"),
-    ):
-        report = build(X, Y, gaps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the page tells, not the console
+        report = build(X, Y, gaps, quick=True)
+    found = [warned.finding for warned in report.warned]
+    assert any("1 column constant (column 6)" in f for f in found)
+    assert any("without a label" in f for f in found)
+    assert any("no relevant candidate" in remark for remark in report.remarks)
     assert "no label" not in report.to_text()
     _page(report.to_html())
 
 
 def test_one_feature_is_enough(data: Any) -> None:
     X, Y, _ = data
-    report = build(X[:, :1], Y)
+    report = build(X[:, :1], Y, quick=True)
     assert len(report.held_out_correlations) == 1
-    assert len(_page(report.to_html()).images) == 2  # no plane with one component
+    assert len(_page(report.to_html()).images) == 3  # no plane with one component
 
 
 def test_input_that_cannot_be_is_one_sentence(data: Any) -> None:
@@ -184,8 +235,116 @@ def test_input_that_cannot_be_is_one_sentence(data: Any) -> None:
         build(X[:19], Y[:19])
     with pytest.raises(ValueError, match="labels has shape"):
         build(X, Y, labels[1:])
-    with pytest.raises(ValueError, match="image has 1 NaN value"):
-        build(np.where(np.arange(960).reshape(160, 6) == 3, np.nan, X), Y)
+    with pytest.raises(ValueError, match="image has 1 infinite value"):
+        build(np.where(np.arange(960).reshape(160, 6) == 3, np.inf, X), Y)
+    with pytest.raises(ValueError, match="text holds nothing but NaN"):
+        build(X, np.full_like(Y, np.nan))
+    with pytest.raises(ValueError, match="max_items"):
+        build(X, Y, max_items=3)
+    with pytest.raises(ValueError, match="2 names for 160 items"):
+        build(X, Y, names=["a", "b"])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_numbers_are_those_of_the_public_functions(full: Report, data: Any) -> None:
+    X, Y, labels = (a[:100] for a in data)
+    x, y = X[full.train, :3].astype(float), Y[full.train, :3]
+    test = permutation_test(x, y, n_permutations=999, random_state=0)
+    np.testing.assert_allclose(full.evidence.table["p_permutation"], test["p_value"])
+    wilks = canonical_correlation_test(CCA(shrinkage=0.0).fit(x, y))["wilks_p"].cummax()
+    np.testing.assert_allclose(full.evidence.table["p_wilks"], wilks)
+    folds = KFold(20, shuffle=True, random_state=0)
+    intervals = correlation_intervals(x, y, cv=folds)
+    np.testing.assert_allclose(full.evidence.table["estimate_upper"], intervals["upper"])
+    u, v = full.model.embed(X[full.test, :3], Y[full.test, :3], kind=full.kind)
+    expected = retrieval_report(u, v, labels=labels[full.test])
+    for direction, row in zip(full.directions, ("x -> y", "y -> x"), strict=True):
+        for metric in ("R@1", "R@10", "median_rank", "MRR", "mAP"):
+            got = full.retrieval.table.loc[(direction, metric)]
+            assert got["value"] == pytest.approx(expected.at[row, metric])
+            assert got["lower"] <= got["value"] <= got["upper"]
+    assert full.models is not None
+    assert full.models.table.loc["CCA", "mAP"] > 0
+    text = " ".join(_page(full.to_html()).text)
+    assert f"{full.evidence.table['held_out'].iloc[0]:.3f}" in text
+    assert full.evidence.sentence in text
+    assert "ConditionalGaussian" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_noise_is_called_nothing(data: Any) -> None:
+    rng = np.random.default_rng(0)
+    report = build(rng.normal(size=(300, 5)), rng.normal(size=(300, 4)), quick=True)
+    assert report.evidence.supported == 0
+    assert "Nothing linear" in report.evidence.sentence
+    assert "not told from chance" in report.retrieval.sentence
+    assert not report.mismatches.told_apart
+    assert "Nothing to complain of" in report.to_html()
+
+
+def test_shared_components_are_counted() -> None:
+    rng = np.random.default_rng(1)
+    Z = rng.normal(size=(300, 2))
+    X = np.column_stack([Z + 0.5 * rng.normal(size=Z.shape), rng.normal(size=(300, 3))])
+    Y = np.column_stack([Z + 0.5 * rng.normal(size=Z.shape), rng.normal(size=(300, 2))])
+    far = [int(np.argmax(Z.sum(axis=1))), int(np.argmin(Z.sum(axis=1)))]
+    X[far] = X[far[::-1]]  # two pairs exchanged
+    report = build(X, Y, quick=True)
+    assert report.evidence.supported == report.evidence.held == 2
+    assert set(far) == set(report.mismatches.table["row"][:2])
+
+
+def test_findings_say_what_is_wrong(data: Any) -> None:
+    X, Y, _ = (a.astype(float) if a.dtype.kind == "f" else a.copy() for a in data)
+    X[3, 1] = np.nan
+    X[7] *= 1000
+    X[20], Y[20] = X[21], Y[21]
+    X[30] = X[31]
+    X = np.column_stack([X, X[:, 0], np.ones(160), X[:, 2] + X[:, 4]])
+    Y[:, 0] *= 1e6
+    report = build(X, Y, quick=True)
+    found = "\n".join(warned.finding for warned in report.warned)
+    for part in (
+        "image: 1 entry missing (0.07%), in 1 row",
+        "image: 1 column constant (column 7)",
+        "image: 1 column equal to an earlier one",
+        "columns depend on each other linearly",
+        "image: 1 row far from all others in Mahalanobis distance (row 7)",
+        "1 pair equal to an earlier one in both views",
+        "image: 1 row equal to an earlier one, with another partner",
+        "text: standard deviations of the columns differ",
+    ):
+        assert part in found
+    assert np.isfinite(report.held_out_correlations).all()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_much_is_sampled_and_wide_is_narrowed(monkeypatch: pytest.MonkeyPatch, data: Any) -> None:
+    X, Y, labels = data
+    monkeypatch.setattr("cmstats.report._prepared.WIDEST", 5)
+    report = build(X, Y, labels, max_items=100, quick=True)
+    assert len(report.train) == 75
+    assert len(report.test) == 25
+    assert not set(report.train) & set(report.test)
+    assert report.shapes == ((160, 6), (160, 6))
+    assert "Of 160 items 100 were looked at" in report.limits[0]
+    assert "image has 6 columns; the analysis used its 5" in report.limits[1]
+    assert report.limits[0] in report.to_html()
+    assert set(report.mismatches.table["row"]) <= set(report.train) | set(report.test)
+    again = build(scipy.sparse.csr_array(X), Y, labels, max_items=100, quick=True)
+    assert again.limits[0] == report.limits[0]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_more_columns_than_rows() -> None:
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(60, 2))
+    X, Y = (Z @ rng.normal(size=(2, 90)) + rng.normal(size=(60, 90)) for _ in range(2))
+    report = build(X, Y, quick=True)
+    assert report.evidence.supported >= 1
+    assert any("more than the 45" in warned.finding for warned in report.warned)
+    assert "p_wilks" not in report.evidence.table
+    _page(report.to_html())
 
 
 def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -211,7 +370,7 @@ def test_emoji_are_retrieved_at_least_as_well_as_in_the_trial() -> None:
     # `cmstats query` takes the choice as known.
     assert report.model.shrinkage_ == QUERY_SHRINKAGE
     assert report.kind == "weighted_cosine"  # the default of `embed`
-    assert len(said) == 3
+    assert len(said) == 5
     html = report.to_html()
     assert len(html) < 3e6
     assert "red fruit" in html
@@ -219,14 +378,34 @@ def test_emoji_are_retrieved_at_least_as_well_as_in_the_trial() -> None:
 
 
 # ------------------------------------------------------------------------- command line
+@pytest.mark.usefixtures("undrawn")
 def test_report_of_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", "x.npy", "y.npy", "--labels", "labels.npy"]) == 0
+    argv = ["report", "x.npy", "y.npy", "--labels", "labels.npy", "--quick"]
+    assert main(argv) == 0
     out = capsys.readouterr().out
     assert "raw cosine" in out
     assert f"page: {files / 'report.html'}" in out
     assert (files / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert "exists" in _fails(capsys, "report", "x.npy", "y.npy")
-    assert main(["report", "x.npy", "y.npy", "--force"]) == 0
+    assert "cmstats report x.npy y.npy" in (files / "report.html").read_text(encoding="utf-8")
+    argv = ["report", "--x", "x.npy", "--y", "y.npy", "-o", "b.html", "--quick"]
+    assert main(argv) == 0
+    assert "x -&gt; y" not in (files / "b.html").read_text(encoding="utf-8")
+    assert "x → y" in (files / "b.html").read_text(encoding="utf-8")
+    assert main([*argv, "--force", "--names", "audio", "video", "--max-items", "80"]) == 0
+    assert "audio → video" in (files / "b.html").read_text(encoding="utf-8")
+    assert sorted(p.name for p in files.glob(".*")) == []
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_report_of_folders(files: Path, data: Any) -> None:
+    pytest.importorskip("cmstats.shards")
+    for name, array in zip("xy", data, strict=False):
+        (files / name).mkdir()
+        for i in range(2):
+            np.save(files / name / f"{name}_{i}.npy", array[80 * i : 80 * (i + 1)])
+    assert main(["report", "--x", "x", "--y", "y", "--quick", "--max-items", "100"]) == 0
+    assert "Of 160 items 100" in (files / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("form", ["npz", "npz:a", "csv", "bare.csv", "parquet", "lists.parquet"])
@@ -262,6 +441,7 @@ def test_file_errors_are_one_line(files: Path, capsys: pytest.CaptureFixture[str
     np.save(files / "flat.npy", np.arange(160.0))
     np.save(files / "cube.npy", rng.normal(size=(160, 2, 2)))
     np.save(files / "short.npy", rng.normal(size=(159, 4)))
+    np.save(files / "inf.npy", np.full((160, 2), np.inf))
     np.save(files / "nan.npy", np.full((160, 2), np.nan))
     np.save(files / "text.npy", np.full((160, 2), "a"))
     np.save(files / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
@@ -279,6 +459,7 @@ def test_file_errors_are_one_line(files: Path, capsys: pytest.CaptureFixture[str
         "cube.npy": "shape (160, 2, 2)",
         "short.npy": "same number of rows",
         "nan.npy": "320 NaN values",
+        "inf.npy": "infinite value",
         "text.npy": "not real numbers",
         "objects.npy": "cannot be read",
     }.items():
@@ -301,6 +482,8 @@ def test_labels_of_another_length_are_one_line(
 def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "COMMAND" in _fails(capsys)
     assert "required" in _fails(capsys, "report", "x.npy")
+    assert "required" in _fails(capsys, "report", "--x", "x.npy")
+    assert "required" in _fails(capsys, "report", "x.npy", "y.npy", "--x", "z.npy")
     assert "invalid choice" in _fails(capsys, "fly")
     assert "at least 1" in _fails(capsys, "query", "cat", "-k", "0")
     assert "no part of" in _fails(capsys, "query", "ʬʬʬ")
@@ -312,6 +495,7 @@ def test_version_and_help_end_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_demo_never_overwrites(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
