@@ -21,6 +21,7 @@ SUITES = (
     "comparison",
     "baselines",
     "inference",
+    "scale",
     "kernels",
     "gpu",
 )

@@ -52,4 +52,6 @@ def rewrite_readme() -> None:
         )
         for name, row in saved["results"].items():
             pages.append(f"| {name} | {_cells(row)} | {row.get('note', '')} |\n")
+        for figure in sorted(RESULTS.glob(f"{saved['suite']}*.png")):
+            pages.append(f"\n![{figure.stem}](results/{figure.name})\n")
     README.write_text("".join(pages))

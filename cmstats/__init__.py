@@ -24,6 +24,7 @@ from cmstats.multitask import MultitaskRegressor
 from cmstats.multiview import MultiviewCCA
 from cmstats.pipeline import TwoViewPipeline
 from cmstats.semantic import SemanticMatching
+from cmstats.shards import map_rows, open_parquet, open_shards, write_shards
 
 __version__ = "0.1.0"
 
@@ -54,10 +55,14 @@ __all__ = [
     "load_mnist_halves",
     "load_wikipedia",
     "loadings_table",
+    "map_rows",
+    "open_parquet",
+    "open_shards",
     "overtakes",
     "permutation_test",
     "redundancy",
     "retrieval_report",
     "search",
     "suggest_models",
+    "write_shards",
 ]

@@ -7,6 +7,7 @@ NumPy.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -24,14 +25,18 @@ Array: TypeAlias = Any
 __all__ = [
     "Array",
     "check_matrix",
+    "check_rows",
     "check_weights",
     "count_nonfinite",
     "describe_nonfinite",
     "device_of",
     "float64",
     "is_array",
+    "is_dask",
+    "is_lazy",
     "is_numpy",
     "namespace",
+    "position",
     "qr_r",
     "result_dtype",
     "row_slices",
@@ -46,6 +51,26 @@ __all__ = [
 def is_array(a: object) -> bool:
     """Whether `a` is an array of some namespace (not a frame, a list or a sparse matrix)."""
     return bool(array_api_compat.is_array_api_obj(a)) and not scipy.sparse.issparse(a)
+
+
+@functools.cache
+def _of_dask(kind: Any) -> bool:
+    return any(c.__module__.partition(".")[0] in ("dask", "dask_expr") for c in kind.__mro__)
+
+
+def is_dask(a: object) -> bool:
+    """Whether `a` is a Dask array or frame."""
+    kind: Any = type(a)
+    return _of_dask(kind) and hasattr(a, "__dask_graph__")
+
+
+def is_lazy(a: Any) -> bool:
+    """Whether `a` is an array-like on a disk or elsewhere, to be read by slices."""
+    if is_array(a):
+        return isinstance(a, np.memmap)
+    if scipy.sparse.issparse(a) or is_dask(a) or hasattr(a, "iloc") or hasattr(a, "to_pandas"):
+        return False
+    return all(hasattr(a, name) for name in ("shape", "dtype", "__getitem__", "ndim"))
 
 
 def namespace(*arrays: object) -> ModuleType:
@@ -216,6 +241,10 @@ def check_matrix(
     TypeError
         If `a` cannot be read as a matrix.
     """
+    if is_dask(a):
+        from cmstats._dask import matrix
+
+        return matrix(a, name, ensure_finite=ensure_finite)
     if scipy.sparse.issparse(a):
         a = a.tocsr()
         values = a.data
@@ -361,3 +390,24 @@ def row_slices(n: int, size: int) -> Iterator[slice]:
     """Slices that cut ``range(n)`` into runs of at most `size`."""
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def check_rows(part: Array, name: str, start: int, block: Any = None) -> None:
+    """Raise the one sentence about values that are not finite in a run of rows.
+
+    With the `block` that the run is of, the sentence ends with the file and the row in it.
+    """
+    nan, inf, first = count_nonfinite(part, start)
+    if nan or inf:
+        where = "" if block is None or first is None else position(block, first[0])
+        raise ValueError(describe_nonfinite(name, nan, inf, first) + where)
+
+
+def position(block: Any, row: int) -> str:
+    """Where a row of a block lies, to end a sentence that names the row.
+
+    ``"; row 4000 is row 17 of img_emb/img_emb_3.npy"`` for blocks whose method ``locate(row)``
+    answers ``"row 17 of img_emb/img_emb_3.npy"``, and ``""`` for all others.
+    """
+    locate = getattr(block, "locate", None)
+    return "" if locate is None or not is_lazy(block) else f"; row {row} is {locate(row)}"

@@ -11,25 +11,25 @@ import functools
 import itertools
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import scipy.sparse
 from sklearn.utils.validation import check_is_fitted
 
+from cmstats import _dask
 from cmstats._array import (
     device_of,
-    is_array,
-    is_numpy,
+    is_dask,
     namespace,
-    take_rows,
 )
 from cmstats._filling import FilledRows, Filler
-from cmstats._views import TwoViewEstimator, TwoViewOutput
+from cmstats._views import TwoViewEstimator, TwoViewOutput, is_stream
 from cmstats.kernels import whitening
 from cmstats.kernels._threads import blas_for
-from cmstats.moments import Moments
+from cmstats.moments import Moments, _from_rows
 from cmstats.streams import is_lazy
 
 __all__ = ["MomentsEstimator", "TwoViewTransformer", "all_or_nothing"]
@@ -61,6 +61,7 @@ class MomentsEstimator(TwoViewEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {}
+    _takes_dask = True
     _cv_parameters: ClassVar[tuple[str, ...]] = ()
     """The names of the parameters that may be "cv"."""
     moments_: Any
@@ -84,16 +85,19 @@ class MomentsEstimator(TwoViewEstimator):
 
     # ------------------------------------------------------------------------- fitting
     @all_or_nothing
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit to paired rows, in one pass over them.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features), or iterable of batches
             The first view: an array of any library, a frame, a memory-map, or anything with
-            shape, dtype and slicing.
+            shape, dtype and slicing. Without `y` an iterable of batches (x, y), or dicts of
+            these, as `Moments.from_batches` takes; row i of the stream is in fold i mod `cv`.
+            An iterator is read once, so that ``solver="auto"`` has no second pass for
+            ill-conditioned data: it warns.
         y : array-like or sparse matrix of shape (n_samples, n_targets) or (n_samples,)
-            The second view; row i is the partner of row i of `X`.
+            The second view; row i is the partner of row i of `X`. None for batches only.
         sample_weight : array of shape (n_samples,), optional
             Frequency weights: weight 2 is the row twice.
 
@@ -108,6 +112,9 @@ class MomentsEstimator(TwoViewEstimator):
             is out of range.
         """
         self._validate_params()
+        if is_stream(X, y):
+            self._fit_stream(X, sample_weight)
+            return self._warned()
         X, y = self._check_views(X, y, reset=True)
         if X.shape[0] < 2:
             raise ValueError(
@@ -119,6 +126,67 @@ class MomentsEstimator(TwoViewEstimator):
         if form == "scatter" and auto and self._ill_conditioned():
             self._fit_rows("root", X, y, sample_weight)
         return self._warned()
+
+    def _fit_stream(self, source: Iterable[Any], sample_weight: Any) -> None:
+        """Fit to batches; in the root form too where these can be read twice and it is needed."""
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight goes with arrays, not with batches: merge the Moments of weighted "
+                "batches and call fit_moments"
+            )
+        form = self._first_form(np.inf, 0)  # type: ignore[arg-type]
+        wide = self._fit_batches(source, form)
+        auto = getattr(self, "solver", "") == "auto" and self._missing == "error"
+        if form == "root" or not auto or not (wide or self._ill_conditioned()):
+            return
+        if iter(source) is not source:
+            self._fit_batches(source, "root")
+        elif self._ill_conditioned():
+            self._degenerate.append(
+                "the columns are ill-conditioned, and an iterator cannot be read again for the "
+                "more precise form: set solver='svd', or pass batches that can be (a list, an "
+                "object whose __iter__ begins anew)"
+            )
+
+    def _fit_batches(self, source: Iterable[Any], form: Any) -> bool:
+        """Fit to one pass over batches; whether they have more columns than rows."""
+        names = self._open_parameters()
+        if names and not isinstance(self.cv, (int, np.integer)):
+            raise ValueError(
+                f"{names[0]}='cv': rows of a stream are dealt to folds by number, so cv must be an "
+                "int"
+            )
+        blocks, how = self._batches(source), {"form": form, "missing": self._missing}
+        if names:
+            self._fit_total(Moments.folds_from_batches(blocks, cv=int(self.cv), **how))
+        else:
+            self._fit_total(Moments.from_batches(blocks, **how))
+        total = self._total()
+        return sum(total.widths) > total.rows
+
+    def _batches(self, source: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        """The batches as what `Moments.from_batches` takes."""
+        for x, y in self._pairs(source):
+            data = self._data("scatter", x, y, None)
+            yield {"x": data["x"], "y": data["y"]}
+
+    def _pairs(self, source: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Both views of each batch, checked against the first as in `fit`."""
+        first = True
+        for number, batch in enumerate(source):
+            pair = batch
+            if isinstance(batch, Mapping) and set(batch) == {"x", "y"}:
+                pair = (batch["x"], batch["y"])
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise ValueError(
+                    f"batch {number} is no pair of views: yield tuples (x, y) or dicts of 'x' and "
+                    "'y'"
+                )
+            if any(getattr(a, "shape", (1,))[:1] != (0,) for a in pair):  # none adds nothing
+                with _of_batch(number):
+                    checked = self._check_views(*pair, reset=first)
+                first = False
+                yield checked
 
     def _validate_params(self) -> None:
         super()._validate_params()
@@ -227,11 +295,8 @@ class MomentsEstimator(TwoViewEstimator):
         if open_parameters:
             if not isinstance(self.cv, (int, np.integer)):
                 raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
-            ids = (sum(m._dealt for m in held) + np.arange(X.shape[0])) % self.cv
-            new = [
-                Moments.from_data(**_rows(data, ids == k)) if (ids == k).any() else None
-                for k in range(self.cv)
-            ]
+            start = sum(m._dealt for m in held)
+            new = _dealt(data, start, int(self.cv))
             if len(before) not in (0, len(new)):
                 raise ValueError(
                     f"the rows before were not dealt to {len(new)} folds, so "
@@ -380,14 +445,27 @@ class TwoViewTransformer(TwoViewOutput, MomentsEstimator):
     """A model of moments that transforms both views."""
 
 
-def _rows(data: dict[str, Any], mask: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """The rows of one fold of what is handed to `Moments.from_data`."""
-    at = np.flatnonzero(mask)
-    out = dict(data)
-    for name in ("x", "y", "sample_weight"):
-        a = data[name]
-        if a is not None and not np.isscalar(a):
-            a = a if hasattr(a, "shape") else np.asarray(a)
-            foreign = is_array(a) and not is_numpy(namespace(a))
-            out[name] = take_rows(a, namespace(a).asarray(at, device=a.device) if foreign else at)
-    return out
+@contextmanager
+def _of_batch(number: int) -> Iterator[None]:
+    """Say in which batch what does not fit is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"batch {number}: {error}") from None
+
+
+def _dealt(data: dict[str, Any], start: int, folds: int) -> list[Moments | None]:
+    """The moments of rows dealt to folds by number; None for a fold without one."""
+    if is_dask(data["x"]) or is_dask(data["y"]):
+        return _dask.fold_moments(
+            _from_rows, blocks={"x": data["x"], "y": data["y"]}, form=data["form"],
+            sample_weight=data["sample_weight"], missing=data["missing"], cv=folds, start=start,
+        )  # fmt: skip
+    ids = (start + np.arange(data["x"].shape[0])) % folds
+    views = {"x": data["x"], "y": data["y"]}
+    present, ids = np.unique(ids, return_inverse=True)
+    made = _from_rows(views, data["form"], data["sample_weight"], ids=ids, missing=data["missing"])
+    found: list[Moments | None] = [None] * folds
+    for fold, moments in zip(present.tolist(), made, strict=True):
+        found[fold] = moments
+    return found

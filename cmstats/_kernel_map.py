@@ -12,6 +12,7 @@ from sklearn.utils import Tags, TransformerTags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cmstats import _dask_rows
 from cmstats._array import (
     Array,
     check_matrix,
@@ -98,6 +99,7 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """The coordinates of the landmarks, where there are some."""
         return getattr(self, "factor_", None)
 
+    @_dask_rows.row_wise
     def transform(self, X: Any) -> Array:
         """The coordinates of rows.
 

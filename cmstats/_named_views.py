@@ -14,7 +14,10 @@ from cmstats.streams import check_lengths, is_lazy
 
 __all__ = ["NamedViews"]
 
-RESERVED = ("cls", "form", "sample_weight", "missing", "device", "cv", "groups")
+RESERVED = (
+    "cls", "form", "sample_weight", "missing", "device", "cv", "groups", "rows", "checkpoint",
+    "progress",
+)  # fmt: skip
 """What `Moments` takes beside blocks, so that no view can be called so."""
 
 

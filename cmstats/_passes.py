@@ -9,14 +9,13 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from cmstats._array import (
     Array,
-    check_weights,
     count_nonfinite,
     describe_nonfinite,
     device_of,
@@ -37,9 +36,9 @@ from cmstats.kernels.covariance import (
     survey,
 )
 from cmstats.kernels.transfer import require_cupy, to_device, upload
-from cmstats.streams import chunks, is_lazy
+from cmstats.streams import batches, chunks, is_lazy, position
 
-__all__ = ["Form", "fold_sums", "gathered", "thin"]
+__all__ = ["GATHER_ROWS", "Form", "Gathered", "fold_sums", "foreign", "gathered", "thin"]
 
 GATHER_ROWS = 16384
 """How many rows of small batches are put together before they are multiplied."""
@@ -50,72 +49,127 @@ Form: TypeAlias = Literal["scatter", "root"]
 def fold_sums(
     blocks: Mapping[str, Any],
     form: Form,
-    sample_weight: Any = None,
+    weights: Array | None = None,
     *,
     ids: np.ndarray[Any, Any] | None = None,
+    n_folds: int = 1,
     device: Any = None,
     tables: list[PatternTable] | None = None,
-) -> list[list[Sums]]:
-    """The sums of each fold of the rows, in pieces that are still to be merged.
+    merge: Callable[[Sums, Sums], Sums],
+    rows: int | None = None,
+    span: slice | None = None,
+    advance: Callable[[int], Any] | None = None,
+    locate: Callable[[int], str] | None = None,
+) -> list[Sums | None]:
+    """The sums of each fold of the rows.
 
     Parameters
     ----------
     blocks : mapping of name to checked matrix
     form : {"scatter", "root"}
-    sample_weight : array of shape (n,), optional
+    weights : checked array of shape (n,), optional
     ids : int array of shape (n,), optional
         The fold of each row; all rows are one fold without.
+    n_folds : int, default=1
     device : str, optional
         "cuda" sends each run of host rows to the GPU; arrays of other libraries stay where
         they are.
     tables : list of PatternTable, optional
         One for each fold, which takes the rows with NaN; they are an error without. In the
         scatter form only.
+    merge : callable
+        The sums of two groups of rows together.
+    rows : int, optional
+        Rows in a run.
+    span : slice, optional
+        The rows to go over; all without.
+    advance : callable, optional
+        Called with the number of rows after each run.
+    locate : callable, optional
+        What the sentence about values that are not finite calls a row.
 
     Returns
     -------
-    list, one for each fold, of lists of Sums
-        Of the rows without NaN; the list of a fold that has none is empty.
+    list, one for each fold, of Sums
+        Of the rows without NaN; None for a fold that has none.
 
     Raises
     ------
     ValueError
         If values are not finite: which block, how many, the first position.
     """
-    if form not in ("scatter", "root"):
-        raise ValueError(f"form must be 'scatter' or 'root', got {form!r}")
     arrays = list(blocks.values())
-    like = next((a for a in arrays if is_array(a) and not is_numpy(namespace(a))), None)
-    weights = check_weights(sample_weight, arrays[0].shape[0], like)
-    n_folds = 1 if ids is None else int(ids.max()) + 1
-    device = None if like is not None or str(device) == "cpu" else device
+    if span is not None:
+        arrays = [_within(a, span) for a in arrays]
+        ids = None if ids is None else ids[span]
+        weights = None if weights is None else weights[span]
+    if foreign(arrays) is not None or str(device) == "cpu":
+        device = None
     if device is not None:
         require_cupy(device)  # or say at once what is missing
     try:
         # What overflows or is NaN comes out in the sums, and is then told in words.
         with np.errstate(over="ignore", invalid="ignore"):
             if form == "root":
-                return _root_pass(arrays, weights, ids, n_folds, device)
-            return _scatter_pass(arrays, weights, ids, n_folds, device, tables)
+                return _root_pass(arrays, weights, ids, n_folds, device, merge, rows, advance)
+            return _scatter_pass(arrays, weights, ids, n_folds, device, tables, rows, advance)
     except NonFiniteError:
-        raise ValueError(_whole_count(blocks, nan=tables is None)) from None
+        told = _whole_count(blocks, nan=tables is None, span=span, locate=locate)
+        raise ValueError(told) from None
+
+
+def foreign(arrays: Iterable[Any]) -> Array | None:
+    """The first array of another library than NumPy, if there is one."""
+    return next((a for a in arrays if is_array(a) and not is_numpy(namespace(a))), None)
+
+
+def _within(block: Any, span: slice) -> Any:
+    """Some of the rows, unread where they are on a disk."""
+    if not is_lazy(block) or isinstance(block, np.ndarray):
+        return take_rows(block, span)
+    return _Span(block, span)
+
+
+class _Span:
+    """Some of the rows of what is read by slices."""
+
+    def __init__(self, block: Any, span: slice) -> None:
+        self._block, self._start = block, span.start
+        self.shape = (span.stop - span.start, *block.shape[1:])
+        self.dtype, self.ndim = block.dtype, block.ndim
+
+    def __getitem__(self, take: slice) -> Any:
+        start, stop, _ = take.indices(self.shape[0])
+        return self._block[self._start + start : self._start + stop]
 
 
 class NonFiniteError(Exception):
     """Sums came out as NaN or infinite: the rows have to be looked at."""
 
 
-def _whole_count(blocks: Mapping[str, Any], *, nan: bool) -> str:
+def _whole_count(
+    blocks: Mapping[str, Any],
+    *,
+    nan: bool,
+    span: slice | None,
+    locate: Callable[[int], str] | None,
+) -> str:
     """What is not finite, in which block, counted over all rows; NaN only if it is an error."""
+    offset = 0 if span is None else span.start
     for name, a in blocks.items():
         nans = infinite = 0
         first = None
-        for start, (part,), _ in chunks([a]):
+        for start, (part,), _ in chunks([a if span is None else _within(a, span)]):
             part = part.toarray() if hasattr(part, "toarray") else part
-            more_nan, more_inf, at = count_nonfinite(part, start, nan=nan)
+            more_nan, more_inf, at = count_nonfinite(part, offset + start, nan=nan)
             nans, infinite, first = nans + more_nan, infinite + more_inf, first or at
         if nans or infinite:
-            return describe_nonfinite(name, nans, infinite, first, ", or set missing='em'")
+            assert first is not None
+            if span is not None:
+                name = f"{name} (rows {span.start} to {span.stop - 1})"
+            at_row: Any = first if locate is None else (locate(first[0]), first[1])
+            hint = ", or set missing='em'"
+            return describe_nonfinite(name, nans, infinite, at_row, hint) + position(a, first[0])
     return (
         f"the second moments of {' and '.join(blocks)} overflow: values are too large; divide "
         "them by a constant"
@@ -123,16 +177,30 @@ def _whole_count(blocks: Mapping[str, Any], *, nan: bool) -> str:
 
 
 def _runs(
-    arrays: Sequence[Any], weights: Array | None, device: Any, rows: int | None = None
+    arrays: Sequence[Any],
+    weights: Array | None,
+    device: Any,
+    rows: int | None,
+    advance: Callable[[int], Any] | None,
 ) -> Iterator[tuple[int, list[Any], Array | None]]:
     """Runs of rows with their weights, on the device asked for.
 
     A run on a GPU lies in a buffer that is used again: it is not kept beyond the next run.
     """
     runs = chunks(arrays, weights, rows=rows)
-    if device is None:
-        yield from runs
-        return
+    done = 0
+    for run in runs if device is None else _sent(runs):
+        done = run[1][0].shape[0]
+        yield run
+        del run  # or one run more than needed would be kept
+        if advance is not None:
+            advance(done)
+
+
+def _sent(
+    runs: Iterator[tuple[int, list[Any], Array | None]],
+) -> Iterator[tuple[int, list[Any], Array | None]]:
+    """The same runs on the GPU."""
     start = 0
     for sent in upload([*parts, w] for _, parts, w in runs):
         parts: list[Any] = sent[:-1]
@@ -169,9 +237,11 @@ def _scatter_pass(
     n_folds: int,
     device: Any,
     tables: list[PatternTable] | None,
-) -> list[list[Sums]]:
+    run_rows: int | None,
+    advance: Callable[[int], Any] | None,
+) -> list[Sums | None]:
     lanes: list[list[Lane]] = [[] for _ in range(n_folds)]
-    for start, parts, w in _runs(arrays, weights, device):
+    for start, parts, w in _runs(arrays, weights, device, run_rows, advance):
         m = parts[0].shape[0]
         tasks: list[Callable[[], object]] = []
         complete = None
@@ -197,8 +267,8 @@ def _scatter_pass(
         run_tasks(tasks, inline=device is not None)
     for group in lanes:
         _check_finite(*(lane.first for lane in group))
-    sums = [[Lane.finish(group)] if group else [] for group in lanes]
-    _check_finite(*(s.factor for pieces in sums for s in pieces))
+    sums = [Lane.finish(group) if group else None for group in lanes]
+    _check_finite(*(s.factor for s in sums if s is not None))
     for table in tables or ():
         _check_finite(*(a for _, s in table.items() for a in (s.mean, s.factor)))
     return sums
@@ -213,12 +283,19 @@ def _incomplete(
     """Which rows of a run are complete (None: all), and tasks that add the others to tables."""
     complete, groups = incomplete_rows(parts)
     lock = threading.Lock()
+    numbers = itertools.count()
+    waiting: dict[int, tuple[int, PatternTable]] = {}
+    added = 0
     # Lanes of a run and a pattern: as many that live on would fill the memory.
 
-    def add(fold: int, observed: Mask, rows: np.ndarray[Any, Any]) -> None:
+    def add(number: int, fold: int, observed: Mask, rows: np.ndarray[Any, Any]) -> None:
+        nonlocal added
         more = PatternTable.of(observed, _pattern_sums(parts, w, observed, rows))
-        with lock:
-            tables[fold] += more
+        with lock:  # in one order, whichever thread is first: the last digits depend on it
+            waiting[number] = fold, more
+            while (ready := waiting.pop(added, None)) is not None:
+                tables[ready[0]] += ready[1]
+                added += 1
 
     tasks: list[Callable[[], object]] = []
     for observed, rows in groups:
@@ -228,7 +305,7 @@ def _incomplete(
                 tables[fold] += PatternTable(observed.size, empty=mine.size)
                 continue
             tasks += [
-                functools.partial(add, fold, observed, mine[slice(*cut)])
+                functools.partial(add, next(numbers), fold, observed, mine[slice(*cut)])
                 for cut in shares(mine.size, lane_count(parts, mine.size * observed.size))
                 if cut[1] > cut[0]
             ]
@@ -276,6 +353,8 @@ def _survey(
         rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0], complete)
         return None if rows is not None and not rows.shape[0] else survey(parts, rows)
     at = None if ids is None else np.flatnonzero(ids == fold)
+    if at is not None and not at.size:
+        return None
     step = slice(None, None, max(1, (arrays[0].shape[0] if at is None else at.size) // 512))
     sample = [take_rows(a, step if at is None else _index(at[step], a)) for a in arrays]
     return survey(sample if device is None else to_device(sample))
@@ -294,19 +373,24 @@ def _root_pass(
     ids: np.ndarray[Any, Any] | None,
     n_folds: int,
     device: Any,
-) -> list[list[Sums]]:
-    pieces: list[list[Sums]] = [[] for _ in range(n_folds)]
+    merge: Callable[[Sums, Sums], Sums],
+    run_rows: int | None,
+    advance: Callable[[int], Any] | None,
+) -> list[Sums | None]:
+    sums: list[Sums | None] = [None] * n_folds
     d = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in arrays)
     # A QR factorisation pays from about two rows a column; a wide block is its own root.
-    for start, parts, w in _runs(arrays, weights, device, max(2 * d * n_folds, 4096)):
+    run_rows = run_rows or max(2 * d * n_folds, 4096)
+    for start, parts, w in _runs(arrays, weights, device, run_rows, advance):
         parts = [p.toarray() if hasattr(p, "toarray") else p for p in parts]
         for fold in range(n_folds):
             rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0])
             mine = parts if rows is None else [take_rows(p, rows) for p in parts]
             mine_w = w if rows is None or w is None else take_rows(w, rows)
             if mine[0].shape[0]:
-                pieces[fold].append(_root_sums(mine, mine_w))
-    return pieces
+                piece, before = _root_sums(mine, mine_w), sums[fold]
+                sums[fold] = piece if before is None else merge(before, piece)
+    return sums
 
 
 def _root_sums(parts: Sequence[Any], w: Array | None) -> Sums:
@@ -365,19 +449,70 @@ def thin(R: Array) -> Array:
     return qr_r(R) if R.shape[0] > R.shape[1] else R
 
 
-def gathered(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Batches put together until a product of them is worth its overhead."""
+@dataclass(frozen=True)
+class Gathered:
+    """Batches put together.
+
+    Attributes
+    ----------
+    start, stop : int
+        The rows of the stream.
+    blocks : dict of name to matrix
+    pieces : list of (batch number, first row in the batch, first row here)
+    """
+
+    start: int
+    stop: int
+    blocks: dict[str, Any]
+    pieces: list[tuple[int, int, int]]
+
+    def locate(self, row: int) -> str:
+        """A row of these, by the batch it came in."""
+        number, first, here = next(p for p in reversed(self.pieces) if p[2] <= row)
+        return f"{first + row - here} of batch {number}"
+
+
+def gathered(
+    source: Iterable[Any], names: Sequence[str], size: int, *, exact: bool = False
+) -> Iterator[Gathered]:
+    """Batches put together until a product of them is worth its overhead.
+
+    Parameters
+    ----------
+    source : iterable of tuples or dicts
+    names : sequence of str
+        Names of the blocks of tuples.
+    size : int
+        How many rows at least.
+    exact : bool, default=False
+        Cut batches, so that all but the last have exactly `size` rows.
+    """
+    number = -1
+
+    def counted() -> Iterator[Any]:
+        nonlocal number
+        for batch in source:
+            number += 1
+            yield batch
+
     held: list[dict[str, Any]] = []
-    rows = 0
-    for named in source:
-        first = next(iter(named.values()))
-        held.append(named)
-        rows += first.shape[0]
-        if rows >= GATHER_ROWS:
-            yield _joined(held)
-            held, rows = [], 0
+    pieces: list[tuple[int, int, int]] = []
+    start = rows = 0
+    for named in batches(counted(), names):
+        begin, end = 0, next(iter(named.values())).shape[0]
+        while begin < end:
+            stop = min(end, begin + size - rows) if exact else end
+            whole = stop - begin == end
+            held.append(
+                named if whole else {k: take_rows(a, slice(begin, stop)) for k, a in named.items()}
+            )
+            pieces.append((number, begin, rows))
+            rows, begin = rows + stop - begin, stop
+            if rows >= size:
+                yield Gathered(start, start + rows, _joined(held), pieces)
+                held, pieces, start, rows = [], [], start + rows, 0
     if held:
-        yield _joined(held)
+        yield Gathered(start, start + rows, _joined(held), pieces)
 
 
 def _joined(held: list[dict[str, Any]]) -> dict[str, Any]:

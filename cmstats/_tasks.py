@@ -7,18 +7,21 @@ columns of y, so that the groups stream and merge like plain moments.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from cmstats import _dask
 from cmstats._array import (
     Array,
     check_weights,
     count_nonfinite,
     describe_nonfinite,
     is_array,
+    is_dask,
     is_numpy,
     namespace,
     take_rows,
@@ -81,6 +84,8 @@ class TaskMoments:
         several : bool, default=True
             Whether more than one group of tasks is of use.
         """
+        if any(map(is_dask, (*blocks.values(), y))):
+            return _of_dask(blocks, y, form, sample_weight, cv, start, several)
         n, q = int(y.shape[0]), 1 if y.ndim == 1 else int(y.shape[1])
         groups = _groups(y)
         data = {**blocks, "y": y, "form": form, "sample_weight": sample_weight}
@@ -120,7 +125,7 @@ class TaskMoments:
             for name, part in named.items():
                 named[name] = part = part.toarray() if hasattr(part, "toarray") else part
                 if name != "y":
-                    check_rows(part, name, start)
+                    check_rows(part, name, start, blocks[name])
             observed = _observed(named["y"], start)
             if w is not None:
                 observed &= to_numpy(w > 0)[:, None]
@@ -183,6 +188,43 @@ class TaskMoments:
                 total = _sum(total, [part])
             groups[tasks] = total
         return replace(self, groups=groups)
+
+
+def _of_dask(
+    blocks: Mapping[str, Any],
+    y: Any,
+    form: Form,
+    sample_weight: Any,
+    cv: Any,
+    start: int | None,
+    several: bool,
+) -> TaskMoments:
+    """The moments of the rows of Dask arrays."""
+    if cv is not None and not isinstance(cv, (int, np.integer)):
+        raise ValueError("rows of Dask arrays are dealt to folds by number: cv must be an int")
+    work = functools.partial(_of_chunk, form, cv, start or 0, several)
+    width = sum(int(a.shape[1]) for a in blocks.values()) + int(y.shape[1])
+    found: TaskMoments = _dask.tree(
+        {**blocks, "y": y}, work, _dask.added, sample_weight=sample_weight, least=(cv or 1) * width
+    )
+    if not several:
+        found.require_one_group()
+    return found
+
+
+def _of_chunk(
+    form: Form, cv: Any, offset: int, several: bool, named: dict[str, Any], w: Any, _: Any, at: Any
+) -> TaskMoments:
+    """The task of a chunk of rows."""
+    y = named.pop("y")
+    if w is not None and not bool(namespace(w).any(w != 0)):
+        tasks = tuple(range(int(y.shape[1])))
+        return TaskMoments({tasks: [None] * int(cv or 1)}, int(y.shape[0]), 0.0)
+    start = None if cv is None else offset + at.start
+    with _dask.in_words(named, at, "error"):
+        return TaskMoments.from_rows(
+            named, y, form=form, sample_weight=w, cv=cv, start=start, several=True
+        )
 
 
 def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:

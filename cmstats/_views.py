@@ -6,7 +6,8 @@ are put into the container asked for.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import sklearn
@@ -14,14 +15,23 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, TransformerTags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cmstats._array import Array, check_matrix, to_numpy
+from cmstats import _dask, _dask_rows
+from cmstats._array import Array, check_matrix, is_dask, to_numpy
 from cmstats.streams import check_lengths, is_lazy
 
-__all__ = ["TwoViewEstimator", "TwoViewOutput", "column_names"]
+__all__ = ["TwoViewEstimator", "TwoViewOutput", "column_names", "is_stream"]
 
 
 class TwoViewEstimator(BaseEstimator):
     """An estimator of two paired views, X and y."""
+
+    _takes_dask: ClassVar[bool] = False
+    """Whether it is fitted to, and scored on, Dask arrays."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the row-wise methods of the class take Dask arrays."""
+        super().__init_subclass__(**kwargs)
+        _dask_rows.on_dask(cls)
 
     @property
     def _missing(self) -> Any:
@@ -38,6 +48,8 @@ class TwoViewEstimator(BaseEstimator):
                 f"{type(self).__name__} requires y to be passed, but the target y is None: it "
                 "is the second view"
             )
+        if not self._takes_dask and (is_dask(X) or is_dask(y)):
+            _dask_rows.refuse(self, "fit")
         X = self._check_x(X, reset=reset, ensure_finite=False)
         y = self._check_y(y, reset=reset, ensure_finite=False)
         check_lengths({"X": X, "y": y})
@@ -50,7 +62,7 @@ class TwoViewEstimator(BaseEstimator):
                 "data with X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if one item"
             )
         checked = self._read(X, "X", ensure_finite)
-        validate_data(self, X, reset=reset, skip_check_array=True)
+        validate_data(self, _dask.columns_of(X), reset=reset, skip_check_array=True)
         fill = ensure_finite and not reset and self._missing == "em"
         return self._filled(checked, "x") if fill else checked
 
@@ -152,6 +164,20 @@ class TwoViewOutput(BaseEstimator):
         import polars as pl
 
         return pl.DataFrame(to_numpy(variates), schema=list(names), orient="row")
+
+
+def is_stream(X: Any, y: Any) -> bool:
+    """Whether X is an iterable of batches: not an array, nor something that NumPy reads as one."""
+    if y is not None or isinstance(X, (str, bytes, Mapping)):
+        return False
+    if any(hasattr(X, name) for name in ("shape", "__array__", "__dataframe__", "iloc")):
+        return False
+    if isinstance(X, (list, tuple)):
+        batches = bool(X) and all(isinstance(b, (list, tuple, Mapping)) for b in X)
+        first = X[0] if batches else ()
+        entries = list(first.values() if isinstance(first, Mapping) else first)
+        return bool(entries) and all(len(getattr(a, "shape", ())) > 0 for a in entries)
+    return hasattr(X, "__iter__")
 
 
 def _shape(a: Any) -> tuple[int, ...]:

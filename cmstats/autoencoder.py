@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
@@ -28,6 +28,7 @@ from cmstats._array import (
     svd,
 )
 from cmstats._estimator import TwoViewTransformer, all_or_nothing
+from cmstats._views import is_stream
 from cmstats.kernels import whitening
 from cmstats.moments import Moments
 from cmstats.streams import check_lengths, check_rows, chunks, is_lazy, project
@@ -442,7 +443,8 @@ class LinearAutoencoder(TwoViewTransformer):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features), or iterable of batches
+            Without `y` also an iterator of matrices, or an iterable of batches (X, y).
         y : array-like or sparse matrix of shape (n_samples, n_targets) or (n_samples,), optional
             The second view, for "cross" and "joint"; ignored for "self".
         sample_weight : array of shape (n_samples,), optional
@@ -462,6 +464,9 @@ class LinearAutoencoder(TwoViewTransformer):
         self._validate_params()
         if self.target != "self":
             return super().fit(X, y, sample_weight)
+        if is_stream(X, y):
+            self._fit_stream(X, sample_weight)
+            return self._warned()
         X = self._check_x(X, reset=True, ensure_finite=False)
         if X.shape[0] < 2:
             raise ValueError(
@@ -473,6 +478,18 @@ class LinearAutoencoder(TwoViewTransformer):
         if form == "scatter" and auto and self._ill_conditioned():
             self._fit_total(Moments.from_data(**self._x_data("root", X, sample_weight)))
         return self._warned()
+
+    def _batches(self, source: Any) -> Iterator[dict[str, Any]]:
+        if self.target != "self":
+            yield from super()._batches(source)
+            return
+        first = True
+        for batch in source:
+            x = batch["x"] if isinstance(batch, Mapping) else batch
+            x = x[0] if isinstance(x, (tuple, list)) else x
+            if getattr(x, "shape", (1,))[:1] != (0,):
+                yield {"x": self._check_x(x, reset=first, ensure_finite=False)}
+                first = False
 
     def _x_data(self, form: Any, X: Any, sample_weight: Any) -> dict[str, Any]:
         """What `Moments.from_data` is handed for one view."""
@@ -762,7 +779,7 @@ class LinearAutoencoder(TwoViewTransformer):
         for start, rows, _ in chunks(list(given.values())):
             for (name, a), part in zip(given.items(), rows, strict=True):
                 if is_lazy(a):
-                    check_rows(part, "X" if name == "x" else name, start)
+                    check_rows(part, "X" if name == "x" else name, start, a)
             parts.append(self._errors(dict(zip(given, rows, strict=True))))
         if self.target == "cross" and y is None:
             # No exception: scikit-learn's contract calls this method with X alone.

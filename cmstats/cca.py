@@ -119,6 +119,13 @@ class CCA(TwoViewTransformer):
     >>> U, V = cca.transform(X, Y)
     >>> U.shape, V.shape
     ((20, 3), (20, 3))
+
+    Partial CCA, here of the same views beyond the first exercise (`Moments.partial_out`):
+
+    >>> from cmstats import Moments
+    >>> beyond = Moments.from_data(x=X[:, 1:], y=Y, z=X[:, :1]).partial_out("z")
+    >>> CCA().fit_moments(beyond).correlations_.round(4)
+    array([0.6705, 0.19  ])
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {

@@ -130,6 +130,7 @@ class KernelCCA(CCA):
     True
     """
 
+    _takes_dask = False
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "shrinkage": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto", "cv"}), tuple, list],
@@ -229,7 +230,7 @@ class KernelCCA(CCA):
 
     # ----------------------------------------------------------------------------- fitting
     @all_or_nothing
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the maps, then CCA to the mapped rows, in one pass over them.
 
         Parameters
@@ -257,6 +258,13 @@ class KernelCCA(CCA):
         for name in ("x_map_", "y_map_"):
             self.__dict__.pop(name, None)
         return super().fit(X, y, sample_weight)
+
+    def _fit_stream(self, source: Any, sample_weight: Any) -> None:
+        raise ValueError(
+            f"{type(self).__name__} reads the rows twice, for the maps and for the moments, which "
+            "batches do not allow: pass arrays, memory-maps or shards, or call partial_fit on each "
+            "batch"
+        )
 
     def _first_form(self, n: int, d: int) -> Any:
         return "root" if self.solver == "svd" else "scatter"

@@ -1,4 +1,4 @@
-"""Retrieval metrics, search, and scorers for model selection.
+"""Retrieval metrics, search, scorers for model selection, and similarity of representations.
 
 The arguments are those of one convention: `U` and `V` are embeddings whose inner product is
 the similarity (what `embed` of every model returns), or `U` alone is a matrix of scores with
@@ -21,18 +21,30 @@ import numpy as np
 import pandas as pd
 
 from ._array import Array, float64, is_array, namespace, to_numpy
+from .alignment import (
+    linear_cka,
+    mutual_knn_alignment,
+    procrustes_distance,
+    pwcca,
+    svcca,
+)
 from .kernels.ranks import PartnerCounts, average_precisions, partner_counts, partner_ranks, top_k
 
 __all__ = [
+    "linear_cka",
     "make_retrieval_scorer",
     "mean_average_precision",
     "mean_reciprocal_rank",
     "median_rank",
+    "mutual_knn_alignment",
+    "procrustes_distance",
+    "pwcca",
     "recall_at_10_scorer",
     "recall_at_k",
     "retrieval_chance",
     "retrieval_report",
     "search",
+    "svcca",
     "total_correlation_scorer",
 ]
 
@@ -56,7 +68,9 @@ def retrieval_report(
     Parameters
     ----------
     U : array of shape (n, d), or (n, m) when `V` is None
-        Embeddings of the first view, or a matrix of scores (first view in rows).
+        Embeddings of the first view, or a matrix of scores (first view in rows). Embeddings
+        on a disk (a memory-map, shards, anything with shape, dtype and slicing) are read tile
+        by tile, for each 256 queries all candidates once; fastest in the order of their ids.
     V : array of shape (m, d), optional
         Embeddings of the second view; ``U @ V.T`` is the similarity.
     labels : array of shape (n,), or a pair of arrays of shapes (n,) and (m,), optional
@@ -338,7 +352,8 @@ def search(U: Array, V: Array, k: int = 10) -> tuple[Array, Array]:
     U : array of shape (n, d), or (d,) for a single query
         Query vectors, for example ``model.embed(y=texts)``.
     V : array of shape (m, d)
-        Candidate vectors, for example ``model.embed(X=images)``.
+        Candidate vectors, for example ``model.embed(X=images)``; read tile by tile where they
+        are on a disk.
     k : int, default 10
         How many; all m of them when k is larger.
 

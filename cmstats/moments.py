@@ -8,24 +8,46 @@ merge, so they stream, split into folds, and travel instead of the rows.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from sklearn.model_selection import check_cv
 
-from cmstats._array import Array, device_of, namespace, to_numpy
-from cmstats._passes import Form, fold_sums, gathered, thin
+from cmstats import _dask
+from cmstats._array import (
+    Array,
+    check_weights,
+    device_of,
+    is_dask,
+    is_numpy,
+    namespace,
+    row_slices,
+    to_numpy,
+)
+from cmstats._checkpoint import (
+    Checkpoint,
+    check_settings,
+    fingerprint,
+    progress_bar,
+    segment_rows,
+    split_folds,
+    write_arrays,
+)
+from cmstats._passes import GATHER_ROWS, Form, fold_sums, foreign, gathered, thin
 from cmstats._patterns import Mask, Missing, Pattern, PatternTable, merged
 from cmstats.kernels import covariance, whitening
 from cmstats.kernels._threads import blas_for
 from cmstats.kernels.covariance import Sums
+from cmstats.kernels.transfer import to_device
 from cmstats.missing import (
     Estimate,
     check_observed,
@@ -33,7 +55,7 @@ from cmstats.missing import (
     rows_together,
     shrunken_estimate,
 )
-from cmstats.streams import batches, check_blocks
+from cmstats.streams import check_blocks
 
 __all__ = ["Moments", "Whitened", "fold_ids"]
 
@@ -142,6 +164,9 @@ class Moments:
         sample_weight: Array | None = None,
         missing: Missing = "error",
         device: Any = None,
+        rows: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: bool = False,
         **blocks: Any,
     ) -> Moments:
         """The moments of named blocks of rows, in one pass.
@@ -157,6 +182,16 @@ class Moments:
             maximum likelihood estimates (see `cmstats.missing.estimate`), in the scatter form.
         device : str, optional
             "cuda" sends host rows to the GPU block by block; the moments are CuPy arrays.
+        rows : int, optional
+            How many rows are read at once; by default from their widths, about 128 MiB.
+        checkpoint : str or path, optional
+            A file to write the moments so far to, every 2 GiB of rows. Where the pass breaks
+            off (a shard with NaN, Ctrl-C, power), the same call goes on from there, and its
+            result is that of a pass that did not break off, to the last bit on the same
+            number of threads. Meanwhile `Moments.load` reads the moments so far. The file is
+            removed when the pass is done.
+        progress : bool, default=False
+            Show a progress bar over the rows.
         **blocks : array-likes of shape (n, p_b)
             The data by name, for example ``x=X, y=Y``. Arrays of any library, frames,
             sparse matrices (densified a tile at a time), memory-maps and anything with
@@ -169,8 +204,9 @@ class Moments:
         Raises
         ------
         ValueError
-            If lengths differ, values are not finite (which block, how many, the first), or
-            there are more than 512 patterns of missing entries.
+            If lengths differ, values are not finite (which block, how many, the first),
+            there are more than 512 patterns of missing entries, or the checkpoint is of a pass
+            over other data.
 
         Examples
         --------
@@ -183,7 +219,8 @@ class Moments:
         >>> m.incomplete, m.n, m.complete_rows().n, m.mean("x")
         (True, 4.0, 3.0, array([3.]))
         """
-        return _from_rows(blocks, form, sample_weight, missing=missing, device=device)[0]
+        how = _Pass(form, missing, device, rows, checkpoint, progress)
+        return how.over_rows(blocks, sample_weight)[0]
 
     @classmethod
     def from_batches(
@@ -194,6 +231,9 @@ class Moments:
         names: Sequence[str] = ("x", "y"),
         missing: Missing = "error",
         device: Any = None,
+        rows: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: bool = False,
     ) -> Moments:
         """The moments of a stream of batches: tuples (x, y) or dicts of named blocks.
 
@@ -204,8 +244,14 @@ class Moments:
         form : {"scatter", "root"}, default="scatter"
         names : sequence of str, default=("x", "y")
             Names of the blocks of batches that are tuples.
-        missing, device
+        missing, device, progress
             As in `from_data`.
+        rows : int, optional
+            How many rows are put together at least; by default 16384, twice that for folds.
+        checkpoint : str or path, optional
+            As in `from_data`. To go on, hand in the stream from its beginning: the rows that
+            are counted already are read and passed over. How they are parted into batches
+            makes no difference to the result.
 
         Returns
         -------
@@ -224,13 +270,58 @@ class Moments:
         >>> Moments.from_batches((X[i : i + 2], X[i : i + 2, :1]) for i in (0, 2, 4)).n
         6.0
         """
-        total: Moments | None = None
-        for named in gathered(batches(source, names)):
-            part = _from_rows(named, form, None, missing=missing, device=device)[0]
-            total = part if total is None else total + part
-        if total is None:
-            raise ValueError("the stream of batches holds no rows")
-        return total
+        how = _Pass(form, missing, device, rows, checkpoint, progress)
+        return how.over_stream(source, names)[0]
+
+    @classmethod
+    def folds_from_batches(
+        cls,
+        source: Iterable[Any],
+        *,
+        cv: Any = 5,
+        form: Form = "scatter",
+        names: Sequence[str] = ("x", "y"),
+        missing: Missing = "error",
+        device: Any = None,
+        rows: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: bool = False,
+    ) -> list[Moments]:
+        """The moments of each fold of a stream of batches: those of `folds` of all its rows.
+
+        Parameters
+        ----------
+        source : iterable of tuples or dicts of arrays
+        cv : int, default=5
+            Row i of the stream is in fold i mod `cv`, however the rows are parted into batches.
+        form, names, missing, device, rows, checkpoint, progress
+            As in `from_batches`.
+
+        Returns
+        -------
+        list of Moments, one for each fold
+
+        Raises
+        ------
+        ValueError
+            If `cv` is no int of at least 2, there are fewer rows than folds, or as in
+            `from_batches`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cmstats import Moments
+        >>> batches = ({"x": np.eye(3)} for _ in range(3))
+        >>> [m.n for m in Moments.folds_from_batches(batches, cv=2)]
+        [5.0, 4.0]
+        """
+        if isinstance(cv, bool) or not isinstance(cv, (int, np.integer)) or cv < 2:
+            raise ValueError(
+                f"cv={cv!r}: rows of a stream are dealt to folds by their number, so cv must be an "
+                "int of at least 2"
+            )
+        how = _Pass(form, missing, device, rows, checkpoint, progress)
+        return how.over_stream(source, names, int(cv))
 
     @classmethod
     def folds(
@@ -242,6 +333,9 @@ class Moments:
         groups: Any = None,
         missing: Missing = "error",
         device: Any = None,
+        rows: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: bool = False,
         **blocks: Any,
     ) -> list[Moments]:
         """The moments of each fold of the rows, in one pass.
@@ -254,9 +348,9 @@ class Moments:
             An int K puts row i into fold i mod K, so that streaming and batching make no
             difference. A scikit-learn splitter, or explicit splits, must part the rows:
             every row in one test set.
-        form, sample_weight, missing, device, **blocks
+        form, sample_weight, missing, device, rows, checkpoint, progress, **blocks
             As in `from_data`. Incomplete folds are tables of patterns, so that training moments
-            are estimated anew for each fold.
+            are estimated anew for each fold. `Moments.load` of a checkpoint merges the folds.
         groups : array of shape (n,), optional
             Handed to the splitter.
 
@@ -276,9 +370,8 @@ class Moments:
         >>> [m.n for m in Moments.folds(cv=2, x=np.eye(5))]
         [3.0, 2.0]
         """
-        return _from_rows(
-            blocks, form, sample_weight, cv=cv, groups=groups, missing=missing, device=device
-        )
+        how = _Pass(form, missing, device, rows, checkpoint, progress)
+        return how.over_rows(blocks, sample_weight, cv=cv, groups=groups)
 
     def update(
         self,
@@ -619,7 +712,27 @@ class Moments:
         """The moments of the other blocks after regression on this one.
 
         The residual scatter is the Schur complement S_ab - S_az S_zz^+ S_zb. Means and the
-        count stay.
+        count stay, so that `cov` has the rows' ddof: for residual variances that are unbiased
+        pass ``ddof=1 + rank of the block``. A model fitted to these moments is that of the
+        residuals of a regression on the block with an intercept: partial CCA, ridge with
+        unpenalised covariates. Tests of such a model lose a row for each nuisance variable
+        (the rank of the block): ``canonical_correlation_test(cca, n_nuisance=...)``.
+
+        Parameters
+        ----------
+        name : str
+            The block of nuisance variables.
+
+        Returns
+        -------
+        Moments
+
+        Raises
+        ------
+        KeyError
+            If there is no block of that name.
+        ValueError
+            If it is the only one.
 
         Examples
         --------
@@ -628,6 +741,19 @@ class Moments:
         >>> z = np.arange(5.0)
         >>> m = Moments.from_data(x=2 * z, z=z).partial_out("z")
         >>> bool(abs(m.cov("x")[0, 0]) < 1e-12)
+        True
+
+        Partial CCA: correlations of two views beyond what age makes of both.
+
+        >>> from cmstats import CCA, canonical_correlation_test
+        >>> rng = np.random.default_rng(0)
+        >>> age = rng.normal(size=(200, 1))
+        >>> X = age + rng.normal(size=(200, 2))
+        >>> Y = age + rng.normal(size=(200, 2))
+        >>> cca = CCA().fit_moments(Moments.from_data(x=X, y=Y, age=age).partial_out("age"))
+        >>> bool(CCA().fit(X, Y).correlations_[0] > 0.6), bool(cca.correlations_[0] < 0.2)
+        (True, True)
+        >>> bool(canonical_correlation_test(cca, n_nuisance=1)["wilks_p"][1] > 0.05)
         True
         """
         rest = [other for other in self.names if other != name]
@@ -751,7 +877,10 @@ class Moments:
     # -------------------------------------------------------------------------- files
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one file (NumPy's .npz, without pickle), whole or not at all."""
-        path = Path(path)
+        write_arrays(Path(path), self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        """All of it as NumPy arrays, in C order."""
         sums = self._complete
         fields: dict[str, Any] = {
             "version": np.array(FILE_VERSION),
@@ -761,23 +890,19 @@ class Moments:
             "rows": np.array(sums.rows),
             "form": np.array(self.form),
             "mean": to_numpy(sums.mean),
-            "factor": to_numpy(sums.factor),
+            "factor": np.ascontiguousarray(to_numpy(sums.factor)),
         }
         if sums.third is not None:
             fields |= {k: to_numpy(getattr(sums, k)) for k in ("third", "fourth")}
         if self._table is not None:
             fields |= self._table.fields()
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, **fields)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        return fields
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Moments:
-        """Read what `save` wrote, as NumPy arrays.
+        """Read what `save` wrote, as NumPy arrays; or a checkpoint, the moments so far.
+
+        The folds of a checkpoint are merged.
 
         Raises
         ------
@@ -787,7 +912,8 @@ class Moments:
         try:
             with np.load(path, allow_pickle=False) as file:
                 fields = dict(file)
-            version = int(fields["version"])
+            folds = split_folds(fields)
+            version = int(folds[0]["version"])
         except FileNotFoundError:
             raise
         except Exception:
@@ -797,6 +923,11 @@ class Moments:
                 f"{os.fspath(path)} was written in format {version}, this cmstats reads up to "
                 f"{FILE_VERSION}: update cmstats"
             )
+        return functools.reduce(operator.add, map(cls._of_fields, folds))
+
+    @classmethod
+    def _of_fields(cls, fields: dict[str, Any]) -> Moments:
+        """What `_fields` told."""
         names = [str(name) for name in fields["names"]]
         sums = Sums(
             float(fields["n"]),
@@ -808,6 +939,22 @@ class Moments:
         )
         table = PatternTable.from_fields(fields) if "pattern_masks" in fields else None
         return cls(names, fields["widths"].tolist(), str(fields["form"]), sums, table)  # type: ignore[arg-type]
+
+    def _on(self, like: Array) -> Moments:
+        """The same moments where another array is."""
+        xp, device = namespace(like), device_of(like)
+        if is_numpy(xp):
+            return self
+
+        def placed(s: Sums) -> Sums:
+            arrays = {k: getattr(s, k) for k in ("mean", "factor", "third", "fourth")}
+            given = {k: a for k, a in arrays.items() if a is not None}
+            return replace(s, **{k: xp.asarray(a, device=device) for k, a in given.items()})
+
+        table = self._table
+        if table is not None:
+            table = replace(table, sums={k: placed(s) for k, s in table.sums.items()})
+        return Moments(self.names, self.widths, self.form, placed(self._complete), table)
 
     def _shape(self) -> str:
         return ", ".join(f"{k}: {w}" for k, w in zip(self.names, self.widths, strict=True))
@@ -834,52 +981,212 @@ def _root(squares: Array) -> Array:
     return xp.sqrt(xp.where(squares > 0, squares, 0.0))
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """How rows become the moments of folds; see `Moments.from_data`."""
+
+    form: Form
+    missing: Missing = "error"
+    device: Any = None
+    rows: int | None = None
+    checkpoint: Any = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise one sentence about what is not valid."""
+        if self.form not in ("scatter", "root"):
+            raise ValueError(f"form must be 'scatter' or 'root', got {self.form!r}")
+        if self.missing not in ("error", "em"):
+            raise ValueError(f"missing must be 'error' or 'em', got {self.missing!r}")
+        if self.missing == "em" and self.form == "root":
+            raise ValueError(
+                "missing='em' works on scatter matrices: leave form='scatter' (solver='auto' or "
+                "'moments' of an estimator)"
+            )
+        check_settings(self.rows, self.checkpoint, self.progress)
+
+    def over_rows(
+        self, blocks: dict[str, Any], sample_weight: Any, *, cv: Any = None, groups: Any = None
+    ) -> list[Moments]:
+        """The moments of each fold of the rows (of all rows without `cv`)."""
+        if not blocks:
+            raise ValueError(
+                "name at least one block of data, for example Moments.from_data(x=X, y=Y)"
+            )
+        if any(map(is_dask, blocks.values())):
+            if self.rows or self.checkpoint is not None or self.progress:
+                raise ValueError(
+                    "rows, checkpoint and progress are for passes that run here: of Dask arrays "
+                    "the chunks are the runs, and Dask has progress bars and repeats what is lost"
+                )
+            return _dask.fold_moments(
+                _from_rows, form=self.form, sample_weight=sample_weight, cv=cv, groups=groups,
+                missing=self.missing, device=self.device, blocks=blocks,
+            )  # fmt: skip
+        blocks, given = check_blocks(blocks), blocks
+        n = int(next(iter(blocks.values())).shape[0])
+        ids = None if cv is None else fold_ids(cv, n, y=given.get("y"), groups=groups)
+        return self.over_checked(blocks, sample_weight, ids)
+
+    def over_checked(
+        self,
+        blocks: dict[str, Any],
+        sample_weight: Any,
+        ids: np.ndarray[Any, Any] | None,
+    ) -> list[Moments]:
+        """The moments of each fold of checked rows, whose folds are known."""
+        n = int(next(iter(blocks.values())).shape[0])
+        weights = check_weights(sample_weight, n, foreign(blocks.values()))
+        n_folds = 1 if ids is None else int(ids.max()) + 1
+        over = functools.partial(self.of_run, blocks, weights, ids=ids, n_folds=n_folds)
+        if self.checkpoint is None:
+            with progress_bar(self.progress, n) as advance:
+                return over(advance=advance)
+        size = segment_rows(blocks)
+        saved = self._opened(blocks, size, shapes=True, ids=ids, weights=weights)
+        with progress_bar(self.progress, n) as advance, saved.told():
+            if advance is not None:
+                advance(saved.position)
+            steps = (
+                (cut.stop, cut.stop < n, functools.partial(over, span=cut, advance=advance))
+                for cut in row_slices(n, size)
+            )
+            found = self._resumed(saved, blocks, steps)
+        saved.remove()
+        return found
+
+    def over_stream(
+        self, source: Iterable[Any], names: Sequence[str], cv: int | None = None
+    ) -> list[Moments]:
+        """The moments of each fold of a stream of batches (of all rows without `cv`)."""
+        size = self.rows or GATHER_ROWS * (1 if cv is None else 2)  # each fold is merged by itself
+        stream = gathered(source, names, size, exact=self.checkpoint is not None)
+        first = next(stream, None)
+        if first is None:
+            raise ValueError("the stream of batches holds no rows")
+        saved, rows = None, 0
+        if self.checkpoint is not None:
+            size = segment_rows(first.blocks, first.stop)
+            saved = self._opened(first.blocks, size, shapes=False, ids=cv, weights=None)
+
+        def steps() -> Iterator[Step]:
+            nonlocal rows
+            for run in itertools.chain([first], stream):
+                ids = None if cv is None else np.arange(run.start, run.stop) % cv
+                where: dict[str, Any] = {"ids": ids, "n_folds": cv or 1, "locate": run.locate}
+                over = functools.partial(self.of_run, run.blocks, **where)
+                yield run.stop, run.stop % size == 0, over
+                rows = run.stop
+                if advance is not None:
+                    advance(run.stop - run.start)
+
+        told = nullcontext() if saved is None else saved.told()
+        with progress_bar(self.progress) as advance, told:
+            found = self._resumed(saved, first.blocks, steps())
+        if saved is not None:
+            saved.require(rows)
+        if cv is not None and rows < cv:
+            raise ValueError(f"cv={cv} folds of {rows} rows: at most as many folds are possible")
+        if saved is not None:
+            saved.remove()
+        return found
+
+    def of_run(
+        self,
+        blocks: dict[str, Any],
+        weights: Array | None = None,
+        *,
+        ids: np.ndarray[Any, Any] | None = None,
+        n_folds: int = 1,
+        **where: Any,
+    ) -> list[Moments]:
+        """The moments of each fold of checked rows, in one go; for `where` see `fold_sums`."""
+        names = list(blocks)
+        widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in blocks.values()]
+        tables = [PatternTable(sum(widths))] * n_folds if self.missing == "em" else None
+
+        def merge(a: Sums, b: Sums) -> Sums:
+            both = Moments(names, widths, self.form, a) + Moments(names, widths, self.form, b)
+            return both._complete
+
+        folds = fold_sums(
+            blocks, self.form, weights, ids=ids, n_folds=n_folds, device=self.device,
+            tables=tables, merge=merge, rows=self.rows, **where,
+        )  # fmt: skip
+        found = []
+        for fold, sums in enumerate(folds):
+            held = tables[fold].or_none() if tables else None
+            sums = sums or _no_rows(self._like(blocks), self.form, widths)
+            found.append(Moments(names, widths, self.form, sums, held))
+        return found
+
+    def _like(self, blocks: dict[str, Any]) -> Array:
+        """An array that is where the moments of these rows are."""
+        host = np.zeros(1)
+        found = foreign(blocks.values())
+        if found is None and self.device is not None and str(self.device) != "cpu":
+            return to_device([host])[0]
+        return host if found is None else found
+
+    def _opened(self, blocks: dict[str, Any], size: int, **what: Any) -> Checkpoint:
+        told = fingerprint(blocks, form=self.form, missing=self.missing, segment=size, **what)
+        return Checkpoint(self.checkpoint, told)
+
+    def _resumed(
+        self, saved: Checkpoint | None, blocks: dict[str, Any], steps: Iterable[Step]
+    ) -> list[Moments]:
+        """The merged moments of steps, from where a pass before broke off.
+
+        What goes on is always what the file would give back, so that it makes no difference
+        where that was.
+        """
+        total: list[Moments] = []
+
+        def restored(folds: list[dict[str, Any]]) -> list[Moments]:
+            like = self._like(blocks)
+            return [Moments._of_fields(fields)._on(like) for fields in folds]
+
+        if saved is not None:
+            total = restored(saved.folds)
+        for position, due, work in steps:
+            if saved is not None and position <= saved.position:
+                continue
+            parts = work()
+            total = [a + b for a, b in zip(total, parts, strict=True)] if total else parts
+            if saved is not None and due:
+                folds = [m._fields() for m in total]
+                saved.save(position, folds)
+                total = restored(folds)
+        return total
+
+
+Step: TypeAlias = tuple[int, bool, Callable[[], list[Moments]]]
+"""The rows up to its end, whether to save then, and what makes its moments."""
+
+
 def _from_rows(
     blocks: dict[str, Any],
     form: Form,
     sample_weight: Any,
     *,
-    cv: Any = None,
-    groups: Any = None,
+    ids: np.ndarray[Any, Any] | None = None,
     missing: Missing = "error",
     device: Any = None,
 ) -> list[Moments]:
-    """The moments of each fold of the rows (of all rows without `cv`)."""
-    if not blocks:
-        raise ValueError("name at least one block of data, for example Moments.from_data(x=X, y=Y)")
-    if missing not in ("error", "em"):
-        raise ValueError(f"missing must be 'error' or 'em', got {missing!r}")
-    if missing == "em" and form == "root":
-        raise ValueError(
-            "missing='em' works on scatter matrices: leave form='scatter' (solver='auto' or "
-            "'moments' of an estimator)"
-        )
-    checked = check_blocks(blocks)
-    n = int(next(iter(checked.values())).shape[0])
-    ids = None if cv is None else fold_ids(cv, n, y=blocks.get("y"), groups=groups)
-    widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in checked.values()]
-    n_folds = 1 if ids is None else int(ids.max()) + 1
-    tables = [PatternTable(sum(widths))] * n_folds if missing == "em" else None
-    folds = fold_sums(checked, form, sample_weight, ids=ids, device=device, tables=tables)
-    found = []
-    for fold, pieces in enumerate(folds):
-        held = tables[fold].or_none() if tables else None
-        pieces = pieces or [_no_rows(widths, held)]
-        parts = [Moments(list(checked), widths, form, s) for s in pieces]
-        total = functools.reduce(operator.add, parts)
-        found.append(Moments(total.names, widths, form, total._complete, held))
-    return found
+    """The moments of each fold of rows, whose folds are known."""
+    how = _Pass(form, missing, device)
+    return how.over_checked(check_blocks(blocks), sample_weight, ids)
 
 
-def _no_rows(widths: Sequence[int], table: PatternTable | None) -> Sums:
-    """The sums of no complete row, where the sums of the others are."""
-    like = next(iter(table.sums.values())).mean if table and table.sums else np.zeros(1)
+def _no_rows(like: Array, form: Form, widths: Sequence[int]) -> Sums:
+    """The sums of no complete row, where another array is."""
     xp, device, d = namespace(like), device_of(like), sum(widths)
 
     def zeros(*shape: int) -> Array:
         return xp.zeros(shape, dtype=xp.float64, device=device)
 
-    return Sums(0.0, zeros(d), zeros(d, d), zeros(d), zeros(len(widths)), 0)
+    height = d if form == "scatter" else 0
+    return Sums(0.0, zeros(d), zeros(height, d), zeros(d), zeros(len(widths)), 0)
 
 
 def fold_ids(cv: Any, n: int, *, y: Any = None, groups: Any = None) -> np.ndarray[Any, Any]:

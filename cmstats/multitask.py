@@ -183,15 +183,16 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         self.missing = missing
 
     # ------------------------------------------------------------------------- fitting
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit to rows, in one pass over them.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features), or views
+        X : array-like or sparse matrix of shape (n_samples, n_features), or views, or batches
             One matrix (an array of any library, a frame, a memory-map, anything with shape,
             dtype and slicing), or several of the same rows as a list, a tuple or a dict by
-            name: their columns side by side are the features, without a copy.
+            name: their columns side by side are the features, without a copy. Without `y` an
+            iterable of batches (X, y).
         y : array-like or sparse matrix of shape (n_samples, n_tasks) or (n_samples,)
             The targets. NaN is a task that was not observed in that row.
         sample_weight : array of shape (n_samples,), optional
@@ -326,6 +327,28 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
                 several=self.rank is None,
             )
         )
+
+    def _fit_batches(self, source: Any, form: Any) -> bool:
+        if self.missing == "em":
+            self._forget_scores()
+            return super()._fit_batches(source, form)
+        names = self._open_parameters()
+        if names and not isinstance(self.cv, (int, np.integer)):
+            raise ValueError(
+                f"{names[0]}='cv': rows of a stream are dealt to folds by number, so cv must be an "
+                "int"
+            )
+        seen: TaskMoments | None = None
+        for X, y in self._pairs(source):
+            new = TaskMoments.from_rows(
+                X.blocks, y, form=form, cv=int(self.cv) if names else 1,
+                start=0 if seen is None else seen.rows, several=self.rank is None,
+            )  # fmt: skip
+            seen = new if seen is None else seen + new
+        if seen is None:
+            raise ValueError("the stream of batches holds no rows")
+        self._fit_tasks(seen)
+        return int(self.n_features_in_) > seen.rows
 
     def _data(self, form: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         if len(X.blocks) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,7 +14,8 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats._array import Array, check_weights, device_of, namespace, take_rows
+from cmstats import _dask
+from cmstats._array import Array, check_weights, device_of, is_dask, namespace, take_rows
 from cmstats._estimator import TwoViewTransformer, all_or_nothing
 from cmstats._folds import best_index, grid_scores
 from cmstats._multiblock import (
@@ -31,8 +32,9 @@ from cmstats._shrinkage import (
     shrinkage_tuple,
     standard_deviations,
 )
+from cmstats._views import is_stream
 from cmstats.kernels import whitening
-from cmstats.moments import Moments
+from cmstats.moments import Moments, _from_rows
 from cmstats.streams import check_lengths, project
 
 __all__ = ["MultiviewCCA"]
@@ -199,7 +201,8 @@ class MultiviewCCA(TwoViewTransformer):
         ----------
         views : list or dict of array-likes of shape (n_samples, p_i)
             Two or more views, named if a dict; row i of each is the same item. Arrays of any
-            library, frames, sparse matrices, memory-maps.
+            library, frames, sparse matrices, memory-maps. Or an iterator of batches, each such
+            a list or dict.
         y : None
             Not used; for scikit-learn's tools. Labels are one more view.
         sample_weight : array of shape (n_samples,), optional
@@ -216,6 +219,9 @@ class MultiviewCCA(TwoViewTransformer):
             differ, or a parameter is out of range.
         """
         self._validate_params()
+        if is_stream(views, y) and not isinstance(views, (list, tuple)):
+            self._fit_stream(views, sample_weight)
+            return self._warned()
         blocks = self._check_all(views, y, reset=True)
         n = next(iter(blocks.values())).shape[0]
         if n < 2:
@@ -231,6 +237,10 @@ class MultiviewCCA(TwoViewTransformer):
         data = {"form": form, "sample_weight": sample_weight, "missing": self.missing, **blocks}
         folds = self._open_parameters()
         self._fit_total(Moments.folds(cv=self.cv, **data) if folds else Moments.from_data(**data))
+
+    def _batches(self, source: Any) -> Iterator[dict[str, Any]]:
+        for number, batch in enumerate(source):
+            yield self._check_all(batch, None, reset=number == 0)
 
     def _know_blocks(self, parts: list[Moments]) -> None:
         """Every block of the moments is a view."""
@@ -264,7 +274,8 @@ class MultiviewCCA(TwoViewTransformer):
         held = [m for m in before if m is not None]
         form = held[0].form if held else ("root" if self.solver == "svd" else "scatter")
         n = next(iter(blocks.values())).shape[0]
-        data = {**blocks, "sample_weight": check_weights(sample_weight, n)}
+        weights = sample_weight if is_dask(sample_weight) else check_weights(sample_weight, n)
+        data = {**blocks, "sample_weight": weights}
         open_parameters = self._open_parameters()
         folds = self.cv if open_parameters else 1
         if not isinstance(folds, (int, np.integer)):
@@ -278,6 +289,14 @@ class MultiviewCCA(TwoViewTransformer):
             before = [functools.reduce(operator.add, held)]
         offset = sum(m.rows for m in held)
         merged: list[Moments | None] = []
+        if any(map(is_dask, blocks.values())):
+            new_parts = _dask.fold_moments(
+                _from_rows, blocks=blocks, form=form, sample_weight=sample_weight,
+                missing=self.missing, cv=folds, start=offset,
+            )  # fmt: skip
+            pairs = itertools.zip_longest(new_parts, before)
+            merged = [a if b is None else b if a is None else b + a for a, b in pairs]
+            before, folds = [], 0
         for k, old in itertools.zip_longest(range(folds), before):
             mine = slice((k - offset) % folds, None, folds)
             if mine.start < n:

@@ -10,6 +10,9 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from cmstats import _dask_rows
+from cmstats._array import is_dask
+
 __all__ = ["TwoViewPipeline"]
 
 
@@ -34,13 +37,15 @@ def _through(name: str, views: str) -> Any:
     method.__name__ = name
     method.__qualname__ = f"TwoViewPipeline.{name}"
     method.__doc__ = f"The model's `{name}`, on transformed views."
-    return available_if(has)(method)
+    return available_if(has)(_dask_rows.wrapped(method))
 
 
 def _fit_view(transformer: Any, data: Any) -> tuple[Any, Any]:
     """A fitted clone of the transformer, and the data through it."""
     if transformer is None:
         return None, data
+    if is_dask(data):
+        return _dask_rows.fit_view(transformer, data)
     fitted = clone(transformer)
     return fitted, fitted.fit_transform(data)
 
@@ -110,6 +115,8 @@ class TwoViewPipeline(BaseEstimator):
 
     def _apply(self, view: str, data: Any) -> Any:
         transformer = getattr(self, f"{view}_")
+        if transformer is not None and is_dask(data):
+            return _dask_rows.apply(transformer, data)
         return data if transformer is None else transformer.transform(data)
 
     transform = _through("transform", "xy")
@@ -124,6 +131,7 @@ class TwoViewPipeline(BaseEstimator):
     score_samples = _through("score_samples", "xy")
 
     @available_if(lambda self: hasattr(getattr(self, "model_", self.model), "predict"))
+    @_dask_rows.row_wise
     def predict(self, X: Any, **kwargs: Any) -> Any:
         """The model's `predict` on the transformed x.
 

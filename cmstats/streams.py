@@ -1,13 +1,15 @@
 """Blocks of rows out of whatever holds them: arrays, memory-maps, things that slice.
 
 Anything with ``shape``, ``dtype`` and slicing (a memory-map, an HDF5 or zarr array) is read
-run by run and never whole.
+run by run and never whole; a background thread reads the next run while one is in use.
 """
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse
@@ -15,28 +17,34 @@ import scipy.sparse
 from cmstats._array import (
     Array,
     check_matrix,
-    count_nonfinite,
-    describe_nonfinite,
+    check_rows,
     is_array,
+    is_lazy,
     namespace,
+    position,
     result_dtype,
     row_slices,
     take_rows,
 )
 
-__all__ = ["batches", "check_blocks", "check_lengths", "check_rows", "chunks", "is_lazy", "project"]
+__all__ = [
+    "batches",
+    "check_blocks",
+    "check_lengths",
+    "check_rows",
+    "chunks",
+    "is_lazy",
+    "position",
+    "project",
+]
 
 CHUNK_BYTES = 128 << 20
 """How many bytes of rows one run holds."""
 
+READ_BYTES = 64 << 20
+"""The same where rows are read from a disk: there are up to three runs at a time then."""
 
-def is_lazy(a: Any) -> bool:
-    """Whether `a` is an array-like on a disk or elsewhere, to be read by slices."""
-    if is_array(a):
-        return isinstance(a, np.memmap)
-    if scipy.sparse.issparse(a) or hasattr(a, "iloc") or hasattr(a, "to_pandas"):
-        return False
-    return all(hasattr(a, name) for name in ("shape", "dtype", "__getitem__", "ndim"))
+Run: TypeAlias = tuple[int, list[Any], Array | None]
 
 
 def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, Any]:
@@ -85,26 +93,46 @@ def check_lengths(blocks: Mapping[str, Any]) -> None:
 
 def chunks(
     blocks: Sequence[Any], weights: Array | None = None, *, rows: int | None = None
-) -> Iterator[tuple[int, list[Any], Array | None]]:
+) -> Iterator[Run]:
     """Runs of rows: (number of the first row, the blocks' rows, their weights).
+
+    Where a block is lazy, a background thread reads the next run while one is in use. An error
+    of reading is raised at the run it belongs to; the thread ends with the iterator.
 
     Parameters
     ----------
     blocks : sequence of array-likes of equally many rows
     weights : array of shape (n,), optional
     rows : int, optional
-        Rows in a run; by default about 128 MiB of them.
+        Rows in a run; by default about 128 MiB of them, and 64 MiB where a block is lazy.
     """
     n = int(blocks[0].shape[0])
+    lazy = any(is_lazy(b) for b in blocks)
     if rows is None:
         width = sum(_row_bytes(b) for b in blocks)
-        rows = max(1024, CHUNK_BYTES // max(1, width))
-    for take in row_slices(n, rows):
-        yield (
-            take.start,
-            [_read(b, take) for b in blocks],
-            None if weights is None else weights[take],
-        )
+        size = min(CHUNK_BYTES, READ_BYTES) if lazy else CHUNK_BYTES
+        rows = max(1024, size // max(1, width))
+    runs = (
+        (take.start, [_read(b, take) for b in blocks], None if weights is None else weights[take])
+        for take in row_slices(n, rows)
+    )
+    return _ahead(runs) if lazy and n > rows else runs
+
+
+def _ahead(runs: Iterator[Run]) -> Iterator[Run]:
+    """The same runs, each read by a background thread while the one before is in use."""
+    context = contextvars.copy_context()  # np.errstate is the caller's there too
+
+    def read() -> Run | None:
+        return context.run(lambda: next(runs, None))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="cmstats-read") as reader:
+        run: Run | None
+        coming = reader.submit(read)
+        while (run := coming.result()) is not None:
+            coming = reader.submit(read)
+            yield run
+            run = None  # or one run more than needed would be kept while waiting
 
 
 def _row_bytes(block: Any) -> int:
@@ -114,7 +142,9 @@ def _row_bytes(block: Any) -> int:
 
 def _read(block: Any, take: slice) -> Any:
     part = take_rows(block, take)
-    if is_lazy(part):
+    if isinstance(part, np.memmap):
+        part = np.array(part)  # read here and now, not page by page when it is multiplied
+    elif is_lazy(part):
         part = np.asarray(part)
     return part.reshape(-1, 1) if part.ndim == 1 else part
 
@@ -137,16 +167,9 @@ def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:
     parts = []
     for start, (part,), _ in chunks([X]):
         if is_lazy(X):
-            check_rows(part, name, start)
+            check_rows(part, name, start, X)
         parts.append(xp.matmul(xp.astype(part, dtype) - mean, weights))
     return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
-
-
-def check_rows(part: Array, name: str, start: int) -> None:
-    """Raise the one sentence about values that are not finite in a run of rows."""
-    nan, inf, first = count_nonfinite(part, start)
-    if nan or inf:
-        raise ValueError(describe_nonfinite(name, nan, inf, first))
 
 
 def batches(source: Iterable[Any], names: Sequence[str] = ("x", "y")) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cmstats import CCA, Moments, retrieval_report
+from cmstats import CCA, Moments, canonical_correlation_test, retrieval_report
 
 KINDS = ["cosine", "weighted_cosine", "csa", "likelihood_ratio"]
 SOLVERS = {"scatter": "moments", "root": "svd"}
@@ -778,3 +778,49 @@ def test_weighted_cosine_still_ranks_at_full_shrinkage(rng: np.random.Generator)
     limit = CCA(shrinkage=1.0).fit(X, Y).similarity(X, Y)
     near = CCA(shrinkage=1 - 1e-9).fit(X, Y).similarity(X, Y)
     np.testing.assert_allclose(limit, near, atol=1e-6)
+
+
+# ------------------------------------------------------------------------- partial CCA
+@pytest.mark.parametrize("shrinkage", [0.0, (0.2, 0.6)])
+@pytest.mark.parametrize("scale", [False, True])
+@form
+def test_partial_cca_is_cca_of_the_residuals(
+    form: Any, scale: bool, shrinkage: Any, views: Any, rng: np.random.Generator
+) -> None:
+    X, Y = views
+    Z = np.c_[X[:, 0] + Y[:, 0] + rng.normal(size=90), rng.normal(size=(90, 2))]
+    w = rng.integers(1, 4, 90)
+    A = np.c_[np.ones(90), Z] * np.sqrt(w)[:, None]
+    coef = [np.linalg.lstsq(A, a * np.sqrt(w)[:, None])[0] for a in (X, Y)]
+    residuals = [a - np.c_[np.ones(90), Z] @ b for a, b in zip((X, Y), coef, strict=True)]
+    m = Moments.from_data(form=form, sample_weight=w, x=X, y=Y, z=Z).partial_out("z")
+    settings = {"shrinkage": shrinkage, "scale": scale, "solver": SOLVERS[form]}
+    partial = CCA(**settings).fit_moments(m)
+    expected = CCA(**settings).fit(*residuals, sample_weight=w)
+    for name in ("correlations_", "singular_values_", "x_weights_", "y_weights_", "x_loadings_"):
+        np.testing.assert_allclose(getattr(partial, name), getattr(expected, name), atol=1e-8)
+    np.testing.assert_allclose(partial.x_mean_, np.average(X, axis=0, weights=w))
+
+
+def test_partial_cca_of_two_variables_is_the_partial_correlation(rng: np.random.Generator) -> None:
+    A = rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4))
+    P = np.linalg.inv(np.cov(A.T))  # of the precision matrix, without a regression
+    m = Moments.from_data(x=A[:, 0], y=A[:, 1], z=A[:, 2:]).partial_out("z")
+    found = CCA().fit_moments(m).correlations_
+    np.testing.assert_allclose(found, [abs(P[0, 1]) / np.sqrt(P[0, 0] * P[1, 1])], rtol=1e-9)
+
+
+def test_nuisance_variables_cost_as_many_rows_as_their_rank(rng: np.random.Generator) -> None:
+    """The F of y on x given z by least squares, where columns of z depend on each other."""
+    X, y, z = rng.normal(size=(40, 3)), rng.normal(size=40), rng.normal(size=(40, 2))
+    Z = np.c_[z, z[:, 0] - 2 * z[:, 1], np.ones(40)]
+    m = Moments.from_data(x=X, y=y, z=Z).partial_out("z")
+    row = canonical_correlation_test(CCA().fit_moments(m), n_nuisance=2).loc[1]
+
+    def rss(*columns: Any) -> float:
+        design = np.column_stack([np.ones(40), *columns])
+        return float(np.sum((y - design @ np.linalg.pinv(design) @ y) ** 2))
+
+    F = (rss(Z) - rss(Z, X)) / 3 / (rss(Z, X) / (40 - 1 - 2 - 3))
+    assert row["wilks_df2"] == 40 - 1 - 2 - 3
+    assert row["wilks_F"] == pytest.approx(F)

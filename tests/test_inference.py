@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.cross_decomposition import PLSCanonical
+from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from test_namespaces import Place, place  # noqa: F401 - a fixture
 
@@ -862,3 +863,20 @@ def test_tables_carry_the_users_names_and_come_from_any_library(place: Place) ->
 def test_models_without_loadings_are_refused() -> None:
     with pytest.raises(TypeError, match="has no loadings"):
         loadings_table(PLSCanonical(1).fit(*LINNERUD))
+
+
+def test_counts_that_are_none_raise_one_sentence() -> None:
+    for bad in ({"n": np.nan}, {"p": "a"}, {"correlations": "abc"}, {"n_nuisance": "z"}):
+        given: dict[str, Any] = {"correlations": [0.5], "n": 30, "p": 1, "q": 1} | bad
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            canonical_correlation_test(**given)
+
+
+def test_intervals_keep_groups_together_and_need_weight_in_every_fold() -> None:
+    X, Y = views(60, 2, 2, (0.5,))
+    g = np.arange(60) // 6
+    found = correlation_intervals(X, Y, cv=5, groups=g)
+    expected = correlation_intervals(X, Y, cv=GroupKFold(5), groups=g)
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(ValueError, match="fold 0 has no row of positive weight"):
+        correlation_intervals(X, Y, cv=5, sample_weight=(np.arange(60) % 5 > 0) * 1.0)

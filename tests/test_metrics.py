@@ -14,18 +14,23 @@ from sklearn.cross_decomposition import CCA as SklearnCCA
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV
 
-from cmstats import metrics
+from cmstats import CCA, Moments, metrics
 from cmstats._array import device_of
 from cmstats.metrics import (
+    linear_cka,
     make_retrieval_scorer,
     mean_average_precision,
     mean_reciprocal_rank,
     median_rank,
+    mutual_knn_alignment,
+    procrustes_distance,
+    pwcca,
     recall_at_10_scorer,
     recall_at_k,
     retrieval_chance,
     retrieval_report,
     search,
+    svcca,
     total_correlation_scorer,
 )
 
@@ -319,6 +324,241 @@ def test_total_correlation_of_a_constant_variate_is_nan_with_a_warning():
     U, V = pairs(10)
     with pytest.warns(UserWarning, match="constant variate"):
         assert np.isnan(total_correlation_scorer(Constant(), U, V))
+
+
+# ---------------------------------------------------------- similarity of representations
+def views(n=60, p=7, q=5, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, p)) + 3
+    return X, X[:, : min(p, 3)] @ rng.normal(size=(min(p, 3), q)) + rng.normal(size=(n, q)) - 1
+
+
+def debiased(X, Y):
+    return linear_cka(X, Y, debiased=True)
+
+
+def angle(X, Y):
+    return procrustes_distance(X, Y, angular=True)
+
+
+SHAPES = [(60, 7, 5), (30, 50, 8), (20, 60, 90)]
+FROM_MOMENTS = [linear_cka, procrustes_distance, svcca, pwcca]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cka_is_the_cosine_of_centred_gram_matrices(shape):
+    X, Y = views(*shape)
+    K, L = ((a - a.mean(axis=0)) @ (a - a.mean(axis=0)).T for a in (X, Y))
+    expected = np.sum(K * L) / np.linalg.norm(K) / np.linalg.norm(L)
+    assert linear_cka(X, Y) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_debiased_cka_is_the_cosine_of_u_centred_gram_matrices(shape):
+    """Szekely and Rizzo (2014): HSIC without bias is the product of U-centred matrices."""
+
+    def u_centred(a):
+        K, n = a @ a.T, len(a)
+        np.fill_diagonal(K, 0)
+        K = (
+            K
+            - K.sum(axis=0) / (n - 2)
+            - K.sum(axis=1)[:, None] / (n - 2)
+            + K.sum() / ((n - 1) * (n - 2))
+        )
+        np.fill_diagonal(K, 0)
+        return K
+
+    X, Y = views(*shape)
+    K, L = u_centred(X), u_centred(Y)
+    expected = np.sum(K * L) / np.linalg.norm(K) / np.linalg.norm(L)
+    assert debiased(X, Y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_debiased_cka_of_independent_data_is_zero_on_average():
+    rng = np.random.default_rng(0)
+    sets = [(rng.normal(size=(30, 80)), rng.normal(size=(30, 60))) for _ in range(60)]
+    found = np.array([[linear_cka(X, Y), debiased(X, Y)] for X, Y in sets])
+    assert found[:, 0].min() > 0.6
+    error = found[:, 1].std() / 60**0.5
+    assert abs(found[:, 1].mean()) < 4 * error < 0.05
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_procrustes_distance_is_what_the_best_rotation_leaves(shape):
+    from scipy.linalg import orthogonal_procrustes
+
+    X, Y = (a - a.mean(axis=0) for a in views(*shape))
+    width = max(X.shape[1], Y.shape[1])
+    A, B = (np.pad(a / np.linalg.norm(a), ((0, 0), (0, width - a.shape[1]))) for a in (X, Y))
+    R, _ = orthogonal_procrustes(A, B)
+    expected = np.linalg.norm(A @ R - B) ** 2
+    assert procrustes_distance(X, Y) == pytest.approx(expected, rel=1e-8)
+    assert angle(X, Y) == pytest.approx(np.arccos(1 - expected / 2), rel=1e-7)
+
+
+def test_the_angle_satisfies_the_triangle_inequality():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        X, Y, Z = (rng.normal(size=(12, 3)) for _ in range(3))
+        assert angle(X, Z) <= angle(X, Y) + angle(Y, Z) + 1e-12
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("share", [0.9, 0.99])
+def test_svcca_is_cca_of_principal_components(shape, share):
+    scores = []
+    for a in views(*shape):
+        u, s, _ = np.linalg.svd(a - a.mean(axis=0), full_matrices=False)
+        k = int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), share)) + 1
+        scores.append(u[:, :k])
+    expected = np.linalg.svd(scores[0].T @ scores[1])[1].clip(0, 1).mean()
+    assert svcca(*views(*shape), variance=share) == pytest.approx(expected, rel=1e-9)
+
+
+def test_svcca_of_all_components_is_the_mean_correlation():
+    X, Y = views()
+    expected = CCA().fit(X, Y).correlations_
+    assert svcca(X, Y, variance=1.0) == pytest.approx(expected.mean(), rel=1e-9)
+
+
+def test_pwcca_weighs_correlations_by_what_they_tell_of_x():
+    X, Y = views()
+    cca = CCA().fit(X, Y)
+    Xc = X - X.mean(axis=0)
+    alpha = np.abs((Xc @ cca.x_weights_).T @ Xc).sum(axis=1)
+    expected = np.sum(alpha * cca.correlations_) / alpha.sum()
+    assert pwcca(X, Y) == pytest.approx(expected, rel=1e-9)
+
+
+@given(st.integers(0, 10**6), st.floats(1e-3, 1e3))
+@settings(max_examples=15, deadline=None)
+def test_similarity_does_not_depend_on_rotation_scale_and_shift(seed, scale):
+    X, Y = views(25, 4, 6, seed=seed)
+    Q, _ = np.linalg.qr(np.random.default_rng(seed + 1).normal(size=(6, 6)))
+    moved = scale * (Y @ Q) + 5 * scale
+    for measure in (*FROM_MOMENTS, debiased, angle):
+        assert measure(X, moved) == pytest.approx(measure(X, Y), abs=1e-7), measure
+    nearest = mutual_knn_alignment(X, moved, k=3, metric="euclidean")
+    assert nearest == mutual_knn_alignment(X, Y, k=3, metric="euclidean")
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_representation_is_equal_to_itself(wide):
+    X, _ = views(20, 40) if wide else views()
+    for measure in (linear_cka, svcca, pwcca, debiased):
+        assert measure(X, X) == pytest.approx(1.0, abs=1e-9)
+    assert procrustes_distance(X, X) == pytest.approx(0.0, abs=1e-12)
+    assert mutual_knn_alignment(X, X, k=5) == 1.0
+
+
+@pytest.mark.parametrize("measure", FROM_MOMENTS)
+@pytest.mark.parametrize("form", ["scatter", "root"])
+def test_moments_are_as_good_as_rows(measure, form):
+    X, Y = views()
+    m = Moments.from_data(form=form, x=X, y=Y)
+    assert measure(m) == pytest.approx(measure(X, Y), rel=1e-9)
+    named = Moments.from_data(form=form, image=X, text=Y)
+    assert measure(named) == measure(m)
+    parts = [Moments.from_data(x=X[a:b], y=Y[a:b]) for a, b in ((0, 20), (20, 60))]
+    assert measure(parts[0] + parts[1]) == pytest.approx(measure(X, Y), rel=1e-9)
+
+
+@pytest.mark.parametrize("measure", [*FROM_MOMENTS, linear_cka])
+def test_weights_are_repeated_rows(measure):
+    X, Y = views()
+    w = np.arange(60) % 3
+    twice = [np.repeat(a, w, axis=0) for a in (X, Y)]
+    found = measure(X, Y, sample_weight=w)
+    assert found == pytest.approx(measure(*twice), rel=1e-9)
+    found = linear_cka(X, Y, debiased=True, sample_weight=w)
+    assert found == pytest.approx(debiased(*twice), rel=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "inner_product"])
+def test_mutual_neighbours_are_those_of_brute_force(metric):
+    X, Y = views(50, 4, 3)
+    sets = []
+    for a in (X, Y):
+        a = a / np.linalg.norm(a, axis=1, keepdims=True) if metric == "cosine" else a
+        S = a @ a.T
+        if metric == "euclidean":
+            S = -((a[:, None] - a[None]) ** 2).sum(axis=2)
+        np.fill_diagonal(S, -np.inf)
+        sets.append(np.argsort(-S, axis=1)[:, :6])
+    shared = [len(set(a) & set(b)) for a, b in zip(*sets, strict=True)]
+    assert mutual_knn_alignment(X, Y, k=6, metric=metric) == np.mean(shared) / 6
+
+
+def test_unrelated_neighbours_agree_by_chance():
+    rng = np.random.default_rng(0)
+    found = [
+        mutual_knn_alignment(rng.normal(size=(101, 6)), rng.normal(size=(101, 6)), k=10)
+        for _ in range(20)
+    ]
+    assert np.mean(found) == pytest.approx(0.1, abs=0.01)
+
+
+def test_equal_items_are_neighbours_of_each_other():
+    X = np.repeat(np.eye(3), 4, axis=0)
+    assert mutual_knn_alignment(X, X, k=3) == 1.0
+
+
+@pytest.mark.parametrize("name", ["torch", "array_api_strict"])
+def test_similarity_is_that_of_numpy_on_other_libraries(name):
+    xp = pytest.importorskip(name)
+    device = xp.Device("device1") if name == "array_api_strict" else xp.device("cpu")
+    for shape in SHAPES[:2]:
+        X, Y = views(*shape)
+        x, y = (xp.asarray(a, device=device) for a in (X, Y))
+        for measure in (*FROM_MOMENTS, debiased, angle):
+            found = measure(x, y)
+            assert type(found) is float
+            assert found == pytest.approx(measure(X, Y), rel=1e-8)
+        assert mutual_knn_alignment(x, y, k=4) == mutual_knn_alignment(X, Y, k=4)
+
+
+def test_similarity_of_frames_vectors_and_single_precision():
+    X, Y = views()
+    y = Y[:, 0]
+    assert linear_cka(pd.DataFrame(X), y) == linear_cka(X, y[:, None])
+    for measure in (*FROM_MOMENTS, debiased):
+        single = measure(X.astype(np.float32), Y.astype(np.float32))
+        assert single == pytest.approx(measure(X, Y), abs=1e-5)
+
+
+def test_a_view_that_does_not_vary_has_no_similarity():
+    X, Y = views()
+    for measure in (*FROM_MOMENTS, debiased):
+        with pytest.warns(UserWarning, match="a view does not vary"):
+            assert np.isnan(measure(X, 0 * Y + 0.1))
+
+
+def test_bad_representations_raise_one_sentence():
+    X, Y = views()
+    m = Moments.from_data(x=X, y=Y)
+    with pytest.raises(TypeError, match="pass the rows X and Y"):
+        linear_cka(m, debiased=True)
+    with pytest.raises(ValueError, match="at least 4 rows, got 3"):
+        debiased(X[:3], Y[:3])
+    with pytest.raises(TypeError, match="or the Moments of both"):
+        linear_cka(X)
+    with pytest.raises(TypeError, match="pass them alone"):
+        svcca(m, Y)
+    with pytest.raises(ValueError, match="blocks a, b, c: pass those of two"):
+        linear_cka(Moments.from_data(a=X, b=Y, c=Y))
+    with pytest.raises(ValueError, match=r"variance=0 must lie in \(0, 1\]"):
+        svcca(X, Y, variance=0)
+    for measure in (*FROM_MOMENTS, mutual_knn_alignment):
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            measure(X, Y[:-1])
+    with pytest.raises(ValueError, match=r"y has 1 NaN value"):
+        linear_cka(X, np.where(np.arange(300).reshape(60, 5) == 7, np.nan, Y))
+    for k in (0, 60, 2.5, True):
+        with pytest.raises(ValueError, match="from 1 to n - 1 = 59"):
+            mutual_knn_alignment(X, Y, k=k)
+    with pytest.raises(ValueError, match="metric='l1' is unknown"):
+        mutual_knn_alignment(X, Y, metric="l1")
 
 
 # ------------------------------------------------------------------------------ goldens

@@ -20,8 +20,24 @@ from sklearn.model_selection import (
 )
 from sklearn.preprocessing import StandardScaler
 
-from cmstats import CCA, Moments, MomentsSearchCV, TwoViewPipeline
+from cmstats import (
+    CCA,
+    ConditionalGaussian,
+    KernelCCA,
+    LinearAutoencoder,
+    Moments,
+    MomentsSearchCV,
+    MultitaskRegressor,
+    MultiviewCCA,
+    TwoViewPipeline,
+)
 from cmstats._folds import best_index
+from cmstats.metrics import (
+    make_retrieval_scorer,
+    recall_at_10_scorer,
+    total_correlation_scorer,
+)
+from cmstats.model_selection import one_standard_error
 
 GRID = {"shrinkage": [0.01, 0.3, "auto"], "n_components": [1, 3]}
 
@@ -214,3 +230,380 @@ def test_a_warning_of_every_fold_is_said_once(views: Any) -> None:
     messages = [str(w.message) for w in caught]
     assert len(messages) == len(set(messages)) <= 2
     assert any("in cross-validation" in m and "constant" in m for m in messages)
+
+
+# ----------------------------------------------------------------- every moments estimator
+ESTIMATORS: list[tuple[Any, Any]] = [
+    (CCA(2), {"shrinkage": [0.1, (0.0, 0.5), ("auto", 0.2), "auto"]}),
+    (
+        CCA(1),
+        [{"solver": ["moments"], "scale": [True, False]}, {"solver": ["svd"], "shrinkage": [0.4]}],
+    ),
+    (ConditionalGaussian(), {"shrinkage": [0.0, "auto", (0.3, 0.1)], "rank": [None, 2]}),
+    (MultitaskRegressor(), {"alpha": [0.1, 10.0], "rank": [None, 1, 3]}),
+    (LinearAutoencoder(2), {"target": ["self", "cross", "joint"], "alpha": [0.0, 0.1]}),
+    (LinearAutoencoder(), {"n_components": [1, 4], "corruption": [0.1, 0.5]}),
+    (CCA(1, missing="em"), {"shrinkage": [0.1, 0.4]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("est", "grid"), ESTIMATORS, ids=lambda v: type(v).__name__ if hasattr(v, "fit") else ""
+)
+def test_every_estimator_is_searched_as_grid_search_does(est: Any, grid: Any, views: Any) -> None:
+    cv = KFold(3, shuffle=True, random_state=0)
+    found = MomentsSearchCV(est, grid, cv=cv, return_train_score=True).fit(*views)
+    expected = GridSearchCV(est, grid, cv=cv, return_train_score=True).fit(*views)
+    assert_same_search(found, expected)
+    for key in ("mean_train_score", "std_train_score", "split2_train_score"):
+        np.testing.assert_allclose(found.cv_results_[key], expected.cv_results_[key], atol=1e-8)
+    assert found.score(*views) == pytest.approx(expected.score(*views), abs=1e-9)
+    for name in ("transform", "predict"):
+        if hasattr(expected, name):
+            a, b = (getattr(search, name)(views[0]) for search in (found, expected))
+            np.testing.assert_allclose(a, b, atol=1e-8)
+
+
+def test_vectors_and_several_matrices_are_remembered(views: Any) -> None:
+    X, Y = views
+    parts = {"left": X[:, :2], "right": X[:, 2:]}
+    grid = {"alpha": [0.1, 10.0]}
+    found = MomentsSearchCV(MultitaskRegressor(), grid).fit(parts, Y[:, 0])
+    best = MultitaskRegressor(**found.best_params_).fit(parts, Y[:, 0])
+    np.testing.assert_allclose(found.predict(parts), best.predict(parts), atol=1e-9)
+    assert found.best_estimator_.coef_.shape == best.coef_.shape == (6,)
+    plain = MomentsSearchCV(MultitaskRegressor(), grid).fit(X, Y[:, 0])
+    scores = [search.cv_results_["mean_test_score"] for search in (plain, found)]
+    np.testing.assert_allclose(*scores)
+    gaussian = MomentsSearchCV(ConditionalGaussian(), {"shrinkage": [0.1]}).fit(X, Y[:, 0])
+    assert gaussian.predict(X).shape == (150,)
+
+
+def test_targets_that_are_not_observed_are_sent_elsewhere(views: Any) -> None:
+    X, Y = views[0], views[1].copy()
+    Y[::7, 1] = np.nan
+    grid = {"alpha": [0.1, 1.0]}
+    with pytest.raises(ValueError, match=r"MultitaskRegressor\(alpha='cv'\) itself"):
+        MomentsSearchCV(MultitaskRegressor(), grid).fit(X, Y)
+    est = MultitaskRegressor(missing="em")
+    assert_same_search(
+        MomentsSearchCV(est, grid, cv=3).fit(X, Y), GridSearchCV(est, grid, cv=3).fit(X, Y)
+    )
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_many_views_are_searched_as_by_hand(as_dict: bool, views: Any) -> None:
+    X, Y = views
+    several = {"a": X[:, :3], "b": X[:, 3:], "c": Y} if as_dict else [X[:, :3], X[:, 3:], Y]
+    names = ("a", "b", "c") if as_dict else (0, 1, 2)
+    by_view = {"a": 0.1, "b": "auto", "c": 0.5} if as_dict else (0.1, "auto", 0.5)
+    grid = {"shrinkage": [0.1, "auto", by_view], "n_components": [1, 2]}
+    cv = KFold(3, shuffle=True, random_state=0)
+    search = MomentsSearchCV(MultiviewCCA(), grid, cv=cv).fit(several)
+
+    def rows(at: Any) -> Any:
+        some = [several[name][at] for name in names]
+        return dict(zip(names, some, strict=True)) if as_dict else some
+
+    for i, parameters in enumerate(search.cv_results_["params"]):
+        for k, (train, test) in enumerate(cv.split(X)):
+            model = MultiviewCCA(**parameters).fit(rows(train))
+            found = search.cv_results_[f"split{k}_test_score"][i]
+            assert found == pytest.approx(model.score(rows(test)), abs=1e-8)
+    best = MultiviewCCA(**search.best_params_).fit(several)
+    assert search.score(several) == pytest.approx(best.score(several), abs=1e-10)
+    for name in ("transform", "embed"):
+        a, b = (getattr(e, name)(several) for e in (search, best))
+        for view in names:
+            np.testing.assert_allclose(a[view], b[view], atol=1e-9)
+    np.testing.assert_allclose(search.fuse(several), best.fuse(several), atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("approximation", ["exact", "nystroem", "rff"])
+def test_kernel_maps_are_fitted_once_and_held_fixed(approximation: Any, views: Any) -> None:
+    est = KernelCCA(2, approximation=approximation, rank=40, random_state=0)
+    cv = KFold(3, shuffle=True, random_state=0)
+    grid = {"shrinkage": [1e-2, (0.3, 0.1)], "gamma": [0.01, 0.1]}
+    search = MomentsSearchCV(est, grid, cv=cv).fit(*views)
+    for i, parameters in enumerate(search.cv_results_["params"]):
+        whole = clone(est).set_params(**parameters).fit(*views)
+        X, Y = whole.x_map_.transform(views[0]), whole.y_map_.transform(views[1])
+        for k, (train, test) in enumerate(cv.split(views[0])):
+            whole.fit_moments(Moments.from_data(x=X[train], y=Y[train]))
+            expected = whole.score_moments(Moments.from_data(x=X[test], y=Y[test]))
+            assert search.cv_results_[f"split{k}_test_score"][i] == pytest.approx(
+                expected, abs=1e-8
+            )
+    best = clone(est).set_params(**search.best_params_).fit(*views)
+    found, expected = search.transform(*views), best.transform(*views)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+    assert not hasattr(search, "predict")
+
+
+def test_kernel_moments_need_the_maps_they_were_taken_with(views: Any) -> None:
+    est = KernelCCA(2, approximation="nystroem", rank=20, random_state=0)
+    grid = {"shrinkage": [0.01, 0.3]}
+    cv = KFold(3, shuffle=True, random_state=0)
+    whole = clone(est).fit(*views)
+    mapped = {"x": whole.x_map_.transform(views[0]), "y": whole.y_map_.transform(views[1])}
+    folds = Moments.folds(cv=cv, **mapped)
+    found = MomentsSearchCV(whole, grid).fit_moments(folds)
+    assert_same_search(found, MomentsSearchCV(est, grid, cv=cv).fit(*views))
+    assert found.transform(views[0]).shape == (150, 2)
+    with pytest.raises(ValueError, match="are of mapped rows: fit it first"):
+        MomentsSearchCV(est, grid).fit_moments(folds)
+    with pytest.raises(ValueError, match="gamma changes the maps"):
+        MomentsSearchCV(whole, {"gamma": [0.1]}).fit_moments(folds)
+
+
+def test_one_pass_for_each_way_of_collecting(views: Any, monkeypatch: Any) -> None:
+    passes = []
+    folds = Moments.folds
+    monkeypatch.setattr(Moments, "folds", lambda **data: passes.append(1) or folds(**data))
+    wide = {"shrinkage": list(np.linspace(0.05, 0.9, 12)), "n_components": [1, 2]}
+    MomentsSearchCV(CCA(), wide).fit(*views)
+    assert len(passes) == 1
+    MomentsSearchCV(CCA(), {**wide, "solver": ["moments", "svd"]}).fit(*views)
+    assert len(passes) == 3
+
+
+def test_rows_on_a_disk_are_searched(views: Any, tmp_path: Any) -> None:
+    lazy = []
+    for name, a in zip("xy", views, strict=True):
+        np.save(tmp_path / f"{name}.npy", a)
+        lazy.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    splits = [(np.flatnonzero(np.arange(150) % 5 != k), np.arange(k, 150, 5)) for k in range(5)]
+    for est, grid in ((CCA(), GRID), (MultitaskRegressor(), {"alpha": [0.1, 1.0]})):
+        assert_same_search(
+            MomentsSearchCV(est, grid).fit(*lazy), MomentsSearchCV(est, grid, cv=splits).fit(*views)
+        )
+    groups = np.arange(150) // 10
+    assert_same_search(
+        MomentsSearchCV(CCA(), GRID, cv=3).fit(*lazy, groups=groups),
+        MomentsSearchCV(CCA(), GRID, cv=GroupKFold(3)).fit(*views, groups=groups),
+    )
+
+
+def test_groups_with_an_int_are_kept_together(views: Any) -> None:
+    groups = np.random.default_rng(0).integers(0, 12, 150)
+    found = MomentsSearchCV(CCA(), GRID, cv=4).fit(*views, groups=groups)
+    assert_same_search(
+        found, GridSearchCV(CCA(), GRID, cv=GroupKFold(4)).fit(*views, groups=groups)
+    )
+
+
+# -------------------------------------------------------------------------------- scoring
+def test_total_correlation_is_that_of_the_rows_scorer(views: Any) -> None:
+    grid = {"n_components": [1, 2, 4], "shrinkage": [0.05]}
+    expected = GridSearchCV(CCA(), grid, scoring=total_correlation_scorer).fit(*views)
+    for scoring in ("total_correlation", total_correlation_scorer):
+        found = MomentsSearchCV(CCA(), grid, scoring=scoring).fit(*views)
+        assert_same_search(found, expected)
+        assert found.score(*views) == pytest.approx(expected.score(*views))
+        assert found.score_moments(Moments.from_data(x=views[0], y=views[1])) == pytest.approx(
+            expected.score(*views)
+        )
+    many = MomentsSearchCV(MultiviewCCA(), {"n_components": [1, 3]}, scoring="total_correlation")
+    X, Y = views
+    assert many.fit([X[:, :3], X[:, 3:], Y]).best_params_ == {"n_components": 3}
+
+
+def test_likelihood_ratio_chooses_what_the_gaussians_cv_chooses(views: Any) -> None:
+    own = ConditionalGaussian(shrinkage="cv", cv=KFold(5)).fit(*views)
+    grid = {"shrinkage": own.cv_shrinkages_}
+    found = MomentsSearchCV(ConditionalGaussian(), grid, scoring="likelihood_ratio").fit(*views)
+    np.testing.assert_allclose(found.cv_results_["mean_test_score"], own.cv_scores_.mean(axis=1))
+    assert found.best_estimator_.shrinkage_ == own.shrinkage_
+    full = MomentsSearchCV(CCA(), grid, scoring="likelihood_ratio").fit(*views)
+    np.testing.assert_allclose(
+        full.cv_results_["mean_test_score"], found.cv_results_["mean_test_score"], rtol=1e-6
+    )
+
+
+def test_a_function_of_model_and_moments_scores(views: Any) -> None:
+    def first(model: Any, moments: Moments) -> float:
+        return float(model.correlations_on(moments)[0])
+
+    search = MomentsSearchCV(CCA(), GRID, scoring=first).fit(*views)
+    one = MomentsSearchCV(CCA(1), {"shrinkage": GRID["shrinkage"]}).fit(*views)
+    assert search.best_score_ == pytest.approx(one.best_score_)
+
+
+@pytest.mark.parametrize("scoring", [recall_at_10_scorer, make_retrieval_scorer("MRR", kind="csa")])
+def test_retrieval_scores_are_for_grid_search(scoring: Any, views: Any) -> None:
+    cv = KFold(3, shuffle=True, random_state=0)
+    grid = {"shrinkage": [0.01, 0.5], "n_components": [1, 4]}
+    search = GridSearchCV(CCA(), grid, scoring=scoring, cv=cv).fit(*views)
+    train, test = next(cv.split(views[0]))
+    model = CCA(1, shrinkage=0.01).fit(*(a[train] for a in views))
+    expected = scoring(model, *(a[test] for a in views))
+    assert search.cv_results_["split0_test_score"][0] == pytest.approx(expected)
+    assert search.best_params_["n_components"] == 4
+    with pytest.raises(TypeError, match="needs rows, which moments no longer hold: use scikit"):
+        MomentsSearchCV(CCA(), grid, scoring=scoring).fit(*views)
+
+
+# ---------------------------------------------------------------- which candidate is taken
+def table(scores: Any, params: Any) -> dict[str, Any]:
+    scores = np.asarray(scores, dtype=float)
+    splits = {f"split{k}_test_score": scores[:, k] for k in range(scores.shape[1])}
+    return {
+        "params": params,
+        **splits,
+        "mean_test_score": scores.mean(axis=1),
+        "std_test_score": scores.std(axis=1),
+    }
+
+
+def test_one_standard_error_takes_the_simplest_that_is_as_good() -> None:
+    spread = np.array([-0.1, 0.0, 0.1])  # a standard error of .1 / sqrt(3) = .0577
+    shrinkage = [{"shrinkage": s} for s in (0.01, 0.1, 0.5, 0.9)]
+    means = np.array([0.5, 0.6, 0.55, 0.54])
+    results = table(means[:, None] + spread, shrinkage)
+    assert one_standard_error(results) == 2
+    fewer = [{"n_components": k} for k in (1, 2, 5, None)]
+    assert one_standard_error(table(means[:, None] + spread, fewer)) == 1
+    assert one_standard_error(table(means[::-1, None] + spread, fewer)) == 1
+    nested = [{"model__alpha": s["shrinkage"]} for s in shrinkage]
+    assert one_standard_error(table(means[:, None] + spread, nested)) == 2
+
+
+def test_one_standard_error_never_takes_a_model_that_is_less_simple_somewhere() -> None:
+    spread = np.array([-0.1, 0.0, 0.1])
+    params = [
+        {"shrinkage": (0.1, 0.1), "n_components": 3, "scale": False},
+        {"shrinkage": (0.9, 0.01), "n_components": 3, "scale": False},
+        {"shrinkage": 0.5, "n_components": 3, "scale": True},
+        {"shrinkage": "auto", "n_components": 1, "scale": False},
+        {"shrinkage": (0.1, 0.2), "n_components": 2, "scale": False},
+        {"shrinkage": (0.1, 0.2), "n_components": 3, "scale": False},
+    ]
+    means = np.array([0.51, 0.5, 0.5, 0.5, 0.5, 0.5])
+    assert one_standard_error(table(means[:, None] + spread, params)) == 4
+
+
+def test_one_standard_error_refits_in_both_searches(views: Any) -> None:
+    grid = {"shrinkage": [0.001, 0.1, 0.6], "n_components": [1, 4]}
+    plain = MomentsSearchCV(CCA(), grid, scoring="total_correlation").fit(*views)
+    expected = GridSearchCV(
+        CCA(), grid, scoring=total_correlation_scorer, refit=one_standard_error
+    ).fit(*views)
+    for refit in ("one_standard_error", one_standard_error):
+        found = clone(plain).set_params(refit=refit).fit(*views)
+        assert found.best_index_ == expected.best_index_ == one_standard_error(plain.cv_results_)
+        assert found.best_params_ == expected.best_params_
+        assert found.best_params_["shrinkage"] > plain.best_params_["shrinkage"]
+        assert found.best_score_ <= plain.best_score_
+        a, b = (search.transform(views[0]) for search in (found, expected))
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_a_function_of_the_results_chooses(views: Any) -> None:
+    last = MomentsSearchCV(CCA(), GRID, refit=lambda results: len(results["params"]) - 1)
+    assert last.fit(*views).best_params_ == {"n_components": 3, "shrinkage": "auto"}
+    with pytest.raises(ValueError, match="must be the number of a candidate, 0 to 5"):
+        MomentsSearchCV(CCA(), GRID, refit=lambda results: 6).fit(*views)
+
+
+def test_every_method_of_a_density_is_there(views: Any) -> None:
+    search = MomentsSearchCV(ConditionalGaussian(), {"shrinkage": [0.1, 0.4]}).fit(*views)
+    best = search.best_estimator_
+    for name in ("logpdf", "outlier_scores", "similarity"):
+        np.testing.assert_array_equal(getattr(search, name)(*views), getattr(best, name)(*views))
+    _, std = search.predict(views[0], return_std=True)
+    assert std.shape == (150, 4)
+    assert search.sample(views[0], n_samples=2, random_state=0).shape[-1] == 4
+    assert search.mutual_information() == best.mutual_information()
+    assert not hasattr(search, "transform")
+    assert not hasattr(MomentsSearchCV(CCA(), {}), "logpdf")
+
+
+# ------------------------------------------------------------------------------ bad input
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"shrinkage": [-0.1]}, "shrinkage"),
+        ({"shrinkage": [0.1, "big"]}, "shrinkage"),
+        ({"shrinkage": [(0.1, 2)]}, "shrinkage"),
+        ({"shrinkage": "auto"}, "needs to be a list"),
+        ({"shrinkage": []}, "non-empty"),
+        ({"shrinkage": ["cv"]}, "shrinkage='cv' is no candidate"),
+        ({"n_components": [0]}, "n_components"),
+        ({"alpha": [1.0]}, "Invalid parameter 'alpha'"),
+        ([], "param_grid is empty"),
+        ("shrinkage", "not a dict"),
+    ],
+)
+def test_wrong_grids_raise_before_the_data_are_read(grid: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        MomentsSearchCV(CCA(), grid).fit(None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"refit": "best"}, "refit='best' must be True, False, 'one_standard_error'"),
+        ({"scoring": "r2"}, "scoring='r2' cannot be computed from moments"),
+        ({"scoring": ["r2"]}, "cannot be computed from moments"),
+    ],
+)
+def test_wrong_options_raise_before_the_data_are_read(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MomentsSearchCV(CCA(), GRID, **options).fit(None, None)
+    with pytest.raises(ValueError, match="not defined for MultitaskRegressor"):
+        MomentsSearchCV(MultitaskRegressor(), {"alpha": [1]}, scoring="total_correlation").fit(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("cv", "message"),
+    [
+        (151, "n_splits=151 greater than the number of samples"),
+        (1, "n_splits=2 or more, got n_splits=1"),
+        ("five", "Expected `cv` as an integer"),
+        ([(np.arange(75, 150), np.arange(75)), (np.arange(60), np.arange(60, 150))], "must part"),
+        ([(np.arange(75, 150), np.arange(75))], "must part the rows"),
+        ([], "at least two folds"),
+        (GroupKFold(5), "greater than the number of groups: 3"),
+    ],
+)
+def test_folds_that_cannot_be_raise_one_sentence(cv: Any, message: str, views: Any) -> None:
+    groups = np.arange(150) % 3 if isinstance(cv, GroupKFold) else None
+    with pytest.raises(ValueError, match=message):
+        MomentsSearchCV(CCA(), GRID, cv=cv).fit(*views, groups=groups)
+    if groups is not None:
+        with pytest.raises(ValueError, match=message):
+            MomentsSearchCV(CCA(), GRID, cv=5).fit(*views, groups=groups)
+
+
+def test_a_fold_without_weight_raises_one_sentence(views: Any) -> None:
+    weights = np.repeat([1, 0], [120, 30])
+    with pytest.raises(ValueError, match="fold 4 has no row of positive weight"):
+        MomentsSearchCV(CCA(), GRID).fit(*views, sample_weight=weights)
+
+
+def test_components_beyond_a_candidates_reach_raise(views: Any) -> None:
+    with pytest.raises(ValueError, match="n_components=9 is too large: at most 4"):
+        MomentsSearchCV(CCA(), {"n_components": [1, 9]}).fit(*views)
+
+
+def test_batches_are_for_fold_moments(views: Any) -> None:
+    batches = [tuple(a[i : i + 50] for a in views) for i in (0, 50, 100)]
+    with pytest.raises(ValueError, match="folds_from_batches"):
+        MomentsSearchCV(CCA(), GRID).fit(iter(batches))
+    splits = [(np.flatnonzero(np.arange(150) % 5 != k), np.arange(k, 150, 5)) for k in range(5)]
+    assert_same_search(
+        MomentsSearchCV(CCA(), GRID).fit_moments(Moments.folds_from_batches(batches, cv=5)),
+        MomentsSearchCV(CCA(), GRID, cv=splits).fit(*views),
+    )
+
+
+def test_dask_arrays_are_searched(views: Any) -> None:
+    dask = pytest.importorskip("dask.array")
+    X, Y = (dask.from_array(a, chunks=(40, -1)) for a in views)
+    splits = [(np.flatnonzero(np.arange(150) % 5 != k), np.arange(k, 150, 5)) for k in range(5)]
+    for est, grid in ((CCA(), GRID), (MultitaskRegressor(), {"alpha": [0.1, 1.0]})):
+        assert_same_search(
+            MomentsSearchCV(est, grid).fit(X, Y), MomentsSearchCV(est, grid, cv=splits).fit(*views)
+        )

@@ -331,7 +331,7 @@ def test_searches_on_fold_moments() -> None:
     ]
     np.testing.assert_allclose(search.cv_results_["mean_test_score"], found, atol=1e-12)
     assert set(search.best_estimator_.weights_) == {"image", "text", "label"}
-    with pytest.raises(TypeError, match=r"use fit_moments\(Moments.folds"):
+    with pytest.raises(ValueError, match="takes all views in its first argument"):
         MomentsSearchCV(MultiviewCCA(2), grid).fit(VIEWS[0], VIEWS[1])
 
 

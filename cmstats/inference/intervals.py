@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from sklearn.model_selection import GroupKFold
 
 from cmstats._array import is_numpy, namespace, svd, to_numpy
 from cmstats._folds import training_moments
-from cmstats.inference._fitted import check_level, component_index
+from cmstats.inference._fitted import check_count, check_level, component_index
 from cmstats.kernels._threads import share
 from cmstats.moments import Moments
 
@@ -61,7 +62,8 @@ def correlation_intervals(
     sample_weight : array of shape (n,), optional
         Frequency weights.
     groups : array of shape (n,), optional
-        Handed to the splitter.
+        Labels of rows that depend on each other, for a splitter by groups; where `cv` is an int,
+        that is scikit-learn's GroupKFold.
 
     Returns
     -------
@@ -108,9 +110,9 @@ def correlation_intervals(
     folds = _folds(X, y, Z, cv, sample_weight, groups)
     total, parts, sizes, widths = _leave_one_out(folds)
     possible = min(widths)
-    if n_components is not None and not 1 <= n_components <= possible:
-        raise ValueError(f"n_components={n_components}: between 1 and {possible} are possible")
-    k = possible if n_components is None else int(n_components)
+    k = possible
+    if n_components is not None:
+        k = check_count("n_components", n_components, 1, possible)
     z, error = jackknife_error(_artanh(total[:k]), _artanh(parts[:, :k]), sizes)
     half = error * stats.t.ppf(0.5 + level / 2, len(sizes) - 1)
     p, q = widths
@@ -154,6 +156,8 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> 
                 "folds: Moments.folds(cv=20, x=X, y=y)"
             )
         return parts
+    if groups is not None and isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
+        cv = GroupKFold(int(cv))
     blocks = {"x": X, "y": y} | ({} if Z is None else {"z": Z})
     given = {"cv": cv, "sample_weight": sample_weight, "groups": groups, **blocks}
     folds = Moments.folds(**given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from cmstats._array import svd, to_numpy
-from cmstats.inference._fitted import component_index, inner_model, total_moments
+from cmstats.inference._fitted import check_count, component_index, inner_model, total_moments
 
 __all__ = ["canonical_correlation_test"]
 
@@ -95,9 +96,7 @@ def canonical_correlation_test(
         r, n, p, q = _of_model(cca)
     else:
         r, n, p, q = _checked(correlations, n, p, q)
-    if isinstance(n_nuisance, bool) or int(n_nuisance) != n_nuisance or n_nuisance < 0:
-        raise ValueError(f"n_nuisance={n_nuisance!r} must be a whole number, 0 or more")
-    n = n - n_nuisance
+    n = n - check_count("n_nuisance", n_nuisance)
     if n - 1 < p + q:
         raise ValueError(
             f"n={n:g} rows and p + q = {p + q} variables: the reference distributions need at "
@@ -130,10 +129,13 @@ def _of_model(cca: Any) -> tuple[Any, float, int, int]:
 def _checked(correlations: Any, n: Any, p: Any, q: Any) -> tuple[Any, float, int, int]:
     if n is None or p is None or q is None:
         raise ValueError("correlations need n, p and q: the rows and the variables of both views")
-    r = np.atleast_1d(to_numpy(correlations)).astype(np.float64)
-    for name, value in (("p", p), ("q", q)):
-        if isinstance(value, bool) or int(value) != value or value < 1:
-            raise ValueError(f"{name}={value!r} must be a whole number of variables, 1 or more")
+    r = np.atleast_1d(to_numpy(correlations))
+    if r.dtype.kind not in "biuf":
+        raise ValueError(f"correlations must be numbers, got {correlations!r}")
+    r = r.astype(np.float64)
+    p, q = check_count("p", p, 1), check_count("q", q, 1)
+    if isinstance(n, bool) or not isinstance(n, numbers.Real) or not np.isfinite(float(n)):
+        raise ValueError(f"n={n!r} must be the number of rows (the sum of frequency weights)")
     if r.ndim != 1 or len(r) != min(p, q):
         raise ValueError(
             f"correlations have shape {r.shape}, but with p={p} and q={q} variables there are "

@@ -21,7 +21,7 @@ from cmstats._array import (
 )
 from cmstats._shrinkage import shrinkage_numbers, shrinkage_tuple
 from cmstats.inference._exchangeable import Rows, reflect, residual_rows
-from cmstats.inference._fitted import component_index
+from cmstats.inference._fitted import check_count, component_index
 from cmstats.inference._steps import STATISTICS, with_rows_spent
 from cmstats.kernels import whitening
 from cmstats.kernels._threads import blas_for, cores, share
@@ -141,9 +141,7 @@ def permutation_test(
     rows = residual_rows(X, y, Z, blocks)
     U, r, V, shrunken = _canonical_bases(rows, shrinkage)
     m = int(r.shape[0])
-    if n_components is not None and not 1 <= n_components <= m:
-        raise ValueError(f"n_components={n_components}: between 1 and {m} steps are possible")
-    steps = m if n_components is None else int(n_components)
+    steps = m if n_components is None else check_count("n_components", n_components, 1, m, "steps")
     U, V = (U, V) if U.shape[1] >= V.shape[1] else (V, U)  # fewer columns are moved about
     widths = (int(U.shape[1]), int(V.shape[1]))
     xp = namespace(U)

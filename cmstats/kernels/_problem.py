@@ -11,8 +11,10 @@ import numpy as np
 from cmstats._array import (
     Array,
     check_matrix,
+    check_rows,
     describe_nonfinite,
     device_of,
+    is_lazy,
     is_numpy,
     namespace,
     result_dtype,
@@ -20,7 +22,7 @@ from cmstats._array import (
     to_numpy,
 )
 
-__all__ = ["BLOCK_SCORES", "HostArray", "Layout", "Problem", "unsort"]
+__all__ = ["BLOCK_SCORES", "HostArray", "Layout", "Problem", "read_rows", "unsort"]
 
 HostArray = np.ndarray[Any, Any]
 
@@ -46,14 +48,14 @@ class Problem(NamedTuple):
             n, m = U.shape
             dtype = result_dtype(U)
         else:
-            U, V = check_matrix(_dense(U, "U"), "U"), check_matrix(_dense(V, "V"), "V")
+            U, V = _check_vectors(U, "U"), _check_vectors(V, "V")
             if U.shape[1] != V.shape[1]:
                 raise ValueError(
                     "U and V must have the same number of columns, "
                     f"got shapes {tuple(U.shape)} and {tuple(V.shape)}"
                 )
             n, m = U.shape[0], V.shape[0]
-            dtype = xp.result_type(result_dtype(U), result_dtype(V))
+            dtype = xp.result_type(_dtype(U), _dtype(V))
             dtype = _dtype_without_overflow(xp, U, V, dtype)
         if not paired:
             nobody = np.empty(0, dtype=np.int64)
@@ -74,6 +76,45 @@ class Problem(NamedTuple):
         """Candidates as queries."""
         U, V = (self.U.T, None) if self.V is None else (self.V, self.U)
         return self._replace(U=U, V=V, x_ids=self.y_ids, y_ids=self.x_ids)
+
+
+def _check_vectors(a: Any, name: str) -> Any:
+    """Vectors in rows; those on a disk are checked a run at a time and stay there."""
+    if not is_lazy(a):
+        return check_matrix(_dense(a, name), name)
+    if a.ndim != 2 or 0 in a.shape:
+        raise ValueError(
+            f"{name} must be a matrix with at least one row and one column, got shape "
+            f"{tuple(a.shape)}"
+        )
+    if np.dtype(a.dtype).kind not in "biufV":
+        raise ValueError(f"{name} holds {a.dtype} values, not real numbers")
+    for rows in _runs(a):
+        part = read_rows(a, rows)
+        if part.dtype.kind in "fV":
+            check_rows(part, name, rows.start, a)
+    return a
+
+
+def _runs(a: Any) -> Iterator[slice]:
+    return row_slices(a.shape[0], max(1, BLOCK_SCORES // a.shape[1]))
+
+
+def _dtype(a: Any) -> Any:
+    return result_dtype(np.empty(0, a.dtype) if is_lazy(a) else a)
+
+
+def read_rows(a: Any, rows: slice | HostArray) -> HostArray:
+    """Rows in memory, of a matrix that may be on a disk: in any order, each run in one read."""
+    if isinstance(a, np.ndarray) or isinstance(rows, slice):
+        return np.asarray(a[rows])
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    ends = np.flatnonzero(np.diff(ordered) != 1) + 1
+    parts = [np.asarray(a[int(run[0]) : int(run[-1]) + 1]) for run in np.split(ordered, ends)]
+    out = np.concatenate(parts)
+    out[order] = out.copy()
+    return out
 
 
 def _dense(a: Any, name: str) -> Any:
@@ -108,7 +149,9 @@ def _dtype_without_overflow(xp: ModuleType, U: Array, V: Array, dtype: Any) -> A
     An overflowed score is infinite or NaN, and NaN compares as the worst of all.
     """
 
-    def largest(a: Array) -> float:
+    def largest(a: Any) -> float:
+        if is_lazy(a):
+            return max(largest(read_rows(a, rows).astype(dtype)) for rows in _runs(a))
         return max(float(xp.max(a)), -float(xp.min(a)))
 
     bound = largest(U) * largest(V) * U.shape[1]

@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["blas_for", "cores", "run_tasks", "serial_blas", "share"]
+__all__ = ["blas_for", "cores", "one_core", "run_tasks", "serial_blas", "share"]
 
 Item = TypeVar("Item")
 
 _lock = threading.Lock()
+_one_core: contextvars.ContextVar[bool] = contextvars.ContextVar("one_core", default=False)
 _state: dict[str, Any] = {"users": 0, "limit": None, "cores": 1}
 
 
@@ -33,8 +34,21 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()  # scans the loaded libraries, milliseconds: once
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """One thread for all kernels called inside, where a scheduler runs tasks on every core."""
+    token = _one_core.set(True)
+    try:
+        with serial_blas():
+            yield
+    finally:
+        _one_core.reset(token)
+
+
 def cores() -> int:
     """How many threads the user allows: BLAS's setting, which the environment can lower."""
+    if _one_core.get():
+        return 1
     with _lock:
         if _state["users"]:
             return int(_state["cores"])

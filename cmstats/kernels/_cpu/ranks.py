@@ -9,8 +9,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from cmstats._array import row_slices
-from cmstats.kernels._problem import HostArray, Layout, Problem
+from cmstats._array import is_array, row_slices
+from cmstats.kernels._problem import HostArray, Layout, Problem, read_rows
 from cmstats.kernels._threads import share
 
 __all__ = ["average_precisions", "counts", "top_k"]
@@ -82,17 +82,18 @@ class _Tiles:
 
 def _pick(a: HostArray, order: HostArray | None, rows: slice, out: HostArray) -> HostArray:
     """Rows of `a` in the precision of `out`: a view where it can be, else copied there."""
-    if order is None and a.dtype == out.dtype and a.flags.c_contiguous:
-        return a[rows]
+    as_it_is = order is None and a.dtype == out.dtype
+    if as_it_is and is_array(a) and a.flags.c_contiguous:
+        return np.asarray(a[rows])
     out = out[: rows.stop - rows.start]
-    out[...] = a[rows] if order is None else a[order[rows]]
+    out[...] = read_rows(a, rows if order is None else order[rows])
     return out
 
 
 def _norms(a: HostArray, order: HostArray | None) -> HostArray:
-    out = np.empty(len(a))
-    for rows in row_slices(len(a), max(1, BLOCK_SCORES // a.shape[1])):
-        block = a[rows].astype(np.float64)
+    out = np.empty(a.shape[0])
+    for rows in row_slices(a.shape[0], max(1, BLOCK_SCORES // a.shape[1])):
+        block = read_rows(a, rows).astype(np.float64)
         out[rows] = np.sqrt(np.einsum("ij,ij->i", block, block))
     return out if order is None else out[order]
 
