@@ -85,7 +85,7 @@ def load_halves(n: int | None) -> tuple[Any, ...]:
 
 def _halves(X: Any, Y: Any, X_test: Any, Y_test: Any, quick: bool) -> dict[str, Any]:
     """The sum of test correlations; DeepCCA at the time KernelCCA takes, and at ten times it."""
-    k, rank = MNIST_COMPONENTS, 200 if quick else 4000
+    k, rank = MNIST_COMPONENTS, 200 if quick else 1000
     name = f"MNIST halves, {len(X)} training rows, {k} components"
 
     def row(model: Any) -> dict[str, Any]:
