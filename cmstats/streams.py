@@ -7,6 +7,7 @@ run by run and never whole; a background thread reads the next run while one is 
 from __future__ import annotations
 
 import contextvars
+import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -143,10 +144,22 @@ def _row_bytes(block: Any) -> int:
 def _read(block: Any, take: slice) -> Any:
     part = take_rows(block, take)
     if isinstance(part, np.memmap):
-        part = np.array(part)  # read here and now, not page by page when it is multiplied
+        # Read here and now, not page by page when it is multiplied.
+        part, mapped = np.array(part), part
+        _let_go(mapped)
     elif is_lazy(part):
         part = np.asarray(part)
     return part.reshape(-1, 1) if part.ndim == 1 else part
+
+
+def _let_go(mapped: Any) -> None:
+    """Give the pages of a map back, which count as this process's memory as long as it lives.
+
+    They stay in the system's page cache; changes to a private map ("c") would be lost.
+    """
+    file = getattr(mapped, "_mmap", None)
+    if mapped.mode in ("r", "r+", "w+") and hasattr(file, "madvise"):
+        file.madvise(mmap.MADV_DONTNEED)
 
 
 def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:

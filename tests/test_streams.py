@@ -204,3 +204,23 @@ def test_weights_that_are_not_frequencies_raise_one_sentence(weights: Any, messa
 def test_blocks_need_equally_many_rows() -> None:
     with pytest.raises(ValueError, match=r"x has shape \(3, 3\) and y has shape \(2, 2\)"):
         check_blocks({"x": np.eye(3), "y": np.eye(2)})
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_maps_do_not_stay_in_memory(tmp_path: Path, mode: Any) -> None:
+    Z = np.arange(40_000.0 * 100).reshape(40_000, 100)
+    np.save(tmp_path / "z.npy", Z)
+    mapped = np.load(tmp_path / "z.npy", mmap_mode=mode)
+    if mode == "c":
+        mapped[7] = 3.0  # a change that is this process's own
+        Z[7] = 3.0
+    parts = [part for _, (part,), _ in streams.chunks([mapped], rows=10_000)]
+    np.testing.assert_array_equal(np.concatenate(parts), Z)
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    held = next(
+        int(next(row for row in lines if row.startswith("Rss:")).split()[1])
+        for line in lines
+        if line.endswith("z.npy")
+    )
+    assert (held < 10_000) == (mode != "c")
