@@ -158,7 +158,7 @@ def _let_go(mapped: Any) -> None:
     They stay in the system's page cache; changes to a private map ("c") would be lost.
     """
     file = getattr(mapped, "_mmap", None)
-    if mapped.mode in ("r", "r+", "w+") and hasattr(file, "madvise"):
+    if file is not None and hasattr(file, "madvise") and mapped.mode in ("r", "r+", "w+"):
         file.madvise(mmap.MADV_DONTNEED)
 
 
