@@ -18,6 +18,7 @@ from cmstats._array import (
 )
 from cmstats._patterns import Mask, incomplete_rows
 from cmstats.kernels import whitening
+from cmstats.streams import in_memory
 
 __all__ = ["FilledRows", "Filler"]
 
@@ -103,5 +104,5 @@ class FilledRows:
     def __getitem__(self, take: Any) -> Any:
         """The filled rows of a slice, as a NumPy array."""
         part = self._rows[take]
-        part = part.toarray() if scipy.sparse.issparse(part) else np.asarray(part)
+        part = part.toarray() if scipy.sparse.issparse(part) else np.asarray(in_memory(part))
         return self._fill(part.reshape(-1, self.shape[1]))

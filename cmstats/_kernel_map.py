@@ -27,7 +27,7 @@ from cmstats._array import (
 )
 from cmstats._landmarks import Weights, draw_repeated
 from cmstats.kernels import gram
-from cmstats.streams import check_rows, chunks, is_lazy
+from cmstats.streams import check_rows, chunks, in_memory, is_lazy
 
 __all__ = ["SAMPLE", "KernelMap", "MappedRows", "refuse_sparse", "take_in_memory"]
 
@@ -235,6 +235,5 @@ def take_in_memory(X: Any, rows: slice | Array) -> Array:
     """The rows named by a slice or by positions on the host, in memory."""
     if is_array(X) and not is_numpy(namespace(X)) and isinstance(rows, np.ndarray):
         rows = namespace(X).asarray(rows, device=device_of(X))
-    part = take_rows(X, rows)
-    part = np.asarray(part) if is_lazy(part) else part
+    part = in_memory(take_rows(X, rows))
     return namespace(part).reshape(part, (-1, 1)) if part.ndim == 1 else part

@@ -34,6 +34,7 @@ __all__ = [
     "check_lengths",
     "check_rows",
     "chunks",
+    "in_memory",
     "is_lazy",
     "position",
     "project",
@@ -142,24 +143,23 @@ def _row_bytes(block: Any) -> int:
 
 
 def _read(block: Any, take: slice) -> Any:
-    part = take_rows(block, take)
-    if isinstance(part, np.memmap):
-        # Read here and now, not page by page when it is multiplied.
-        part, mapped = np.array(part), part
-        _let_go(mapped)
-    elif is_lazy(part):
-        part = np.asarray(part)
+    part = in_memory(take_rows(block, take))
     return part.reshape(-1, 1) if part.ndim == 1 else part
 
 
-def _let_go(mapped: Any) -> None:
-    """Give the pages of a map back, which count as this process's memory as long as it lives.
+def in_memory(part: Any) -> Any:
+    """Rows taken from anywhere, read here and now; what is in memory already is left as it is.
 
-    They stay in the system's page cache; changes to a private map ("c") would be lost.
+    A memory-map's pages, which count as this process's memory as long as it lives, are given
+    back. They stay in the system's page cache; of a private map ("c") changes would be lost.
     """
-    file = getattr(mapped, "_mmap", None)
-    if file is not None and hasattr(file, "madvise") and mapped.mode in ("r", "r+", "w+"):
+    if not is_lazy(part):
+        return part
+    rows = np.array(part)  # or a map would be read page by page when it is multiplied
+    file = getattr(part, "_mmap", None)
+    if file is not None and hasattr(file, "madvise") and part.mode in ("r", "r+", "w+"):
         file.madvise(mmap.MADV_DONTNEED)
+    return rows
 
 
 def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:
