@@ -19,6 +19,8 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from cmstats._dask_matrix import matrix
+
 Array: TypeAlias = Any
 """An array of any namespace that conforms to the Python array API standard."""
 
@@ -242,8 +244,6 @@ def check_matrix(
         If `a` cannot be read as a matrix.
     """
     if is_dask(a):
-        from cmstats._dask import matrix
-
         return matrix(a, name, ensure_finite=ensure_finite)
     if scipy.sparse.issparse(a):
         a = a.tocsr()

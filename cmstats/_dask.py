@@ -18,7 +18,6 @@ comes out lazily is in `_dask_rows`.
 from __future__ import annotations
 
 import functools
-import importlib
 import operator
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,88 +38,21 @@ from cmstats._array import (
     namespace,
     to_numpy,
 )
+from cmstats._dask_matrix import library, matrix, numeric
+from cmstats._splits import fold_ids
 from cmstats.kernels._threads import one_core
+from cmstats.streams import check_lengths
 
-__all__ = ["added", "columns_of", "fold_moments", "in_words", "library", "matrix", "tree"]
+__all__ = ["added", "columns_of", "fold_moments", "in_words", "tree"]
 
 FAN_IN = 8
 """How many results are merged at a time."""
 
 
-def library(name: str) -> Any:
-    """A part of Dask, imported where Dask data asks for it."""
-    return importlib.import_module(name)
-
-
 # ------------------------------------------------------------------------------- rows
-def matrix(a: Any, name: str, *, ensure_finite: Any = False) -> Any:
-    """A Dask array (n, p) of known chunks of rows and one chunk of columns, or one sentence.
-
-    Nothing is computed but the lengths of chunks, where they are not known.
-
-    Raises
-    ------
-    ValueError
-        If it is no matrix of real numbers, has no row or no column, or `ensure_finite` asks for
-        what only the rows can tell.
-    """
-    a = numeric(a, name)
-    if ensure_finite:
-        raise ValueError(
-            f"{name} is a Dask array, and this needs its rows in memory: pass {name}.compute(), or "
-            "a part of the rows that fits"
-        )
-    if np.isnan(a.chunks[0]).any():
-        a = a.copy()  # lengths are written into the array
-        a.compute_chunk_sizes()
-    a = a[:, None] if a.ndim == 1 else a.rechunk({1: -1})
-    for axis, what in ((0, "sample"), (1, "feature")):
-        if a.shape[axis] == 0:
-            raise ValueError(
-                f"{name}: found array with 0 {what}(s) (shape={tuple(a.shape)}) "
-                "while a minimum of 1 is required."
-            )
-    return a
-
-
-def numeric(a: Any, name: str) -> Any:
-    """A Dask array of one or two dimensions out of what Dask has, still lazy."""
-    da = library("dask.array")
-
-    if hasattr(a, "map_partitions") and not isinstance(a, da.Array):
-        check_numeric(a, name)
-        dtypes = _dtypes(a).values()
-        plain = all(isinstance(t, np.dtype) for t in dtypes)
-        a = (a if plain else a.astype("float64")).to_dask_array()
-    if not isinstance(a, da.Array):
-        raise TypeError(f"{name} is a Dask {type(a).__name__}: pass a Dask array or a Dask frame")
-    if a.ndim not in (1, 2):
-        raise ValueError(f"{name} must be two-dimensional (rows are items), got shape {a.shape}")
-    if a.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: {name} has dtype {a.dtype}")
-    if a.dtype.kind not in "biufV":
-        raise ValueError(f"{name} holds {a.dtype} values, not real numbers")
-    return a
-
-
 def columns_of(a: Any) -> Any:
     """What tells the names and the number of columns: of a Dask frame its empty model."""
     return a._meta if is_dask(a) and hasattr(a, "columns") else a
-
-
-def _dtypes(frame: Any) -> dict[Any, Any]:
-    return {frame.name: frame.dtype} if frame.ndim == 1 else dict(frame.dtypes)
-
-
-def check_numeric(frame: Any, name: str) -> None:
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
-
-    for column, dtype in _dtypes(frame).items():
-        if not (is_numeric_dtype(dtype) or is_bool_dtype(dtype)):
-            raise ValueError(
-                f"{name} holds {dtype} values, not numbers, in column {column!r}: encode text as "
-                "numbers first, or leave the column out"
-            )
 
 
 @dataclass(frozen=True)
@@ -201,7 +133,7 @@ def tree(
 
     checked = {k: a if is_dask(a) else _host(a, k) for k, a in blocks.items()}
     checked = {k: matrix(a, k) if is_dask(a) else a for k, a in checked.items()}
-    _check_lengths(checked)
+    check_lengths(checked)
     first = next(a for a in checked.values() if is_dask(a))
     places = _put_together(first.chunks[0], max(1, least))
     rows = tuple(sum(p.lengths) for p in places)
@@ -248,12 +180,6 @@ def _cut(a: Any, rows: tuple[int, ...]) -> Any:
 
     chunks = (rows,) if a.ndim == 1 else (rows, (int(a.shape[1]),))
     return a.rechunk(chunks) if is_dask(a) else da.from_array(a, chunks=chunks)
-
-
-def _check_lengths(blocks: Mapping[str, Any]) -> None:
-    from cmstats.streams import check_lengths
-
-    check_lengths(blocks)
 
 
 def _weights(sample_weight: Any, n: int) -> Any:
@@ -340,8 +266,6 @@ def fold_moments(
     n, d = int(next(iter(blocks.values())).shape[0]), sum(int(a.shape[1]) for a in blocks.values())
     folds, ids = 1 if cv is None else cv, None
     if cv is not None and (start is None or not isinstance(cv, (int, np.integer))):
-        from cmstats.moments import fold_ids
-
         if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
             fold_ids(cv, int(cv) if 2 <= cv <= n else n)  # or say how many are possible
         else:

@@ -27,7 +27,8 @@ from sklearn.base import clone
 from sklearn.utils import get_tags
 
 from cmstats._array import device_of, is_dask, namespace
-from cmstats._dask import Place, box, boxes_of, check_numeric, library, numeric, token
+from cmstats._dask import Place, box, boxes_of, token
+from cmstats._dask_matrix import check_numeric, library, numeric
 from cmstats.kernels._threads import one_core
 
 __all__ = ["apply", "fit_view", "on_dask", "refuse", "row_wise", "wrapped"]

@@ -15,10 +15,11 @@ from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, PredefinedSplit, check_cv
 
 from cmstats._array import check_weights, is_dask, namespace
+from cmstats._splits import fold_ids
 from cmstats._views import is_stream
 from cmstats.autoencoder import LinearAutoencoder
 from cmstats.kernel_cca import KernelCCA
-from cmstats.moments import Moments, fold_ids
+from cmstats.moments import Moments
 from cmstats.multitask import MultitaskRegressor
 from cmstats.multiview import MultiviewCCA
 from cmstats.streams import is_lazy

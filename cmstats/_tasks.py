@@ -28,7 +28,8 @@ from cmstats._array import (
     to_numpy,
 )
 from cmstats._passes import Form, _index, thin
-from cmstats.moments import Moments, fold_ids
+from cmstats._splits import fold_ids
+from cmstats.moments import Moments
 from cmstats.streams import check_rows, chunks
 
 __all__ = ["TaskMoments", "as_x_and_y"]

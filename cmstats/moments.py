@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from sklearn.model_selection import check_cv
 
 from cmstats import _dask
 from cmstats._array import (
@@ -44,6 +43,7 @@ from cmstats._checkpoint import (
 )
 from cmstats._passes import GATHER_ROWS, Form, fold_sums, foreign, gathered, thin
 from cmstats._patterns import Mask, Missing, Pattern, PatternTable, merged
+from cmstats._splits import fold_ids
 from cmstats.kernels import covariance, whitening
 from cmstats.kernels._threads import blas_for
 from cmstats.kernels.covariance import Sums
@@ -57,7 +57,7 @@ from cmstats.missing import (
 )
 from cmstats.streams import check_blocks
 
-__all__ = ["Moments", "Whitened", "fold_ids"]
+__all__ = ["Moments", "Whitened"]
 
 FILE_VERSION = 2
 
@@ -1187,37 +1187,3 @@ def _no_rows(like: Array, form: Form, widths: Sequence[int]) -> Sums:
 
     height = d if form == "scatter" else 0
     return Sums(0.0, zeros(d), zeros(height, d), zeros(d), zeros(len(widths)), 0)
-
-
-def fold_ids(cv: Any, n: int, *, y: Any = None, groups: Any = None) -> np.ndarray[Any, Any]:
-    """The fold of each of n rows, shape (n,).
-
-    Raises
-    ------
-    ValueError
-        If the splits do not part the rows into at least two folds that are not empty.
-    """
-    if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
-        if not 2 <= cv <= n:
-            raise ValueError(f"cv={cv} folds of {n} rows: at least 2 and at most {n} are possible")
-        return np.arange(n) % int(cv)
-    splitter = check_cv(cv)
-    ids = np.full(n, -1)
-    number = 0
-    target = None if y is None or not hasattr(y, "shape") else y
-    for number, (train, test) in enumerate(splitter.split(np.zeros((n, 1)), target, groups)):
-        train, test = (
-            np.flatnonzero(s) if np.asarray(s).dtype == bool else s for s in (train, test)
-        )
-        if len(train) + len(test) != n or (ids[test] >= 0).any() or np.isin(test, train).any():
-            raise ValueError(
-                "cv must part the rows: every row in one test set, and each training set all "
-                "other rows (KFold, GroupKFold, ... do; ShuffleSplit and repeats do not: use "
-                "scikit-learn's GridSearchCV for those)"
-            )
-        ids[test] = number
-    if (ids < 0).any() or number < 1 or 0 in np.bincount(ids, minlength=number + 1):
-        raise ValueError(
-            "cv must part the rows: every row in one test set, at least two folds and none empty"
-        )
-    return ids

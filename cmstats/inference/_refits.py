@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import has_fit_parameter
 
 from cmstats._array import check_weights, is_array, is_numpy, namespace, take_rows, to_numpy
-from cmstats.moments import fold_ids
+from cmstats._splits import fold_ids
 from cmstats.streams import check_lengths
 
 __all__ = ["Align", "Refits", "alignment", "said_once"]
