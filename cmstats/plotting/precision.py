@@ -19,7 +19,7 @@ from cmstats.plotting._style import (
     plain,
     share_axis,
 )
-from cmstats.plotting.retrieval import LOOKS, directions_of, embedded
+from cmstats.plotting.retrieval import directions_of, draw_direction, embedded
 
 __all__ = ["PrecisionRecallCurveDisplay"]
 
@@ -180,13 +180,11 @@ class PrecisionRecallCurveDisplay:
         ax = axes_of(ax, (6.4, 4.0))
         plain(ax)
         for i, label in enumerate(directions_of(self.names, name)):
-            _, line, marker = LOOKS[i]
             if self.mean_average_precision is not None:
                 label += f" (mAP {self.mean_average_precision[i]:.2f})"
-            ax.plot(
-                self.recall, self.precision[i], line, color=colours[i], marker=marker, markersize=5,
-                markevery=max(len(self.recall) // 10, 1), linewidth=1.5, label=label,
-                markerfacecolor=colours[i] if i == 0 else "white",
+            draw_direction(
+                ax, i, self.recall, self.precision[i], colour=colours[i], label=label,
+                marks=max(len(self.recall) // 10, 1),
             )  # fmt: skip
         if self.chance is not None:
             chance = float(np.mean(self.chance))

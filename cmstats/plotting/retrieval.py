@@ -169,14 +169,11 @@ class RecallCurveDisplay:
         plain(ax)
         directions = directions_of(self.names, name)
         for i, label in enumerate(directions):
-            _, line, marker = LOOKS[i]
             ks, values = self.recall.index.to_numpy(), self.recall.iloc[:, i].to_numpy()
             marks = [int(np.argmin(np.abs(ks - t))) for t in _ticks(len(ks))]
-            ax.plot(
-                ks, values, line, color=colours[i], marker=marker, markevery=sorted(set(marks)),
-                markersize=5, markerfacecolor=colours[i] if i == 0 else "white", linewidth=1.5,
-                label=label,
-            )  # fmt: skip
+            draw_direction(
+                ax, i, ks, values, colour=colours[i], label=label, marks=sorted(set(marks))
+            )
         if self.chance is not None:
             mean = self.chance.mean(axis=1)
             ax.plot(mean.index, mean, ":", color=GREY, linewidth=1.5, label="chance")
@@ -192,6 +189,15 @@ class RecallCurveDisplay:
         legend_above(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def draw_direction(ax: Any, i: int, x: Any, y: Any, *, colour: str, label: str, marks: Any) -> None:
+    """The curve of direction `i`, told apart by line, marker and the marker's face too."""
+    _, line, marker = LOOKS[i]
+    ax.plot(
+        x, y, line, color=colour, marker=marker, markevery=marks, markersize=5, linewidth=1.5,
+        markerfacecolor=colour if i == 0 else "white", label=label,
+    )  # fmt: skip
 
 
 def directions_of(names: tuple[str, str], model: str | None) -> list[str]:

@@ -20,18 +20,18 @@ from cmstats.datasets import load_emoji
 from cmstats.metrics import retrieval_chance, retrieval_report, search
 from cmstats.model_selection import MomentsSearchCV
 from cmstats.plotting.correlations import column_correlations
+from cmstats.report._cells import METRICS, cell, similarity_name
 from cmstats.report._checks import look_over
 from cmstats.report._evidence import evidence, mismatches, retrieval
 from cmstats.report._models import compare_models
 from cmstats.report._prepared import take_given, usable
-from cmstats.report._result import Gallery, Indices, Report, Thing, cell, similarity_name
+from cmstats.report._result import Gallery, Indices, Report, Thing
 from cmstats.streams import check_blocks, is_lazy
 
 __all__ = ["build", "build_emoji"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KS = (1, 5, 10)
-METRICS = ("R@1", "R@5", "R@10", "median_rank", "MRR", "mAP")
 MINIMUM = 20  # items: 15 to train on, in 5 folds of 3
 VALIDATION = 2000  # items of a fold on which the similarities are compared: enough, and quick
 HELD_OUT = 5000  # items that are searched among

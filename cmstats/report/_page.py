@@ -8,13 +8,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cmstats.plotting import CorrelationDisplay, JointEmbeddingDisplay, ShrinkagePathDisplay
-from cmstats.report._building import METRICS
-from cmstats.report._result import Report, cell, data_address, similarity_name
+from cmstats.report._cells import METRICS, cell, data_address, similarity_name
+
+if TYPE_CHECKING:
+    from cmstats.report._result import Report
 
 __all__ = ["render"]
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from cmstats.cca import CCA, Kind
+from cmstats.report._cells import cell, data_address, similarity_name
 from cmstats.report._checks import Warned
 from cmstats.report._evidence import Evidence, Mismatches, Retrieval
 from cmstats.report._models import Models
+from cmstats.report._page import render
 
-__all__ = ["Gallery", "Indices", "Report", "Thing", "cell", "data_address", "similarity_name",
-           "write_new"]  # fmt: skip
+__all__ = ["Gallery", "Indices", "Report", "Thing", "write_new"]
 
 Indices = npt.NDArray[np.intp]
 
@@ -160,8 +160,6 @@ class Report:
         ImportError
             If Jinja2, Matplotlib or Pillow is missing (the extra ``report``).
         """
-        from cmstats.report._page import render
-
         return render(self)
 
     def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -220,22 +218,6 @@ def _webp(pixels: Any) -> str:
     out = io.BytesIO()
     Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(out, "WEBP", quality=80)
     return data_address(out.getvalue(), "webp")
-
-
-def data_address(data: bytes, kind: Literal["png", "webp"]) -> str:
-    """A picture as an address that holds it."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def similarity_name(kind: str) -> str:
-    """What a similarity of CCA is called in tables."""
-    return "CCA, " + kind.replace("_", " ")
-
-
-def cell(table: pd.DataFrame, row: str, *column: str) -> float:
-    """One number of a table; pandas' types allow for anything there."""
-    value: Any = table.at[row, column[0] if len(column) == 1 else column]
-    return float(value)
 
 
 def write_new(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> Path:
