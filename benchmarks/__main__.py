@@ -1,4 +1,4 @@
-"""``python -m benchmarks [SUITE ...] [--quick]``: run suites, save JSON, rewrite the tables."""
+"""``python -m benchmarks [SUITE ...] [--quick]``: run suites, save as they go, write tables."""
 
 from __future__ import annotations
 
@@ -36,13 +36,16 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown suite {', '.join(sorted(unknown))}: choose of {', '.join(SUITES)}")
     for name in args.suites or SUITES:
-        results = importlib.import_module(f"benchmarks.{name}").run(quick=args.quick)
-        if "not run" in results:
-            print(f"{name}: not run, {results['not run']}")
-            continue
-        print(f"{name}: {_measure.save(name, results, quick=args.quick)}")
-        for line in _tables.lines(results):
-            print("  " + line)
+        results = _measure.Results(name, quick=args.quick)
+        try:
+            for rows in importlib.import_module(f"benchmarks.{name}").run(quick=args.quick):
+                results.add(rows)
+                for line in _tables.lines(rows):
+                    print(f"{name}: {line}", flush=True)
+        except _measure.NotRun as reason:
+            print(f"{name}: not run, {reason}")
+        else:
+            results.finish()
     if not args.quick:
         _tables.rewrite_readme()
     return 0

@@ -19,6 +19,13 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
 
+Rows = dict[str, dict[str, Any]]
+"""Measurements: a name, and what was found."""
+
+
+class NotRun(Exception):
+    """Why a suite cannot run here."""
+
 
 def seconds(run: Callable[[], object]) -> float:
     # The threads of a BLAS call spin for tens of milliseconds after it, on the cores of
@@ -105,10 +112,41 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def save(suite: str, results: dict[str, Any], *, quick: bool) -> Path:
-    """Write the results of a suite; quick runs do not replace the full ones."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / (f"{suite}-quick.json" if quick else f"{suite}.json")
-    out = {"suite": suite, "quick": quick, "machine": machine(), "results": results}
-    path.write_text(json.dumps(out, indent=2, default=float) + "\n")
-    return path
+class Results:
+    """The results of one suite on this machine: written after every measurement.
+
+    Rows of the file stay until they are measured again, so that a run which is cut off loses
+    nothing; what a whole run did not measure any more goes at its end. Quick runs have a file of
+    their own, and a file of another machine or other versions is begun anew.
+    """
+
+    def __init__(self, suite: str, *, quick: bool = False) -> None:
+        RESULTS.mkdir(exist_ok=True)
+        self.path = RESULTS / (f"{suite}-quick.json" if quick else f"{suite}.json")
+        self._file: dict[str, Any] = {"suite": suite, "quick": quick, "machine": machine()}
+        self._file["results"] = self._saved()
+        self._measured: list[str] = []
+
+    def _saved(self) -> Rows:
+        if not self.path.exists():
+            return {}
+        saved = json.loads(self.path.read_text())
+        same = saved["machine"] | {"date": ""} == self._file["machine"] | {"date": ""}
+        return saved["results"] if same else {}
+
+    def add(self, rows: Rows) -> None:
+        """Save rows in the place of those of the same names."""
+        self._measured += rows
+        self._file["results"] |= rows
+        self._write()
+
+    def finish(self) -> None:
+        """Keep what was added alone, in its order."""
+        self._file["results"] = {name: self._file["results"][name] for name in self._measured}
+        self._write()
+
+    def _write(self) -> None:
+        text = json.dumps(self._file, indent=2, default=float) + "\n"
+        whole = self.path.with_suffix(".part")
+        whole.write_text(text)
+        whole.replace(self.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,20 +11,19 @@ from sklearn.decomposition import PCA, IncrementalPCA
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
-from benchmarks._measure import ratio, seconds
+from benchmarks._measure import Rows, ratio, seconds
 from cmstats import LinearAutoencoder, load_emoji, load_mnist_halves
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    out = _against_scikit_learn(20_000 if quick else 200_000, 256 if quick else 1024, 64)
-    out.update(_emoji())
+    yield _against_scikit_learn(20_000 if quick else 200_000, 256 if quick else 1024, 64)
+    yield _emoji()
     try:
-        out.update(_mnist(5_000 if quick else 60_000))
+        yield _mnist(5_000 if quick else 60_000)
     except FileNotFoundError as error:
-        out["MNIST halves"] = {"note": f"not run: {error}"}
-    return out
+        yield {"MNIST halves": {"note": f"not run: {error}"}}
 
 
 def rows(n: int, p: int) -> Any:

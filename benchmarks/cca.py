@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import peak_memory, ratio, seconds
+from benchmarks._measure import Rows, peak_memory, ratio, seconds
 from cmstats import CCA, MomentsSearchCV
 
 SHRINKAGES = [1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8]
@@ -26,27 +27,25 @@ def pairs(n: int, p: int, q: int, dtype: Any = np.float64, seed: int = 0) -> tup
     return out[0], out[1]
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
     shrink = 10 if quick else 1
-    out: dict[str, Any] = {}
 
     for n, dtype, bar in ((100_000, np.float64, 1.2), (400_000, np.float32, 1.3)):
         X, Y = pairs(n // shrink, 512, 384, dtype)
         row = ratio(lambda: CCA().fit(X, Y), lambda: (X.T @ X, Y.T @ Y, X.T @ Y))  # noqa: B023
         name = np.dtype(dtype).name
         row["note"] = f"fit against its three bare BLAS products; bar {bar}"
-        out[f"fit {len(X)} x (512, 384) {name} / bare products"] = row
+        yield {f"fit {len(X)} x (512, 384) {name} / bare products": row}
 
     X, Y = pairs(100_000 // shrink, 512, 384)
     for k in (10, 384):
-        out.update(_against_cca_zoo(X, Y, k))
-    out.update(_against_scikit_learn(5000 // shrink if quick else 5000, quick))
-    out.update(_search(100_000 // shrink))
-    out["wide fit 200 x (20000, 5000)"] = peak_memory(WIDE)
-    out["extra memory of a fit of 200000 x (512, 384) float32"] = peak_memory(EXTRA)
-    return out
+        yield _against_cca_zoo(X, Y, k)
+    yield _against_scikit_learn(5000 // shrink if quick else 5000, quick)
+    yield _search(100_000 // shrink)
+    yield {"wide fit 200 x (20000, 5000)": peak_memory(WIDE)}
+    yield {"extra memory of a fit of 200000 x (512, 384) float32": peak_memory(EXTRA)}
 
 
 def _against_cca_zoo(X: Any, Y: Any, k: int) -> dict[str, Any]:

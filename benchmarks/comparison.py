@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from benchmarks._data import available
+from benchmarks._measure import Rows
 from cmstats import CCA, ConditionalGaussian, LinearAutoencoder
 from cmstats.baselines import ASIF, ContrastiveAligner, DeepCCA
 from cmstats.comparison import compare, learning_curves, overtakes
@@ -21,10 +23,9 @@ SHOWN = ("R@10", "median_rank", "mAP", "total_correlation", "fit_seconds", "peak
 COMPONENTS = 50
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    out: dict[str, Any] = {}
     for name, load in itertools.islice(available().items(), 1 if quick else None):
         data = load(0)
         X, y = (np.concatenate(v) for v in ((data.x, data.x_test), (data.y, data.y_test)))
@@ -34,11 +35,10 @@ def run(*, quick: bool) -> dict[str, Any]:
         if quick:
             split = [(split[0][0][:400], split[0][1][:200])]
         note = f"{len(split[0][0])} pairs, {len(split[0][1])} test items"
-        out.update(_table(name, _models(quick=quick), X, y, labels, split, note))
+        yield _table(name, _models(quick=quick), X, y, labels, split, note)
     if not quick:
-        out.update(_mnist_halves())
-    out.update(_overtaking(quick))
-    return out
+        yield _mnist_halves()
+    yield _overtaking(quick)
 
 
 def _models(*, quick: bool) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks._data import Split, emoji, wikipedia
+from benchmarks._measure import Rows
 from cmstats import CCA, ConditionalGaussian, LinearAutoencoder
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    out: dict[str, Any] = {}
     sets: dict[str, Any] = {"emoji groups": (emoji, 40)}
     try:
         wikipedia(0)
@@ -37,12 +37,8 @@ def run(*, quick: bool) -> dict[str, Any]:
                 found.setdefault(fusion, []).append(_judge(train, test, split, seed))
         for fusion, values in found.items():
             accuracy, rand = np.mean(values, axis=0)
-            out[f"{name}: {fusion}"] = {
-                "accuracy": float(accuracy),
-                "adjusted_rand": float(rand),
-                "splits": len(values),
-            }
-    return out
+            row = {"accuracy": float(accuracy), "adjusted_rand": float(rand), "splits": len(values)}
+            yield {f"{name}: {fusion}": row}
 
 
 def _fusions(s: Split, k: int) -> Iterator[tuple[str, tuple[Any, Any]]]:

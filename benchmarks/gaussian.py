@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,24 +11,22 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from benchmarks._data import available
-from benchmarks._measure import ratio, seconds
+from benchmarks._measure import Rows, ratio, seconds
 from benchmarks.cca import pairs
 from cmstats import CCA, ConditionalGaussian, retrieval_report
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    out: dict[str, Any] = {}
     for name, split in available().items():
         if quick and name != "emoji":
             continue
         rows = [_one_split(split(seed), seed) for seed in range(1 if quick else 5)]
         for what in rows[0]:
-            out[f"{what}: {name}"] = _average([row[what] for row in rows])
-    out["90% intervals, simulated 2000 + 20000 x (20, 10)"] = _simulated_coverage()
-    out.update(_speed(2000 if quick else 100_000))
-    return out
+            yield {f"{what}: {name}": _average([row[what] for row in rows])}
+    yield {"90% intervals, simulated 2000 + 20000 x (20, 10)": _simulated_coverage()}
+    yield _speed(2000 if quick else 100_000)
 
 
 def _average(rows: list[dict[str, float]]) -> dict[str, Any]:

@@ -7,26 +7,27 @@ compute, a device copy for memory.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from benchmarks._measure import NotRun, Rows
 from cmstats import CCA, Moments
 from cmstats.kernels import covariance, normal, ranks
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite; none without a GPU."""
     try:
         import cupy as cp
     except ImportError:
-        return {"not run": "CuPy is not installed"}
+        raise NotRun("CuPy is not installed") from None
     if not cp.cuda.is_available():
-        return {"not run": "no CUDA GPU"}
+        raise NotRun("no CUDA GPU")
     part = 10 if quick else 1
     device = cp.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    out: dict[str, Any] = {
+    yield {
         "device": {
             "name": device,
             "runtime": cp.cuda.runtime.runtimeGetVersion(),
@@ -37,15 +38,14 @@ def run(*, quick: bool) -> dict[str, Any]:
     }
     for d in (512, 2048):
         for dtype in (np.float32, np.float16):
-            out.update(_scatter(cp, 1_000_000 // part, d, dtype))
-    out.update(_fit(cp, 1_000_000 // part))
-    out.update(_logpdf(cp, 1_000_000 // part, 512))
+            yield _scatter(cp, 1_000_000 // part, d, dtype)
+    yield _fit(cp, 1_000_000 // part)
+    yield _logpdf(cp, 1_000_000 // part, 512)
     for d in (16, 32):
-        out.update(_mixture(cp, 1_000_000 // part, d))
-    out.update(_ranks(cp, 100_000 // part))
+        yield _mixture(cp, 1_000_000 // part, d)
+    yield _ranks(cp, 100_000 // part)
     for d in (512, 1024, 2048, 4096)[: 1 if quick else 4]:
-        out.update(_factorisations(cp, d))
-    return out
+        yield _factorisations(cp, d)
 
 
 def milliseconds(cp: Any, call: Callable[[], object], repeats: int = 7) -> float:

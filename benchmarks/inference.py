@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import ratio, seconds
+from benchmarks._measure import Rows, ratio, seconds
 from benchmarks.cca import pairs
 from cmstats import CCA
 from cmstats.inference import (
@@ -39,12 +40,11 @@ def views(
     return X, Y
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    out: dict[str, Any] = {}
     for tails in (None, 3.0):
-        out |= _rejections(20 if quick else 1000, tails)
+        yield _rejections(20 if quick else 1000, tails)
     for n, p, q, rho in (
         (200, 15, 10, (0.8, 0.5)),
         (500, 20, 15, (0.7, 0.5, 0.3)),
@@ -52,10 +52,9 @@ def run(*, quick: bool) -> dict[str, Any]:
         (1000, 50, 30, (0.8, 0.5, 0.25)),
     ):
         for tails in (None, 5.0):
-            out |= _coverage(10 if quick else 400, n, p, q, rho, tails)
-    out |= _permutations(500 if quick else 5000, 20 if quick else 1000)
-    out |= _against_cca_zoo(10 if quick else 100)
-    return out
+            yield _coverage(10 if quick else 400, n, p, q, rho, tails)
+    yield _permutations(500 if quick else 5000, 20 if quick else 1000)
+    yield _against_cca_zoo(10 if quick else 100)
 
 
 def _rejections(sets: int, tails: float | None) -> dict[str, Any]:

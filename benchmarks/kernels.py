@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import peak_memory, ratio, seconds
+from benchmarks._measure import Rows, peak_memory, ratio, seconds
 from cmstats.kernels import covariance, gram, normal, ranks
 from cmstats.kernels._threads import cores, serial_blas, share
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     part = 10 if quick else 1
-    out: dict[str, Any] = {}
-    out.update(_scatter(100_000 // part))
-    out.update(_logpdf(200_000 // part))
-    out.update(_mixture(200_000 // part))
+    yield _scatter(100_000 // part)
+    yield _logpdf(200_000 // part)
+    yield _mixture(200_000 // part)
     for d in (512, 128):
-        out.update(_rbf(20_000 // part, d))
-    out.update(_ranks(20_000 // part))
-    out[f"memory of ranks {20_000 // part} x {20_000 // part}, d=128"] = peak_memory(
-        RANKS, str(20_000 // part)
-    )
-    return out
+        yield _rbf(20_000 // part, d)
+    yield _ranks(20_000 // part)
+    n = 20_000 // part
+    yield {f"memory of ranks {n} x {n}, d=128": peak_memory(RANKS, str(n))}
 
 
 def _peer(run: Any, ours: float, repeats: int = 3) -> dict[str, float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from benchmarks import _data
-from benchmarks._measure import ratio, seconds
+from benchmarks._measure import Rows, ratio, seconds
 from cmstats import CCA, ConditionalGaussian, Moments
 from cmstats._em import Problem, step
 from cmstats.datasets import load_mnist_halves
@@ -18,13 +18,12 @@ from cmstats.metrics import recall_at_k
 Views = tuple[Any, Any, Any, Any]
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    out: dict[str, Any] = {}
-    out.update(_iteration(100_000 if quick else 1_000_000))
-    out.update(_complete_rows(40_000 if quick else 400_000))
-    out.update(_scattered(5 if quick else 40))
+    yield _iteration(100_000 if quick else 1_000_000)
+    yield _complete_rows(40_000 if quick else 400_000)
+    yield _scattered(5 if quick else 40)
     sets: dict[str, Callable[[int], Views]] = {"emoji": _emoji}
     try:
         halves = load_mnist_halves()
@@ -34,9 +33,8 @@ def run(*, quick: bool) -> dict[str, Any]:
         sets["MNIST halves, 3000 rows"] = lambda seed: _halves(halves, seed)
     for name, split in sets.items():
         if not (quick and name != "emoji"):
-            out.update(_retrieval(name, split, 1 if quick else 5))
-            out.update(_densities(name, split, 1 if quick else 5))
-    return out
+            yield _retrieval(name, split, 1 if quick else 5)
+            yield _densities(name, split, 1 if quick else 5)
 
 
 def _blocks_missing(n: int, p: int = 96, q: int = 64) -> Moments:

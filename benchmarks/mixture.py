@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import peak_memory, ratio
+from benchmarks._measure import Rows, peak_memory, ratio
 from cmstats import ConditionalGaussianMixture
 from cmstats._mixture import Mixture
 from cmstats.kernels.normal import component_logpdf
@@ -40,19 +41,17 @@ def rows(n: int, d: int, k: int, apart: float, dtype: Any = np.float64) -> Any:
     return ((Z - Z.mean(axis=0)) / Z.std(axis=0, ddof=1)).astype(dtype)
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
     n = 10_000 if quick else 100_000
-    out: dict[str, Any] = {}
     for kind in ("full", "tied", "diagonal"):
         # Overlapping components share every row; separate ones leave most of them to one.
         for apart in (0.2, 1.0) if kind == "full" else (0.2,):
-            out.update(_against_scikit_learn(n, 32, 16, kind, apart))
-    out.update(_against_scikit_learn(n, 32, 16, "full", 0.2, np.float32))
-    out.update(_low_rank(n // 20))
-    out[f"extra memory of a fit of {n} x 32, 16 components"] = peak_memory(MEMORY, str(n))
-    return out
+            yield _against_scikit_learn(n, 32, 16, kind, apart)
+    yield _against_scikit_learn(n, 32, 16, "full", 0.2, np.float32)
+    yield _low_rank(n // 20)
+    yield {f"extra memory of a fit of {n} x 32, 16 components": peak_memory(MEMORY, str(n))}
 
 
 def _against_scikit_learn(

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.linear_model import RidgeCV
 
-from benchmarks._measure import peak_memory, ratio, seconds
+from benchmarks._measure import Rows, peak_memory, ratio, seconds
 from cmstats import load_emoji, load_mnist_halves, load_wikipedia
 from cmstats.multitask import ALPHAS, MultitaskRegressor
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    out = _against_peers(2000 if quick else 20_000, 64 if quick else 512, 32 if quick else 256)
-    out.update(_missing(2000 if quick else 20_000, 64 if quick else 512, 32 if quick else 256))
-    out.update(_from_disk((10_000, 20_000) if quick else (250_000, 500_000, 1_000_000)))
-    out.update(_emoji())
+    yield _against_peers(2000 if quick else 20_000, 64 if quick else 512, 32 if quick else 256)
+    yield _missing(2000 if quick else 20_000, 64 if quick else 512, 32 if quick else 256)
+    yield _from_disk((10_000, 20_000) if quick else (250_000, 500_000, 1_000_000))
+    yield _emoji()
     for table in (_wikipedia, _mnist):
         try:
-            out.update(table())
+            yield table()
         except FileNotFoundError as error:
-            out[table.__name__.strip("_")] = {"note": f"not run: {error}"}
-    return out
+            yield {table.__name__.strip("_"): {"note": f"not run: {error}"}}
 
 
 def targets(n: int, p: int, q: int, seed: int = 0) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder
 
-from benchmarks._measure import ratio
+from benchmarks._measure import Rows, ratio
 from cmstats import CCA, MultiviewCCA, load_emoji, retrieval_report
 from cmstats.datasets import load_fashion, load_mnist_halves, load_wikipedia
 
@@ -24,27 +24,25 @@ KINDS = (
 )
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
     shrinkages = (0.3,) if quick else (0.03, 0.1, 0.3, 0.6)
-    out: dict[str, Any] = {}
     for load in (_emoji, _fashion, _wikipedia):
         try:
             name, metric, components, train, test, labels = load()
         except FileNotFoundError as error:
-            out[f"not run: {load.__name__[1:]}"] = {"note": str(error)}
+            yield {f"not run: {load.__name__[1:]}": {"note": str(error)}}
             continue
         for model in MODELS:
             grid = list(itertools.product(components[: 1 if quick else None], shrinkages))
             row = _retrieval(model, metric, train, test, labels, grid)
-            out[f"{name}, {_label(model)}"] = row
+            yield {f"{name}, {_label(model)}": row}
     try:
-        out.update(_mnist_quarters(quick))
+        yield _mnist_quarters(quick)
     except FileNotFoundError as error:
-        out["not run: MNIST quarters"] = {"note": str(error)}
-    out.update(_against_cca_zoo(1000 if quick else 20_000))
-    return out
+        yield {"not run: MNIST quarters": {"note": str(error)}}
+    yield _against_cca_zoo(1000 if quick else 20_000)
 
 
 def _label(model: str) -> str:

@@ -5,31 +5,30 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import RESULTS, peak_memory, ratio, seconds
+from benchmarks._measure import RESULTS, Rows, peak_memory, ratio, seconds
 from cmstats import CCA, Moments, MomentsSearchCV, open_shards
 
 WIDTHS = (512, 384)
 SHRINKAGES = {"shrinkage": np.geomspace(1e-4, 0.5, 10).tolist()}
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
     n, shard = (20_000, 2000) if quick else (2_000_000, 100_000)
-    out: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), n, shard)
-        out.update(_fit(folder, n, repeats=1 if quick else 3))
-        out.update(_growth(folder, [n // 20, n // 8, n // 4, n // 2, n], quick=quick))
-        out.update(_options(folder, min(n, 500_000), repeats=1 if quick else 3))
-        out.update(_cluster(folder, min(n, 200_000)))
-    out.update(_model(2000 if quick else 100_000))
-    return out
+        yield _fit(folder, n, repeats=1 if quick else 3)
+        yield _growth(folder, [n // 20, n // 8, n // 4, n // 2, n], quick=quick)
+        yield _options(folder, min(n, 500_000), repeats=1 if quick else 3)
+        yield _cluster(folder, min(n, 200_000))
+    yield _model(2000 if quick else 100_000)
 
 
 def write(folder: Path, n: int, rows: int) -> None:
