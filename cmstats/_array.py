@@ -386,6 +386,17 @@ def take_rows(a: Any, rows: slice | Array) -> Any:
     return a[rows, ...] if isinstance(rows, slice) else namespace(a).take(a, rows, axis=0)
 
 
+def leading_eigh(S: Array, k: int) -> tuple[Array, Array]:
+    """The k largest eigenvalues of a symmetric matrix, largest first, and their vectors."""
+    xp = namespace(S)
+    d = int(S.shape[0])
+    if is_numpy(xp) and 0 < 4 * k <= d:
+        values, vectors = scipy.linalg.eigh(S, subset_by_index=[d - k, d - 1], check_finite=False)
+    else:
+        values, vectors = xp.linalg.eigh(S)
+    return xp.flip(values)[:k], xp.flip(vectors, axis=1)[:, :k]
+
+
 def row_slices(n: int, size: int) -> Iterator[slice]:
     """Slices that cut ``range(n)`` into runs of at most `size`."""
     for start in range(0, n, size):

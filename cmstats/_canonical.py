@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cmstats._array import Array, device_of, namespace, svd
+from cmstats._array import Array, device_of, leading_eigh, namespace, solve_triangular, svd
 from cmstats.kernels import whitening
 from cmstats.moments import Moments, Whitened
 
@@ -17,11 +17,14 @@ __all__ = ["directions", "expected_ratio", "latent_mean", "likelihood_vectors", 
 LARGE = 600
 """Smaller blocks are decomposed in full: that takes less than a second."""
 
+KRYLOV = 3000
+"""Wider blocks take few components from a Krylov space."""
+
 
 def directions(whitened: Whitened, k: int | None = None) -> tuple[Array, Array, Array]:
     """Weights and singular values of the whitened cross block, largest first.
 
-    Where few are wanted of a large block they come from a block Krylov space, to 1e-10 of the
+    Where few are wanted of a large block they come from its leading subspace, to 1e-10 of the
     largest singular value; from the full decomposition otherwise.
 
     Returns
@@ -56,19 +59,41 @@ def pairs_of(C_xy: Array, C_xx: Array, C_yy: Array) -> tuple[Array, Array, Array
 def _leading(M: Array, k: int | None) -> tuple[Array, Array, Array] | None:
     """The k leading singular triplets ``u, s, vt`` of M; None where this would not pay.
 
-    Block Golub-Kahan: an orthonormal basis Q of span{V, M'M V, (M'M)^2 V, ...}, from a block V
-    of more than k columns so that equal singular values do not hide (Musco and Musco 2015), and
-    the singular value decomposition of M Q. Accepted where all residuals ``M'u - s v`` are
-    below 1e-10 of the largest s; the basis grows to at most half the block's width.
+    The singular value decomposition of M Q for an orthonormal basis Q of leading right vectors:
+    those of M'M, or of a block Krylov space where M is so large that they would take longer.
+    Accepted where all residuals ``M'u - s v`` are below 1e-10 of the largest s.
     """
-    xp = namespace(M)
-    if k is None or min(M.shape) < max(LARGE, 12 * k):
+    if k is None or min(M.shape) < max(LARGE, 4 * k):
         return None
+    xp = namespace(M)
     if M.shape[0] < M.shape[1]:
         found = _leading(xp.matrix_transpose(M), k)
         if found is None:
             return None
         return xp.matrix_transpose(found[2]), found[1], xp.matrix_transpose(found[0])
+    if M.shape[1] > KRYLOV and 12 * k <= M.shape[1]:
+        return _from_krylov(M, k)
+    _, Q = leading_eigh(xp.matmul(xp.matrix_transpose(M), M), k)
+    return _triplets(M, Q, xp.matmul(M, Q), k)
+
+
+def _triplets(M: Array, Q: Array, MQ: Array, k: int) -> tuple[Array, Array, Array] | None:
+    """The k leading triplets of M in the span of Q, where their residuals are small."""
+    xp = namespace(M)
+    left, R = xp.linalg.qr(MQ, mode="reduced")
+    small, s, vt = svd(R)
+    u, s = xp.matmul(left, small[:, :k]), s[:k]
+    v = xp.matmul(Q, xp.matrix_transpose(vt[:k, :]))
+    return (u, s, xp.matrix_transpose(v)) if _residual(M, u, s, v) <= 1e-10 else None
+
+
+def _from_krylov(M: Array, k: int) -> tuple[Array, Array, Array] | None:
+    """The k leading triplets from span{V, M'M V, (M'M)^2 V, ...}, by block Golub-Kahan.
+
+    The block V has more than k columns so that equal singular values do not hide (Musco and
+    Musco 2015); the basis grows to at most half the width of M.
+    """
+    xp = namespace(M)
     width = M.shape[1]
     start = np.random.default_rng(0).standard_normal((width, k + 10))  # the same every time
     Q, _ = xp.linalg.qr(xp.asarray(start, device=device_of(M)), mode="reduced")
@@ -79,20 +104,42 @@ def _leading(M: Array, k: int | None) -> tuple[Array, Array, Array] | None:
         new = xp.matmul(xp.matrix_transpose(M), block)
         for _ in range(2):  # twice is enough (Kahan)
             new = new - xp.matmul(Q, xp.matmul(xp.matrix_transpose(Q), new))
-            new, _ = xp.linalg.qr(new, mode="reduced")
+            new = _orthonormal(new)
         block = xp.matmul(M, new)
         Q, MQ = xp.concat([Q, new], axis=1), xp.concat([MQ, block], axis=1)
         if Q.shape[1] < check:
             continue
         check = int(1.3 * Q.shape[1])  # a decomposition after every step would cost most
-        left, R = xp.linalg.qr(MQ, mode="reduced")
-        small, s, vt = svd(R)
-        u = xp.matmul(left, small[:, :k])
-        v = xp.matmul(Q, xp.matrix_transpose(vt[:k, :]))
-        residual = xp.matmul(xp.matrix_transpose(M), u) - v * s[:k]
-        if float(xp.max(xp.linalg.vector_norm(residual, axis=0))) <= 1e-10 * float(s[0]):
-            return u, s[:k], xp.matrix_transpose(v)
+        # The Gram matrix halves the digits, and is enough to tell that it is too early.
+        _, small = leading_eigh(xp.matmul(xp.matrix_transpose(MQ), MQ), k)
+        v, u = xp.matmul(Q, small), xp.matmul(MQ, small)
+        s = xp.linalg.vector_norm(u, axis=0)
+        if _residual(M, u / xp.where(s > 0, s, 1.0), s, v) <= 1e-9:
+            found = _triplets(M, Q, MQ, k)
+            if found is not None:
+                return found
     return None
+
+
+def _residual(M: Array, u: Array, s: Array, v: Array) -> float:
+    """The largest norm of ``M'u - s v``, in units of the largest s."""
+    xp = namespace(M)
+    each = xp.linalg.vector_norm(xp.matmul(xp.matrix_transpose(M), u) - v * s, axis=0)
+    return float(xp.max(each)) / max(float(s[0]), 1e-300)
+
+
+def _orthonormal(block: Array) -> Array:
+    """An orthonormal basis of a block of few columns, by its Gram matrix where that is well posed.
+
+    To rounding only when applied twice (CholeskyQR2, Yamamoto et al. 2015).
+    """
+    xp = namespace(block)
+    try:
+        lower = whitening.cholesky(xp.matmul(xp.matrix_transpose(block), block))
+    except ValueError:
+        return xp.linalg.qr(block, mode="reduced")[0]
+    eye = xp.eye(lower.shape[0], dtype=lower.dtype, device=device_of(lower))
+    return xp.matmul(block, xp.matrix_transpose(solve_triangular(lower, eye)))
 
 
 def likelihood_vectors(a: Array, r: Array, *, is_x: bool) -> Array:

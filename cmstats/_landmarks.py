@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
@@ -15,6 +16,7 @@ from cmstats._array import (
     Array,
     device_of,
     is_numpy,
+    leading_eigh,
     namespace,
     result_dtype,
     solve_triangular,
@@ -36,6 +38,9 @@ __all__ = [
 
 Weights = np.ndarray[Any, Any] | None
 """How often each row stands; once without."""
+
+PROJECTED = 48
+"""Principal directions in which k-means compares rows."""
 
 
 def draw(
@@ -145,7 +150,12 @@ def not_semidefinite(kernel: Any, share: float) -> ValueError:
 
 # ----------------------------------------------------------------------------- landmarks
 def centres(pool: Array, m: int, rng: np.random.RandomState) -> Array:
-    """Centres of a few steps of Lloyd's algorithm; they need not converge to be landmarks."""
+    """Centres of a few steps of Lloyd's algorithm; they need not converge to be landmarks.
+
+    Rows are assigned by their distances in the leading principal directions, for 48 / d of the
+    operations: what is left out hardly moves an assignment (Cohen et al. 2015, Dimensionality
+    reduction for k-means clustering). The centres are means of whole rows.
+    """
     if pool.shape[0] <= m:
         return pool
     xp = namespace(pool)
@@ -153,9 +163,25 @@ def centres(pool: Array, m: int, rng: np.random.RandomState) -> Array:
     host = host.astype(np.float64 if result_dtype(host) == np.float64 else np.float32, copy=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than centres
-        found = KMeans(m, init="random", n_init=1, max_iter=10, random_state=rng).fit(host)
-    centres = found.cluster_centers_.astype(host.dtype)
+        found = KMeans(m, init="random", n_init=1, max_iter=10, random_state=rng)
+        labels = found.fit_predict(_leading_directions(host, PROJECTED))
+    members = scipy.sparse.csr_array(
+        (np.ones(len(labels), dtype=host.dtype), (labels, np.arange(len(labels)))),
+        shape=(m, len(labels)),
+    )
+    counts = members.sum(axis=1)
+    centres = ((members @ host)[counts > 0] / counts[counts > 0, None]).astype(host.dtype)
     return centres if is_numpy(xp) else xp.asarray(centres, device=device_of(pool))
+
+
+def _leading_directions(rows: np.ndarray[Any, Any], k: int) -> np.ndarray[Any, Any]:
+    """Rows in their k leading principal directions; as they are where there are no more."""
+    if rows.shape[1] <= k:
+        return rows
+    centred = rows - rows.mean(axis=0)
+    _, vectors = leading_eigh((centred.T @ centred).astype(np.float64), k)
+    leading: np.ndarray[Any, Any] = centred @ vectors.astype(rows.dtype)
+    return leading
 
 
 def random_pivots(

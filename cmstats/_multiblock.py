@@ -11,7 +11,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
 
-from cmstats._array import Array, device_of, is_numpy, namespace, svd
+from cmstats._array import Array, device_of, is_numpy, leading_eigh, namespace, svd
 from cmstats.kernels import whitening
 from cmstats.moments import Moments
 
@@ -149,8 +149,7 @@ def leading_eigenvectors(A: Array, k: int) -> tuple[Array, Array]:
         found = _lanczos(A, k)
         if found is not None:
             return found
-    values, vectors = xp.linalg.eigh(A)
-    return xp.flip(values)[:k], xp.flip(vectors, axis=1)[:, :k]
+    return leading_eigh(A, k)
 
 
 def _lanczos(A: Array, k: int) -> tuple[Array, Array] | None:

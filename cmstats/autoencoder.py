@@ -22,7 +22,7 @@ from cmstats._array import (
     Array,
     check_matrix,
     device_of,
-    is_numpy,
+    leading_eigh,
     namespace,
     result_dtype,
     svd,
@@ -827,11 +827,7 @@ def _principal(m: Moments, name: str, k: int) -> tuple[Array, Array]:
         k = min(k, rank)
         return r[:k] ** 2, xp.matrix_transpose(Vt[:k, :])
     S = m.scatter(name) / m.n
-    if is_numpy(xp) and 4 * k <= d:
-        s, U = scipy.linalg.eigh(S, subset_by_index=[d - k, d - 1], check_finite=False)
-    else:
-        s, U = xp.linalg.eigh(S)
-    s, U = xp.flip(s)[:k], xp.flip(U, axis=1)[:, :k]
+    s, U = leading_eigh(S, k)
     k = int(xp.count_nonzero(s > s[0] * (d * whitening.EPS)))
     return s[:k], U[:, :k]
 

@@ -59,8 +59,9 @@ class CCA(TwoViewTransformer):
         The folds for "cv". An int K puts row i into fold i mod K.
     missing : {"error", "em"}, default="error"
         What NaN is: an error, or an entry that was not observed. With "em" the moments are
-        maximum likelihood estimates from all rows (`Moments.from_data`); in rows handed to the
-        fitted model NaN stands for its conditional mean given the other entries of the view.
+        maximum likelihood estimates from all rows (`Moments.from_data`), with at most 512
+        different sets of missing columns; in rows handed to the fitted model NaN stands for its
+        conditional mean given the other entries of the view.
         Not with ``solver="svd"``.
 
     Attributes

@@ -85,8 +85,10 @@ def correlation_intervals(
     are at .86 and .80, with the percentile bootstrap near 0. Where rho^2 is hardly above
     sqrt(p q) / n, what chance gives, intervals are wide, reach down to 0 and hold the truth
     more often than `level`: .98 at rho = .25 with (50, 30, 1000). Components of nearly equal
-    rho push each other apart, which is not corrected. A lower end of 0 says that the
-    correlation is not told from chance; `permutation_test` tests that.
+    rho push each other apart, which is not corrected, and the limit is that of a few true pairs
+    among many columns: where dozens are correlated the estimates stay too high, and
+    `MomentsSearchCV` or `score` on held-out rows is the better witness. A lower end of 0 says
+    that the correlation is not told from chance; `permutation_test` tests that.
 
     References
     ----------

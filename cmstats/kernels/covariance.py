@@ -379,11 +379,13 @@ class Lane:
             fourths.append(moved[1])
         # about the mean = about the centre, moved by the mean's distance from it
         root = shift * n**0.5
-        second = second - root[:, None] * root[None, :]
         if is_numpy(xp):
+            for take in row_slices(second.shape[0], 256):  # no second matrix of its size
+                second[take] -= root[take, None] * root[None, :]
             # what rounding left below zero on the diagonal of a constant column
             np.fill_diagonal(second, np.maximum(np.diagonal(second), 0.0))
         else:
+            second = second - root[:, None] * root[None, :]
             second = 0.5 * (second + xp.matrix_transpose(second))
             below = xp.clip(xp.linalg.diagonal(second), None, 0.0)
             if bool(xp.any(below < 0)):

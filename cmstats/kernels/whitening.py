@@ -130,11 +130,14 @@ def factor(S: Array, *, method: Literal["auto", "cholesky", "eigh", "zca"] = "au
     C = S * unit[:, None] * unit[None, :]
     if method != "eigh":
         # A column that does not vary stands apart with a 1, and is dropped from the weights.
-        apart = xp.astype(~positive, xp.float64)
-        lower = _cholesky(C + apart[:, None] * xp.eye(d, dtype=xp.float64, device=device_of(S)))
         rank = int(xp.count_nonzero(positive))
+        full = C
+        if rank < d:
+            apart = xp.astype(~positive, xp.float64)
+            full = C + apart[:, None] * xp.eye(d, dtype=xp.float64, device=device_of(S))
+        lower = _cholesky(full)
         if lower is not None and (rank == d or method == "auto"):
-            inverse = solve_triangular(lower, xp.eye(d, dtype=xp.float64, device=device_of(S)))
+            inverse = _triangular_inverse(lower)
             # ||C^-1||_1 <= sqrt(d) ||C^-1||_F <= sqrt(d) tr(C^-1) = sqrt(d) ||L^-1||_F^2
             condition = float(_norm1(C) * xp.sum(inverse**2)) ** 0.5
             if method == "cholesky" or condition**2 * d * EPS < 1:
@@ -190,6 +193,14 @@ def _cholesky(C: Array) -> Array | None:
         return None
     # CuPy returns NaN or a half-done factor instead of raising.
     return lower if bool(xp.all(xp.linalg.diagonal(lower) > 0)) else None
+
+
+def _triangular_inverse(lower: Array) -> Array:
+    xp = namespace(lower)
+    if is_numpy(xp):  # a third of the operations of solving for every unit vector
+        return scipy.linalg.lapack.dtrtri(lower, lower=1)[0]
+    d = lower.shape[0]
+    return solve_triangular(lower, xp.eye(d, dtype=xp.float64, device=device_of(lower)))
 
 
 def _eigh(C: Array, unit: Array) -> Factor:

@@ -1,0 +1,121 @@
+"""What the README says of speed and quality: tables of some of the saved measurements."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks._measure import RESULTS, Rows
+
+PAGE = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- measured: written by python -m benchmarks -->\n", "<!-- /measured -->\n"
+
+SPEED = (
+    ("cca", "scikit-learn CCA / cmstats CCA, ", "`CCA`", "scikit-learn CCA"),
+    ("cca", "cca-zoo RidgeCCA / cmstats CCA, ", "`CCA`", "cca-zoo RidgeCCA"),
+    (
+        "cca",
+        "cca-zoo GridSearchCV / MomentsSearchCV, ",
+        "`MomentsSearchCV`, 10 shrinkages, 5 folds",
+        "cca-zoo GridSearchCV",
+    ),
+    ("kernel_cca", "cca-zoo KCCA / KernelCCA exact, ", "`KernelCCA`, exact", "cca-zoo KCCA"),
+    (
+        "multitask",
+        "scikit-learn RidgeCV / MultitaskRegressor, ",
+        "`MultitaskRegressor`",
+        "scikit-learn RidgeCV",
+    ),
+    (
+        "autoencoder",
+        "scikit-learn PCA / LinearAutoencoder, ",
+        "`LinearAutoencoder`",
+        "scikit-learn PCA",
+    ),
+    ("mixture", "EM ", "mixture of Gaussians", "scikit-learn GaussianMixture"),
+    ("kernels", "normal log-density ", "normal log-density", "SciPy multivariate_normal"),
+)
+"""Suite, how the row begins, ours, and the peer; the rest of the row's name is the size."""
+
+QUALITY = (
+    ("emoji", "R@10", "emoji, R@10"),
+    ("fashion", "R@10", "fashion, R@10"),
+    ("wikipedia", "mAP", "Wikipedia, mAP"),
+    ("MNIST halves", "total_correlation", "MNIST halves, sum of 50 correlations"),
+)
+DEEP = ("DeepCCA", "ContrastiveAligner, linear", "ContrastiveAligner, MLP")
+
+
+def rewrite() -> None:
+    """Put the tables between the marks of the README."""
+    text = PAGE.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{PAGE} lacks the marks {BEGIN.strip()} and {END.strip()}")
+    PAGE.write_text(before + BEGIN + "\n" + "\n".join(lines()) + "\n\n" + END + after)
+
+
+def lines() -> Iterator[str]:
+    """The lines of both tables, as far as there are results."""
+    yield from _speed()
+    compared = _saved("comparison")
+    if compared:
+        yield ""
+        yield from _quality(compared)
+
+
+def _saved(suite: str) -> Rows:
+    path = RESULTS / f"{suite}.json"
+    return json.loads(path.read_text())["results"] if path.exists() else {}
+
+
+def _speed() -> Iterator[str]:
+    yield "| | size | times faster than |"
+    yield "|---|---|---|"
+    for suite, start, ours, peer in SPEED:
+        for name, row in _saved(suite).items():
+            if name.startswith(start) and "times_faster" in row:
+                size = name.removeprefix(start).removesuffix(" / bare product")
+                size = size.removesuffix(" / scikit-learn")
+                yield f"| {ours} | {size} | {peer} {row['times_faster']:.3g} |"
+                break
+
+
+def _quality(compared: Rows) -> Iterator[str]:
+    sets = [s for s in QUALITY if f"{s[0]}, CCA" in compared]
+    yield "| held-out quality (seconds to fit) | " + " | ".join(s[2] for s in sets) + " |"
+    yield "|---|" + "---|" * len(sets)
+    names = [n.removeprefix("emoji, ") for n in compared if n.startswith("emoji, ")]
+    for model in names:
+        cells = [_cell(compared.get(f"{data}, {model}", {}), metric) for data, metric, _ in sets]
+        if any(cells):
+            yield f"| {model} | " + " | ".join(cell or "-" for cell in cells) + " |"
+    yield ""
+    yield from _verdict(compared, sets)
+
+
+def _cell(row: dict[str, Any], metric: str) -> str:
+    return f"{row[metric]:.3g} ({row['fit_seconds']:.2g} s)" if metric in row else ""
+
+
+def _verdict(compared: Rows, sets: list[tuple[str, str, str]]) -> Iterator[str]:
+    """Which side is ahead on each data set."""
+    for data, metric, title in sets:
+        rows = {
+            name.removeprefix(f"{data}, "): row[metric]
+            for name, row in compared.items()
+            if name.startswith(f"{data}, ") and metric in row
+        }
+        deep = {name: value for name, value in rows.items() if name in DEEP}
+        classical = {name: value for name, value in rows.items() if name not in DEEP}
+        if not deep:
+            continue
+        ours, theirs = max(classical, key=classical.__getitem__), max(deep, key=deep.__getitem__)
+        side = "classical" if classical[ours] >= deep[theirs] else "deep"
+        yield (
+            f"- {title}: {side} is ahead ({ours} {classical[ours]:.3g}, "
+            f"{theirs} {deep[theirs]:.3g})."
+        )
