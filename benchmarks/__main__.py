@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-from benchmarks import _measure, _tables
+from benchmarks import _headline, _measure, _tables
 
 SUITES = (
     "cca",
@@ -48,6 +48,7 @@ def main() -> int:
             results.finish()
     if not args.quick:
         _tables.rewrite_readme()
+        _headline.rewrite()
     return 0
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import RESULTS, Rows
+from benchmarks._measure import Rows, saved
 
 PAGE = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- measured: written by python -m benchmarks -->\n", "<!-- /measured -->\n"
@@ -61,22 +60,17 @@ def rewrite() -> None:
 def lines() -> Iterator[str]:
     """The lines of both tables, as far as there are results."""
     yield from _speed()
-    compared = _saved("comparison")
+    compared = saved("comparison")
     if compared:
         yield ""
         yield from _quality(compared)
-
-
-def _saved(suite: str) -> Rows:
-    path = RESULTS / f"{suite}.json"
-    return json.loads(path.read_text())["results"] if path.exists() else {}
 
 
 def _speed() -> Iterator[str]:
     yield "| | size | times faster than |"
     yield "|---|---|---|"
     for suite, start, ours, peer in SPEED:
-        for name, row in _saved(suite).items():
+        for name, row in saved(suite).items():
             if name.startswith(start) and "times_faster" in row:
                 size = name.removeprefix(start).removesuffix(" / bare product")
                 size = size.removesuffix(" / scikit-learn")

@@ -112,6 +112,12 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def saved(suite: str) -> Rows:
+    """What the last full run of a suite found; nothing where there is none."""
+    path = RESULTS / f"{suite}.json"
+    return json.loads(path.read_text())["results"] if path.exists() else {}
+
+
 class Results:
     """The results of one suite on this machine: written after every measurement.
 

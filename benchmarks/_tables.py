@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks import _figures
 from benchmarks._measure import README, RESULTS
 
 HEAD = """# Benchmarks
@@ -39,6 +40,7 @@ def _cells(row: dict[str, Any]) -> str:
 
 def rewrite_readme() -> None:
     """Rewrite benchmarks/README.md from the JSON files of full runs."""
+    _figures.mnist()
     pages = [HEAD]
     for path in sorted(RESULTS.glob("*.json")):
         saved = json.loads(path.read_text())

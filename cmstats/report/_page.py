@@ -11,8 +11,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from cmstats.plotting import CorrelationDisplay, JointEmbeddingDisplay, ShrinkagePathDisplay
+from cmstats.plotting import (
+    CorrelationDisplay,
+    JointEmbeddingDisplay,
+    RecallCurveDisplay,
+    ShrinkagePathDisplay,
+)
 from cmstats.report._cells import METRICS, cell, data_address, similarity_name
 
 if TYPE_CHECKING:
@@ -209,30 +215,15 @@ def _embeddings(report: Report) -> Iterator[Any]:
 
 def _recall(report: Report) -> Any:
     found = report.retrieval
-
-    def draw(ax: Any) -> None:
-        k = np.arange(1, len(found.curves[0]) + 1)
-        styles = (("#0072B2", "-"), ("#D55E00", "--"))
-        for curve, direction, (colour, style) in zip(
-            found.curves, found.directions, styles, strict=True
-        ):
-            ax.plot(k, curve, style, color=colour, label=direction.replace("->", "→"))
-        ax.plot(k, found.chance_curve, ":", color="#555555", label="chance")
-        ax.set_xscale("log")
-        ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if t <= len(k)]
-        ax.set_xticks(ticks, [str(t) for t in ticks])
-        ax.minorticks_off()
-        ax.set_ylim(0, 1.02)
-        ax.set_xlabel("k, results looked at")
-        ax.set_ylabel("R@k")
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="#dddddd", linewidth=0.6)
-        ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3,
-                  fontsize=9)  # fmt: skip
-
+    ks = pd.RangeIndex(1, len(found.chance_curve) + 1, name="k")
+    recall, chance = (
+        pd.DataFrame(dict(zip(found.directions, both, strict=True)), index=ks)
+        for both in (found.curves, (found.chance_curve, found.chance_curve))
+    )
+    display = RecallCurveDisplay(recall, chance=chance, names=report.views)
     tens = [float(c[min(9, len(c) - 1)]) for c in found.curves]
     return _picture(
-        draw, (6.4, 3.9), "Recall",
+        display.plot, (6.4, 3.9), "Recall",
         f"Share of the queries whose partner is among the first k of {found.n} held-out items.",
         f"Recall against k; at ten results {tens[0]:.2f} and {tens[1]:.2f}.",
     )  # fmt: skip
