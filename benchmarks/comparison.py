@@ -89,7 +89,7 @@ def _mnist_halves() -> dict[str, Any]:
         data = load_mnist_halves()
     except FileNotFoundError:
         return {}
-    n, m = 20000, 10000
+    n, m = 6000, 2000
     X, y = (
         np.concatenate([data[f"{side}_train"][:n], data[f"{side}_test"][:m]])
         for side in ("left", "right")
