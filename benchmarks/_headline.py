@@ -54,6 +54,9 @@ LABELLED = (
 )
 """How the row of the suite begins, and what it is called."""
 
+CLASSICAL = ("CCA", "KernelCCA", "ConditionalGaussian", "LinearAutoencoder(cross)")
+"""What saw the same pairs as the deep models, and no labels."""
+
 DEEP = ("DeepCCA", "ContrastiveAligner, linear", "ContrastiveAligner, MLP")
 
 
@@ -118,8 +121,8 @@ def _verdict(compared: Rows, sets: list[tuple[str, str, str]]) -> Iterator[str]:
             if name.startswith(f"{data}, ") and metric in row
         }
         deep = {name: value for name, value in rows.items() if name in DEEP}
-        classical = {name: value for name, value in rows.items() if name not in DEEP}
-        if not deep:
+        classical = {name: rows[name] for name in CLASSICAL if name in rows}
+        if not deep or not classical:
             continue
         ours, theirs = max(classical, key=classical.__getitem__), max(deep, key=deep.__getitem__)
         side = "classical" if classical[ours] >= deep[theirs] else "deep"

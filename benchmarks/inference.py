@@ -127,7 +127,8 @@ def _coverage(sets: int, n: int, p: int, q: int, rho: Any, tails: float | None) 
         "bca": _listed(hits["bca"] / resampled),
         "data_sets": f"{sets} ({resampled} for the bootstrap, 200 resamples)",
         "note": "share of 90% intervals that hold the truth, per component; bar .85 to .95 where "
-        "rho sqrt(n) is at least 7 and p + q well under n",
+        "rho sqrt(n) is at least 7 and p + q well under n; where rho^2 is hardly above "
+        f"sqrt(p q) / n = {(p * q) ** 0.5 / n:.2f} they are wide and cover more",
     }
     return {f"coverage, {law}, {n} x ({p}, {q}), rho {_listed(truth)}": row}
 

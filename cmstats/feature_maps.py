@@ -46,6 +46,10 @@ POOL_BYTES = 512 << 20
 """Bytes of the factor that pivoted Cholesky keeps while it chooses landmarks."""
 
 
+CHECKED = 500
+"""So many landmarks show whether a kernel is positive semi-definite."""
+
+
 class ExactKernelMap(KernelMap):
     r"""Coordinates of all training rows in the span of their kernel functions.
 
@@ -305,11 +309,26 @@ class NystroemMap(KernelMap):
             kept, self.factor_, _ = cholesky_basis(K, _eps(X), self.kernel)
             chosen = xp.take(chosen, kept, axis=0)
         else:
+            if not self._surely_semidefinite:
+                small = chosen[:CHECKED]
+                cholesky_basis(
+                    _symmetric(float64(xp.take(take_in_memory(X, small), small, axis=1)))
+                    if self._precomputed
+                    else self._square(small),
+                    _eps(X),
+                    self.kernel,
+                )  # raises where it is not
             self.factor_ = None
             self.n_landmarks_ = float(chosen.shape[0])
         self.landmarks_ = chosen
         self._n_features_out = int(chosen.shape[0])
         return None
+
+    @property
+    def _surely_semidefinite(self) -> bool:
+        if self.kernel == "polynomial":
+            return float(self.degree).is_integer() and self.coef0 >= 0
+        return self.kernel in ("rbf", "laplacian", "chi2", "cosine", "linear")
 
     def _chosen(self, X: Any, m: int, rng: np.random.RandomState, weights: Weights) -> Array:
         """The landmarks (their positions where the kernel is precomputed)."""
@@ -483,6 +502,10 @@ def _free_memory(like: Any) -> float:
     """Bytes that can still be had where `like` lies; infinity where nobody tells."""
     if is_array(like) and not is_numpy(namespace(like)):
         return float("inf")  # its library says itself what does not fit
+    return min(_read_available(), _read_cgroup())
+
+
+def _read_available() -> float:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable"):
@@ -490,3 +513,15 @@ def _free_memory(like: Any) -> float:
     except OSError:
         pass
     return float("inf")
+
+
+def _read_cgroup() -> float:
+    """What a container may still take (cgroup version 2), cached files not counted."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = float((folder / "memory.max").read_text())
+        used = float((folder / "memory.current").read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no container, or "max": no limit
+        return float("inf")
+    return max(limit - used + float(stat.get("inactive_file", 0)), 0.0)

@@ -62,6 +62,22 @@ def mmreg(data_file: Callable[[str], Path]) -> Any:
 
 
 # --------------------------------------------------------------- reference distributions
+@pytest.mark.parametrize("shape", [(3, 3), (4, 4), (5, 2)])
+def test_equal_to_statsmodels(shape: tuple[int, int]) -> None:
+    """Where p and q differ only Wilks' lambda: their F takes q - p for p - q in Rao's factor."""
+    multivariate = pytest.importorskip("statsmodels.multivariate.cancorr")
+    X, Y = views(80, *shape, (0.6,))
+    theirs = multivariate.CanCorr(Y, X)
+    ours = CCA(min(shape)).fit(X, Y)
+    table = canonical_correlation_test(ours)
+    np.testing.assert_allclose(ours.correlations_, theirs.cancorr, rtol=1e-10)
+    steps = theirs.corr_test().stats.astype(float)
+    np.testing.assert_allclose(table["wilks"], steps["Wilks' lambda"], rtol=1e-10)
+    if shape[0] == shape[1]:
+        for mine, name in (("F", "F Value"), ("df2", "Den DF"), ("p", "Pr > F")):
+            np.testing.assert_allclose(table[f"wilks_{mine}"], steps[name], rtol=1e-8, atol=1e-14)
+
+
 def test_linnerud_is_that_of_sas_proc_cancorr() -> None:
     table = canonical_correlation_test(CCA().fit(*LINNERUD))
 

@@ -463,10 +463,11 @@ def test_published_figures_are_reproduced(wikipedia: Any, correlate: Any, publis
 def test_kernel_maps_pass_the_published_figures(wikipedia: Any) -> None:
     maps = pytest.importorskip("cmstats.feature_maps")
     model = SemanticMatching(
-        LogisticRegression(C=3, max_iter=1000),  # chosen in training by benchmarks/semantic.py
+        LogisticRegression(C=3, max_iter=1000),  # smaller maps and one C: quick, and near the best
         feature_map=(maps.NystroemMap("chi2", rank=500, gamma=2.0), maps.NystroemMap(rank=100)),
         random_state=0,
     )
     image, text = both_ways(model, wikipedia, "inner_product")
+    # The bar of .335 and .262 is for what benchmarks/semantic.py chooses: .347 and .274.
     assert image > 0.325
     assert text > 0.25
