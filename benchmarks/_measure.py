@@ -123,7 +123,7 @@ class Results:
 
     Rows of the file stay until they are measured again, so that a run which is cut off loses
     nothing; what a whole run did not measure any more goes at its end. Quick runs have a file of
-    their own, and a file of another machine or other versions is begun anew.
+    their own, and a file of another machine is begun anew.
     """
 
     def __init__(self, suite: str, *, quick: bool = False) -> None:
@@ -137,7 +137,7 @@ class Results:
         if not self.path.exists():
             return {}
         saved = json.loads(self.path.read_text())
-        same = saved["machine"] | {"date": ""} == self._file["machine"] | {"date": ""}
+        same = all(saved["machine"][k] == self._file["machine"][k] for k in ("processor", "cores"))
         return saved["results"] if same else {}
 
     def add(self, rows: Rows) -> None:
