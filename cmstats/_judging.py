@@ -18,7 +18,7 @@ from sklearn.utils import _safe_indexing
 from cmstats._array import Array, is_array, is_numpy, namespace, take_rows, to_numpy
 from cmstats.baselines._two_view import unit_rows
 from cmstats.kernels.ranks import average_precisions, partner_counts
-from cmstats.metrics import _Task, retrieval_report, total_correlation_scorer
+from cmstats.metrics import DIRECTIONS, _Task, retrieval_report, total_correlation_scorer
 
 __all__ = [
     "Ranking",
@@ -206,14 +206,15 @@ def judged(
     values: dict[str, float] = {}
     items: dict[str, HostArray] = {}
     if found is not None:
-        report = retrieval_report(found.U, found.V, labels=labels, ks=ks).loc["mean"].to_dict()
+        report: Any = retrieval_report(found.U, found.V, labels=labels, ks=ks).loc
         names = [
             "MRR",
             *(f"R@{k}" for k in ks),
             "median_rank",
             *(["mAP"] if labels is not None else []),
         ]
-        values.update({name: float(report[name]) for name in names})
+        values.update({name: float(report["mean", name]) for name in names})
+        values.update({f"{n} ({d})": float(report[d, n]) for d in DIRECTIONS for n in names})
         items.update(_retrieval_items(found, labels, ks))
     both = variates(model, X, y)
     if both is not None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cmstats._comparing import Comparison, Record
 from cmstats._suggestions import Suggestions, suggest_models
+from cmstats.metrics import DIRECTIONS
 
 __all__ = ["Suggestions", "compare", "learning_curves", "overtakes", "suggest_models"]
 
@@ -103,6 +104,8 @@ def compare(
           out from one of them, the mean over pairs of folds and views. The mean cosine of the
           principal angles between the subspaces of their variates (embeddings, where there is
           no `transform`); for codes wider than half of these rows linear CKA;
+        - ``R@1 (x -> y)``, ``R@1 (y -> x)`` and so on: retrieval in each direction, of which the
+          columns without a direction are the mean (at the end of the table);
         - ``fit_seconds``, ``query_seconds`` (embedding both views of a test fold, and all
           scores), ``peak_memory_mb`` (below), ``n_parameters`` (numbers the fitted model keeps),
           ``scaling_exponent`` (on request), ``device``;
@@ -200,10 +203,13 @@ def _summary(task: Comparison, records: dict[str, Record]) -> pd.DataFrame:
     quality += ["total_correlation", "log_likelihood"]
     seen = {name for record in records.values() for fold in record.folds for name in fold}
     quality += [name for name in ("R2", "accuracy") if name in seen]
-    of_folds = [*quality, *SECONDS]
+    names = [name for name in quality if name.startswith(("R@", "median_rank", "MRR", "mAP"))]
+    both_ways = [f"{name} ({direction})" for direction in DIRECTIONS for name in names]
+    of_folds = [*quality, *both_ways, *SECONDS]
     extra = {name for record in records.values() for name in record.extra}
     columns = [*quality, "stability", *SECONDS, "peak_memory_mb"]
     columns += ["n_parameters", *sorted(extra & {"scaling_exponent"}), "ranked_by", "device"]
+    columns += both_ways
     columns += sorted(extra & {"error"})
     rows, errors = [], {}
     for name, record in records.items():

@@ -484,3 +484,13 @@ def test_bad_arguments_of_suggestions_are_named(pair: Any) -> None:
         suggest_models(np.array([["a"]] * 9), np.ones(9))
     with pytest.raises(ValueError, match="sizes must be from 2 to"):
         learning_curves({"CCA": CCA(1)}, X, Y, sizes=[80], cv=2)
+
+
+def test_retrieval_is_told_in_each_direction() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 6))
+    y = X[:, :4] + rng.normal(size=(120, 4))
+    table = compare({"CCA": CCA(2), "more": CCA(3)}, X, y, cv=3, random_state=0)
+    for name in ("R@1", "R@10", "median_rank", "MRR"):
+        both = (table[f"{name} (x -> y)"] + table[f"{name} (y -> x)"]) / 2
+        np.testing.assert_allclose(both, table[name], rtol=1e-12)
