@@ -87,12 +87,15 @@ def _speed() -> Iterator[str]:
     yield "| | size | peer | times faster |"
     yield "|---|---|---|---|"
     for suite, start, ours, peer in SPEED:
-        for name, row in saved(suite).items():
-            if name.startswith(start) and "times_faster" in row:
-                size = name.removeprefix(start).removesuffix(" / bare product")
-                size = size.removesuffix(" / scikit-learn")
-                yield f"| {ours} | {size} | {peer} | {row['times_faster']:.3g} |"
-                break
+        for name, row in _first(saved(suite), start):
+            size = name.removeprefix(start).removesuffix(" / bare product")
+            size = size.removesuffix(" / scikit-learn")
+            yield f"| {ours} | {size} | {peer} | {row['times_faster']:.3g} |"
+
+
+def _first(rows: Rows, start: str) -> list[tuple[str, dict[str, Any]]]:
+    """The first row whose name begins so, if there is one."""
+    return [(name, row) for name, row in rows.items() if name.startswith(start)][:1]
 
 
 def _quality(compared: Rows) -> Iterator[str]:
@@ -136,8 +139,6 @@ def _with_labels(rows: Rows) -> Iterator[str]:
     yield "| Wikipedia with labels, mAP | image query | text query |"
     yield "|---|---|---|"
     for start, title in LABELLED:
-        for name, row in rows.items():
-            if name.startswith(start):
-                found = f"{row['image_query_mAP']:.3f} | {row['text_query_mAP']:.3f}"
-                yield f"| {title} | {found} |"
-                break
+        for _, row in _first(rows, start):
+            found = f"{row['image_query_mAP']:.3f} | {row['text_query_mAP']:.3f}"
+            yield f"| {title} | {found} |"

@@ -302,27 +302,24 @@ class NystroemMap(KernelMap):
         chosen = self._chosen(X, m, rng, weights)
         xp = namespace(chosen)
         if self.orthonormal:
-            if self._precomputed:
-                K = _symmetric(float64(xp.take(take_in_memory(X, chosen), chosen, axis=1)))
-            else:
-                K = self._square(chosen)
-            kept, self.factor_, _ = cholesky_basis(K, _eps(X), self.kernel)
+            kept, self.factor_, _ = cholesky_basis(self._among(X, chosen), _eps(X), self.kernel)
             chosen = xp.take(chosen, kept, axis=0)
         else:
             if not self._surely_semidefinite:
-                small = chosen[:CHECKED]
-                cholesky_basis(
-                    _symmetric(float64(xp.take(take_in_memory(X, small), small, axis=1)))
-                    if self._precomputed
-                    else self._square(small),
-                    _eps(X),
-                    self.kernel,
-                )  # raises where it is not
+                # Raises where the kernel is not.
+                cholesky_basis(self._among(X, chosen[:CHECKED]), _eps(X), self.kernel)
             self.factor_ = None
             self.n_landmarks_ = float(chosen.shape[0])
         self.landmarks_ = chosen
         self._n_features_out = int(chosen.shape[0])
         return None
+
+    def _among(self, X: Any, chosen: Array) -> Array:
+        """The kernel matrix of landmarks."""
+        if not self._precomputed:
+            return self._square(chosen)
+        xp = namespace(chosen)
+        return _symmetric(float64(xp.take(take_in_memory(X, chosen), chosen, axis=1)))
 
     @property
     def _surely_semidefinite(self) -> bool:

@@ -315,3 +315,14 @@ def test_arrays_stay_where_they_are(library: str, name: str, dtype: str) -> None
 )
 def test_scikit_learn_contract(estimator: Any, check: Any) -> None:
     check(estimator)
+
+
+@pytest.mark.parametrize("orthonormal", [True, False])
+def test_a_kernel_that_is_not_semidefinite_is_found_with_and_without_the_factor(
+    orthonormal: bool,
+) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    with pytest.raises(ValueError, match="not positive semi-definite"):
+        NystroemMap(
+            "sigmoid", gamma=2.0, coef0=-3.0, rank=30, orthonormal=orthonormal, random_state=0
+        ).fit(X)

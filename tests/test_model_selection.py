@@ -53,10 +53,13 @@ def assert_same_search(found: Any, expected: Any) -> None:
     for key, values in expected.cv_results_.items():
         if "test_score" in key and "rank" not in key:
             np.testing.assert_allclose(found.cv_results_[key], values, atol=1e-8, err_msg=key)
-        elif key.startswith("rank"):  # candidates equal but for rounding rank either way
-            scores = np.round(expected.cv_results_[key.replace("rank", "mean")], 9)
-            if len(np.unique(scores)) == len(scores):
-                assert list(found.cv_results_[key]) == list(values), key
+        elif key.startswith("rank"):  # only candidates equal but for rounding may change places
+            scores = expected.cv_results_[key.replace("rank", "mean")]
+            better = scores[:, None] > scores[None, :] + 1e-9
+            ranks = found.cv_results_[key]
+            assert np.all(ranks[:, None] < ranks[None, :], where=better), key
+            if np.all(better | better.T | np.eye(len(scores), dtype=bool)):
+                assert list(ranks) == list(values), key
         elif key.startswith("param"):
             assert list(found.cv_results_[key]) == list(values), key
     assert found.best_params_ == expected.best_params_
