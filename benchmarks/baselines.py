@@ -13,8 +13,8 @@ from benchmarks._data import Split, available
 from benchmarks._measure import Rows, seconds
 from cmstats import CCA, load_mnist_halves, retrieval_report
 from cmstats.baselines import ASIF, ContrastiveAligner, DeepCCA
-from cmstats.kernel_cca import KernelCCA
 from cmstats.metrics import total_correlation_scorer
+from cmstats.models.kernel_cca import KernelCCA
 
 MNIST_COMPONENTS = 50
 

@@ -14,10 +14,10 @@ from benchmarks._data import available
 from benchmarks._measure import Rows
 from cmstats import CCA, ConditionalGaussian, LinearAutoencoder
 from cmstats.baselines import ASIF, ContrastiveAligner, DeepCCA
-from cmstats.comparison import compare, learning_curves, overtakes
 from cmstats.datasets import load_mnist_halves
-from cmstats.kernel_cca import KernelCCA
-from cmstats.multiview import MultiviewCCA
+from cmstats.model_selection.comparison import compare, learning_curves, overtakes
+from cmstats.models.kernel_cca import KernelCCA
+from cmstats.models.multiview import MultiviewCCA
 
 SHOWN = ("R@10", "median_rank", "mAP", "total_correlation", "fit_seconds", "peak_memory_mb")
 COMPONENTS = 50

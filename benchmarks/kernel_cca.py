@@ -15,8 +15,8 @@ from benchmarks._measure import Rows, peak_memory, ratio, seconds
 from benchmarks.cca import pairs
 from cmstats import CCA, retrieval_report
 from cmstats.datasets import load_mnist_halves
-from cmstats.kernel_cca import KernelCCA
 from cmstats.kernels.gram import median_gamma
+from cmstats.models.kernel_cca import KernelCCA
 
 # Bandwidth and penalty chosen by `tune_mnist` at rank 1000 on the training digits, where raw
 # columns do as well as orthonormal ones (41.83 against 41.88) and k-means better than uniform
@@ -93,7 +93,7 @@ def _against_cca_zoo(n: int, d: int) -> dict[str, Any]:
 MILLION = """
 import os, tempfile
 import numpy as np
-from cmstats.kernel_cca import KernelCCA
+from cmstats.models.kernel_cca import KernelCCA
 n, rank = int(sys.argv[1]), int(sys.argv[2])
 rng = np.random.default_rng(0)
 loadings = rng.standard_normal((10, 512), dtype=np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks._measure import Rows, peak_memory, ratio, seconds
 from cmstats.kernels import covariance, gram, normal, ranks
-from cmstats.kernels._threads import cores, serial_blas, share
+from cmstats.kernels.threads import cores, serial_blas, share
 
 
 def run(*, quick: bool) -> Iterator[Rows]:

@@ -11,9 +11,9 @@ import numpy as np
 from benchmarks import _data
 from benchmarks._measure import Rows, ratio, seconds
 from cmstats import CCA, ConditionalGaussian, Moments
-from cmstats._em import Problem, step
 from cmstats.datasets import load_mnist_halves
 from cmstats.metrics import recall_at_k
+from cmstats.moments.em import Problem, step
 
 Views = tuple[Any, Any, Any, Any]
 

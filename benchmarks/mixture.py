@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks._measure import Rows, peak_memory, ratio
 from cmstats import ConditionalGaussianMixture
-from cmstats._mixture import Mixture
 from cmstats.kernels.normal import component_logpdf
+from cmstats.models.mixture_density import Mixture
 
 ITERATIONS = 5
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import RidgeCV
 
 from benchmarks._measure import Rows, peak_memory, ratio, seconds
 from cmstats import load_emoji, load_mnist_halves, load_wikipedia
-from cmstats.multitask import ALPHAS, MultitaskRegressor
+from cmstats.models.multitask import ALPHAS, MultitaskRegressor
 
 
 def run(*, quick: bool) -> Iterator[Rows]:
@@ -109,7 +109,7 @@ def _from_disk(sizes: tuple[int, ...]) -> dict[str, Any]:
 DISK = """
 import pathlib, threading
 import numpy as np
-from cmstats.multitask import MultitaskRegressor
+from cmstats.models.multitask import MultitaskRegressor
 folder, n = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 X, Y = (np.load(folder / f"{name}.npy", mmap_mode="r")[:n] for name in "xy")
 MultitaskRegressor().fit(np.array(X[:3000]), np.array(Y[:3000]))

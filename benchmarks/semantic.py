@@ -16,9 +16,9 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks._measure import NotRun, Rows
 from cmstats import CCA, load_wikipedia
 from cmstats.baselines import DeepCCA
-from cmstats.feature_maps import NystroemMap
 from cmstats.metrics import mean_average_precision
-from cmstats.semantic import SemanticMatching
+from cmstats.models.feature_maps import NystroemMap
+from cmstats.models.semantic import SemanticMatching
 
 PUBLISHED = {
     "CM of Rasiwasia et al. 2010 (no labels)": (0.249, 0.196, "published"),

@@ -1,11 +1,6 @@
 """Classical statistical cross-modal analysis: CCA and its kin from joint moments."""
 
-from cmstats.autoencoder import LinearAutoencoder
-from cmstats.cca import CCA
-from cmstats.comparison import compare, learning_curves, overtakes, suggest_models
-from cmstats.datasets import load_emoji, load_linnerud, load_mnist_halves, load_wikipedia
-from cmstats.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
-from cmstats.gaussian import ConditionalGaussian
+from cmstats.datasets.loaders import load_emoji, load_linnerud, load_mnist_halves, load_wikipedia
 from cmstats.inference import (
     bootstrap,
     canonical_correlation_test,
@@ -15,16 +10,21 @@ from cmstats.inference import (
     permutation_test,
     redundancy,
 )
-from cmstats.kernel_cca import KernelCCA
-from cmstats.metrics import retrieval_report, search
-from cmstats.mixture import ConditionalGaussianMixture
-from cmstats.model_selection import MomentsSearchCV
-from cmstats.moments import Moments
-from cmstats.multitask import MultitaskRegressor
-from cmstats.multiview import MultiviewCCA
-from cmstats.pipeline import TwoViewPipeline
-from cmstats.semantic import SemanticMatching
-from cmstats.shards import map_rows, open_parquet, open_shards, write_shards
+from cmstats.metrics.retrieval import retrieval_report, search
+from cmstats.model_selection.comparison import compare, learning_curves, overtakes, suggest_models
+from cmstats.model_selection.search import MomentsSearchCV
+from cmstats.models.autoencoder import LinearAutoencoder
+from cmstats.models.cca import CCA
+from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
+from cmstats.models.gaussian import ConditionalGaussian
+from cmstats.models.kernel_cca import KernelCCA
+from cmstats.models.mixture import ConditionalGaussianMixture
+from cmstats.models.multitask import MultitaskRegressor
+from cmstats.models.multiview import MultiviewCCA
+from cmstats.models.pipeline import TwoViewPipeline
+from cmstats.models.semantic import SemanticMatching
+from cmstats.moments.moments import Moments
+from cmstats.rows.files import map_rows, open_parquet, open_shards, write_shards
 
 __version__ = "0.1.0"
 

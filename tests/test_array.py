@@ -13,8 +13,9 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 
-from cmstats import _array, streams
-from cmstats._array import (
+from cmstats import arrays as _array
+from cmstats import streams
+from cmstats.arrays import (
     check_matrix,
     count_nonfinite,
     namespace,
@@ -25,7 +26,7 @@ from cmstats._array import (
     take_rows,
     to_numpy,
 )
-from cmstats.streams import project
+from cmstats.rows.chunks import project
 
 strict = pytest.importorskip("array_api_strict")
 DEVICE_1 = strict.Device("device1")

@@ -29,7 +29,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_namespaces import PLACES, Place
 
 from cmstats import CCA, LinearAutoencoder, Moments, MomentsSearchCV, load_emoji, load_mnist_halves
-from cmstats._array import to_numpy
+from cmstats.arrays import to_numpy
 
 SOLVERS = {"scatter": "moments", "root": "svd"}
 solver = pytest.mark.parametrize("solver", SOLVERS.values())

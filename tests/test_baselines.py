@@ -20,7 +20,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cmstats import CCA, retrieval_report
-from cmstats._array import to_numpy
+from cmstats.arrays import to_numpy
 from cmstats.baselines import ASIF, ContrastiveAligner, DeepCCA
 
 try:
@@ -100,7 +100,7 @@ def test_scikit_learn_contract(estimator: Any, check: Any) -> None:
 # ----------------------------------------------------------------------------- objectives
 @needs_torch
 def test_contrastive_loss_and_gradient_equal_cross_entropies() -> None:
-    from cmstats.baselines._training import ContrastiveLoss
+    from cmstats.baselines.training import ContrastiveLoss
 
     g = torch.Generator().manual_seed(3)
     u, v = (torch.randn(17, 5, generator=g, dtype=torch.float64) for _ in range(2))
@@ -124,7 +124,7 @@ def test_contrastive_loss_and_gradient_equal_cross_entropies() -> None:
 
 @needs_torch
 def test_temperature_does_not_fall_below_a_hundredth() -> None:
-    from cmstats.baselines._training import ContrastiveLoss
+    from cmstats.baselines.training import ContrastiveLoss
 
     objective = ContrastiveLoss(0.01, "cpu")
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_temperature_does_not_fall_below_a_hundredth() -> None:
 @needs_torch
 @pytest.mark.parametrize("shrinkage", [1e-4, 0.3])
 def test_correlation_loss_is_the_sum_of_shrunken_correlations(shrinkage: float) -> None:
-    from cmstats.baselines._training import CorrelationLoss
+    from cmstats.baselines.training import CorrelationLoss
 
     u, v = X[:, :4], Y[:, :4]
     loss = CorrelationLoss(shrinkage, "correlation").loss(torch.tensor(u), torch.tensor(v))
@@ -145,7 +145,7 @@ def test_correlation_loss_is_the_sum_of_shrunken_correlations(shrinkage: float) 
 
 @needs_torch
 def test_gradient_of_the_correlation_loss_is_right_where_correlations_coincide() -> None:
-    from cmstats.baselines._training import CorrelationLoss
+    from cmstats.baselines.training import CorrelationLoss
 
     g = torch.Generator().manual_seed(0)
     u = torch.randn(30, 3, generator=g, dtype=torch.float64, requires_grad=True)
@@ -587,7 +587,7 @@ def test_without_torch_the_sentence_says_what_to_install(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it then fails
-    monkeypatch.delitem(sys.modules, "cmstats.baselines._training", raising=False)
+    monkeypatch.delitem(sys.modules, "cmstats.baselines.training", raising=False)
     with pytest.raises(
         ImportError, match=rf"{make.__name__} is trained with torch.*cmstats\[deep\]"
     ):

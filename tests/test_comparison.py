@@ -18,18 +18,18 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, ShuffleSplit
 
 from cmstats import CCA, ConditionalGaussian, LinearAutoencoder, TwoViewPipeline, retrieval_report
-from cmstats._costs import PeakMemory, count_parameters
-from cmstats._judging import agreement
-from cmstats.comparison import (
+from cmstats.metrics import total_correlation_scorer
+from cmstats.model_selection.comparison import (
     compare,
     learning_curves,
     overtakes,
     paired_bootstrap,
     suggest_models,
 )
-from cmstats.metrics import total_correlation_scorer
-from cmstats.multiview import MultiviewCCA
-from cmstats.semantic import SemanticMatching
+from cmstats.model_selection.costs import PeakMemory, count_parameters
+from cmstats.model_selection.judging import agreement
+from cmstats.models.multiview import MultiviewCCA
+from cmstats.models.semantic import SemanticMatching
 
 QUICK = {"memory": False, "n_resamples": 200, "random_state": 0}
 

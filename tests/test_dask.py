@@ -32,7 +32,7 @@ from cmstats import (
     SemanticMatching,
     TwoViewPipeline,
 )
-from cmstats.kernels._threads import cores, one_core
+from cmstats.kernels.threads import cores, one_core
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")

@@ -8,8 +8,9 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from cmstats import datasets
+from cmstats.datasets import loaders
 
-DATA = Path(str(resources.files("cmstats.data")))
+DATA = Path(str(resources.files("cmstats.datasets").joinpath("data")))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_encode_text_refuses_a_bare_string(emoji):
 
 @pytest.mark.parametrize("kind", ["word", "char"])
 def test_vocabulary_and_idf_come_from_the_training_texts_alone(emoji, stored, kind):
-    fitted: TfidfVectorizer = datasets._text_vectorizers()[kind == "char"]
+    fitted: TfidfVectorizer = loaders.text_vectorizers()[kind == "char"]
     fitted.fit([emoji.texts[i] for i in emoji.train])
     np.testing.assert_array_equal(fitted.get_feature_names_out(), stored[f"{kind}_vocabulary"])
     np.testing.assert_allclose(fitted.idf_, stored[f"{kind}_idf"], rtol=1e-6)

@@ -19,10 +19,10 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import pairwise
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cmstats._array import to_numpy
-from cmstats._landmarks import cholesky_basis, random_pivots
-from cmstats.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
+from cmstats.arrays import to_numpy
 from cmstats.kernels.gram import median_gamma
+from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
+from cmstats.models.landmarks import cholesky_basis, random_pivots
 
 _rng = np.random.default_rng(0)
 X = _rng.normal(size=(80, 4)) + 1

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from test_namespaces import Place, place  # noqa: F401 - a fixture
 
 from cmstats import CCA, Moments, MomentsSearchCV, TwoViewPipeline, load_linnerud
-from cmstats._array import to_numpy
+from cmstats.arrays import to_numpy
 from cmstats.inference import (
     bootstrap,
     canonical_correlation_test,
@@ -28,10 +28,10 @@ from cmstats.inference import (
     redundancy,
 )
 from cmstats.inference import permutation as permutation_module
-from cmstats.inference._exchangeable import reflect
-from cmstats.inference._refits import alignment
-from cmstats.inference._steps import STATISTICS
+from cmstats.inference.exchangeable import reflect
 from cmstats.inference.intervals import _population, jackknife_error
+from cmstats.inference.refits import alignment
+from cmstats.inference.steps import STATISTICS
 from cmstats.metrics import recall_at_k
 
 LINNERUD = load_linnerud(return_X_y=True)

@@ -15,15 +15,15 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cmstats import _canonical
-from cmstats._array import svd, to_numpy
-from cmstats._canonical import _leading, directions
-from cmstats.cca import CCA
-from cmstats.feature_maps import NystroemMap
-from cmstats.kernel_cca import KernelCCA
+from cmstats.arrays import svd, to_numpy
 from cmstats.kernels.gram import gram
+from cmstats.models.cca import CCA
+from cmstats.models.feature_maps import NystroemMap
+from cmstats.models.kernel_cca import KernelCCA
+from cmstats.models.pipeline import TwoViewPipeline
 from cmstats.moments import Moments
-from cmstats.pipeline import TwoViewPipeline
+from cmstats.moments import canonical as _canonical
+from cmstats.moments.canonical import _leading, directions
 
 KINDS = ("cosine", "weighted_cosine", "csa", "likelihood_ratio")
 

@@ -10,7 +10,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmstats._array import to_numpy
+from cmstats.arrays import to_numpy
 from cmstats.kernels import covariance
 from cmstats.kernels.covariance import scatter
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from sklearn.metrics.pairwise import pairwise_kernels, rbf_kernel
 
-from cmstats._array import to_numpy
+from cmstats.arrays import to_numpy
 from cmstats.kernels.gram import KERNELS, gram, median_gamma
 
 GAMMA_KERNELS = [name for name in KERNELS if name not in ("cosine", "linear")]

@@ -17,7 +17,7 @@ from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_info
 
-from cmstats._array import to_numpy
+from cmstats.arrays import to_numpy
 from cmstats.kernels import normal
 from cmstats.kernels._cpu import normal as cpu
 from cmstats.kernels._cpu._exp import exp_double, exp_single

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score
 
-from cmstats._array import device_of, to_numpy
+from cmstats.arrays import device_of, to_numpy
 from cmstats.kernels import ranks
 from cmstats.kernels._cpu import ranks as cpu
 from cmstats.kernels.ranks import average_precisions, partner_counts, partner_ranks, top_k

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmstats._array import to_numpy
+from cmstats.arrays import to_numpy
 from cmstats.kernels.whitening import cholesky, factor, factor_root
 
 METHODS = ["auto", "cholesky", "eigh", "zca"]

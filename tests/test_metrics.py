@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV
 
 from cmstats import CCA, Moments, metrics
-from cmstats._array import device_of
+from cmstats.arrays import device_of
 from cmstats.metrics import (
     linear_cka,
     make_retrieval_scorer,

@@ -33,10 +33,10 @@ from cmstats import (
     missing,
     streams,
 )
-from cmstats._array import to_numpy
-from cmstats._em import Problem, em, evident_prior
-from cmstats._filling import Filler
-from cmstats._folds import training_moments
+from cmstats.arrays import to_numpy
+from cmstats.moments.em import Problem, em, evident_prior
+from cmstats.moments.folds import training_moments
+from cmstats.moments.imputation import Filler
 
 P, Q = 4, 3
 D = P + Q

@@ -22,11 +22,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_namespaces import PLACES, Place
 
 from cmstats import ConditionalGaussianMixture
-from cmstats._array import to_numpy
-from cmstats._mixture import Mixture
+from cmstats.arrays import to_numpy
 from cmstats.kernels import normal
 from cmstats.kernels.mixture import mixture_sums
 from cmstats.kernels.normal import component_logpdf, mixture_logpdf
+from cmstats.models.mixture_density import Mixture
 
 KINDS = ["full", "tied", "diagonal", "low_rank"]
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -31,13 +31,13 @@ from cmstats import (
     MultiviewCCA,
     TwoViewPipeline,
 )
-from cmstats._folds import best_index
 from cmstats.metrics import (
     make_retrieval_scorer,
     recall_at_10_scorer,
     total_correlation_scorer,
 )
 from cmstats.model_selection import one_standard_error
+from cmstats.moments.folds import best_index
 
 GRID = {"shrinkage": [0.01, 0.3, "auto"], "n_components": [1, 3]}
 

@@ -18,7 +18,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage, oas
 from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit
 
 from cmstats import CCA, Moments
-from cmstats._folds import training_moments
+from cmstats.moments.folds import training_moments
 
 FORMS = ["scatter", "root"]
 form = pytest.mark.parametrize("form", FORMS)

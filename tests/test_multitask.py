@@ -20,9 +20,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_namespaces import PLACES, Place
 
 from cmstats import Moments
-from cmstats._array import to_numpy
-from cmstats._ridge import HeldOut, Spectrum, plane_point
-from cmstats.multitask import ALPHAS, MultitaskRegressor
+from cmstats.arrays import to_numpy
+from cmstats.models.multitask import ALPHAS, MultitaskRegressor
+from cmstats.models.ridge import HeldOut, Spectrum, plane_point
 
 rng = np.random.default_rng(3)
 N, P, Q = 153, 8, 6

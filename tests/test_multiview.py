@@ -18,8 +18,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_namespaces import PLACES, Place
 
 from cmstats import CCA, Moments, MomentsSearchCV, MultiviewCCA, load_emoji
-from cmstats._array import to_numpy
-from cmstats._multiblock import leading_eigenvectors
+from cmstats.arrays import to_numpy
+from cmstats.models.multiblock import leading_eigenvectors
 
 METHODS = ["mcca", "gcca"]
 
@@ -27,7 +27,7 @@ METHODS = ["mcca", "gcca"]
 @pytest.fixture(autouse=True)
 def few_shrinkages(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short grid for "cv": what is tested here does not depend on it."""
-    monkeypatch.setattr("cmstats._shrinkage.SHRINKAGES", (0.01, 0.1, 0.4))
+    monkeypatch.setattr("cmstats.moments.shrinkage.SHRINKAGES", (0.01, 0.1, 0.4))
 
 
 def make(n: int = 150, widths: tuple[int, ...] = (6, 4, 5), seed: int = 0) -> list[Any]:

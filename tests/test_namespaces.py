@@ -22,7 +22,7 @@ from cmstats import (
     retrieval_report,
     search,
 )
-from cmstats._array import is_array, to_numpy
+from cmstats.arrays import is_array, to_numpy
 from cmstats.kernels import covariance, whitening
 
 PLACES = ["numpy", "torch", "array_api_strict", "array_api_strict:device1"]

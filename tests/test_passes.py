@@ -23,7 +23,7 @@ from cmstats import (
     _checkpoint,
     retrieval_report,
 )
-from cmstats._array import is_array
+from cmstats.arrays import is_array
 from cmstats.kernels.ranks import partner_ranks, top_k
 from cmstats.metrics import search
 
@@ -186,7 +186,8 @@ def test_patterns_add_up_in_one_order_whatever_the_threads(
 SCRIPT = """
 import os, signal, sys, time
 import numpy as np
-from cmstats import Moments, _checkpoint
+from cmstats import Moments
+from cmstats.moments import checkpoint as _checkpoint
 _checkpoint.SEGMENT_BYTES = 2048 * 80
 X = np.load(sys.argv[1], mmap_mode="r")
 class Slow:
@@ -520,7 +521,7 @@ def test_what_is_no_stream_of_pairs_raises_one_sentence(views: Any) -> None:
 
 def test_partial_fit_with_folds_reads_run_by_run(views: Any, monkeypatch: Any) -> None:
     X, Y = views
-    monkeypatch.setattr("cmstats.streams.CHUNK_BYTES", 1)
+    monkeypatch.setattr("cmstats.rows.chunks.CHUNK_BYTES", 1)
     est = CCA(2, shrinkage="cv", cv=2)
     est.partial_fit(Rows(X[:3001], 1024), Rows(Y[:3001], 1024))
     est.partial_fit(Rows(X[3001:], 1024), Rows(Y[3001:], 1024))
@@ -532,7 +533,7 @@ def test_partial_fit_with_folds_reads_run_by_run(views: Any, monkeypatch: Any) -
 def test_retrieval_reads_tile_by_tile(
     dtype: Any, rng: np.random.Generator, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("cmstats.kernels._problem.BLOCK_SCORES", 8 * 1024)
+    monkeypatch.setattr("cmstats.kernels.rank_problem.BLOCK_SCORES", 8 * 1024)
     monkeypatch.setattr("cmstats.kernels._cpu.ranks.BLOCK_SCORES", 8 * 1024)
     U = rng.normal(size=(1300, 8)).astype(dtype)
     V = (U + rng.normal(size=U.shape)).astype(dtype)

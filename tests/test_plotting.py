@@ -18,9 +18,9 @@ from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler
 
 from cmstats import CCA, ConditionalGaussian, MomentsSearchCV, TwoViewPipeline
-from cmstats.comparison import compare, learning_curves
 from cmstats.inference import bootstrap, correlation_intervals, loadings_table, permutation_test
 from cmstats.metrics import recall_at_k
+from cmstats.model_selection.comparison import compare, learning_curves
 from cmstats.plotting import (
     BootstrapDisplay,
     ComparisonDisplay,

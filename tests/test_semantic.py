@@ -25,9 +25,9 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cmstats import CCA, TwoViewPipeline, load_wikipedia
-from cmstats._array import to_numpy
+from cmstats.arrays import to_numpy
 from cmstats.metrics import make_retrieval_scorer, mean_average_precision
-from cmstats.semantic import SemanticMatching
+from cmstats.models.semantic import SemanticMatching
 
 NAMES = np.array(["art", "biology", "music"])
 
@@ -157,7 +157,7 @@ def test_the_default_does_not_depend_on_units_or_on_width() -> None:
 
 
 def test_default_on_a_map_keeps_the_scales_of_its_columns(monkeypatch: Any) -> None:
-    monkeypatch.setattr("cmstats._posteriors.PENALTIES", (0.3, 3.0))
+    monkeypatch.setattr("cmstats.models.posteriors.PENALTIES", (0.3, 3.0))
     scaled = [
         SemanticMatching(feature_map=m, correlate=c, cv=2).fit(X, Y, LABELS).x_classifier_
         for m, c in ((None, None), (Nystroem(n_components=9, random_state=0), None))
@@ -233,7 +233,7 @@ def test_labels_of_any_type_come_back(kind: str) -> None:
 
 
 def test_sparse_views_are_taken(monkeypatch: Any) -> None:
-    monkeypatch.setattr("cmstats._posteriors.PENALTIES", (0.3, 3.0))
+    monkeypatch.setattr("cmstats.models.posteriors.PENALTIES", (0.3, 3.0))
     S = scipy.sparse.csr_matrix(np.where(np.abs(X - X.mean(0)) > 1, X, 0))
     model = SemanticMatching(cv=2).fit(S, Y, LABELS)
     assert model.embed(S).shape == (90, 3)
@@ -245,7 +245,7 @@ def test_sparse_views_are_taken(monkeypatch: Any) -> None:
 def test_rows_are_embedded_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = SemanticMatching(PLAIN).fit(X, Y, LABELS)
     expected = model.embed(X2)
-    monkeypatch.setattr("cmstats.semantic.ROWS", 50)
+    monkeypatch.setattr("cmstats.models.semantic.ROWS", 50)
     np.testing.assert_allclose(model.embed(X2), expected, atol=1e-14)
 
 
@@ -461,7 +461,7 @@ def test_published_figures_are_reproduced(wikipedia: Any, correlate: Any, publis
 
 
 def test_kernel_maps_pass_the_published_figures(wikipedia: Any) -> None:
-    maps = pytest.importorskip("cmstats.feature_maps")
+    maps = pytest.importorskip("cmstats.models.feature_maps")
     model = SemanticMatching(
         LogisticRegression(C=3, max_iter=1000),  # smaller maps and one C: quick, and near the best
         feature_map=(maps.NystroemMap("chi2", rank=500, gamma=2.0), maps.NystroemMap(rank=100)),

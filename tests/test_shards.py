@@ -26,7 +26,7 @@ from cmstats import (
     streams,
     write_shards,
 )
-from cmstats.shards import ShardedMatrix
+from cmstats.rows.files import ShardedMatrix
 
 SIZES = (1500, 700, 1, 0, 1299, 1, 1, 498)  # uneven, single rows, an empty shard
 N = sum(SIZES)

@@ -11,8 +11,8 @@ import pytest
 import scipy.sparse
 
 from cmstats import CCA, Moments, MomentsSearchCV, streams
-from cmstats._array import check_weights
-from cmstats.streams import batches, check_blocks, chunks, is_lazy
+from cmstats.arrays import check_weights
+from cmstats.rows.chunks import batches, check_blocks, chunks, is_lazy
 
 
 class Rows:

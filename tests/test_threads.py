@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from cmstats.kernels._threads import cores, run_tasks
+from cmstats.kernels.threads import cores, run_tasks
 
 
 def test_what_the_caller_ignores_is_ignored_in_every_thread() -> None:

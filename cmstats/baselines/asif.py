@@ -10,7 +10,7 @@ import scipy.sparse
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from cmstats._array import (
+from cmstats.arrays import (
     Array,
     device_of,
     is_array,
@@ -20,9 +20,9 @@ from cmstats._array import (
     row_slices,
     take_rows,
 )
-from cmstats._estimator import all_or_nothing
-from cmstats.baselines._two_view import TwoViewBaseline, reciprocal_rank, unit_rows
-from cmstats.streams import is_lazy
+from cmstats.baselines.two_view import TwoViewBaseline, reciprocal_rank, unit_rows
+from cmstats.models.base import all_or_nothing
+from cmstats.rows.chunks import is_lazy
 
 __all__ = ["ASIF"]
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval
 
-from cmstats.baselines._deep import DeepBaseline
-from cmstats.baselines._encoder import Activation
+from cmstats.baselines.deep_base import DeepBaseline
+from cmstats.baselines.encoder import Activation
 
 __all__ = ["ContrastiveAligner"]
 

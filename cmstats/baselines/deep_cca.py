@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats._array import Array
-from cmstats.baselines._deep import DeepBaseline
-from cmstats.baselines._encoder import Activation
-from cmstats.cca import CCA, Kind
+from cmstats.arrays import Array
+from cmstats.baselines.deep_base import DeepBaseline
+from cmstats.baselines.encoder import Activation
+from cmstats.models.cca import CCA, Kind
 
 __all__ = ["DeepCCA"]
 

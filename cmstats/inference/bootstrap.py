@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats._array import to_numpy
-from cmstats.inference._fitted import check_level, component_index, feature_names, inner_model
-from cmstats.inference._refits import Align, Refits, alignment, said_once
+from cmstats.arrays import to_numpy
+from cmstats.inference.fitted import check_level, component_index, feature_names, inner_model
+from cmstats.inference.refits import Align, Refits, alignment, said_once
 
 __all__ = ["BootstrapResult", "bootstrap", "component_stability"]
 

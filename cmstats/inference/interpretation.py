@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmstats._array import to_numpy
-from cmstats.inference._fitted import component_index, feature_names, inner_model, total_moments
+from cmstats.arrays import to_numpy
+from cmstats.inference.fitted import component_index, feature_names, inner_model, total_moments
 
 __all__ = ["loadings_table", "redundancy"]
 

@@ -12,11 +12,11 @@ import pandas as pd
 from scipy import stats
 from sklearn.model_selection import GroupKFold
 
-from cmstats._array import is_numpy, namespace, svd, to_numpy
-from cmstats._folds import training_moments
-from cmstats.inference._fitted import check_count, check_level, component_index
-from cmstats.kernels._threads import share
-from cmstats.moments import Moments
+from cmstats.arrays import is_numpy, namespace, svd, to_numpy
+from cmstats.inference.fitted import check_count, check_level, component_index
+from cmstats.kernels.threads import share
+from cmstats.moments.folds import training_moments
+from cmstats.moments.moments import Moments
 
 __all__ = ["correlation_intervals", "jackknife_error"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats._array import svd, to_numpy
-from cmstats.inference._fitted import check_count, component_index, inner_model, total_moments
+from cmstats.arrays import svd, to_numpy
+from cmstats.inference.fitted import check_count, component_index, inner_model, total_moments
 
 __all__ = ["canonical_correlation_test"]
 

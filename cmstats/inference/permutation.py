@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
 
-from cmstats._array import (
+from cmstats.arrays import (
     Array,
     device_of,
     is_numpy,
@@ -19,13 +19,13 @@ from cmstats._array import (
     svd,
     to_numpy,
 )
-from cmstats._shrinkage import shrinkage_numbers, shrinkage_tuple
-from cmstats.inference._exchangeable import Rows, reflect, residual_rows
-from cmstats.inference._fitted import check_count, component_index
-from cmstats.inference._steps import STATISTICS, with_rows_spent
+from cmstats.inference.exchangeable import Rows, reflect, residual_rows
+from cmstats.inference.fitted import check_count, component_index
+from cmstats.inference.steps import STATISTICS, with_rows_spent
 from cmstats.kernels import whitening
-from cmstats.kernels._threads import blas_for, cores, share
-from cmstats.moments import Moments
+from cmstats.kernels.threads import blas_for, cores, share
+from cmstats.moments.moments import Moments
+from cmstats.moments.shrinkage import shrinkage_numbers, shrinkage_tuple
 
 __all__ = ["permutation_test"]
 

@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse
 from numba.extending import get_cython_function_address
 
-from cmstats._array import (
+from cmstats.arrays import (
     Array,
     check_matrix,
     check_weights,
@@ -33,7 +33,7 @@ from cmstats._array import (
     row_slices,
     take_rows,
 )
-from cmstats.kernels._threads import cores, run_tasks
+from cmstats.kernels.threads import cores, run_tasks
 from cmstats.kernels.transfer import within_memory
 
 __all__ = ["Lane", "Sums", "accumulate", "lane_count", "scatter", "shares", "survey"]

@@ -22,7 +22,7 @@ import scipy.sparse
 import scipy.spatial.distance
 from sklearn.utils.random import sample_without_replacement
 
-from cmstats._array import (
+from cmstats.arrays import (
     Array,
     check_matrix,
     count_nonfinite,
@@ -35,7 +35,7 @@ from cmstats._array import (
     to_numpy,
 )
 from cmstats.kernels._cpu import gram as cpu
-from cmstats.kernels._parameters import Spec
+from cmstats.kernels.parameters import Spec
 from cmstats.kernels.transfer import within_memory
 
 __all__ = ["KERNELS", "MEDIAN_KERNELS", "gram", "median_gamma"]

@@ -20,13 +20,13 @@ from typing import Any, Literal
 import numba
 import numpy as np
 
-from cmstats._array import Array, is_numpy, namespace, row_slices
+from cmstats.arrays import Array, is_numpy, namespace, row_slices
 from cmstats.kernels import normal
 from cmstats.kernels._cpu import normal as cpu
 from cmstats.kernels._cpu._exp import EXACT
-from cmstats.kernels._parameters import Normals
-from cmstats.kernels._threads import cores, run_tasks
 from cmstats.kernels.covariance import shares
+from cmstats.kernels.parameters import Normals
+from cmstats.kernels.threads import cores, run_tasks
 
 __all__ = ["MixtureSums", "Second", "mixture_sums"]
 

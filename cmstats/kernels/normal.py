@@ -26,7 +26,7 @@ import array_api_compat
 import numpy as np
 import scipy.sparse
 
-from cmstats._array import (
+from cmstats.arrays import (
     Array,
     check_matrix,
     device_of,
@@ -38,8 +38,8 @@ from cmstats._array import (
 )
 from cmstats.kernels import whitening
 from cmstats.kernels._cpu import normal as cpu
-from cmstats.kernels._parameters import CovarianceType, Normals
-from cmstats.kernels._threads import blas_for
+from cmstats.kernels.parameters import CovarianceType, Normals
+from cmstats.kernels.threads import blas_for
 from cmstats.kernels.transfer import within_memory
 
 __all__ = ["component_logpdf", "evaluate", "logpdf", "mixture_logpdf", "prepare"]

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
-from cmstats._array import (
+from cmstats.arrays import (
     Array,
     device_of,
     is_numpy,
@@ -37,7 +37,7 @@ from cmstats._array import (
     row_slices,
 )
 from cmstats.kernels._cpu import ranks as cpu
-from cmstats.kernels._problem import BLOCK_SCORES, Layout, Problem, unsort
+from cmstats.kernels.rank_problem import BLOCK_SCORES, Layout, Problem, unsort
 
 __all__ = ["PartnerCounts", "average_precisions", "partner_counts", "partner_ranks", "top_k"]
 

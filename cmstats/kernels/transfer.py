@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.sparse
 
-from cmstats._array import Array
+from cmstats.arrays import Array
 
 __all__ = ["require_cupy", "to_device", "upload", "within_memory"]
 

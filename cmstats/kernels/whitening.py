@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import scipy.linalg
 
-from cmstats._array import (
+from cmstats.arrays import (
     Array,
     check_matrix,
     device_of,

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from cmstats.inference.bootstrap import BootstrapResult, bootstrap
-from cmstats.plotting._style import BLUE, axes_of, component_at, legend_above, plain, strongest
+from cmstats.plotting.style import BLUE, axes_of, component_at, legend_above, plain, strongest
 
 __all__ = ["BootstrapDisplay"]
 

@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from cmstats._array import to_numpy
-from cmstats.plotting._style import (
+from cmstats.arrays import to_numpy
+from cmstats.plotting.style import (
     BAND,
     BLUE,
     GREY,

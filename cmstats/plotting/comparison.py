@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from cmstats.plotting._style import (
+from cmstats.plotting.style import (
     BLUE,
     COLOURS,
     GREY,
@@ -154,7 +154,7 @@ class ComparisonDisplay:
     --------
     >>> import matplotlib; matplotlib.use("Agg")
     >>> from cmstats import CCA, load_linnerud
-    >>> from cmstats.comparison import compare
+    >>> from cmstats.model_selection.comparison import compare
     >>> from cmstats.plotting import ComparisonDisplay
     >>> models = {"one": CCA(1), "two": CCA(2)}
     >>> table = compare(models, *load_linnerud(return_X_y=True), cv=2, random_state=0)

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from cmstats._array import Array, to_numpy
-from cmstats.inference._fitted import check_level, inner_model
-from cmstats.plotting._style import (
+from cmstats.arrays import Array, to_numpy
+from cmstats.inference.fitted import check_level, inner_model
+from cmstats.plotting.style import (
     BAND,
     BLUE,
     GREEN,

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from cmstats._array import Array, to_numpy
-from cmstats.plotting._style import (
+from cmstats.arrays import Array, to_numpy
+from cmstats.plotting.style import (
     BLUE,
     COLOURS,
     GREY,

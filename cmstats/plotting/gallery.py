@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from cmstats._array import Array, to_numpy
-from cmstats.metrics import search
-from cmstats.plotting._style import GREEN, axes_of, check_fitted
+from cmstats.arrays import Array, to_numpy
+from cmstats.metrics.retrieval import search
+from cmstats.plotting.style import GREEN, axes_of, check_fitted
 
 __all__ = ["RetrievalDisplay"]
 

@@ -7,10 +7,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from cmstats._array import to_numpy
-from cmstats.inference._fitted import inner_model
+from cmstats.arrays import to_numpy
+from cmstats.inference.fitted import inner_model
 from cmstats.inference.interpretation import loadings_table
-from cmstats.plotting._style import (
+from cmstats.plotting.style import (
     BLUE,
     VERMILLION,
     Floats,

@@ -7,9 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from cmstats._array import Array, namespace, row_slices, to_numpy
-from cmstats.metrics import _shape, _Task
-from cmstats.plotting._style import (
+from cmstats.arrays import Array, namespace, row_slices, to_numpy
+from cmstats.metrics.retrieval import RetrievalTask, task_shape
+from cmstats.plotting.retrieval import directions_of, draw_direction, embedded
+from cmstats.plotting.style import (
     BLUE,
     GREY,
     VERMILLION,
@@ -19,7 +20,6 @@ from cmstats.plotting._style import (
     plain,
     share_axis,
 )
-from cmstats.plotting.retrieval import directions_of, draw_direction, embedded
 
 __all__ = ["PrecisionRecallCurveDisplay"]
 
@@ -109,7 +109,7 @@ class PrecisionRecallCurveDisplay:
         """
         if labels is None:
             raise ValueError("give labels: they say which candidates are relevant to a query")
-        task = _Task(_shape(U, V), labels, None, None)
+        task = RetrievalTask(task_shape(U, V), labels, None, None)
         curves, chance, means = [], [], []
         for side in (0, 1):
             own, other = task.relevance(side)

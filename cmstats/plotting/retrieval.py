@@ -8,9 +8,9 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from cmstats._array import Array
-from cmstats.metrics import DIRECTIONS, _shape, retrieval_chance, retrieval_report
-from cmstats.plotting._style import (
+from cmstats.arrays import Array
+from cmstats.metrics.retrieval import DIRECTIONS, retrieval_chance, retrieval_report, task_shape
+from cmstats.plotting.style import (
     BLUE,
     GREY,
     VERMILLION,
@@ -97,7 +97,7 @@ class RecallCurveDisplay:
         """
         if k < 1:
             raise ValueError(f"k={k} must be at least 1")
-        n, m = _shape(U, V)
+        n, m = task_shape(U, V)
         ks = range(1, min(k, max(n, m)) + 1)
         ids = {"ks": ks, "x_ids": x_ids, "y_ids": y_ids}
         tables = [retrieval_report(U, V, **ids), retrieval_chance(n, m, **ids)]

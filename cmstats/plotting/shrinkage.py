@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from cmstats.plotting._style import (
+from cmstats.plotting.style import (
     COLOURS,
     LINES,
     MARKERS,

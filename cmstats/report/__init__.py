@@ -6,7 +6,7 @@ wrong and compares models; the result prints as a table and writes itself as one
 needs nothing else.
 """
 
-from cmstats.report._building import build, build_emoji
-from cmstats.report._result import Report, write_new
+from cmstats.report.building import build, build_emoji
+from cmstats.report.result import Report, write_new
 
 __all__ = ["Report", "build", "build_emoji", "write_new"]

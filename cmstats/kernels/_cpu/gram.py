@@ -9,10 +9,10 @@ from typing import Any
 import numba
 import numpy as np
 
-from cmstats._array import row_slices
+from cmstats.arrays import row_slices
 from cmstats.kernels._cpu._exp import EXACT, SUM, exp
-from cmstats.kernels._parameters import Spec
-from cmstats.kernels._threads import run_tasks
+from cmstats.kernels.parameters import Spec
+from cmstats.kernels.threads import run_tasks
 
 __all__ = ["fill"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numba
 import numpy as np
 
-from cmstats._array import result_dtype, row_slices
+from cmstats.arrays import result_dtype, row_slices
 from cmstats.kernels._cpu._exp import EXACT, SUM, exp_double
-from cmstats.kernels._parameters import Normals
-from cmstats.kernels._threads import run_tasks
+from cmstats.kernels.parameters import Normals
+from cmstats.kernels.threads import run_tasks
 
 __all__ = ["fill_plan", "log_densities"]
 

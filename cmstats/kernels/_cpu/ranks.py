@@ -9,9 +9,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from cmstats._array import is_array, row_slices
-from cmstats.kernels._problem import HostArray, Layout, Problem, read_rows
-from cmstats.kernels._threads import share
+from cmstats.arrays import is_array, row_slices
+from cmstats.kernels.rank_problem import HostArray, Layout, Problem, read_rows
+from cmstats.kernels.threads import share
 
 __all__ = ["average_precisions", "counts", "top_k"]
 

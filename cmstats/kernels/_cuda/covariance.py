@@ -15,7 +15,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from cmstats._array import Array, row_slices
+from cmstats.arrays import Array, row_slices
 from cmstats.kernels._cuda._launch import blocks_for, cuda, launch
 from cmstats.kernels._cuda.gram import launch_mirror
 

@@ -9,9 +9,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from cmstats._array import Array
+from cmstats.arrays import Array
 from cmstats.kernels._cuda._launch import blocks_for, cuda, launch
-from cmstats.kernels._parameters import Spec
+from cmstats.kernels.parameters import Spec
 
 __all__ = ["fill", "launch_mirror", "launch_pairs", "launch_rbf"]
 

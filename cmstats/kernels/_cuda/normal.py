@@ -10,9 +10,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from cmstats._array import Array, namespace, result_dtype, row_slices
+from cmstats.arrays import Array, namespace, result_dtype, row_slices
 from cmstats.kernels._cuda._launch import blocks_for, cuda, launch
-from cmstats.kernels._parameters import Normals
+from cmstats.kernels.parameters import Normals
 
 __all__ = ["launch_finish", "launch_mixture", "launch_row_norms", "log_densities"]
 

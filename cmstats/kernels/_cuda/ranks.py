@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numba
 
-from cmstats._array import Array, row_slices
+from cmstats.arrays import Array, row_slices
 from cmstats.kernels._cuda._launch import blocks_for, cuda, launch
-from cmstats.kernels._problem import Layout, Problem
+from cmstats.kernels.rank_problem import Layout, Problem
 
 __all__ = ["counts", "launch_count_columns", "launch_count_rows", "launch_own"]
 

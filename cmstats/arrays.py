@@ -1,0 +1,425 @@
+"""Arrays of any namespace: which one it is, validation, and what the array standard lacks.
+
+Type in = type out and device in = device out follow from the data handed in
+(array-api-compat); there is no global switch. Frames, lists and sparse matrices count as
+NumPy.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
+
+import array_api_compat
+import array_api_compat.numpy as numpy_namespace
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+
+Array: TypeAlias = Any
+"""An array of any namespace that conforms to the Python array API standard."""
+
+__all__ = [
+    "Array",
+    "check_matrix",
+    "check_rows",
+    "check_weights",
+    "count_nonfinite",
+    "describe_nonfinite",
+    "device_of",
+    "float64",
+    "is_array",
+    "is_dask",
+    "is_lazy",
+    "is_numpy",
+    "namespace",
+    "position",
+    "qr_r",
+    "result_dtype",
+    "row_slices",
+    "solve_triangular",
+    "svd",
+    "take_rows",
+    "to_numpy",
+]
+
+
+# ------------------------------------------------------------------------- namespaces
+def is_array(a: object) -> bool:
+    """Whether `a` is an array of some namespace (not a frame, a list or a sparse matrix)."""
+    return bool(array_api_compat.is_array_api_obj(a)) and not scipy.sparse.issparse(a)
+
+
+@functools.cache
+def _of_dask(kind: Any) -> bool:
+    return any(c.__module__.partition(".")[0] in ("dask", "dask_expr") for c in kind.__mro__)
+
+
+def is_dask(a: object) -> bool:
+    """Whether `a` is a Dask array or frame."""
+    kind: Any = type(a)
+    return _of_dask(kind) and hasattr(a, "__dask_graph__")
+
+
+def is_lazy(a: Any) -> bool:
+    """Whether `a` is an array-like on a disk or elsewhere, to be read by slices."""
+    if is_array(a):
+        return isinstance(a, np.memmap)
+    if scipy.sparse.issparse(a) or is_dask(a) or hasattr(a, "iloc") or hasattr(a, "to_pandas"):
+        return False
+    return all(hasattr(a, name) for name in ("shape", "dtype", "__getitem__", "ndim"))
+
+
+def namespace(*arrays: object) -> ModuleType:
+    """The one array namespace of all arrays (None is passed over).
+
+    Raises
+    ------
+    TypeError
+        If the arrays come from different namespaces or devices.
+    """
+    found: list[tuple[ModuleType, object]] = []
+    for a in arrays:
+        if a is None:
+            continue
+        if is_array(a):
+            xp = array_api_compat.array_namespace(a)
+            found.append((xp, None if is_numpy(xp) else array_api_compat.device(a)))
+        else:
+            found.append((numpy_namespace, None))
+    if not found:
+        return numpy_namespace
+    xp, device = found[0]
+    for other, other_device in found[1:]:
+        if other is not xp or other_device != device:
+            raise TypeError(
+                "all arrays of one call must be of one array library and on one device, got "
+                f"{_place(xp, device)} and {_place(other, other_device)}: convert one of them"
+            )
+    return xp
+
+
+def is_numpy(xp: ModuleType) -> bool:
+    """Whether the namespace is NumPy's."""
+    return bool(array_api_compat.is_numpy_namespace(xp))
+
+
+def _place(xp: ModuleType, device: object) -> str:
+    name = xp.__name__.removeprefix("array_api_compat.")
+    return name if device is None else f"{name} on {device}"
+
+
+def device_of(a: Array) -> Any:
+    """The device of an array; None for NumPy, where naming it would only cost."""
+    xp = namespace(a)
+    return None if is_numpy(xp) else array_api_compat.device(a)
+
+
+def to_numpy(a: Any) -> np.ndarray[Any, Any]:
+    """An explicit copy to the host, for what cannot run elsewhere (pandas, pictures, files)."""
+    if isinstance(a, np.ndarray) or not is_array(a):
+        return np.asarray(a)
+    if array_api_compat.is_cupy_array(a):
+        return np.asarray(a.get())
+    if array_api_compat.is_torch_array(a):
+        return np.asarray(a.detach().cpu().numpy())
+    xp = array_api_compat.array_namespace(a)
+    if xp.__name__ == "array_api_strict":
+        a = array_api_compat.to_device(a, xp.Device("CPU_DEVICE"))
+    return np.asarray(np.from_dlpack(a))
+
+
+# ------------------------------------------------------------------------------ dtypes
+def result_dtype(a: Array) -> Any:
+    """The dtype of results for data `a`: float64 stays, other floats give float32.
+
+    Integers and booleans give float64, as in scikit-learn; half precision gives float32.
+    """
+    xp = namespace(a)
+    dtype = a.dtype
+    if dtype == xp.float64:
+        return xp.float64
+    if is_numpy(xp):
+        # ml_dtypes' bfloat16 is no subdtype of np.floating; its kind is "V".
+        half = np.dtype(dtype).itemsize <= 4 and np.dtype(dtype).kind in "fV"
+        return np.dtype(np.float32 if half else np.float64)
+    if xp.isdtype(dtype, ("integral", "bool")):
+        return xp.float64
+    return xp.float32
+
+
+def float64(a: Array) -> Array:
+    """`a` in double precision, in its own namespace and on its own device."""
+    xp = namespace(a)
+    return xp.astype(xp.asarray(a), xp.float64, copy=False)
+
+
+# ------------------------------------------------------------------------- validation
+def check_weights(weights: Any, n: int, like: Array | None = None) -> Array | None:
+    """Frequency weights of n rows: finite, not negative, not all zero.
+
+    A single number counts as that weight for every row.
+    """
+    if weights is None:
+        return None
+    if np.isscalar(weights):
+        weights = np.full(n, float(weights))  # type: ignore[arg-type]
+    if not is_array(weights):
+        weights = np.asarray(weights)
+    xp = namespace(weights)
+    if is_numpy(xp) and weights.dtype.kind not in "biuf":
+        raise ValueError(f"sample_weight must be numbers, got dtype {weights.dtype}")
+    if weights.shape != (n,):
+        raise ValueError(
+            f"sample_weight has shape {tuple(weights.shape)}, expected ({n},): one weight a row"
+        )
+    weights = xp.astype(weights, xp.float64)
+    if not bool(xp.all(xp.isfinite(weights))):
+        raise ValueError("sample_weight has NaN or infinite values")
+    if bool(xp.any(weights < 0)):
+        raise ValueError("sample_weight has negative values: weights count how often a row stands")
+    if not bool(xp.any(weights > 0)):
+        raise ValueError("sample_weight is zero everywhere: no row is left")
+    if not is_numpy(xp):
+        namespace(weights, like)
+    elif like is not None and is_array(like) and not is_numpy(namespace(like)):
+        target = namespace(like)
+        weights = target.asarray(weights, device=like.device)
+    return weights
+
+
+def describe_nonfinite(
+    name: str, nan: int, inf: int, first: tuple[int, int] | None, hint: str = ""
+) -> str:
+    """The one sentence about values that are not finite; `hint` is what else NaN could do."""
+    parts = [f"{nan} NaN" if nan else "", f"{inf} infinite" if inf else ""]
+    where = "" if first is None else f", the first at row {first[0]}, column {first[1]}"
+    total = " and ".join(part for part in parts if part)
+    plural = "value" if nan + inf == 1 else "values"
+    return f"{name} has {total} {plural}{where}: drop or impute those rows first{hint * bool(nan)}"
+
+
+def count_nonfinite(
+    a: Array, offset: int = 0, *, nan: bool = True
+) -> tuple[int, int, tuple[int, int] | None]:
+    """NaN count, infinity count and the first (row + offset, column) that is either.
+
+    Without `nan` only infinities count.
+    """
+    xp = namespace(a)
+    bad = ~xp.isfinite(a) if nan else xp.isinf(a)
+    total = int(xp.count_nonzero(bad))
+    if not total:
+        return 0, 0, None
+    nans = int(xp.count_nonzero(xp.isnan(a))) if nan else 0
+    flat = int(xp.argmax(xp.reshape(xp.astype(bad, xp.int8), (-1,))))
+    width = a.shape[1]
+    return nans, total - nans, (offset + flat // width, flat % width)
+
+
+def check_matrix(
+    a: Any,
+    name: str,
+    *,
+    ensure_finite: bool | Literal["allow-nan"] = True,
+    hint: str = "",
+) -> Array:
+    """A two-dimensional real matrix of at least one row and one column, or one clear sentence.
+
+    Sparse matrices come back as CSR, arrays of other namespaces as they are. A 1-D array
+    is one column. With ``ensure_finite="allow-nan"`` only infinity is an error; `hint` ends
+    the sentence about NaN.
+
+    Raises
+    ------
+    ValueError
+        If `a` is complex, not numeric, not one- or two-dimensional, empty, or (when
+        `ensure_finite`) holds NaN or infinity.
+    TypeError
+        If `a` cannot be read as a matrix.
+    """
+    if is_dask(a):
+        raise ValueError(
+            f"{name} is a Dask array, and this needs its rows in memory: pass {name}.compute(), or "
+            "a part of the rows that fits"
+        )
+    if scipy.sparse.issparse(a):
+        a = a.tocsr()
+        values = a.data
+    elif is_array(a) and not isinstance(a, np.ndarray):
+        values = a
+    else:
+        a = values = _host_array(a, name)
+    xp = namespace(values)
+    kind = np.dtype(values.dtype).kind if is_numpy(xp) else ""
+    if kind == "c" or (not is_numpy(xp) and xp.isdtype(values.dtype, "complex floating")):
+        raise ValueError(
+            f"Complex data not supported: {name} has dtype {values.dtype}; pass the real and "
+            "imaginary parts as separate columns"
+        )
+    if a.ndim == 1:
+        a = xp.reshape(a, (-1, 1))
+    if a.ndim != 2:
+        raise ValueError(f"{name} must be two-dimensional (rows are items), got shape {a.shape}")
+    for axis, what in ((0, "sample"), (1, "feature")):
+        if a.shape[axis] == 0:
+            raise ValueError(
+                f"{name}: found array with 0 {what}(s) (shape={tuple(a.shape)}) "
+                "while a minimum of 1 is required."
+            )
+    if ensure_finite and (scipy.sparse.issparse(a) or xp.isdtype(a.dtype, "real floating")):
+        dense = values[:, None] if scipy.sparse.issparse(a) else a
+        with np.errstate(all="ignore"):  # infinities of both signs, sums that overflow
+            total = xp.sum(dense, dtype=xp.float64)
+        if not bool(xp.isfinite(total)):
+            nan, inf, first = count_nonfinite(dense, nan=ensure_finite != "allow-nan")
+            if scipy.sparse.issparse(a) and first is not None:
+                coo = a.tocoo()
+                first = (int(coo.row[first[0]]), int(coo.col[first[0]]))
+            if nan or inf:
+                raise ValueError(describe_nonfinite(name, nan, inf, first, hint))
+    return a
+
+
+def _host_array(a: Any, name: str) -> np.ndarray[Any, Any]:
+    """A NumPy array of numbers out of a list, a frame or an array of objects."""
+    out = np.asarray(a)
+    if out.dtype.kind in "biufc":
+        return out
+    if out.dtype.kind == "V" and out.dtype.names is None and out.dtype.itemsize == 2:
+        return out  # ml_dtypes' bfloat16
+    if out.dtype.kind == "O":
+        try:
+            if hasattr(a, "iloc"):  # pandas has missing values that are no numbers
+                return np.asarray(a.to_numpy(dtype=np.float64, na_value=np.nan))
+            return out.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            if any(isinstance(v, complex) for v in out.flat):
+                raise ValueError(
+                    f"Complex data not supported: {name} holds complex numbers"
+                ) from None
+            # scikit-learn's checks look for "argument must be .* string.* number" here.
+            kind: type[Exception] = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
+                f"{name}: every argument must be a real number, not a string or another object "
+                f"({_first_text(out)}); encode text as numbers first"
+            ) from None
+    raise ValueError(
+        f"{name} holds {out.dtype} values, not numbers ({_first_text(out)}): encode text as "
+        "numbers first, for example with TfidfVectorizer"
+    )
+
+
+def _first_text(a: np.ndarray[Any, Any]) -> str:
+    for index, value in np.ndenumerate(a):
+        if not isinstance(value, (int, float, np.number)):
+            return f"the first is {value!r} at position {index}"
+    return "no number among them"
+
+
+# ------------------------------------------- operations that the array standard lacks
+def solve_triangular(
+    factor: Array, b: Array, *, lower: bool = True, transpose: bool = False
+) -> Array:
+    """The solution of ``factor @ z = b`` (or ``factor.T @ z = b``) for a triangular factor."""
+    xp = namespace(factor, b)
+    if is_numpy(xp):
+        return scipy.linalg.solve_triangular(
+            factor, b, lower=lower, trans=int(transpose), check_finite=False
+        )
+    if array_api_compat.is_torch_namespace(xp):
+        a, upper = (factor.mT, lower) if transpose else (factor, not lower)
+        return xp.linalg.solve_triangular(a, b, upper=upper)
+    if array_api_compat.is_cupy_namespace(xp):
+        linalg = _cupyx_linalg()
+        return linalg.solve_triangular(factor, b, lower=lower, trans=int(transpose))
+    return xp.linalg.solve(xp.matrix_transpose(factor) if transpose else factor, b)
+
+
+def _cupyx_linalg() -> Any:
+    # Imported at the first CuPy array only: without CUDA libraries the import raises.
+    if "cupyx.scipy.linalg" not in sys.modules:
+        import cupyx.scipy.linalg  # noqa: F401
+    return sys.modules["cupyx.scipy.linalg"]
+
+
+def svd(a: Array) -> tuple[Array, Array, Array]:
+    """The thin singular value decomposition ``u * s @ vt``, with two fallbacks.
+
+    LAPACK's divide and conquer has been seen not to converge on finite matrices of real
+    data; the transpose is tried next, then QR iteration (gesvd).
+    """
+    xp = namespace(a)
+    if not is_numpy(xp):
+        u, s, vt = xp.linalg.svd(a, full_matrices=False)
+        return u, s, vt
+    if a.shape[1] > 2 * a.shape[0]:  # LAPACK is 2.5 times faster on the tall transpose
+        u, s, vt = svd(a.T)
+        return vt.T, s, u.T
+    try:
+        u, s, vt = np.linalg.svd(a, full_matrices=False)
+    except np.linalg.LinAlgError:
+        try:
+            v, s, ut = np.linalg.svd(a.T, full_matrices=False)
+            u, vt = ut.T, v.T
+        except np.linalg.LinAlgError:
+            u, s, vt = scipy.linalg.svd(
+                a, full_matrices=False, lapack_driver="gesvd", check_finite=False
+            )
+    return u, s, vt
+
+
+def qr_r(a: Array) -> Array:
+    """The triangular factor R of ``a = Q R``, at most min(rows, columns) rows."""
+    xp = namespace(a)
+    if is_numpy(xp):
+        return np.linalg.qr(a, mode="r")
+    return xp.linalg.qr(a, mode="reduced")[1]
+
+
+def take_rows(a: Any, rows: slice | Array) -> Any:
+    """The rows of `a` named by a slice or by integer positions."""
+    if not is_array(a) or is_numpy(namespace(a)):
+        return a[rows]
+    return a[rows, ...] if isinstance(rows, slice) else namespace(a).take(a, rows, axis=0)
+
+
+def leading_eigh(S: Array, k: int) -> tuple[Array, Array]:
+    """The k largest eigenvalues of a symmetric matrix, largest first, and their vectors."""
+    xp = namespace(S)
+    d = int(S.shape[0])
+    if is_numpy(xp) and 0 < 4 * k <= d:
+        values, vectors = scipy.linalg.eigh(S, subset_by_index=[d - k, d - 1], check_finite=False)
+    else:
+        values, vectors = xp.linalg.eigh(S)
+    return xp.flip(values)[:k], xp.flip(vectors, axis=1)[:, :k]
+
+
+def row_slices(n: int, size: int) -> Iterator[slice]:
+    """Slices that cut ``range(n)`` into runs of at most `size`."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def check_rows(part: Array, name: str, start: int, block: Any = None) -> None:
+    """Raise the one sentence about values that are not finite in a run of rows.
+
+    With the `block` that the run is of, the sentence ends with the file and the row in it.
+    """
+    nan, inf, first = count_nonfinite(part, start)
+    if nan or inf:
+        where = "" if block is None or first is None else position(block, first[0])
+        raise ValueError(describe_nonfinite(name, nan, inf, first) + where)
+
+
+def position(block: Any, row: int) -> str:
+    """Where a row of a block lies, to end a sentence that names the row.
+
+    ``"; row 4000 is row 17 of img_emb/img_emb_3.npy"`` for blocks whose method ``locate(row)``
+    answers ``"row 17 of img_emb/img_emb_3.npy"``, and ``""`` for all others.
+    """
+    locate = getattr(block, "locate", None)
+    return "" if locate is None or not is_lazy(block) else f"; row {row} is {locate(row)}"

@@ -1,0 +1,84 @@
+"""What inference asks of a fitted model: itself, its moments, its features' names."""
+
+from __future__ import annotations
+
+import functools
+import numbers
+import operator
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from cmstats.moments.moments import Moments
+
+__all__ = [
+    "check_count",
+    "check_level",
+    "component_index",
+    "feature_names",
+    "inner_model",
+    "total_moments",
+]
+
+
+def inner_model(model: Any) -> Any:
+    """The fitted two-view model inside a search or a pipeline."""
+    check_is_fitted(model)
+    for name in ("best_estimator_", "model_"):
+        if hasattr(model, name):
+            return inner_model(getattr(model, name))
+    return model
+
+
+def total_moments(model: Any) -> Moments:
+    """The moments of blocks "x" and "y" that a model was fitted on.
+
+    Raises
+    ------
+    TypeError
+        If it was not fitted on such moments.
+    """
+    seen = getattr(model, "moments_", None)
+    total = functools.reduce(operator.add, seen) if isinstance(seen, list) else seen
+    if not isinstance(total, Moments) or not {"x", "y"} <= set(total.names):
+        raise TypeError(
+            f"{type(model).__name__} was not fitted on the moments of two views x and y: pass a "
+            "fitted CCA"
+        )
+    return total
+
+
+def feature_names(model: Any, view: str) -> list[str]:
+    """The user's names of a view's columns, or x0, x1, ..."""
+    names = getattr(model, "feature_names_in_" if view == "x" else "y_feature_names_in_", None)
+    if names is not None:
+        return [str(name) for name in names]
+    return [f"{view}{i}" for i in range(getattr(model, f"{view}_weights_").shape[0])]
+
+
+def component_index(k: int) -> Any:
+    """The components, counted from 1 as in the field."""
+    import pandas as pd
+
+    return pd.RangeIndex(1, k + 1, name="component")
+
+
+def check_count(
+    name: str, value: Any, least: int = 0, most: int | None = None, what: str = ""
+) -> int:
+    """A whole number of at least `least` and at most `most` of what is counted."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    whole = number and float(value).is_integer()
+    if not whole or value < least or (most is not None and value > most):
+        limits = f"{least} or more"
+        if most is not None:
+            limits = f"between {least} and {most} {what}".rstrip() + " are possible"
+        raise ValueError(f"{name}={value!r} must be a whole number, {limits}")
+    return int(value)
+
+
+def check_level(level: Any) -> float:
+    """A confidence level strictly between 0 and 1."""
+    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
+        raise ValueError(f"level={level!r} must lie between 0 and 1, for example 0.95")
+    return float(level)

@@ -1,0 +1,119 @@
+"""Refits of an estimator to resampled rows, and their components laid on those of all rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import has_fit_parameter
+
+from cmstats.arrays import check_weights, is_array, is_numpy, namespace, take_rows, to_numpy
+from cmstats.rows.chunks import check_lengths
+from cmstats.rows.splits import fold_ids
+
+__all__ = ["Align", "Refits", "alignment", "said_once"]
+
+Align = Literal["procrustes", "match"]
+
+
+class Refits:
+    """An estimator, its fit to all rows, and fits to weights of the rows."""
+
+    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any) -> None:
+        self.estimator, self.X, self.y = estimator, _rows_of(X), _rows_of(y)
+        check_lengths({"X": self.X, "y": self.y})
+        n = int(self.X.shape[0])
+        weights = check_weights(sample_weight, n)
+        self.weights = np.ones(n) if weights is None else to_numpy(weights)
+        self.weighted = has_fit_parameter(estimator, "sample_weight")
+        if sample_weight is not None and not self.weighted:
+            raise ValueError(f"{type(estimator).__name__}.fit takes no sample_weight")
+        given = {} if sample_weight is None else {"sample_weight": self.weights}
+        self.whole = clone(estimator).fit(self.X, self.y, **given)
+
+    def fit(self, weights: Any) -> Any:
+        """A clone fitted to rows of these weights."""
+        if self.weighted:
+            return clone(self.estimator).fit(self.X, self.y, sample_weight=weights)
+        at = np.repeat(np.arange(len(weights)), weights.astype(int))
+        return clone(self.estimator).fit(*(_take(a, at) for a in (self.X, self.y)))
+
+    def resamples(self, count: int, random_state: Any, verbose: bool) -> Iterator[Any]:
+        """Multinomial counts of the rows, as many in all as there are."""
+        random = check_random_state(random_state)
+        total = self.weights.sum()
+        numbers: Any = range(count)
+        if verbose:
+            from tqdm.auto import tqdm
+
+            numbers = tqdm(numbers, desc="resamples")
+        for _ in numbers:
+            yield random.multinomial(round(total), self.weights / total).astype(np.float64)
+
+    def without_folds(self, cv: Any) -> Iterator[Any]:
+        """The weights with those of one fold set to zero."""
+        n = len(self.weights)
+        ids = fold_ids(min(cv, n) if isinstance(cv, (int, np.integer)) else cv, n)
+        for k in range(ids.max() + 1):
+            yield np.where(ids == k, 0.0, self.weights)
+
+    def variates(self, fitted: Any) -> tuple[Any, Any]:
+        """The centred variates of all rows, with columns of norm 1."""
+        out = []
+        for a in fitted.transform(self.X, self.y):
+            a = to_numpy(a).astype(np.float64) * np.sqrt(self.weights)[:, None]
+            root = np.sqrt(self.weights / self.weights.sum())
+            a = a - np.outer(root, root @ a)
+            norm = np.linalg.norm(a, axis=0)
+            out.append(a / np.where(norm > 0, norm, 1.0))
+        return out[0], out[1]
+
+    @property
+    def reference(self) -> tuple[Any, Any]:
+        """The variates of the fit to all rows."""
+        return self.variates(self.whole)
+
+
+def alignment(reference: tuple[Any, Any], found: tuple[Any, Any], how: Align) -> Any:
+    """The orthogonal matrix that lays found variates on the reference's, both views at once."""
+    if reference[0].shape[1] != found[0].shape[1]:
+        raise ValueError(
+            f"all rows give {reference[0].shape[1]} components and a resample "
+            f"{found[0].shape[1]}: set n_components lower"
+        )
+    C = sum(b.T @ a for a, b in zip(reference, found, strict=True))
+    if how == "procrustes":  # the maximum of tr(R' C) (Schoenemann 1966)
+        u, _, vt = np.linalg.svd(C)
+        return u @ vt
+    rows, columns = linear_sum_assignment(-np.abs(C))
+    turn = np.zeros_like(C)
+    turn[rows, columns] = np.where(C[rows, columns] < 0, -1.0, 1.0)
+    return turn
+
+
+@contextmanager
+def said_once(where: str) -> Iterator[None]:
+    """Warnings that many fits repeat are given once, after the last."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for message, category in dict.fromkeys((str(w.message), w.category) for w in caught):
+        warnings.warn(f"{where}: {message}", category, stacklevel=4)
+
+
+def _rows_of(a: Any) -> Any:
+    """Something with rows to take: arrays and frames as they are, lists as NumPy."""
+    return a if hasattr(a, "shape") else np.asarray(a)
+
+
+def _take(a: Any, at: Any) -> Any:
+    if hasattr(a, "iloc"):
+        return a.iloc[at]
+    foreign = is_array(a) and not is_numpy(namespace(a))
+    return take_rows(a, namespace(a).asarray(at, device=a.device) if foreign else at)

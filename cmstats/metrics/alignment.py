@@ -1,0 +1,462 @@
+"""How alike two representations of the same items are: from moments, and from neighbours.
+
+Every measure takes two matrices whose row i is the same item, or (but for neighbours) one
+`Moments` with these two blocks. The measures from moments take one pass over the rows.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cmstats.arrays import Array, check_weights, float64, namespace, svd, to_numpy
+from cmstats.kernels.ranks import top_k
+from cmstats.moments.canonical import directions
+from cmstats.moments.collect import thin
+from cmstats.moments.moments import Moments
+from cmstats.rows.chunks import check_blocks, check_lengths, chunks
+from cmstats.rows.matrix import check_matrix
+
+__all__ = ["linear_cka", "mutual_knn_alignment", "procrustes_distance", "pwcca", "svcca"]
+
+
+def linear_cka(
+    X: Any, Y: Any = None, *, debiased: bool = False, sample_weight: Any = None
+) -> float:
+    r"""Linear centred kernel alignment of two representations.
+
+    .. math:: \mathrm{CKA} = \frac{\|X'Y\|_F^2}{\|X'X\|_F \, \|Y'Y\|_F}
+
+    of centred X, Y: the cosine of the two centred Gram matrices (HSIC, normalised). Unchanged by
+    orthogonal maps, by a common scale and by shifts of each view; not by general linear maps.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, p), or Moments
+        The first representation, or the moments of both (blocks "x" and "y", or the only two).
+    Y : array-like of shape (n, q), optional
+    debiased : bool, default=False
+        With the unbiased estimate of each HSIC (Song et al. 2012; Nguyen et al. 2021): 0 on
+        average for independent representations, and below 0 as often as above, where plain CKA
+        tends to 1 as p and q grow past n. It needs ``sum_i |x_i|^2 |y_i|^2``, which moments do
+        not hold: rows, and a second pass over them.
+    sample_weight : array of shape (n,), optional
+        Frequency weights.
+
+    Returns
+    -------
+    float
+        In [0, 1] (at most 1 where debiased); NaN, with a warning, where a view does not vary.
+
+    Raises
+    ------
+    TypeError
+        If `debiased` and X is Moments.
+    ValueError
+        If values are not finite, lengths differ, or `debiased` and n < 4.
+
+    References
+    ----------
+    Kornblith, S., Norouzi, M., Lee, H. and Hinton, G. (2019). Similarity of neural network
+    representations revisited. ICML.
+    Song, L., Smola, A., Gretton, A., Bedo, J. and Borgwardt, K. (2012). Feature selection via
+    dependence maximization. JMLR 13.
+    Nguyen, T., Raghu, M. and Kornblith, S. (2021). Do wide and deep networks learn the same
+    things? ICLR.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats.metrics import linear_cka
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((100, 20))
+    >>> Q, _ = np.linalg.qr(rng.standard_normal((20, 20)))
+    >>> round(linear_cka(X, 3 * X @ Q + 1), 12)
+    1.0
+    >>> Y = rng.standard_normal((100, 200))
+    >>> linear_cka(X, Y) > 0.3, abs(linear_cka(X, Y, debiased=True)) < 0.05
+    (True, True)
+    """
+    if debiased:
+        return _debiased_cka(X, Y, sample_weight)
+    pair = _Pair.of(X, Y, sample_weight)
+    if not pair.varies:
+        return _undefined("CKA")
+    own, other = _norm(pair.scatter("x", "x")), _norm(pair.scatter("y", "y"))
+    shared = _norm(pair.scatter("x", "y"))
+    # Ratios first: the product of two squared norms can leave the range.
+    return min(1.0, (shared / own) * (shared / other))
+
+
+def _debiased_cka(X: Any, Y: Any, sample_weight: Any) -> float:
+    if isinstance(X, Moments):
+        raise TypeError(
+            "debiased CKA needs sum_i |x_i|^2 |y_i|^2, which moments do not hold: pass the rows "
+            "X and Y"
+        )
+    pair = _Pair.of(X, Y, sample_weight)
+    if pair.moments.n < 4:
+        raise ValueError(f"debiased CKA needs at least 4 rows, got {pair.moments.n:g}")
+    if not pair.varies:
+        return _undefined("CKA")
+    trace = {"x": pair.total("x"), "y": pair.total("y")}
+    n, products = pair.moments.n, _norm_products(pair, X, Y, sample_weight)
+
+    def hsic(a: str, b: str) -> float:
+        """Song et al. (5), with centred linear kernels, in units of the traces."""
+        square = _norm(pair.scatter(a, b)) ** 2 / (trace[a] * trace[b])
+        fourth = products[a + b] / (trace[a] * trace[b])
+        return square - fourth + 1 / ((n - 1) * (n - 2)) - 2 / (n - 2) * fourth
+
+    own = hsic("x", "x") * hsic("y", "y")
+    if not own > 0:
+        return _undefined("debiased CKA")
+    return hsic("x", "y") / math.sqrt(own)
+
+
+def _norm_products(pair: _Pair, X: Any, Y: Any, sample_weight: Any) -> dict[str, float]:
+    """The sums of |x|^4, |x|^2 |y|^2 and |y|^4 over centred rows."""
+    blocks = check_blocks({"X": X, "Y": Y})
+    weights = check_weights(sample_weight, int(blocks["X"].shape[0]))
+    found = dict.fromkeys(("xx", "xy", "yy"), 0.0)
+    means = [pair.moments.mean(name) for name in pair.names]
+    for _, parts, w in chunks(list(blocks.values()), weights):
+        norms = []
+        for part, mean in zip(parts, means, strict=True):
+            part = part.toarray() if hasattr(part, "toarray") else part
+            xp = namespace(part)
+            norms.append(to_numpy(xp.sum((float64(part) - mean) ** 2, axis=1)))
+        a, b = norms
+        w = np.ones_like(a) if w is None else to_numpy(w)
+        found["xx"] += float(np.sum(w * a * a))
+        found["xy"] += float(np.sum(w * a * b))
+        found["yy"] += float(np.sum(w * b * b))
+    return found
+
+
+def procrustes_distance(
+    X: Any, Y: Any = None, *, angular: bool = False, sample_weight: Any = None
+) -> float:
+    r"""The distance of two representations after the best rotation of one to the other.
+
+    Of centred X, Y of unit Frobenius norm,
+
+    .. math:: d^2 = \min_{R'R = I} \|X - Y R\|_F^2 = 2 - 2 \|X'Y\|_*
+
+    with the nuclear norm (the sum of the singular values). A view with fewer columns is filled
+    up with zeros, which changes nothing.
+
+    Parameters
+    ----------
+    X, Y, sample_weight
+        As in `linear_cka`.
+    angular : bool, default=False
+        Return the angle ``arccos |X'Y|_*`` in radians, which satisfies the triangle inequality
+        (Williams et al. 2021), and not d^2 (Ding et al. 2021).
+
+    Returns
+    -------
+    float
+        In [0, 2], or [0, pi / 2] where `angular`; 0 for representations that are equal up to
+        rotation, scale and shift; NaN, with a warning, where a view does not vary.
+
+    References
+    ----------
+    Ding, F., Denain, J.-S. and Steinhardt, J. (2021). Grounding representation similarity with
+    statistical testing. NeurIPS.
+    Williams, A. H., Kunz, E., Kornblith, S. and Linderman, S. W. (2021). Generalized shape metrics
+    on neural representations. NeurIPS.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats.metrics import procrustes_distance
+    >>> X = np.random.default_rng(0).standard_normal((50, 3))
+    >>> round(abs(procrustes_distance(X, 2 * X[:, ::-1] + 1)), 12)
+    0.0
+    """
+    pair = _Pair.of(X, Y, sample_weight)
+    if not pair.varies:
+        return _undefined("the Procrustes distance")
+    total = math.sqrt(pair.total("x")) * math.sqrt(pair.total("y"))
+    _, s, _ = svd(pair.scatter("x", "y"))
+    cosine = min(1.0, float(namespace(s).sum(s)) / total)
+    return math.acos(cosine) if angular else 2 - 2 * cosine
+
+
+def svcca(X: Any, Y: Any = None, *, variance: float = 0.99, sample_weight: Any = None) -> float:
+    """Singular vector CCA: the mean canonical correlation of the leading principal components.
+
+    Each view is reduced to the fewest principal components that hold the share `variance` of
+    its variance; CCA of these, and the mean over the smaller number of components.
+
+    Parameters
+    ----------
+    X, Y, sample_weight
+        As in `linear_cka`.
+    variance : float in (0, 1], default=0.99
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN, with a warning, where a view does not vary. Large by chance where the
+        components are not few beside n: about sqrt(k / n) for two sets of k << n.
+
+    References
+    ----------
+    Raghu, M., Gilmer, J., Yosinski, J. and Sohl-Dickstein, J. (2017). SVCCA: singular vector
+    canonical correlation analysis for deep learning dynamics and interpretability. NeurIPS.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats.metrics import svcca
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((500, 5))
+    >>> round(svcca(X, X @ rng.standard_normal((5, 5)), variance=1.0), 10)
+    1.0
+    """
+    if isinstance(variance, bool) or not 0 < variance <= 1:
+        raise ValueError(f"variance={variance!r} must lie in (0, 1]: the share to keep")
+    pair = _Pair.of(X, Y, sample_weight)
+    if not pair.varies:
+        return _undefined("SVCCA")
+    _, r, _ = svd(pair.principal_cross(float(variance)))
+    xp = namespace(r)
+    return float(xp.mean(xp.clip(r, 0.0, 1.0)))
+
+
+def pwcca(X: Any, Y: Any = None, *, sample_weight: Any = None) -> float:
+    r"""Projection weighted CCA: canonical correlations weighted by how much of X they tell.
+
+    .. math:: \sum_i \alpha_i r_i / \sum_i \alpha_i, \qquad \alpha_i = \sum_j |h_i' x_j|
+
+    with :math:`h_i` the unit canonical variates of X and :math:`x_j` its centred columns. Not
+    symmetric: X is the representation that is to be explained.
+
+    Parameters
+    ----------
+    X, Y, sample_weight
+        As in `linear_cka`.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN, with a warning, where a view does not vary.
+
+    References
+    ----------
+    Morcos, A. S., Raghu, M. and Bengio, S. (2018). Insights on representational similarity in
+    neural networks with canonical correlation. NeurIPS.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats.metrics import pwcca
+    >>> X = np.random.default_rng(0).standard_normal((200, 4))
+    >>> round(pwcca(X, np.exp(X[:, :2])), 2) < round(pwcca(X, X @ np.triu(np.ones((4, 4)))), 2)
+    True
+    """
+    pair = _Pair.of(X, Y, sample_weight)
+    if not pair.varies:
+        return _undefined("PWCCA")
+    m, (x, y) = pair.moments, pair.names
+    A, r, _ = directions(m.whitened(x, y))
+    xp = namespace(A)
+    alpha = xp.sum(xp.abs(m.projected_scatter(x, x, A)), axis=0)
+    return float(xp.sum(alpha * xp.clip(r, 0.0, 1.0)) / xp.sum(alpha))
+
+
+def mutual_knn_alignment(X: Any, Y: Any, *, k: int = 10, metric: str = "cosine") -> float:
+    """The share of the k nearest neighbours of an item that both representations agree on.
+
+    The mean over the items of ``|N_X(i) & N_Y(i)| / k``, with the item itself left out. The
+    scores are looked at tile by tile, never n x n of them.
+
+    Parameters
+    ----------
+    X, Y : array-likes of shapes (n, p), (n, q)
+        Row i of both is the same item.
+    k : int, default=10
+        Neighbours, less than n.
+    metric : {"cosine", "euclidean", "inner_product"}, default="cosine"
+        What is near: Huh et al. take inner products of rows of unit length, "cosine" (without
+        centring).
+
+    Returns
+    -------
+    float
+        In [0, 1]; k / (n - 1) on average for unrelated representations. Neighbours at equal
+        distance count in the order of their rows.
+
+    Raises
+    ------
+    ValueError
+        If k is not between 1 and n - 1, values are not finite, or lengths differ.
+
+    References
+    ----------
+    Huh, M., Cheung, B., Wang, T. and Isola, P. (2024). Position: The Platonic representation
+    hypothesis. ICML.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats.metrics import mutual_knn_alignment
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((300, 8))
+    >>> mutual_knn_alignment(X, 2 * X)
+    1.0
+    >>> mutual_knn_alignment(X, rng.standard_normal((300, 8))) < 0.06
+    True
+    """
+    if metric not in ("cosine", "euclidean", "inner_product"):
+        raise ValueError(
+            f"metric={metric!r} is unknown: use 'cosine', 'euclidean' or 'inner_product'"
+        )
+    views = {name: _dense(a, name) for name, a in (("X", X), ("Y", Y))}
+    check_lengths(views)
+    n = int(views["X"].shape[0])
+    count: Any = k
+    whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
+    if not whole or not 1 <= k < n:
+        raise ValueError(f"k={k!r} must be a whole number from 1 to n - 1 = {n - 1}")
+    a, b = (_neighbours(view, int(k), metric) for view in views.values())
+    # Numbers that are in both sorted lists of a row stand twice in the two put together.
+    both = np.sort(np.concatenate([a, b], axis=1), axis=1)
+    return float(np.count_nonzero(both[:, 1:] == both[:, :-1])) / (n * int(k))
+
+
+def _dense(a: Any, name: str) -> Array:
+    a = check_matrix(a, name)
+    return a.toarray() if hasattr(a, "toarray") else a
+
+
+def _neighbours(X: Array, k: int, metric: str) -> np.ndarray[Any, Any]:
+    """The k nearest other rows of every row, shape (n, k), on the host."""
+    xp = namespace(X)
+    if not xp.isdtype(X.dtype, "real floating") or X.dtype not in (xp.float32, xp.float64):
+        X = xp.astype(X, xp.float32 if "16" in str(X.dtype) else xp.float64)
+    U = V = X
+    if metric == "cosine":
+        norm = xp.sqrt(xp.sum(X * X, axis=1))[:, None]
+        U = V = X / xp.where(norm > 0, norm, xp.ones_like(norm))
+    elif metric == "euclidean":  # -|u - v|^2 / 2 + |u|^2 / 2, the same order for each u
+        U = V = X - xp.mean(X, axis=0)
+        half = xp.sum(V * V, axis=1)[:, None] / 2
+        U = xp.concat([U, xp.ones_like(half)], axis=1)
+        V = xp.concat([V, -half], axis=1)
+    found = to_numpy(top_k(U, V, k + 1)[0])
+    # The item itself goes to the end; it may not be among so many at equal distance.
+    own = found == np.arange(found.shape[0])[:, None]
+    order = np.argsort(own, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(found, order, axis=1)
+
+
+def _undefined(what: str) -> float:
+    warnings.warn(
+        f"{what} is not defined, so it is NaN: a view does not vary over these rows",
+        UserWarning,
+        stacklevel=3,
+    )
+    return math.nan
+
+
+def _norm(a: Array) -> float:
+    return float(namespace(a).linalg.vector_norm(a))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two blocks of moments, up to rotations of each.
+
+    In the root form a block of more columns than the root has rows is rotated to so few.
+    """
+
+    moments: Moments
+    names: tuple[str, str]
+    roots: dict[str, Array]
+    """In the root form, of the blocks "x" and "y"; empty in the scatter form."""
+
+    @classmethod
+    def of(cls, X: Any, Y: Any, sample_weight: Any) -> _Pair:
+        if isinstance(X, Moments):
+            if Y is not None or sample_weight is not None:
+                raise TypeError("Moments hold both views and their weights: pass them alone")
+            m = X
+        elif Y is None:
+            raise TypeError("pass two matrices X and Y, or the Moments of both")
+        else:
+            blocks = check_blocks({"x": X, "y": Y})
+            wide = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in blocks.values())
+            form: Any = "root" if wide > int(blocks["x"].shape[0]) else "scatter"
+            m = Moments.from_data(form=form, sample_weight=sample_weight, **blocks)
+        names = ("x", "y") if {"x", "y"} <= set(m.names) else m.names
+        if len(names) != 2:
+            raise ValueError(
+                f"these moments have the blocks {', '.join(m.names)}: pass those of two, "
+                "moments.select(a, b)"
+            )
+        roots = {}
+        if m.form == "root":
+            for key, name in zip(("x", "y"), names, strict=True):
+                R = m._factor[:, m.columns(name)]
+                xp = namespace(R)
+                roots[key] = xp.matrix_transpose(thin(xp.matrix_transpose(R)))
+        return cls(m, (names[0], names[1]), roots)
+
+    def _name(self, key: str) -> str:
+        return self.names["xy".index(key)]
+
+    def scatter(self, a: str, b: str) -> Array:
+        if not self.roots:
+            return self.moments.scatter(self._name(a), self._name(b))
+        xp = namespace(self.roots[a])
+        return xp.matmul(xp.matrix_transpose(self.roots[a]), self.roots[b])
+
+    def total(self, a: str) -> float:
+        """The sum of squares of a centred view; 0 for one that is constant up to rounding."""
+        m, name = self.moments, self._name(a)
+        xp = namespace(m.mean(name))
+        varies = xp.where(m.constant(name), 0.0, m.variance(name, ddof=0))
+        return float(xp.sum(varies)) * m.n
+
+    @property
+    def varies(self) -> bool:
+        """Whether both views do."""
+        return self.total("x") > 0 and self.total("y") > 0
+
+    def principal_cross(self, share: float) -> Array:
+        """The cross block between the whitened leading principal components of the views."""
+        if self.roots:
+            left, right = (_leading_left(self.roots[a], share) for a in "xy")
+            xp = namespace(left)
+            return xp.matmul(xp.matrix_transpose(left), right)
+        left, right = (_leading_whitening(self.scatter(a, a), share) for a in "xy")
+        xp = namespace(left)
+        return xp.matmul(xp.matmul(xp.matrix_transpose(left), self.scatter("x", "y")), right)
+
+
+def _leading_left(R: Array, share: float) -> Array:
+    u, s, _ = svd(R)
+    return u[:, : _leading_count(to_numpy(s) ** 2, share, max(R.shape))]
+
+
+def _leading_whitening(S: Array, share: float) -> Array:
+    xp = namespace(S)
+    values, vectors = xp.linalg.eigh(S)
+    values, vectors = xp.flip(values), xp.flip(vectors, axis=1)
+    k = _leading_count(to_numpy(values), share, S.shape[0])
+    return vectors[:, :k] / xp.sqrt(values[:k])
+
+
+def _leading_count(variances: np.ndarray[Any, Any], share: float, d: int) -> int:
+    """How many leading variances make up the share; those that are rounding noise never do."""
+    real = variances > variances[0] * d * 4 * np.finfo(np.float64).eps
+    kept = np.where(real, variances, 0.0)
+    reached = np.cumsum(kept) >= share * np.sum(kept) * (1 - 1e-12)
+    return min(int(np.argmax(reached)) + 1, int(np.count_nonzero(real)))

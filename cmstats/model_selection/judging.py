@@ -1,0 +1,307 @@
+"""Asking any two-view model for its answers on held-out rows, and judging them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import _safe_indexing
+
+from cmstats.arrays import Array, is_array, is_numpy, namespace, take_rows, to_numpy
+from cmstats.baselines.two_view import unit_rows
+from cmstats.kernels.ranks import average_precisions, partner_counts
+from cmstats.metrics.retrieval import (
+    DIRECTIONS,
+    RetrievalTask,
+    retrieval_report,
+    total_correlation_scorer,
+)
+
+__all__ = [
+    "Ranking",
+    "RawCosine",
+    "adapted",
+    "agreement",
+    "collected",
+    "judged",
+    "predicted",
+    "ranking",
+    "representations",
+    "rows_of",
+    "takes",
+    "takes_labels",
+]
+
+HostArray = np.ndarray[Any, Any]
+
+
+def rows_of(data: Any, at: HostArray) -> Any:
+    """The rows of an array of any library, a frame, a list or a sparse matrix."""
+    if is_array(data) and not is_numpy(namespace(data)):
+        return take_rows(data, namespace(data).asarray(at, device=data.device))
+    return _safe_indexing(data, at)
+
+
+def takes(method: Any, name: str) -> bool:
+    """Whether a method has a parameter of this name."""
+    try:
+        return name in inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def takes_labels(estimator: Any) -> bool:
+    """Whether `fit` has `labels`, itself or in the model that it wraps."""
+    inner = getattr(estimator, "model", None)
+    return takes(estimator.fit, "labels") or (inner is not None and takes_labels(inner))
+
+
+class RawCosine(BaseEstimator):
+    """The cosine of the features as they are, for views of one width: nothing is fitted."""
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Nothing to do."""
+        return self
+
+    def embed(self, X: Any, y: Any) -> tuple[Array, Array]:
+        """The rows of both views in unit length."""
+        return _unit(X), _unit(y)
+
+
+class TwoOfSeveral(BaseEstimator):
+    """A model of several views as one of two, the labels being a third view in training."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def fit(self, X: Any, y: Any, labels: Any = None) -> Self:
+        """Fit a clone to x, y and, where there are labels, their indicators."""
+        views = {"x": X, "y": y}
+        self.classes_ = None
+        if labels is not None:
+            self.classes_, codes = np.unique(labels, return_inverse=True)
+            views["labels"] = _corners(len(self.classes_))[codes]
+        self.model_ = clone(self.model).fit(views)
+        return self
+
+    def _two(self, method: str, X: Any, y: Any) -> tuple[Array, Array]:
+        views = {"x": X, "y": y, **({} if self.classes_ is None else {"labels": None})}
+        out = getattr(self.model_, method)(views)
+        return out["x"], out["y"]
+
+    def embed(self, X: Any, y: Any) -> tuple[Array, Array]:
+        """The model's embeddings of the two views."""
+        return self._two("embed", X, y)
+
+    def transform(self, X: Any, y: Any) -> tuple[Array, Array]:
+        """The model's variates of the two views."""
+        return self._two("transform", X, y)
+
+
+def _corners(k: int) -> HostArray:
+    """Corners of a regular simplex: centred indicators of k classes, without their dependence."""
+    return np.asarray(np.linalg.svd(np.eye(k) - 1 / k)[0][:, : max(k - 1, 1)])
+
+
+def adapted(estimator: Any) -> Any:
+    """The estimator, or a model of several views made one of two."""
+    parameters = list(inspect.signature(estimator.fit).parameters)
+    return TwoOfSeveral(estimator) if parameters[:1] == ["views"] else estimator
+
+
+# ------------------------------------------------------------------------------ answers
+@dataclass(frozen=True)
+class Ranking:
+    """Embeddings `U` and `V` whose inner product ranks, or scores `U` alone, and by what."""
+
+    U: Array
+    V: Array | None
+    by: str
+
+    def scores(self) -> Array:
+        """All scores, queries of x in rows."""
+        if self.V is None:
+            return self.U
+        xp = namespace(self.U, self.V)
+        return xp.matmul(self.U, xp.matrix_transpose(self.V))
+
+
+def ranking(model: Any, X: Any, y: Any, center: HostArray | None) -> Ranking | None:
+    """How a model ranks y for x, by the first that it has.
+
+    Of: `embed`, `similarity`, the cosine of its variates, and the cosine of its prediction with
+    y, both less `center`.
+    """
+    if hasattr(model, "embed"):
+        U, V = model.embed(X, y)
+        return Ranking(U, V, "embed")
+    if hasattr(model, "similarity"):
+        return Ranking(model.similarity(X, y), None, "similarity")
+    both = variates(model, X, y)
+    if both is not None:
+        return Ranking(_unit(both[0]), _unit(both[1]), "transform")
+    found = predicted(model, X, y)
+    if found is None or center is None or found[0].shape[1] < 2 or np.isnan(found[1]).any():
+        return None
+    return Ranking(_unit(found[0] - center), _unit(found[1] - center), "predict")
+
+
+def _unit(a: Any) -> Array:
+    """Rows of floating-point numbers, scaled to unit length."""
+    a = a.toarray() if scipy.sparse.issparse(a) else a if is_array(a) else to_numpy(a)
+    xp = namespace(a)
+    return unit_rows(a if xp.isdtype(a.dtype, "real floating") else xp.astype(a, xp.float64))
+
+
+def variates(model: Any, X: Any, y: Any) -> tuple[Array, Array] | None:
+    """The representations of both views in common coordinates, where `transform` gives them."""
+    transform = getattr(model, "transform", None)
+    if transform is None or not _encodes_y(model):
+        return None
+    out = transform(X, y)
+    if not isinstance(out, tuple):  # one code for the pair: those of each view alone
+        out = (transform(X), transform(y=y))
+    u, v = (a if is_array(a) else to_numpy(a) for a in out)
+    return (u, v) if u.ndim == 2 and tuple(u.shape) == tuple(v.shape) else None
+
+
+def _encodes_y(model: Any) -> bool:
+    """Whether `transform` takes y: of the autoencoders only the joint one has an encoder of it."""
+    inner = getattr(model, "model_", model)
+    given = takes(model.transform, "y") or takes(model.transform, "Y")
+    return given and getattr(inner, "target", "joint") == "joint"
+
+
+def representations(model: Any, X: Any, y: Any, found: Ranking | None) -> list[HostArray]:
+    """Both views as the model sees them, on the host: variates, embeddings, or scores."""
+    both: Any = variates(model, X, y)
+    if both is None and found is not None:
+        both = (found.U, found.V)
+    if both is None:
+        prediction = predicted(model, X, y)
+        both = () if prediction is None else (prediction[0],)
+    return [to_numpy(a).astype(float) for a in both if a is not None]
+
+
+def predicted(model: Any, X: Any, y: Any) -> tuple[HostArray, HostArray] | None:
+    """Predictions of y beside y as matrices on the host, where the model predicts numbers."""
+    if not hasattr(model, "predict") or takes_labels(model):
+        return None
+    truth = to_numpy(y.toarray() if scipy.sparse.issparse(y) else y)
+    out = to_numpy(model.predict(X))
+    if truth.dtype.kind not in "fiub" or out.dtype.kind not in "fiub" or out.size != truth.size:
+        return None
+    shape = (len(truth), -1)
+    return out.reshape(shape).astype(float), truth.reshape(shape).astype(float)
+
+
+# ------------------------------------------------------------------------------ judging
+def judged(
+    model: Any, X: Any, y: Any, labels: Any, found: Ranking | None, ks: tuple[int, ...]
+) -> tuple[dict[str, float], dict[str, HostArray]]:
+    """The quantities of one held-out fold, and for those that are means the value of each item."""
+    values: dict[str, float] = {}
+    items: dict[str, HostArray] = {}
+    if found is not None:
+        report: Any = retrieval_report(found.U, found.V, labels=labels, ks=ks).loc
+        names = [
+            "MRR",
+            *(f"R@{k}" for k in ks),
+            "median_rank",
+            *(["mAP"] if labels is not None else []),
+        ]
+        values.update({name: float(report["mean", name]) for name in names})
+        values.update({f"{n} ({d})": float(report[d, n]) for d in DIRECTIONS for n in names})
+        items.update(_retrieval_items(found, labels, ks))
+    both = variates(model, X, y)
+    if both is not None:
+        of_these = SimpleNamespace(transform=lambda *_: both)
+        values["total_correlation"] = total_correlation_scorer(of_these, X, y)
+    if hasattr(model, "logpdf"):
+        items["log_likelihood"] = to_numpy(model.logpdf(X, y))
+    pair = predicted(model, X, y)
+    if pair is not None:
+        items["R2"] = _explained(*pair)
+    if labels is not None and takes_labels(model) and hasattr(model, "predict"):
+        named = model.predict(X, y) if takes(model.predict, "y") else model.predict(X)
+        items["accuracy"] = (to_numpy(named) == labels).astype(float)
+    for name in items.keys() - values.keys():
+        values[name] = float(np.mean(items[name]))
+    return values, items
+
+
+def _retrieval_items(found: Ranking, labels: Any, ks: tuple[int, ...]) -> dict[str, HostArray]:
+    """Each item's mean over both directions of what `retrieval_report` averages."""
+    ranks = np.stack([to_numpy(c.ranks()) for c in partner_counts(found.U, found.V)])
+    items = {"MRR": np.mean(1 / ranks, axis=0)}
+    items.update({f"R@{k}": np.mean(ranks <= k, axis=0) for k in ks})
+    if labels is not None:
+        codes = RetrievalTask((len(labels), len(labels)), labels, None, None).relevance(0)[0]
+        swapped = (found.U.T, None) if found.V is None else (found.V, found.U)
+        each = [
+            to_numpy(average_precisions(U, V, x_ids=codes, y_ids=codes))
+            for U, V in ((found.U, found.V), swapped)
+        ]
+        items["mAP"] = np.mean(each, axis=0)
+    return items
+
+
+def _explained(out: HostArray, truth: HostArray) -> HostArray:
+    """Shares of each item in R2: their mean is the mean R2 of the targets that vary."""
+    seen = ~np.isnan(truth)
+    count = np.maximum(seen.sum(axis=0), 1)
+    known = np.where(seen, truth, 0.0)
+    mean = known.sum(axis=0) / count
+    variance = np.where(seen, (truth - mean) ** 2, 0.0).sum(axis=0) / count
+    varies = variance > 0
+    if not varies.any():
+        return np.full(len(truth), math.nan)
+    error = np.where(seen, (truth - out) ** 2, 0.0)[:, varies]
+    weight = len(truth) / count[varies]  # targets with missing rows count as the others
+    return np.asarray(1 - (error * weight / variance[varies]).mean(axis=1))
+
+
+# ---------------------------------------------------------------------------- stability
+def agreement(A: HostArray, B: HostArray) -> float:
+    """How far two representations of the same rows agree, from 0 to 1.
+
+    The mean cosine of the principal angles between the spans of their centred columns; linear
+    CKA (Kornblith et al. 2019), which looks at variances too, where either is wider than half
+    the rows, since such spans meet by chance.
+    """
+    A, B = (a - a.mean(axis=0) for a in (A, B))
+    if 2 * max(A.shape[1], B.shape[1]) > len(A):
+        K, L = A @ A.T, B @ B.T
+        scale = np.linalg.norm(K) * np.linalg.norm(L)
+        return float(np.sum(K * L) / scale) if scale > 0 else math.nan
+    P, Q = _basis(A), _basis(B)
+    if not P.shape[1] or not Q.shape[1]:
+        return math.nan
+    cosines = np.linalg.svd(P.T @ Q, compute_uv=False)
+    return float(min(np.sum(cosines) / max(P.shape[1], Q.shape[1]), 1.0))
+
+
+def _basis(A: HostArray) -> HostArray:
+    """An orthonormal basis of the span of the columns, each of which counts alike."""
+    norm = np.linalg.norm(A, axis=0)
+    kept = norm > 1e-12 * max(norm.max(initial=0.0), 1e-300)
+    U, s, _ = np.linalg.svd(A[:, kept] / norm[kept], full_matrices=False)
+    return np.asarray(U[:, s > 1e-7 * s[:1].sum()])
+
+
+def collected(call: Callable[[], Any], into: list[warnings.WarningMessage]) -> Any:
+    """What `call` returns; its warnings go `into` a list."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            return call()
+        finally:
+            into.extend(caught)

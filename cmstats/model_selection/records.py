@@ -1,0 +1,293 @@
+"""One model after the other on the same folds: what each answers, and what it costs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import KFold, check_cv
+from sklearn.utils import check_random_state
+
+from cmstats.arrays import to_numpy
+from cmstats.model_selection.costs import PeakMemory, count_parameters, device_name, growth, timed
+from cmstats.model_selection.judging import (
+    Ranking,
+    RawCosine,
+    adapted,
+    agreement,
+    collected,
+    judged,
+    ranking,
+    representations,
+    rows_of,
+    takes_labels,
+)
+from cmstats.rows.chunks import check_lengths, is_lazy
+
+__all__ = ["Comparison", "Record"]
+
+HostArray = np.ndarray[Any, Any]
+
+RAW = "raw cosine"
+PROBES = 250
+"""Held-out rows of each fold on which the models of two folds are compared for stability."""
+
+
+@dataclass
+class Comparison:
+    """What is compared: estimators, views, labels and folds, checked once."""
+
+    estimators: dict[str, Any]
+    X: Any
+    y: Any
+    labels: HostArray | None
+    splits: list[tuple[HostArray, HostArray]]
+    ks: tuple[int, ...]
+    seed: int
+    given_seed: bool
+    on_error: str
+    n: int
+
+    @classmethod
+    def checked(
+        cls,
+        estimators: Any,
+        X: Any,
+        y: Any,
+        labels: Any,
+        cv: Any,
+        ks: Any,
+        random_state: Any,
+        on_error: str,
+    ) -> Comparison:
+        """All checks that need no model."""
+        if on_error not in ("row", "raise"):
+            raise ValueError(f"on_error must be 'row' or 'raise', got {on_error!r}")
+        estimators = _check_estimators(estimators)
+        for name, data in (("X", X), ("y", y)):
+            if is_lazy(data):
+                raise TypeError(f"{name} is read from a disk: rows are compared in memory")
+        X, y = (np.asarray(a) if isinstance(a, (list, tuple)) else a for a in (X, y))
+        check_lengths({"X": X, "y": y})
+        n = int(X.shape[0])
+        if labels is not None:
+            labels = to_numpy(labels)
+            if labels.shape != (n,):
+                raise ValueError(
+                    f"labels has shape {labels.shape}, expected ({n},): one label for each row"
+                )
+        given = random_state is not None
+        whole = isinstance(random_state, (int, np.integer))
+        seed = random_state if whole else check_random_state(random_state).randint(2**31 - 1)
+        cutoffs = tuple(int(k) for k in ks)
+        if any(k < 1 for k in cutoffs):
+            raise ValueError(f"the cut-offs k must be at least 1, got {list(cutoffs)}")
+        splits = _splits(cv, n, labels, int(seed))
+        if RAW not in estimators and _comparable(X, y):
+            estimators[RAW] = RawCosine()
+        return cls(estimators, X, y, labels, splits, cutoffs, int(seed), given, on_error, n)
+
+    def take(self, at: HostArray) -> tuple[Any, Any, HostArray | None]:
+        """Both views and the labels of some rows."""
+        labels = None if self.labels is None else self.labels[at]
+        return rows_of(self.X, at), rows_of(self.y, at), labels
+
+    def fit(self, estimator: Any, at: HostArray) -> Any:
+        """A seeded clone, fitted to some rows."""
+        X, y, labels = self.take(at)
+        model = adapted(clone(estimator))
+        if self.given_seed:
+            states = [
+                name
+                for name, value in model.get_params().items()
+                if name.rpartition("__")[2] == "random_state" and value is None
+            ]
+            model.set_params(**dict.fromkeys(states, self.seed))
+        if labels is not None and takes_labels(model):
+            return model.fit(X, y, labels=labels)
+        return model.fit(X, y)
+
+    def center(self, at: HostArray) -> HostArray | None:
+        """The mean of y in some rows, if it is of numbers that are all there."""
+        if not hasattr(self.y, "dtype") and not hasattr(self.y, "dtypes"):
+            return None
+        rows = rows_of(self.y, at)
+        rows = to_numpy(rows.toarray() if hasattr(rows, "toarray") else rows)
+        if rows.dtype.kind not in "fiub":
+            return None
+        mean = np.asarray(np.atleast_2d(rows.T).T.mean(axis=0, dtype=float))
+        return None if np.isnan(mean).any() else mean
+
+
+def _check_estimators(estimators: Any) -> dict[str, Any]:
+    if not isinstance(estimators, Mapping) or not estimators:
+        raise ValueError(
+            "estimators must be a dict of name -> estimator with at least one entry, for example "
+            "{'CCA': CCA(10)}"
+        )
+    answers = ("embed", "similarity", "transform", "predict", "logpdf")
+    for name, estimator in estimators.items():
+        if inspect.isclass(estimator) or not hasattr(estimator, "fit"):
+            raise TypeError(f"{name!r} is no estimator: pass an object with fit, for example CCA()")
+        if not any(hasattr(estimator, answer) for answer in answers):
+            raise TypeError(
+                f"{name!r} ({type(estimator).__name__}) has nothing to compare: an estimator needs "
+                f"one of {', '.join(answers)}"
+            )
+        if not hasattr(estimator, "get_params"):
+            raise TypeError(f"{name!r} cannot be cloned: derive it from sklearn's BaseEstimator")
+    return dict(estimators)
+
+
+def _splits(
+    cv: Any, n: int, labels: HostArray | None, seed: int
+) -> list[tuple[HostArray, HostArray]]:
+    if isinstance(cv, (int, np.integer)):
+        if not 2 <= cv <= n // 2:
+            raise ValueError(f"cv={cv} folds of {n} rows: use 2 to {n // 2} (two rows to a fold)")
+        cv = KFold(int(cv), shuffle=True, random_state=seed)
+    splits = list(check_cv(cv).split(np.zeros((n, 1)), labels))
+    found = [(np.asarray(a), np.asarray(b)) for a, b in splits]
+    found = [tuple(np.flatnonzero(s) if s.dtype == bool else s for s in p) for p in found]  # type: ignore[misc]
+    for k, (train, test) in enumerate(found):
+        if len(train) < 2 or len(test) < 2:
+            raise ValueError(
+                f"fold {k} has {len(train)} training and {len(test)} test rows: at least 2 of "
+                "each are needed to fit and to rank"
+            )
+    if not found:
+        raise ValueError("cv has no folds")
+    return found
+
+
+def _comparable(X: Any, y: Any) -> bool:
+    """Whether the cosine of raw rows of both views can be taken."""
+    shapes = [tuple(getattr(a, "shape", ())) for a in (X, y)]
+    if len(shapes[0]) != 2 or shapes[0][1:] != shapes[1][1:] or shapes[0][1] < 2:
+        return False
+    for a in (X, y):
+        values = to_numpy(a.data if hasattr(a, "toarray") else a)
+        if values.dtype.kind not in "fiub" or not np.isfinite(values.astype(float)).all():
+            return False
+    return True
+
+
+# ----------------------------------------------------------------------- one model, all folds
+@dataclass
+class Record:
+    """All that is measured of one model."""
+
+    task: Comparison
+    name: str
+    estimator: Any
+    folds: list[dict[str, float]] = field(default_factory=list)
+    items: list[dict[str, HostArray]] = field(default_factory=list)
+    probes: list[list[HostArray]] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, *, memory: bool, scaling: bool | Sequence[int]) -> Record:
+        """Fit and judge on every fold; a failure leaves its reason."""
+        caught: list[warnings.WarningMessage] = []
+        place = "in setting up"
+        try:
+            probes = self._probe_rows()
+            for k in range(len(self.task.splits)):
+                place = f"in fold {k}"
+                collected(functools.partial(self._fold, k, probes), caught)
+            place = "in measuring memory and scaling"
+            collected(functools.partial(self._costs, memory, scaling), caught)
+        except Exception as error:
+            if self.task.on_error == "raise":
+                raise RuntimeError(f"{self.name!r} failed {place}: {_reason(error)}") from error
+            self.folds, self.items, self.probes = [], [], []
+            self.extra = {"error": f"{place}: {_reason(error)}"}
+            warnings.warn(
+                f"{self.name!r} failed {place} and has no numbers: {_reason(error)}",
+                UserWarning,
+                stacklevel=3,
+            )
+        for message, category in sorted({(str(w.message), w.category) for w in caught}, key=str):
+            warnings.warn(f"{self.name!r}: {message}", category, stacklevel=3)
+        return self
+
+    def _probe_rows(self) -> list[HostArray]:
+        """Some of the test rows of each fold."""
+        rng = np.random.default_rng(self.task.seed)
+        return [rng.permutation(test)[:PROBES] for _, test in self.task.splits]
+
+    def _fold(self, k: int, probes: list[HostArray]) -> None:
+        train, test = self.task.splits[k]
+        model, seconds = timed(lambda: self.task.fit(self.estimator, train))
+        X, y, labels = self.task.take(test)
+        center = self.task.center(train)
+
+        def query() -> Ranking | None:
+            found = ranking(model, X, y, center)
+            if found is not None:
+                found.scores()
+            return found
+
+        found, query_seconds = timed(query)
+        values, items = judged(model, X, y, labels, found, self.task.ks)
+        if found is None:
+            query_seconds = math.nan
+        self.folds.append({**values, "fit_seconds": seconds, "query_seconds": query_seconds})
+        self.items.append(items)
+        if len(probes) > 1:
+            X, y, _ = self.task.take(np.concatenate(probes))
+            rows = ranking(model, X, y, center) if found is not None else None
+            self.probes.append(representations(model, X, y, rows))
+        if k == 0:
+            by = None if found is None else found.by
+            place = device_name(model, X if found is None else found.U)
+            numbers_kept = count_parameters(model)
+            self.extra.update(ranked_by=by, device=place, n_parameters=numbers_kept)
+            self.extra["stability"] = math.nan
+        if k == len(self.task.splits) - 1 and len(probes) > 1:
+            self.extra["stability"] = self._stability([len(p) for p in probes])
+
+    def _stability(self, lengths: list[int]) -> float:
+        """The agreement of the models of two folds on the rows held out from one of them."""
+        ends = np.cumsum([0, *lengths])
+        part = [np.arange(a, b) for a, b in itertools.pairwise(ends)]
+        found = [
+            agreement(a[rows], b[rows])
+            for i, j in itertools.combinations(range(len(lengths)), 2)
+            for rows in [np.concatenate([part[i], part[j]])]
+            for a, b in zip(self.probes[i], self.probes[j], strict=True)
+        ]
+        return float(np.mean(found)) if found else math.nan
+
+    def _costs(self, memory: bool, scaling: bool | Sequence[int]) -> None:
+        """Memory in one more fit, without the clock; and time over sub-samples."""
+        train = self.task.splits[0][0]
+        if memory:
+            with PeakMemory() as peak:
+                self.task.fit(self.estimator, train)
+            self.extra["peak_memory_mb"] = peak.mb
+        if scaling is not False:
+            sizes = _scaling_sizes(scaling, len(train))
+            order = np.random.default_rng(self.task.seed).permutation(train)
+            self.extra["scaling_exponent"] = growth(
+                lambda n: self.task.fit(self.estimator, order[:n]), sizes
+            )
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def _scaling_sizes(scaling: bool | Sequence[int], n: int) -> list[int]:
+    sizes = [n // 8, n // 4, n // 2, n] if scaling is True else [int(s) for s in scaling]  # type: ignore[union-attr]
+    if len(set(sizes)) < 2 or min(sizes) < 2 or max(sizes) > n:
+        raise ValueError(f"scaling needs two or more sizes from 2 to {n} rows, got {sizes}")
+    return sizes

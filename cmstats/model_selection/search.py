@@ -1,0 +1,564 @@
+"""Searching parameters at the cost of one pass over the data."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import operator
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.model_selection import ParameterGrid
+from sklearn.utils import Tags, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from cmstats.metrics.retrieval import total_correlation_scorer
+from cmstats.model_selection.fold_rows import FoldRows, fitted_maps, parts_of_grid
+from cmstats.models.cca import CCA, held_out_ratio
+from cmstats.moments.folds import GridScores, best_index, grid_scores
+from cmstats.moments.moments import Moments
+
+__all__ = ["MomentsSearchCV", "one_standard_error"]
+
+SIMPLER = {"shrinkage": 1, "alpha": 1, "corruption": 1, "n_components": -1, "rank": -1}
+"""Whether a larger (1) or a smaller (-1) value of a parameter makes the simpler model."""
+
+
+def one_standard_error(cv_results: Mapping[str, Any]) -> int:
+    """The simplest candidate whose mean score is within one standard error of the best.
+
+    For ``refit`` of `MomentsSearchCV` and of scikit-learn's GridSearchCV (one metric).
+
+    Parameters
+    ----------
+    cv_results : dict of arrays
+        ``cv_results_`` of a search.
+
+    Returns
+    -------
+    int
+        The number of the candidate.
+
+    Notes
+    -----
+    The rule of Breiman, Friedman, Olshen and Stone (1984, section 3.4.3). The standard error is
+    that of the best candidate's mean over the folds, std(ddof=1) / sqrt(n_splits).
+
+    Simpler is more `shrinkage`, `alpha` or `corruption` and fewer `n_components` or a smaller
+    `rank` (None is the most). A pair of values (one for each view) counts as two parameters.
+    Only candidates are looked at that are nowhere less simple than the best: parameters without
+    an order ("auto", `scale`, a kernel) stay as they are in the best. Of these the one that is
+    the most steps of the grid away from the best is taken, at equal steps that of the better
+    mean score.
+
+    Examples
+    --------
+    >>> from cmstats.model_selection import one_standard_error
+    >>> one_standard_error({
+    ...     "params": [{"shrinkage": 0.01}, {"shrinkage": 0.1}, {"shrinkage": 0.9}],
+    ...     "split0_test_score": [0.5, 0.6, 0.1], "split1_test_score": [0.7, 0.5, 0.2],
+    ...     "mean_test_score": [0.6, 0.55, 0.15], "std_test_score": [0.1, 0.05, 0.05],
+    ... })
+    1
+    """
+    mean = np.asarray(cv_results["mean_test_score"], dtype=float)
+    if np.isnan(mean).all():
+        return 0
+    splits = sum(key.startswith("split") and key.endswith("_test_score") for key in cv_results)
+    best = int(np.nanargmax(mean))
+    # The table's standard deviation has ddof=0.
+    error = float(cv_results["std_test_score"][best]) / math.sqrt(max(splits - 1, 1))
+    steps = _steps_simpler(cv_results["params"], best)
+    near = np.flatnonzero((mean >= mean[best] - error) & (steps >= 0))
+    return int(max(near, key=lambda i: (steps[i], mean[i], -i)))
+
+
+def _steps_simpler(params: Sequence[Mapping[str, Any]], best: int) -> Any:
+    """How many steps of the grid each candidate is simpler than the best; -1 where it is not."""
+    flat = [_flattened(p) for p in params]
+    names = {name for p in flat for name in p}
+    levels = {
+        name: sorted({-SIMPLER[_parameter(name)] * p[name] for p in flat if _ordered(name, p)})
+        for name in names
+    }
+
+    def step(name: str, p: dict[str, Any]) -> int:
+        mine, bests = (_ordered(name, q) for q in (p, flat[best]))
+        if not (mine and bests):
+            return 0 if repr(p.get(name)) == repr(flat[best].get(name)) else -(len(flat) ** 2)
+        sign, ranks = -SIMPLER[_parameter(name)], levels[name]
+        down = ranks.index(sign * flat[best][name]) - ranks.index(sign * p[name])
+        return down if down >= 0 else -(len(flat) ** 2)
+
+    steps = np.array([sum(step(name, p) for name in names) for p in flat])
+    return np.maximum(steps, -1)
+
+
+def _flattened(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by parameter and view."""
+    flat: dict[str, Any] = {}
+    for name, value in params.items():
+        ordered = _parameter(name) in SIMPLER
+        if ordered and isinstance(value, Mapping):
+            flat |= {f"{name}[{k}]": v for k, v in value.items()}
+        elif ordered and isinstance(value, (tuple, list, np.ndarray)):
+            flat |= {f"{name}[{i}]": v for i, v in enumerate(value)}
+        else:
+            none = value is None and _parameter(name) in ("n_components", "rank")
+            flat[name] = math.inf if none else value
+    return flat
+
+
+def _parameter(name: str) -> str:
+    """The name of the parameter itself: "shrinkage" of "model__shrinkage[0]"."""
+    return name.rpartition("__")[2].partition("[")[0]
+
+
+def _ordered(name: str, flat: Mapping[str, Any]) -> bool:
+    """Whether a candidate has a number there, of a parameter that has an order."""
+    value = flat.get(name)
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return number and _parameter(name) in SIMPLER
+
+
+def _total_correlation(model: Any, moments: Moments) -> float:
+    correlations = model.correlations_on(moments)
+    return float(sum(float(r) for r in correlations))
+
+
+def _likelihood_ratio(model: Any, moments: Moments) -> float:
+    if isinstance(model, CCA):
+        return held_out_ratio(model, moments)
+    return float(model.ratio_moments(moments))
+
+
+SCORINGS: dict[str, tuple[tuple[str, ...], Callable[[Any, Moments], float]]] = {
+    "total_correlation": (("correlations_on",), _total_correlation),
+    "likelihood_ratio": (("ratio_moments", "correlations_on"), _likelihood_ratio),
+}
+"""By name the methods of which an estimator needs one, and the score."""
+
+
+def _scorer(scoring: Any, estimator: Any) -> Callable[[Any, Moments], float] | None:
+    """The score of a fitted model on held-out moments; None for the estimator's own."""
+    if scoring is None:
+        return None
+    name = type(estimator).__name__
+    if scoring is total_correlation_scorer:
+        scoring = "total_correlation"
+    if isinstance(scoring, str) and scoring in SCORINGS:
+        methods, score = SCORINGS[scoring]
+        multiview = scoring == "likelihood_ratio" and not hasattr(estimator, "ratio_moments")
+        if not any(hasattr(estimator, m) for m in methods) or (
+            multiview and not isinstance(estimator, CCA)
+        ):
+            raise ValueError(
+                f"scoring={scoring!r} is not defined for {name}: leave scoring=None, its own score"
+            )
+        return score
+    if callable(scoring) and _positional(scoring) == 2:
+        return scoring  # type: ignore[no-any-return]
+    if callable(scoring):
+        raise TypeError(
+            f"scoring={scoring!r} needs rows, which moments no longer hold: use scikit-learn's "
+            "GridSearchCV with it, or a function of (fitted estimator, test moments)"
+        )
+    raise ValueError(
+        f"scoring={scoring!r} cannot be computed from moments: use None (the estimator's own "
+        f"score), {', '.join(map(repr, SCORINGS))} or a function of (fitted estimator, test "
+        "moments), or scikit-learn's GridSearchCV for what needs rows"
+    )
+
+
+def _positional(function: Any) -> int:
+    """How many arguments must be given by position."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return 3
+    return sum(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        for p in parameters
+    )
+
+
+def _has(name: str) -> Callable[[MomentsSearchCV], bool]:
+    """Whether the best estimator has a method, for `available_if`."""
+
+    def check(self: MomentsSearchCV) -> bool:
+        if not self.refit:
+            raise AttributeError(f"MomentsSearchCV(refit=False) has no best estimator to {name}")
+        getattr(getattr(self, "best_estimator_", self.estimator), name)
+        return True
+
+    return check
+
+
+def _of_best(name: str) -> Any:
+    """The best estimator's method of that name, where it has one."""
+
+    def method(self: MomentsSearchCV, X: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        check_is_fitted(self)
+        views = (X,) if y is None else (X, y)
+        return getattr(self.best_estimator_, name)(*views, **kwargs)
+
+    method.__name__ = name
+    method.__qualname__ = f"MomentsSearchCV.{name}"
+    method.__doc__ = f"The best estimator's `{name}`."
+    return available_if(_has(name))(method)
+
+
+class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
+    """Grid search with cross-validation from fold moments: one pass over the data.
+
+    The moments of each fold are collected once; each candidate is fitted to the merge of
+    the other folds and scored on the fold, which is d x d algebra. The scores are those of
+    scikit-learn's GridSearchCV on the same folds.
+
+    Parameters
+    ----------
+    estimator : estimator with `fit_moments` and `score_moments`
+        `CCA`, `KernelCCA`, `MultiviewCCA`, `ConditionalGaussian`, `LinearAutoencoder`,
+        `MultitaskRegressor`. Parameters that are "cv" must be in the grid (as numbers, or
+        "auto").
+    param_grid : dict or list of dict
+        Values to try, by parameter name. Candidates that differ in `missing`, `solver`, the
+        `target` of an autoencoder or the kernel and maps of `KernelCCA` need a pass for each
+        combination of these.
+    scoring : None, str or callable, default=None
+        None is the estimator's own `score`; "total_correlation" (or
+        `metrics.total_correlation_scorer`) the sum of the held-out canonical correlations,
+        which can choose `n_components`; "likelihood_ratio" the mean held-out
+        log p(x, y) - log p(x) - log p(y), by which ``shrinkage="cv"`` of `ConditionalGaussian`
+        chooses; or a function of (fitted estimator, test moments) -> float. Scores that need
+        rows (retrieval) are for GridSearchCV.
+    cv : int, splitter or iterable of (train, test), default=5
+        The folds, which must part the rows. An int is scikit-learn's KFold for arrays, as
+        in GridSearchCV (GroupKFold where `fit` is given groups), and folds by row number modulo
+        `cv` for data read from a disk. KFold takes consecutive rows: where rows are sorted (by
+        class, by time) shuffle them, with ``KFold(5, shuffle=True, random_state=0)``, or each
+        fold is unlike the others.
+    refit : bool, "one_standard_error" or callable, default=True
+        Fit the best candidate to all rows (to the merge of the folds). "one_standard_error"
+        takes, instead of the best, the simplest candidate within one standard error of it
+        (`one_standard_error`); a function of `cv_results_` returns the number of the candidate
+        to take.
+    return_train_score : bool, default=False
+        Whether `cv_results_` also has the scores on the training rows.
+
+    Attributes
+    ----------
+    best_params_, best_score_, best_index_
+        Of the candidate with the best mean score, or of that chosen by `refit`.
+    best_estimator_ : estimator
+        Fitted to all rows, if `refit`. Its methods (`transform`, `predict`, `embed`,
+        `similarity`, `logpdf`, ...) are those of the search too.
+    cv_results_ : dict of arrays
+        With GridSearchCV's keys.
+    n_splits_ : int
+    refit_time_ : float
+        Seconds.
+    n_features_in_, feature_names_in_
+        Those of the best estimator.
+
+    See Also
+    --------
+    sklearn.model_selection.GridSearchCV : For scores that need rows (retrieval) and for
+        transformers that must be fitted inside the folds; the estimators here work in it.
+    one_standard_error : The rule, for both searches.
+
+    Notes
+    -----
+    The maps of `KernelCCA` (landmarks, bandwidth) are fitted once, to all rows of both views but
+    without their pairing, and held fixed over the folds. In GridSearchCV each training set has
+    its own; scores differ by what another draw of landmarks changes.
+
+    A candidate that cannot be fitted (more components than a training set allows) raises.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import KFold
+    >>> from cmstats import CCA, MomentsSearchCV, load_emoji
+    >>> image, text = load_emoji(return_X_y=True)
+    >>> search = MomentsSearchCV(
+    ...     CCA(20),
+    ...     {"shrinkage": [0.01, 0.1, 0.5]},
+    ...     cv=KFold(5, shuffle=True, random_state=0),
+    ... ).fit(image, text)
+    >>> search.best_params_
+    {'shrinkage': 0.1}
+
+    Two views out of three, which GridSearchCV would split as if they were rows:
+
+    >>> from cmstats import MultiviewCCA
+    >>> views = {"image": image, "text": text[:, :80], "more": text[:, 80:]}
+    >>> search = MomentsSearchCV(
+    ...     MultiviewCCA(),
+    ...     {"n_components": [5, 20], "shrinkage": [0.1, "auto"]},
+    ...     scoring="total_correlation",
+    ...     cv=KFold(3, shuffle=True, random_state=0),
+    ... ).fit(views)
+    >>> search.best_params_["n_components"], search.transform(views)["text"].shape
+    (20, (1870, 20))
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_grid: Any,
+        *,
+        scoring: Any = None,
+        cv: Any = 5,
+        refit: Any = True,
+        return_train_score: bool = False,
+    ) -> None:
+        self.estimator = estimator
+        self.param_grid = param_grid
+        self.scoring = scoring
+        self.cv = cv
+        self.refit = refit
+        self.return_train_score = return_train_score
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Search, and fit the best candidate to all rows.
+
+        Parameters
+        ----------
+        X, y : what the estimator's `fit` takes
+            Arrays of shapes (n_samples, n_features), (n_samples, n_targets); for `MultiviewCCA`
+            X is a list or dict of views.
+        sample_weight : array of shape (n_samples,), optional
+            Frequency weights, in fitting and in scoring.
+        groups : array of shape (n_samples,), optional
+            Labels of rows that belong into one fold, for a splitter by groups; where `cv` is an
+            int, that is GroupKFold.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            If the estimator cannot be fitted to moments, or `scoring` needs rows.
+        ValueError
+            If the folds do not part the rows, there is no candidate, or one is out of range or
+            cannot be fitted.
+        """
+        candidates = self._candidates()
+        parts = parts_of_grid(self.estimator, candidates)
+        found: list[tuple[list[int], GridScores]] = []
+        held: dict[int, tuple[FoldRows, Moments]] = {}
+        splitter: Any = None
+        for numbers in parts:
+            mine = [candidates[i] for i in numbers]
+            rows = FoldRows.of(clone(self.estimator).set_params(**mine[0]), X, y, sample_weight)
+            splitter = rows.splitter(self.cv, groups) if splitter is None else splitter
+            folds = rows.folds(rows.first_form, splitter)
+            scores = self._scores(mine, folds, rows.prepare)
+            if scores.ill_conditioned and rows.may_need_roots:
+                folds = rows.folds("root", splitter)
+                scores = self._scores(mine, folds, rows.prepare)
+            found.append((numbers, scores))
+            held |= dict.fromkeys(numbers, (rows.released(), functools.reduce(operator.add, folds)))
+        self._publish(candidates, GridScores.joined(found))
+        if self.refit:
+            rows, total = held[self.best_index_]
+            self._refit(total, rows.prepare)
+            rows.adopt(self.best_estimator_)
+        return self
+
+    def fit_moments(self, folds: Any) -> Self:
+        """Search on fold moments (`Moments.folds`), without rows.
+
+        Parameters
+        ----------
+        folds : list of Moments
+            For `KernelCCA`, which must be fitted then, of rows mapped by its `x_map_` and
+            `y_map_`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `fit`.
+        """
+        candidates = self._candidates()
+        if isinstance(folds, Moments) or len(folds) < 2:
+            raise ValueError(
+                "MomentsSearchCV needs the moments of at least two folds: Moments.folds(...)"
+            )
+        prepare = fitted_maps(self.estimator, candidates)
+        self._publish(candidates, self._scores(candidates, list(folds), prepare))
+        if self.refit:
+            self._refit(list(folds), prepare)
+        return self
+
+    def _candidates(self) -> list[dict[str, Any]]:
+        """The candidates, all of them valid; raises before any data are read."""
+        needed = ("fit_moments", "score_moments")
+        name = type(self.estimator).__name__
+        if not all(hasattr(self.estimator, method) for method in needed):
+            raise TypeError(
+                f"{name} cannot be fitted to moments: use scikit-learn's GridSearchCV (inside a "
+                "TwoViewPipeline, make MomentsSearchCV the model instead)"
+            )
+        known = isinstance(self.refit, (bool, np.bool_)) or callable(self.refit)
+        if not known and not (isinstance(self.refit, str) and self.refit == "one_standard_error"):
+            raise ValueError(
+                f"refit={self.refit!r} must be True, False, 'one_standard_error' or a function of "
+                "cv_results_"
+            )
+        self._score = _scorer(self.scoring, self.estimator)
+        candidates = list(ParameterGrid(self.param_grid))
+        if not candidates:
+            raise ValueError("param_grid is empty: give a dict of lists of values to try")
+        for parameters in candidates:
+            candidate = clone(self.estimator).set_params(**parameters)
+            candidate._validate_params()
+            if candidate._open_parameters():
+                raise ValueError(
+                    f"{candidate._open_parameters()[0]}='cv' is no candidate of a search: put "
+                    f"values to try into param_grid, or fit {name} by itself"
+                )
+        return candidates
+
+    def _scores(self, candidates: Any, folds: list[Moments], prepare: Any) -> GridScores:
+        return grid_scores(
+            self.estimator,
+            candidates,
+            folds,
+            score=self._score,
+            prepare=prepare,
+            train_scores=self.return_train_score,
+        )
+
+    def _publish(self, candidates: list[dict[str, Any]], found: GridScores) -> None:
+        """The results, and which candidate is taken."""
+        for name in ("best_estimator_", "refit_time_"):
+            self.__dict__.pop(name, None)
+        self.n_splits_ = int(found.scores.shape[1])
+        self.multimetric_ = False
+        self.cv_results_ = found.table(candidates)
+        rule = one_standard_error if isinstance(self.refit, str) else self.refit
+        if callable(rule):
+            self.best_index_ = _checked_index(rule(self.cv_results_), candidates)
+        else:
+            self.best_index_ = best_index(found.scores)
+        self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
+        self.best_params_ = candidates[self.best_index_]
+
+    def _refit(self, moments: Any, prepare: Any) -> None:
+        begin = time.perf_counter()
+        best = clone(self.estimator).set_params(**self.best_params_)
+        if prepare is not None:
+            prepare(best)
+        self.best_estimator_ = best.fit_moments(moments)
+        self.refit_time_ = time.perf_counter() - begin
+
+    # ------------------------------------------------------------- the best estimator's
+    @available_if(_has("score"))
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """The best estimator's score: its own, or `scoring` on the moments of these rows.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        if self._score is None:
+            return float(self.best_estimator_.score(X, y, sample_weight))
+        rows = FoldRows.of(self.best_estimator_, X, y, sample_weight, fitted=True)
+        return self._score(self.best_estimator_, rows.whole(self.best_estimator_.moments_.form))
+
+    @available_if(_has("score_moments"))
+    def score_moments(self, moments: Moments) -> float:
+        """The score on the moments of held-out rows.
+
+        Parameters
+        ----------
+        moments : Moments
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        judge = self._score or type(self.best_estimator_).score_moments
+        return float(judge(self.best_estimator_, moments))
+
+    @available_if(_has("transform"))
+    def fit_transform(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> Any:
+        """``fit(X, y).transform(X)``."""
+        return self.fit(X, y, sample_weight, groups).transform(X)
+
+    transform = _of_best("transform")
+    inverse_transform = _of_best("inverse_transform")
+    predict = _of_best("predict")
+    decision_function = _of_best("decision_function")
+    embed = _of_best("embed")
+    similarity = _of_best("similarity")
+    fuse = _of_best("fuse")
+    logpdf = _of_best("logpdf")
+    sample = _of_best("sample")
+    outlier_scores = _of_best("outlier_scores")
+    score_samples = _of_best("score_samples")
+    score_tasks = _of_best("score_tasks")
+
+    @available_if(_has("mutual_information"))
+    def mutual_information(self, *, per_component: bool = False) -> Any:
+        """The best estimator's `mutual_information`."""
+        check_is_fitted(self)
+        return self.best_estimator_.mutual_information(per_component=per_component)
+
+    @property
+    def n_features_in_(self) -> int:
+        """The number of columns of the first view."""
+        return int(self.best_estimator_.n_features_in_)
+
+    @property
+    def feature_names_in_(self) -> Any:
+        """The names of the columns of the first view, where fit saw some."""
+        return self.best_estimator_.feature_names_in_
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether the search was run."""
+        return hasattr(self, "cv_results_")
+
+    def __sklearn_tags__(self) -> Tags:
+        """scikit-learn's tags: those of the estimator."""
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.estimator_type = inner.estimator_type
+        tags.regressor_tags = inner.regressor_tags
+        tags.target_tags = inner.target_tags
+        tags.transformer_tags = inner.transformer_tags
+        tags.input_tags.sparse = inner.input_tags.sparse
+        tags.input_tags.allow_nan = inner.input_tags.allow_nan
+        return tags
+
+
+def _checked_index(i: Any, candidates: Sequence[Any]) -> int:
+    """The number of a candidate that a function of `cv_results_` returned."""
+    whole = isinstance(i, (int, np.integer)) and not isinstance(i, bool)
+    if not whole or not 0 <= i < len(candidates):
+        raise ValueError(
+            f"refit returned {i!r}: it must be the number of a candidate, 0 to "
+            f"{len(candidates) - 1}"
+        )
+    return int(i)

@@ -1,0 +1,455 @@
+"""Which models to try on two views, from what the data look like."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse
+from sklearn.impute import SimpleImputer
+
+from cmstats.arrays import is_array, is_numpy, namespace, take_rows, to_numpy
+from cmstats.baselines import ASIF, ContrastiveAligner
+from cmstats.models.autoencoder import LinearAutoencoder
+from cmstats.models.cca import CCA
+from cmstats.models.feature_maps import NystroemMap
+from cmstats.models.gaussian import ConditionalGaussian
+from cmstats.models.kernel_cca import KernelCCA
+from cmstats.models.mixture import ConditionalGaussianMixture
+from cmstats.models.multitask import MultitaskRegressor
+from cmstats.models.pipeline import TwoViewPipeline
+from cmstats.models.semantic import SemanticMatching
+from cmstats.rows.chunks import check_lengths
+
+__all__ = ["Suggestions", "suggest_models"]
+
+HostArray = np.ndarray[Any, Any]
+Task = Literal["retrieval", "regression", "classification", "clustering"]
+TASKS = ("retrieval", "regression", "classification", "clustering")
+SAMPLE = 2000
+"""Rows that are looked at."""
+EXACT = 3000
+"""Rows up to which `KernelCCA` is exact by default."""
+
+
+class Suggestions(dict[str, Any]):
+    """Candidates by name, ready for `compare`; `reasons` has one sentence for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: dict[str, str] = {}
+
+    def add(self, name: str, estimator: Any, reason: str) -> None:
+        """Add a candidate with its reason."""
+        self[name] = estimator
+        self.reasons[name] = reason
+
+    def __repr__(self) -> str:
+        width = max(map(len, self), default=0)
+        return "\n".join(
+            f"{name:{width}}  {' '.join(repr(model).split())}\n{'':{width}}  {self.reasons[name]}"
+            for name, model in self.items()
+        )
+
+
+class MeanImputer(SimpleImputer):
+    """Means in place of missing entries; the way back is the identity."""
+
+    def inverse_transform(self, X: Any) -> Any:
+        """X itself: it is in the units of the data."""
+        return X
+
+
+@dataclass(frozen=True)
+class _View:
+    """What is known of one view."""
+
+    width: int
+    sparse: bool
+    missing: bool
+    nonnegative: bool
+    binary: bool
+    unit_length: bool
+
+    @classmethod
+    def of(cls, data: Any, name: str) -> _View:
+        sample = _sample(data, name)
+        seen = sample[~np.isnan(sample)]
+        if np.isinf(seen).any():
+            raise ValueError(f"{name} has infinite values: drop or replace those rows first")
+        norms = np.sqrt(np.sum(sample**2, axis=1))
+        values = np.unique(seen[:SAMPLE]) if seen.size else seen
+        return cls(
+            width=sample.shape[1],
+            sparse=scipy.sparse.issparse(data),
+            missing=seen.size < sample.size or _has_nan(data),
+            nonnegative=bool((seen >= 0).all()),
+            binary=bool(np.isin(seen, (0.0, 1.0)).all()) and len(values) > 1,
+            unit_length=sample.shape[1] > 1 and bool(np.allclose(norms, 1, atol=1e-2)),
+        )
+
+    @property
+    def histogram(self) -> bool:
+        """Counts, shares, TF-IDF: what the chi-squared kernel is for."""
+        return self.nonnegative and not self.binary and self.width > 2
+
+
+def suggest_models(
+    X: Any, y: Any, *, task: Task = "retrieval", labels: Any = None, random_state: Any = None
+) -> Suggestions:
+    """Candidates for a task, with the reason for each, ready to go into `compare`.
+
+    The choice is by size, data type and task: a few rules, not a search. At most 2000 rows are
+    looked at for signs, norms and kinds of values.
+
+    Parameters
+    ----------
+    X, y : array-likes or sparse matrices of shape (n_samples, n_features), (n_samples, n_targets)
+        Paired rows of numbers; NaN is a missing entry.
+    task : {"retrieval", "regression", "classification", "clustering"}, default="retrieval"
+        "retrieval": find y for x and x for y. "regression": predict y from x.
+        "classification": name the class of a pair, given `labels`; without them y is the
+        classes themselves, as columns of 0 and 1 (or one such column). "clustering": groups
+        or a joint code of the pairs.
+    labels : array-like of shape (n_samples,), optional
+        Classes of the pairs.
+    random_state : int, RandomState or None, default=None
+        Handed to the candidates that draw random numbers.
+
+    Returns
+    -------
+    Suggestions
+        A dict of name -> unfitted estimator that prints with its `reasons`.
+
+    Raises
+    ------
+    ValueError
+        An unknown task, lengths that do not fit, values that are no numbers or infinite, or a
+        classification without anything that says the class.
+
+    Examples
+    --------
+    >>> from cmstats import load_emoji
+    >>> from cmstats.model_selection.comparison import suggest_models
+    >>> image, text = load_emoji(return_X_y=True)
+    >>> candidates = suggest_models(image, text, task="regression", random_state=0)
+    >>> print(candidates.reasons["MultitaskRegressor"])
+    A ridge for each of the 384 targets, with its own penalty chosen by cross-validation.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task={task!r} is unknown: use one of {', '.join(map(repr, TASKS))}")
+    shapes = [np.shape(a) if not hasattr(a, "shape") else a.shape for a in (X, y)]
+    check_lengths({"X": X, "y": y})
+    n = int(shapes[0][0])
+    if n < 4:
+        raise ValueError(f"{n} rows are too few to compare models on: at least 4 are needed")
+    if labels is not None and len(labels) != n:
+        raise ValueError(f"labels has length {len(labels)}, expected {n}: one label for each row")
+    facts = _Facts(n, _View.of(X, "X"), _View.of(y, "y"), _classes(labels), random_state)
+    if task == "classification" and labels is None and not facts.y.binary:
+        raise ValueError(
+            "task='classification' needs labels=, or y of 0 and 1 (one column for each class)"
+        )
+    out = Suggestions()
+    {"retrieval": _retrieval, "regression": _regression, "clustering": _clustering}.get(
+        task, _classification
+    )(facts, out)
+    return out
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the rules look at."""
+
+    n: int
+    x: _View
+    y: _View
+    classes: int
+    seed: Any
+
+    @property
+    def width(self) -> int:
+        return self.x.width + self.y.width
+
+    @property
+    def wide(self) -> bool:
+        """More columns than rows of a training fold."""
+        return self.width > 0.8 * self.n
+
+    @property
+    def missing(self) -> bool:
+        return self.x.missing or self.y.missing
+
+    @property
+    def sparse(self) -> bool:
+        return self.x.sparse or self.y.sparse
+
+    def components(self, most: int) -> int:
+        """A number of components that any training half of the rows has."""
+        return max(1, min(most, self.x.width, self.y.width, self.n // 2 - 1))
+
+    def complete(self, model: Any, *, only_x: bool = False) -> Any:
+        """The model, behind means in place of missing entries where there are some."""
+        x = MeanImputer() if self.x.missing else None
+        y = MeanImputer() if self.y.missing and not only_x else None
+        return model if x is None and y is None else TwoViewPipeline(model, x=x, y=y)
+
+
+# ---------------------------------------------------------------------------- the tasks
+def _retrieval(facts: _Facts, out: Suggestions) -> None:
+    _cca(facts, out)
+    _gaussian(facts, out, "ranks by how far x raises the log-density of y")
+    _kernel_cca(facts, out)
+    _semantic(facts, out)
+    _deep(facts, out)
+
+
+def _cca(facts: _Facts, out: Suggestions) -> None:
+    if facts.wide:
+        reason = (
+            f"{facts.width} columns for {facts.n} rows: without shrinkage CCA would fit noise, and "
+            "Ledoit-Wolf sets the amount by a formula."
+        )
+        model = CCA(facts.components(200), shrinkage="auto")
+    else:
+        reason = (
+            "The closed form to start with, fast on any number of rows; its shrinkage is chosen by "
+            "cross-validation in the same pass."
+        )
+        model = CCA(facts.components(200), shrinkage="cv")
+    if facts.missing:
+        reason = reason[:-1] + "; means stand in for missing entries."
+    out.add("CCA", facts.complete(model), reason)
+
+
+def _gaussian(facts: _Facts, out: Suggestions, what: str) -> None:
+    if facts.missing and facts.sparse:
+        return
+    if facts.missing:
+        model = ConditionalGaussian(shrinkage=0.1, missing="em")
+        reason = f"Takes the missing entries as they are (EM) and {what}."
+    else:
+        model = ConditionalGaussian()
+        reason = f"p(y | x) in closed form: {what}, and says how sure it is."
+    out.add("ConditionalGaussian", model, reason)
+
+
+def _kernel_cca(facts: _Facts, out: Suggestions) -> None:
+    if facts.sparse:  # kernel maps take dense rows
+        return
+    kernels = tuple(_kernel(view) for view in (facts.x, facts.y))
+    how = (
+        f"exact for {facts.n} rows"
+        if facts.n <= EXACT
+        else f"on 1000 Nystroem landmarks, so that {facts.n} rows cost one pass"
+    )
+    why = {
+        "chi2": "chi-squared kernel for non-negative features",
+        "rbf": "Gaussian kernel",
+    }
+    same = kernels[0] == kernels[1]
+    text = why[kernels[0]] if same else f"{why[kernels[0]]} of X, {why[kernels[1]]} of y"
+    model = KernelCCA(
+        max(1, min(50, facts.n // 2 - 1)),
+        kernel=kernels[0] if same else kernels,
+        rank=max(2, min(1000, facts.n // 2)),
+        shrinkage=0.1,
+        random_state=facts.seed,
+    )
+    reason = f"Sees relations that are not linear ({text}), {how}."
+    out.add("KernelCCA", facts.complete(model), reason)
+
+
+def _kernel(view: _View) -> str:
+    return "chi2" if view.histogram else "rbf"
+
+
+def _semantic(facts: _Facts, out: Suggestions) -> None:
+    if facts.classes < 2:
+        return
+    each = f"{facts.classes} classes"
+    out.add(
+        "SemanticMatching",
+        facts.complete(SemanticMatching(random_state=facts.seed)),
+        f"With labels of {each}, class probabilities are a common language of both views.",
+    )
+    if facts.sparse or facts.missing or not (facts.x.histogram or facts.y.histogram):
+        return
+    maps = tuple(
+        NystroemMap(_kernel(v), rank=max(2, min(500, facts.n // 2)), random_state=facts.seed)
+        for v in (facts.x, facts.y)
+    )
+    out.add(
+        "SemanticMatching, kernel",
+        SemanticMatching(feature_map=maps, random_state=facts.seed),
+        "The same on kernel maps: the chi-squared kernel suits non-negative features (counts, "
+        "TF-IDF).",
+    )
+
+
+def _deep(facts: _Facts, out: Suggestions) -> None:
+    """Deep and training-free baselines, where they can be had."""
+    if facts.sparse:
+        return
+
+    given = "unit-length embeddings" if facts.x.unit_length and facts.y.unit_length else "rows"
+    out.add(
+        "ASIF",
+        facts.complete(ASIF()),
+        f"Trains nothing: {given} are described by their similarities to the training pairs.",
+    )
+    if facts.n < 1000 or importlib.util.find_spec("torch") is None:
+        return
+    out.add(
+        "ContrastiveAligner",
+        facts.complete(ContrastiveAligner(random_state=facts.seed)),
+        f"The deep baseline, CLIP's loss on these features; {facts.n} pairs may be enough for it.",
+    )
+
+
+def _regression(facts: _Facts, out: Suggestions) -> None:
+    q = facts.y.width
+    many = f"each of the {q} targets" if q > 1 else "the target"
+    reason = f"A ridge for {many}, with its own penalty chosen by cross-validation."
+    if facts.y.missing:
+        reason = reason[:-1] + ", on the rows where it is observed."
+    out.add("MultitaskRegressor", facts.complete(MultitaskRegressor(), only_x=True), reason)
+    if q >= 3 and not facts.y.missing:
+        out.add(
+            "MultitaskRegressor, low rank",
+            facts.complete(MultitaskRegressor(rank="cv"), only_x=True),
+            f"{q} targets may share a few directions of X: reduced-rank regression, rank chosen.",
+        )
+        out.add(
+            "LinearAutoencoder",
+            facts.complete(
+                LinearAutoencoder(facts.components(20), alpha=0.1, target="cross"), only_x=True
+            ),
+            "Predicts all targets from one short code of x, which can be kept and looked at.",
+        )
+    _gaussian(facts, out, "predicts y with its covariance")
+    _mapped_ridge(facts, out)
+    _mixture(facts, out, "Several answers to one x, or noise that depends on x")
+
+
+def _mapped_ridge(facts: _Facts, out: Suggestions) -> None:
+    """Kernel ridge regression."""
+    if facts.sparse or facts.missing:
+        return
+    kernel = _kernel(facts.x)
+    kind = (
+        "chi-squared kernel, for non-negative features" if kernel == "chi2" else "Gaussian kernel"
+    )
+    feature_map = NystroemMap(kernel, rank=max(2, min(1000, facts.n // 2)), random_state=facts.seed)
+    out.add(
+        "kernel ridge",
+        TwoViewPipeline(MultitaskRegressor(), x=feature_map),
+        f"Relations that are not linear: ridge on a Nystroem map ({kind}).",
+    )
+
+
+def _mixture(facts: _Facts, out: Suggestions, reason: str) -> None:
+    count = facts.classes if facts.classes > 1 else 4
+    full = facts.n >= 20 * count * facts.width
+    if facts.missing or facts.sparse or facts.n < 40 * count:
+        return
+    model = ConditionalGaussianMixture(
+        count,
+        covariance_type="full" if full else "low_rank",
+        rank=None if full else max(1, min(10, facts.width - 1, facts.n // (10 * count))),
+        random_state=facts.seed,
+    )
+    kind = "full covariances" if full else "factors, since there are few rows for full covariances"
+    out.add("ConditionalGaussianMixture", model, f"{reason} ({count} normals, {kind}).")
+
+
+def _classification(facts: _Facts, out: Suggestions) -> None:
+    if facts.classes:
+        _semantic(facts, out)
+        out.add(
+            "SemanticMatching, CCA",
+            facts.complete(
+                SemanticMatching(
+                    correlate=CCA(facts.components(50), shrinkage="auto"),
+                    random_state=facts.seed,
+                )
+            ),
+            "Classifies what the two views share, which leaves out noise that is private to one.",
+        )
+        return
+    out.add(
+        "MultitaskRegressor",
+        facts.complete(MultitaskRegressor(), only_x=True),
+        "Regression on 0 and 1 is enough to rank classes by probability, and the fastest.",
+    )
+    _mapped_ridge(facts, out)
+    if facts.y.width > 1:
+        _cca(facts, out)
+
+
+def _clustering(facts: _Facts, out: Suggestions) -> None:
+    joint = LinearAutoencoder(facts.components(10), target="joint", scale=not facts.sparse)
+    if not facts.missing:
+        out.add(
+            "LinearAutoencoder",
+            joint,
+            "One short code of both views that keeps most of their variance: cluster `fuse(X, y)`.",
+        )
+    out.add(
+        "CCA",
+        facts.complete(CCA(facts.components(10), shrinkage="auto")),
+        "Groups by what the views share and not by what varies most: cluster `fuse(X, y)`.",
+    )
+    _mixture(
+        facts,
+        out,
+        "Groups with probabilities, `responsibilities(X, y)`, each of a shape of its own",
+    )
+    if facts.missing and not facts.sparse:
+        _gaussian(facts, out, "tells which pairs belong to no group (`outlier_scores`)")
+
+
+# ------------------------------------------------------------------------------ looking
+def _classes(labels: Any) -> int:
+    if labels is None:
+        return 0
+    return len({str(v) for v in to_numpy(labels)})
+
+
+def _sample(data: Any, name: str) -> HostArray:
+    """Some rows, spread over all, as float64 on the host."""
+    if not hasattr(data, "shape"):
+        data = np.asarray(data)
+    if len(data.shape) not in (1, 2):
+        raise ValueError(f"{name} must be two-dimensional (rows are items), got {data.shape}")
+    rows = np.arange(0, data.shape[0], max(1, -(-data.shape[0] // SAMPLE)))
+    if scipy.sparse.issparse(data):
+        taken = data.tocsr()[rows].toarray()
+    elif is_array(data) and not is_numpy(namespace(data)):
+        taken = to_numpy(take_rows(data, namespace(data).asarray(rows, device=data.device)))
+    else:
+        taken = np.asarray(data.iloc[rows] if hasattr(data, "iloc") else data[rows])
+    try:
+        taken = taken.astype(float)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} holds {taken.dtype} values, not numbers: encode them first, for example with "
+            "TfidfVectorizer, and put the encoder into a TwoViewPipeline"
+        ) from None
+    return np.asarray(taken.reshape(len(rows), -1))
+
+
+def _has_nan(data: Any) -> bool:
+    """Whether any row has a missing entry: a sample could miss the only one."""
+    if not hasattr(data, "shape") or scipy.sparse.issparse(data) or hasattr(data, "iloc"):
+        data = data.data if scipy.sparse.issparse(data) else np.asarray(data)
+    if not is_array(data):
+        return False
+    xp = namespace(data)
+    if is_numpy(xp) and data.dtype.kind not in "f":
+        return data.dtype.kind == "O" and bool(np.isnan(data.astype(float)).any())
+    if not is_numpy(xp) and not xp.isdtype(data.dtype, "real floating"):
+        return False
+    return bool(xp.any(xp.isnan(data)))

@@ -1,0 +1,27 @@
+"""The models: each a closed form on moments, or on rows where it has none."""
+
+from cmstats.models.autoencoder import LinearAutoencoder
+from cmstats.models.cca import CCA
+from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
+from cmstats.models.gaussian import ConditionalGaussian
+from cmstats.models.kernel_cca import KernelCCA
+from cmstats.models.mixture import ConditionalGaussianMixture
+from cmstats.models.multitask import MultitaskRegressor
+from cmstats.models.multiview import MultiviewCCA
+from cmstats.models.pipeline import TwoViewPipeline
+from cmstats.models.semantic import SemanticMatching
+
+__all__ = [
+    "CCA",
+    "ConditionalGaussian",
+    "ConditionalGaussianMixture",
+    "ExactKernelMap",
+    "KernelCCA",
+    "LinearAutoencoder",
+    "MultitaskRegressor",
+    "MultiviewCCA",
+    "NystroemMap",
+    "RandomFourierMap",
+    "SemanticMatching",
+    "TwoViewPipeline",
+]

@@ -1,0 +1,528 @@
+"""Kernel canonical correlation analysis: a feature map for each view, then CCA."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from cmstats.arrays import (
+    Array,
+    check_weights,
+    is_array,
+    namespace,
+    to_numpy,
+)
+from cmstats.models.base import all_or_nothing
+from cmstats.models.cca import CCA
+from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
+from cmstats.models.kernel_map import KernelMap, MappedRows, refuse_sparse, take_in_memory
+from cmstats.moments.folds import best_index, grid_scores
+from cmstats.moments.moments import Moments
+from cmstats.moments.shrinkage import shrinkage_grid, shrinkage_tuple
+from cmstats.rows.chunks import chunks, project
+
+__all__ = ["KernelCCA"]
+
+EXACT_ROWS = 3000
+"""Up to so many rows ``approximation="auto"`` is exact."""
+
+PER_VIEW = ("kernel", "gamma", "degree", "coef0", "approximation", "rank", "landmarks")
+
+
+class _MappedCCA(CCA):
+    """CCA of mapped features, of which some may be constant in a fold."""
+
+    def _warn_of_degenerate(self, moments: Moments, sx: float, sy: float) -> None:
+        self._degenerate = []
+
+
+class KernelCCA(CCA):
+    r"""Kernel CCA by explicit feature maps, in one pass over the rows.
+
+    CCA in the reproducing kernel Hilbert spaces of both views (Lai and Fyfe 2000; Hardoon,
+    Szedmak and Shawe-Taylor 2004). In dual form, with centred Gram matrices,
+
+    .. math:: \max_{a, b}\; a' K_x K_y b \quad\text{s.t.}\quad
+        a' \big((1-s) K_x^2 + s\, \tfrac{\mathrm{tr} K_x}{m} K_x\big) a = 1
+
+    and the same for b. Solved as `CCA` on coordinates in the RKHS: of all rows (exact, m = n), in
+    the span of m landmarks (Nystroem), or of m random Fourier features. The mapped moments are
+    accumulated run by run, so that memory is O(rank^2) and a run of rows, whatever n.
+
+    Every parameter of a kernel or of a map is one value, or an (x, y) pair of values.
+
+    Parameters
+    ----------
+    n_components : int or None, default=10
+        Number of pairs of variates; None is all there are. Where the data have fewer, these,
+        with a warning.
+    kernel : str or callable, or a pair, default="rbf"
+        "rbf", "laplacian", "polynomial", "sigmoid", "cosine", "linear", "chi2" (see
+        `cmstats.kernels.gram.gram`), "precomputed" (the view is its kernel matrix: all rows by
+        all rows in `fit`, rows by training rows afterwards), or a function of two matrices.
+    gamma : float or None, or a pair
+        Scale of the kernel; None is 1 / median distance of 1000 rows.
+    degree, coef0 : float, or a pair
+        For polynomial and sigmoid kernels.
+    approximation : {"auto", "exact", "nystroem", "rff"}, or a pair, default="auto"
+        `ExactKernelMap`, `NystroemMap` or `RandomFourierMap`. "auto" is exact up to 3000
+        rows (with `fit`), and Nystroem beyond.
+    rank : int, or a pair, default=1000
+        Landmarks or random features.
+    landmarks : {"uniform", "kmeans", "pivoted_cholesky"}, or a pair, default="uniform"
+        See `NystroemMap`.
+    orthonormal : bool, or a pair, default=True
+        False skips the factor of a Nystroem map for half the operations; the ridge is another
+        one then, and 1e-5 was a good `shrinkage` (see `NystroemMap`).
+    shrinkage : float in [0, 1], "auto", "cv" or a pair (x, y) of these, default=1e-3
+        As in `CCA`, on the coordinates. "cv" takes the moments of all folds in the same pass:
+        bandwidths and landmarks are those of all rows and held fixed over the folds.
+    solver : {"auto", "moments", "svd"}, default="auto"
+        As in `CCA`; "auto" takes the slower root only without shrinkage.
+    cv : int, splitter or iterable of splits, default=5
+        The folds for "cv".
+    random_state : int, RandomState or None
+        Draws the rows that set bandwidths, landmarks and frequencies.
+
+    Attributes
+    ----------
+    x_map_, y_map_ : fitted maps
+    x_weights_, y_weights_, x_mean_, y_mean_, x_loadings_, ...
+        As in `CCA`, of the mapped features.
+    correlations_, singular_values_, n_components_, n_samples_, shrinkage_, moments_
+        As in `CCA`; `moments_` are those of the mapped features.
+    n_features_in_, feature_names_in_, y_feature_names_in_
+        The columns seen in `fit`.
+
+    See Also
+    --------
+    NystroemMap : The map by itself, for a kernel form of any other model.
+
+    Notes
+    -----
+    `score_moments` and `fit_moments` take moments of mapped features, for example the
+    `moments_` of this or of another fit with the same maps: another `shrinkage` or
+    `n_components` then costs no pass over the rows.
+
+    References
+    ----------
+    Lai, P. L. and Fyfe, C. (2000). Kernel and nonlinear canonical correlation analysis. Int. J.
+    Neural Systems 10.
+    Hardoon, D., Szedmak, S. and Shawe-Taylor, J. (2004). Canonical correlation analysis: an
+    overview with application to learning methods. Neural Computation 16.
+    Lopez-Paz, D., Sra, S., Smola, A., Ghahramani, Z. and Scholkopf, B. (2014). Randomized
+    nonlinear component analysis. ICML.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats import CCA, KernelCCA
+    >>> rng = np.random.default_rng(0)
+    >>> t = rng.uniform(-1, 1, (500, 1))
+    >>> X, Y = np.hstack([t, rng.normal(size=(500, 1))]), t**2 + 0.05 * rng.normal(size=(500, 1))
+    >>> bool(CCA(1).fit(X[:400], Y[:400]).score(X[400:], Y[400:]) < 0.3)
+    True
+    >>> bool(KernelCCA(1, shrinkage=0.01).fit(X[:400], Y[:400]).score(X[400:], Y[400:]) > 0.9)
+    True
+    """
+
+    _takes_dask = False
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "shrinkage": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto", "cv"}), tuple, list],
+        "solver": [StrOptions({"auto", "moments", "svd"})],
+        "cv": ["cv_object"],
+        "random_state": ["random_state"],
+    }
+    scale = False  # the coordinates of an RKHS have no units of their own
+
+    def __init__(
+        self,
+        n_components: int | None = 10,
+        *,
+        kernel: Any = "rbf",
+        gamma: Any = None,
+        degree: Any = 3,
+        coef0: Any = 1,
+        approximation: Any = "auto",
+        rank: Any = 1000,
+        landmarks: Any = "uniform",
+        orthonormal: Any = True,
+        shrinkage: Any = 1e-3,
+        solver: Literal["auto", "moments", "svd"] = "auto",
+        cv: Any = 5,
+        random_state: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.kernel = kernel
+        self.gamma = gamma
+        self.degree = degree
+        self.coef0 = coef0
+        self.approximation = approximation
+        self.rank = rank
+        self.landmarks = landmarks
+        self.orthonormal = orthonormal
+        self.shrinkage = shrinkage
+        self.solver = solver
+        self.cv = cv
+        self.random_state = random_state
+
+    # ---------------------------------------------------------------------------- the maps
+    def _map(self, view: int, approximation: str, seed: int) -> KernelMap:
+        """The map of one view, not fitted yet."""
+        own = {name: _of_view(name, getattr(self, name), view) for name in PER_VIEW}
+        kernel = {name: own[name] for name in ("kernel", "gamma", "degree", "coef0")}
+        if approximation == "exact":
+            return ExactKernelMap(**kernel, basis="cholesky")
+        if approximation == "rff":
+            return RandomFourierMap(
+                own["kernel"], rank=own["rank"], gamma=own["gamma"], random_state=seed
+            )
+        orthonormal = _of_view("orthonormal", self.orthonormal, view)
+        return NystroemMap(
+            **kernel,
+            rank=own["rank"],
+            landmarks=own["landmarks"],
+            orthonormal=orthonormal,
+            random_state=seed,
+        )
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        for view in (0, 1):
+            approximation = _of_view("approximation", self.approximation, view)
+            if approximation not in ("auto", "exact", "nystroem", "rff"):
+                raise ValueError(
+                    f"approximation={approximation!r} is unknown: use 'auto', 'exact', 'nystroem' "
+                    "or 'rff'"
+                )
+            for kind in ("exact", "nystroem") if approximation == "auto" else (approximation,):
+                self._map(view, kind, 0)._validate_params()
+
+    def _fit_maps(
+        self, X: Any, y: Any, sample_weight: Any, *, stream: bool = False
+    ) -> tuple[Any, Any]:
+        """Fit both maps; return what the moments are taken of, the rows mapped as they are read."""
+        weights = None if sample_weight is None else to_numpy(sample_weight)
+        rows = X.shape[0] if weights is None else np.count_nonzero(weights)
+        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=2)
+        maps, mapped = [], []
+        for view, data in enumerate((X, y)):
+            approximation = _of_view("approximation", self.approximation, view)
+            if approximation == "auto":
+                exact = rows <= EXACT_ROWS and not stream
+                approximation = "exact" if exact else "nystroem"
+            if approximation == "exact" and stream:
+                raise ValueError(
+                    "partial_fit does not know all rows, so it cannot be exact: set "
+                    "approximation='nystroem' or 'rff'"
+                )
+            feature_map = self._map(view, approximation, int(seeds[view]))
+            feature_map._view = "Xy"[view]
+            maps.append(feature_map)
+            mapped.append(_fit_map(feature_map, data, weights))
+        self.x_map_, self.y_map_ = maps
+        return mapped[0], mapped[1]
+
+    # ----------------------------------------------------------------------------- fitting
+    @all_or_nothing
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Fit the maps, then CCA to the mapped rows, in one pass over them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The first view: an array of any library, a frame, a memory-map, or anything with
+            shape, dtype and slicing.
+        y : array-like of shape (n_samples, n_targets) or (n_samples,)
+            The second view; row i is the partner of row i of `X`.
+        sample_weight : array of shape (n_samples,), optional
+            Frequency weights: weight 2 is the row twice.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If values are not finite, lengths differ, there is only one row, a parameter is out
+            of range, or a kernel is not positive semi-definite.
+        MemoryError
+            If the Gram matrix of an exact map does not fit.
+        """
+        for name in ("x_map_", "y_map_"):
+            self.__dict__.pop(name, None)
+        return super().fit(X, y, sample_weight)
+
+    def _fit_stream(self, source: Any, sample_weight: Any) -> None:
+        raise ValueError(
+            f"{type(self).__name__} reads the rows twice, for the maps and for the moments, which "
+            "batches do not allow: pass arrays, memory-maps or shards, or call partial_fit on each "
+            "batch"
+        )
+
+    def _first_form(self, n: int, d: int) -> Any:
+        return "root" if self.solver == "svd" else "scatter"
+
+    def _fit_rows(self, form: Any, X: Any, y: Any, sample_weight: Any) -> None:
+        weights = check_weights(sample_weight, X.shape[0], X)
+        if hasattr(self, "x_map_"):  # the root after the scatter, through the same maps
+            X, y = MappedRows(X, self.x_map_), MappedRows(y, self.y_map_)
+        else:
+            X, y = self._fit_maps(X, y, weights)
+        super()._fit_rows(form, X, y, weights)
+
+    def _check_views(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        X, y = super()._check_views(X, y, reset=reset)
+        namespace(*(a for a in (X, y) if is_array(a)))  # of one library
+        if not hasattr(self, "x_map_"):
+            return X, y
+        return MappedRows(X, self.x_map_), MappedRows(y, self.y_map_)
+
+    def _check_x(self, X: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
+        refuse_sparse(X, "X")
+        return super()._check_x(X, reset=reset, ensure_finite=ensure_finite)
+
+    def _check_y(self, y: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
+        refuse_sparse(y, "y")
+        return super()._check_y(y, reset=reset, ensure_finite=ensure_finite)
+
+    @all_or_nothing
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Add paired rows; the first call fits the maps.
+
+        Bandwidths and landmarks come from the first batch, which should look like all the
+        rows; given these the result does not depend on how the rows are parted.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        self
+        """
+        if not hasattr(self, "x_map_"):
+            self._validate_params()
+            views = super()._check_views(X, y, reset=True)
+            weights = check_weights(sample_weight, views[0].shape[0], views[0])
+            self._fit_maps(*views, weights, stream=True)
+        return super().partial_fit(X, y, _weights(sample_weight, X))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The mean held-out correlation of the variates; see `score_moments`."""
+        return super().score(X, y, _weights(sample_weight, X))
+
+    @all_or_nothing
+    def fit_moments(self, moments: Any) -> Self:
+        """Fit to the moments of mapped features, through maps that are fitted already.
+
+        Parameters
+        ----------
+        moments : Moments or list of Moments
+            Of blocks "x" and "y", as in `moments_`; see `CCA.fit_moments`.
+
+        Returns
+        -------
+        self
+        """
+        if not hasattr(self, "x_map_"):
+            raise ValueError(
+                "KernelCCA.fit_moments takes moments of mapped features, and there are no maps "
+                "yet: call fit, or map the views first (NystroemMap in a TwoViewPipeline) and fit "
+                "CCA to those"
+            )
+        parts = [moments] if isinstance(moments, Moments) else list(moments)
+        for view, feature_map in (("x", self.x_map_), ("y", self.y_map_)):
+            for m in parts:
+                if m.width(view) != feature_map._n_features_out:
+                    raise ValueError(
+                        f"the moments of {view} are of {m.width(view)} features, but its map makes "
+                        f"{feature_map._n_features_out}: take moments of mapped rows"
+                    )
+        names = ("feature_names_in_", "y_feature_names_in_")
+        seen = {name: self.__dict__[name] for name in names if name in self.__dict__}
+        super().fit_moments(moments)
+        self.__dict__.update(seen)
+        self.n_features_in_ = self.x_map_.n_features_in_
+        self._y_width = self.y_map_.n_features_in_
+        return self
+
+    def _solve(self, moments: Moments) -> None:
+        super()._solve(moments)
+        self.shrinkage_ = self._nominal
+        self._leave_out_rounding()
+        # Signs that do not depend on the basis: the largest variate of a landmark is positive.
+        xp = namespace(self.x_weights_)
+        anchors = self.x_map_._landmark_coordinates()
+        if anchors is not None:
+            variates = xp.matmul(anchors - self.x_mean_, self.x_weights_)
+            at = xp.argmax(xp.abs(variates), axis=0)[None, :]
+            largest = xp.take_along_axis(variates, at, axis=0)
+            sign = xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))
+            self.x_weights_, self.y_weights_ = sign * self.x_weights_, sign * self.y_weights_
+
+    def _leave_out_rounding(self) -> None:
+        """Drop pairs whose singular value is 0 but for rounding.
+
+        Features that depend on each other (those of a view of three distinct values, say) have
+        directions without variance, which a small ridge blows up to noise.
+        """
+        xp = namespace(self._relative)
+        count = max(1, int(xp.count_nonzero(self._relative > 1e-8)))
+        if count == self.n_components_:
+            return
+        self._degenerate.append(
+            f"only {count} of {self.n_components_} components are correlated beyond rounding; the "
+            "rest are left out"
+        )
+        self.n_components_ = count
+        for name in ("x_weights_", "y_weights_", "_y_pattern"):
+            setattr(self, name, getattr(self, name)[:, :count])
+        for name in ("correlations_", "singular_values_", "_relative", "_x_std", "_y_std"):
+            setattr(self, name, getattr(self, name)[:count])
+
+    def _numbers(self, moments: Moments) -> tuple[float, float]:
+        """The shrinkage of both views towards tr(S) / columns, that of CCA.
+
+        Here it is towards tr(S) / m, and there may be fewer columns than landmarks.
+        """
+        given = self._chosen.get("shrinkage", shrinkage_tuple(self.shrinkage))
+        numbers = super()._numbers(moments)
+        shares = self._shares(moments)
+        x, y = (
+            _moved(s, 1 / share) if isinstance(g, str) else s
+            for g, s, share in zip(given, numbers, shares, strict=True)
+        )
+        self._nominal = x, y
+        return _moved(x, shares[0]), _moved(y, shares[1])
+
+    def _shares(self, moments: Moments) -> tuple[float, float]:
+        """Columns per landmark of both maps."""
+        return (
+            moments.width("x") / self.x_map_.n_landmarks_,
+            moments.width("y") / self.y_map_.n_landmarks_,
+        )
+
+    def _resolve(self, folds: list[Moments]) -> dict[str, Any]:
+        grid = shrinkage_grid(self.shrinkage)
+        shares = self._shares(folds[0])
+        candidates = [
+            {
+                "shrinkage": tuple(
+                    s if isinstance(s, str) else _moved(s, share)
+                    for s, share in zip(pair, shares, strict=True)
+                )
+            }
+            for pair in grid
+        ]
+        rows = sum(m.rows for m in folds) - max(m.rows for m in folds)
+        possible = max(1, min(*folds[0].widths, rows - 1))
+        wanted = None if self.n_components is None else min(self.n_components, possible)
+        found = grid_scores(_MappedCCA(wanted, solver="moments", cv=None), candidates, folds)
+        self.cv_shrinkages_, self.cv_scores_ = grid, found.scores
+        return {"shrinkage": grid[best_index(found.scores)]}
+
+    def _count(self, moments: Moments, rank: int) -> int:
+        wanted, possible = self.n_components, min(*moments.widths, moments.rows - 1)
+        if wanted is None or wanted <= possible:
+            return super()._count(moments, rank)
+        # How many there are is a property of the data and the kernel, known only by now.
+        count = min(rank, possible)
+        self._degenerate.append(
+            f"only {count} of n_components={wanted} exist, the rank of the kernels on these rows; "
+            "the rest are left out"
+            if count
+            else "a view does not vary under its kernel: there is nothing to correlate, and all "
+            "weights are 0"
+        )
+        return max(1, count)
+
+    def _enough(self, parts: list[Moments | None]) -> bool:
+        return super(CCA, self)._enough(parts)
+
+    def _rows_needed(self) -> int:
+        return 2
+
+    def _ill_conditioned(self) -> bool:
+        return super()._ill_conditioned() and 0 in self.shrinkage_
+
+    # -------------------------------------------------------------------------- projecting
+    def _variates(self, X: Any, y: Any) -> tuple[Array | None, Array | None]:
+        if not (X is None and y is None) and self.__sklearn_is_fitted__():
+            u = None if X is None else self._projected("x", self._check_x(X))
+            v = None if y is None else self._projected("y", self._check_y(y))
+            return u, v
+        return super()._variates(X, y)  # which says what is missing
+
+    def _projected(self, view: str, data: Any) -> Array:
+        """The variates of one view, through the kernel columns: the coordinates are skipped."""
+        feature_map: KernelMap = getattr(self, f"{view}_map_")
+        mean, weights = getattr(self, f"{view}_mean_"), getattr(self, f"{view}_weights_")
+        centre, dual = feature_map._dual(mean, weights)
+        rows = max(256, (64 << 20) // (8 * feature_map._n_features_out))
+        parts = [
+            project(feature_map._columns(feature_map._rows(part, start)), centre, dual)
+            for start, (part,), _ in chunks([data], rows=rows)
+        ]
+        return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
+
+    @property
+    def predict(self) -> Any:
+        """Absent: the conditional mean of y's coordinates is no y."""
+        raise AttributeError(
+            "KernelCCA has no predict: it knows the second view by its kernel alone; use "
+            "MultitaskRegressor behind a NystroemMap of x"
+        )
+
+    def __sklearn_tags__(self) -> Tags:
+        """scikit-learn's tags: dense views."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = False
+        kernel = _of_view("kernel", self.kernel, 0)
+        tags.input_tags.pairwise = isinstance(kernel, str) and kernel == "precomputed"
+        tags.input_tags.positive_only = isinstance(kernel, str) and kernel == "chi2"
+        return tags
+
+
+def _of_view(name: str, value: Any, view: int) -> Any:
+    """The view's own part of a parameter that may be an (x, y) pair."""
+    if not isinstance(value, (tuple, list)):
+        return value
+    if len(value) != 2:
+        raise ValueError(f"{name}={value!r} must be one value or an (x, y) pair")
+    return value[view]
+
+
+def _moved(s: float, ratio: float) -> float:
+    """The s' with ``s' / (1 - s') = ratio * s / (1 - s)``.
+
+    ``(1 - s) S + s t / m I`` and ``(1 - s') S + s' t / p I`` are then proportional for
+    ratio = p / m; directions, correlations and, by the factor of the cross block, singular
+    values are the same.
+    """
+    return s * ratio / (1 - s + s * ratio)
+
+
+def _weights(sample_weight: Any, X: Any) -> Any:
+    """Weights of the library of X, whose mapped rows do not show it."""
+    if sample_weight is None or not is_array(X):
+        return sample_weight
+    return check_weights(sample_weight, X.shape[0], X)
+
+
+def _fit_map(feature_map: KernelMap, data: Any, weights: Any) -> Any:
+    """Fit the map to the rows of one view; return its coordinates, or the rows to be mapped."""
+    feature_map.n_features_in_ = 1 if data.ndim == 1 else int(data.shape[1])
+    if isinstance(feature_map, ExactKernelMap) and weights is not None and (weights == 0).any():
+        present = np.flatnonzero(weights)  # a row of weight 0 is none
+        feature_map._fit(take_in_memory(data, present), weights[present])
+        return MappedRows(data, feature_map)
+    coordinates = feature_map._fit(data, weights)
+    return MappedRows(data, feature_map) if coordinates is None else coordinates

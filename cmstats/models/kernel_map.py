@@ -1,0 +1,239 @@
+"""The base of kernel feature maps: the kernel, rows in, coordinates out."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import scipy.sparse
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags, TransformerTags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from cmstats.arrays import (
+    Array,
+    device_of,
+    float64,
+    is_array,
+    is_numpy,
+    namespace,
+    result_dtype,
+    take_rows,
+    to_numpy,
+)
+from cmstats.kernels import gram
+from cmstats.models import dask as _dask_rows
+from cmstats.models.landmarks import Weights, draw_repeated
+from cmstats.rows.chunks import check_rows, chunks, in_memory, is_lazy
+from cmstats.rows.matrix import check_matrix
+
+__all__ = ["SAMPLE", "KernelMap", "MappedRows", "refuse_sparse", "take_in_memory"]
+
+SAMPLE = 1000
+"""Rows that set the bandwidth."""
+
+
+class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """What the maps share: the kernel, its bandwidth, rows in and coordinates out."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "kernel": [StrOptions({*gram.KERNELS, "poly", "precomputed"}), callable],
+        "gamma": [Interval(Real, 0, None, closed="neither"), None],
+        "degree": [Interval(Real, 0, None, closed="neither")],
+        "coef0": [Interval(Real, None, None, closed="neither")],
+    }
+    kernel: Any
+    gamma: float | None
+    degree: float = 3
+    coef0: float = 1
+    landmarks_: Array
+    gamma_: float | None
+    n_landmarks_: float
+    _n_features_out: int
+    _view = "X"
+    """What messages call the rows."""
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit the map to rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            An array of any library, a frame, a memory-map; for a precomputed kernel its values
+            between all rows, of shape (n_samples, n_samples).
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, values are not finite, the chi2 kernel meets a
+            negative value, or the kernel is not positive semi-definite.
+        """
+        self._validate_params()
+        self._fit(self._check(X, reset=True))
+        return self
+
+    def _fit(self, X: Any, weights: Weights = None) -> Array | None:
+        """Fit to checked rows; the coordinates of these where they come for nothing."""
+        raise NotImplementedError
+
+    def _columns(self, X: Array) -> Array:
+        """The columns, computed row by row, of which the coordinates are linear functions."""
+        raise NotImplementedError
+
+    def _coordinates(self, columns: Array) -> Array:
+        """The coordinates from `_columns`."""
+        return columns
+
+    def _dual(self, mean: Array, weights: Array) -> tuple[Array, Array]:
+        """Centre and weights on `_columns` that give ``(z - mean) @ weights``."""
+        return mean, weights
+
+    def _landmark_coordinates(self) -> Array | None:
+        """The coordinates of the landmarks, where there are some."""
+        return getattr(self, "factor_", None)
+
+    @_dask_rows.row_wise
+    def transform(self, X: Any) -> Array:
+        """The coordinates of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            For a precomputed kernel its values between these rows and those of `fit`.
+
+        Returns
+        -------
+        array of shape (n_samples, n_features_out)
+            Float64 for float64 and integer data, otherwise float32.
+        """
+        check_is_fitted(self)
+        checked = self._check(X)
+        rows = max(256, (64 << 20) // (8 * max(1, self._n_features_out)))
+        parts = [
+            self._coordinates(self._columns(self._rows(part, start)))
+            for start, (part,), _ in chunks([checked], rows=rows)
+        ]
+        return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
+
+    def __sklearn_tags__(self) -> Tags:
+        """scikit-learn's tags: dense data, float32 kept, pairwise if precomputed."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags = TransformerTags(preserves_dtype=["float64", "float32"])
+        tags.input_tags.pairwise = isinstance(self.kernel, str) and self.kernel == "precomputed"
+        tags.input_tags.positive_only = isinstance(self.kernel, str) and self.kernel == "chi2"
+        return tags
+
+    # -------------------------------------------------------------------------- the kernel
+    def _check(self, X: Any, *, reset: bool = False) -> Any:
+        refuse_sparse(X, "X")
+        if (X if hasattr(X, "shape") else np.asarray(X)).ndim == 1:
+            raise ValueError(
+                "Expected 2D array, got 1D array instead: X holds one row per item. Reshape your "
+                "data with X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if one item"
+            )
+        checked = X if is_lazy(X) else check_matrix(X, "X")
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        return checked
+
+    def _rows(self, part: Array, start: int = 0) -> Array:
+        """Rows that the kernel takes, or a sentence that says which one it does not."""
+        xp = namespace(part)
+        part = xp.reshape(part, (-1, 1)) if part.ndim == 1 else part
+        if is_numpy(xp) or xp.isdtype(part.dtype, "real floating"):
+            check_rows(part, self._view, start)
+        if isinstance(self.kernel, str) and self.kernel == "chi2" and bool(xp.any(part < 0)):
+            flat = int(xp.argmax(xp.reshape(xp.astype(part < 0, xp.int8), (-1,))))
+            row, column = start + flat // part.shape[1], flat % part.shape[1]
+            raise ValueError(
+                "Negative values in data: the chi2 kernel needs values of at least 0, and "
+                f"{self._view} has a negative one at row {row}, column {column}"
+            )
+        return part
+
+    @property
+    def _precomputed(self) -> bool:
+        return isinstance(self.kernel, str) and self.kernel == "precomputed"
+
+    def _fit_kernel(self, X: Any, weights: Weights, rng: np.random.RandomState) -> None:
+        """Set `gamma_`; check what can be checked without a pass."""
+        if self._precomputed and X.shape[0] != X.shape[1]:
+            raise ValueError(
+                f"a precomputed kernel is fitted to its values between all rows, a square matrix, "
+                f"got shape {tuple(X.shape)}"
+            )
+        self.gamma_ = self.gamma
+        if self.gamma is None and self.kernel in gram.MEDIAN_KERNELS:
+            rows = draw_repeated(X.shape[0], SAMPLE, rng, weights)
+            sample = to_numpy(self._rows(take_in_memory(X, rows)))
+            try:
+                self.gamma_ = gram.median_gamma(sample, kernel=self.kernel)
+            except ValueError:  # one row, or equal rows: the kernel is constant for any gamma
+                self.gamma_ = 1.0
+
+    def _block(self, X: Array, Y: Array | None = None) -> Array:
+        """Kernel values between rows; all values are given where the kernel is precomputed."""
+        return gram.gram(
+            X, Y, kernel=self.kernel, gamma=self.gamma_, degree=self.degree, coef0=self.coef0
+        )
+
+    def _kernel_columns(self, X: Array, landmarks: Array) -> Array:
+        """k(x, landmarks); `landmarks` are positions where the kernel is precomputed."""
+        xp = namespace(X, landmarks)
+        if self._precomputed:
+            block = X if landmarks is None else xp.take(X, landmarks, axis=1)
+            return xp.astype(block, result_dtype(block), copy=False)
+        wanted = result_dtype(X)
+        return self._block(
+            xp.astype(X, wanted, copy=False), xp.astype(landmarks, wanted, copy=False)
+        )
+
+    def _square(self, rows: Array) -> Array:
+        """The kernel matrix of rows in double precision (of positions where precomputed)."""
+        return self._block(float64(rows))
+
+
+class MappedRows:
+    """A view through its fitted map, mapped run by run as it is read.
+
+    Parameters
+    ----------
+    X : checked matrix or lazy array of shape (n, p)
+    feature_map : fitted KernelMap
+    """
+
+    def __init__(self, X: Any, feature_map: KernelMap) -> None:
+        self._X, self._map = X, feature_map
+        self.shape = (int(X.shape[0]), feature_map._n_features_out)
+        self.ndim = 2
+        like = np.empty(0, X.dtype) if is_lazy(X) else X
+        self.dtype = np.dtype(str(result_dtype(like)).rpartition(".")[2].strip("'>"))
+
+    def __getitem__(self, rows: slice | np.ndarray[Any, Any]) -> Array:
+        start = (rows.start or 0) if isinstance(rows, slice) else 0
+        part = self._map._rows(take_in_memory(self._X, rows), start)
+        return self._map._coordinates(self._map._columns(part))
+
+
+# ------------------------------------------------------------------------------------ rows
+def refuse_sparse(X: Any, name: str) -> None:
+    """Raise the one sentence about sparse matrices."""
+    if scipy.sparse.issparse(X):
+        raise TypeError(
+            f"{name} is sparse, and kernel blocks are dense: pass {name}.toarray(), or coordinates "
+            "of less width (TruncatedSVD)"
+        )
+
+
+def take_in_memory(X: Any, rows: slice | Array) -> Array:
+    """The rows named by a slice or by positions on the host, in memory."""
+    if is_array(X) and not is_numpy(namespace(X)) and isinstance(rows, np.ndarray):
+        rows = namespace(X).asarray(rows, device=device_of(X))
+    part = in_memory(take_rows(X, rows))
+    return namespace(part).reshape(part, (-1, 1)) if part.ndim == 1 else part

@@ -1,0 +1,246 @@
+"""A mixture of normals over the standardised columns of two views: rows, parameters, y given x."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from cmstats.arrays import (
+    Array,
+    device_of,
+    is_array,
+    is_numpy,
+    namespace,
+    result_dtype,
+    solve_triangular,
+    take_rows,
+)
+from cmstats.kernels import normal, whitening
+from cmstats.kernels.parameters import CovarianceType, Normals
+from cmstats.moments.moments import Moments
+from cmstats.rows.chunks import is_lazy
+
+__all__ = ["Mixture", "Regression", "Rows", "Scaling", "joined", "regressions"]
+
+
+# ------------------------------------------------------------------------- rows
+@dataclass(frozen=True)
+class Scaling:
+    """Centre and scale of the columns of x and y side by side."""
+
+    centre: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, moments: Moments) -> Scaling:
+        """The mean, rounded to single precision so that every data type subtracts the same."""
+        xp = namespace(moments.mean("x"))
+        mean = xp.concat([moments.mean(v) for v in ("x", "y")])
+        variance = xp.concat([moments.variance(v) for v in ("x", "y")])
+        constant = xp.concat([moments.constant(v) for v in ("x", "y")])
+        small = xp.abs(mean) < 1e38
+        rounded = xp.astype(xp.astype(xp.where(small, mean, 0.0), xp.float32), xp.float64)
+        scale = xp.where(constant | (variance <= 0), 1.0, xp.sqrt(variance))
+        return cls(xp.where(small, rounded, mean), scale)
+
+    def columns(self, columns: slice) -> Scaling:
+        """The scaling of some columns."""
+        return Scaling(self.centre[columns], self.scale[columns])
+
+
+class Rows:
+    """Blocks of columns side by side, standardised, a run of rows at a time."""
+
+    def __init__(self, blocks: Sequence[Any], scaling: Scaling, weights: Array | None = None):
+        self.xp = xp = namespace(scaling.centre)
+        namespace(scaling.centre, *(b for b in blocks if is_array(b) and not is_lazy(b)))
+        self.blocks, self.weights = blocks, weights
+        self.n = int(blocks[0].shape[0])
+        single = all(_result_dtype(b, xp) == xp.float32 for b in blocks)
+        self.dtype = xp.float32 if single else xp.float64
+        self._centre = xp.astype(scaling.centre, self.dtype)
+        self._inverse = xp.astype(1.0 / scaling.scale, self.dtype)
+
+    def __call__(self, rows: slice) -> Array:
+        """These rows, standardised."""
+        parts = [_dense(b, rows) for b in self.blocks]
+        if is_numpy(self.xp):
+            out = np.empty((parts[0].shape[0], self._centre.shape[0]), self.dtype)
+            np.concatenate(parts, axis=1, out=out, casting="unsafe")
+            out -= self._centre
+            out *= self._inverse
+            return out
+        parts = [self.xp.astype(p, self.dtype) for p in parts]
+        whole = parts[0] if len(parts) == 1 else self.xp.concat(parts, axis=1)
+        return (whole - self._centre) * self._inverse
+
+    def runs(self, width: int) -> list[slice]:
+        """Runs of rows of which `width` numbers each make a block of moderate size."""
+        size = max(256, 2**22 // max(1, width))
+        return [slice(i, min(i + size, self.n)) for i in range(0, self.n, size)]
+
+
+def _result_dtype(block: Any, xp: Any) -> Any:
+    if scipy.sparse.issparse(block) or is_lazy(block):
+        return result_dtype(np.empty(0, block.dtype))
+    return result_dtype(block)
+
+
+def _dense(block: Any, rows: slice) -> Any:
+    part = take_rows(block, rows)
+    if scipy.sparse.issparse(part):
+        part = part.toarray()
+    elif is_lazy(block):
+        part = np.asarray(part)
+    return part if part.ndim == 2 else part[:, None]
+
+
+# ------------------------------------------------------------------------ parameters
+@dataclass(frozen=True)
+class Mixture:
+    """The parameters of a mixture of normals.
+
+    Attributes
+    ----------
+    kind : {"full", "tied", "diag", "low_rank"}
+    weights : array of shape (k,)
+    means : array of shape (k, d)
+    covariances : array of shape (k, d, d), (d, d) or (k, d), or the pair of loadings (k, d, r)
+        and noise variances (k, d)
+    """
+
+    kind: CovarianceType
+    weights: Array
+    means: Array
+    covariances: Any
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are free: what AIC and BIC count."""
+        k, d = self.means.shape
+        if self.kind == "low_rank":  # a rotation of the loadings changes nothing
+            r = self.covariances[0].shape[-1]
+            covariance = k * (d * (r + 1) - r * (r - 1) // 2)
+        else:
+            triangle = d * (d + 1) // 2
+            covariance = {"full": k * triangle, "tied": triangle, "diag": k * d}[self.kind]
+        return int(covariance + k * d + k - 1)
+
+    @property
+    def log_weights(self) -> Array:
+        """-inf for a component without weight, which a log-sum-exp passes over."""
+        xp, w = namespace(self.weights), self.weights
+        return xp.where(w > 0, xp.log(xp.where(w > 0, w, 1.0)), -math.inf)
+
+    def normals(self) -> Normals:
+        """The components, factored."""
+        return normal.prepare(self.means[:1, :], self.means, self.covariances, self.kind)
+
+    def columns(self, columns: slice) -> Mixture:
+        """The marginal mixture of some columns."""
+        S = self.covariances
+        if self.kind == "low_rank":
+            S = (S[0][:, columns, :], S[1][:, columns])
+        else:
+            S = S[:, columns] if self.kind == "diag" else S[..., columns, columns]
+        return Mixture(self.kind, self.weights, self.means[:, columns], S)
+
+    def matrix(self, j: int) -> Array:
+        """The covariance matrix of a component."""
+        S = self.covariances
+        xp = namespace(self.means)
+        if self.kind in ("full", "tied"):
+            return S if self.kind == "tied" else S[j, ...]
+        variances = S[1][j, :] if self.kind == "low_rank" else S[j, :]
+        eye = xp.eye(variances.shape[0], dtype=xp.float64, device=device_of(variances))
+        diagonal = variances[:, None] * eye
+        if self.kind == "diag":
+            return diagonal
+        L = S[0][j, ...]
+        return xp.matmul(L, xp.matrix_transpose(L)) + diagonal
+
+    def variances(self) -> Array:
+        """The diagonals of all covariance matrices, (k, d)."""
+        xp, S = namespace(self.means), self.covariances
+        if self.kind == "diag":
+            return S
+        if self.kind == "low_rank":
+            return xp.sum(S[0] ** 2, axis=-1) + S[1]
+        return xp.broadcast_to(xp.linalg.diagonal(S), self.means.shape)
+
+
+# ------------------------------------------------------------------ one component's part
+@dataclass(frozen=True)
+class Regression:
+    """y given x under one component, in standard units.
+
+    Attributes
+    ----------
+    x_mean, y_mean : arrays of shape (p,), (q,)
+    slopes : tuple of arrays
+        Factors, applied one after the other, of the matrix (p, q) of slopes; none for
+        slopes of zero.
+    covariance, root : arrays of shape (q, q)
+        The conditional covariance, and its lower Cholesky factor.
+    """
+
+    x_mean: Array
+    y_mean: Array
+    slopes: tuple[Array, ...]
+    covariance: Array
+    root: Array
+
+    def mean(self, x: Array) -> Array:
+        """E[y | x] of rows."""
+        xp = namespace(x)
+        if not self.slopes:
+            return xp.zeros_like(x[:, :1]) + xp.astype(self.y_mean, x.dtype)
+        z = x - xp.astype(self.x_mean, x.dtype)
+        for factor in self.slopes:
+            z = xp.matmul(z, xp.astype(factor, x.dtype))
+        return z + xp.astype(self.y_mean, x.dtype)
+
+
+def regressions(m: Mixture, p: int) -> list[Regression]:
+    """Each component's regression of y on the first p columns."""
+    xp = namespace(m.means)
+    found: list[tuple[Any, Any, Any]] = []
+    for j in range(m.weights.shape[0]):
+        if j and m.kind == "tied":
+            found.append(found[0])
+        elif m.kind == "diag":
+            V = m.columns(slice(p, None)).matrix(j)
+            found.append(((), V, xp.sqrt(V)))
+        elif m.kind == "low_rank":
+            L, D = m.covariances[0][j, ...], m.covariances[1][j, :]
+            eye = xp.eye(L.shape[1], dtype=xp.float64, device=device_of(L))
+            Lx, Ly = xp.matrix_transpose(L[:p, :] / D[:p, None]), L[p:, :]
+            # E[f | x] = (I + Lx' Dx^-1 Lx)^-1 Lx' Dx^-1 (x - x_mean) of the factors f
+            root = whitening.cholesky(eye + xp.matmul(Lx, L[:p, :]))
+            half = solve_triangular(root, xp.matrix_transpose(Ly))
+            slopes = (
+                xp.matrix_transpose(solve_triangular(root, Lx)),
+                half,
+            )
+            diagonal = D[p:, None] * xp.eye(Ly.shape[0], dtype=xp.float64, device=device_of(L))
+            V = xp.matmul(xp.matrix_transpose(half), half) + diagonal
+            found.append((slopes, V, whitening.cholesky(V)))
+        else:
+            lower = whitening.cholesky(m.matrix(j))
+            Lxx, Lyx, root = lower[:p, :p], lower[p:, :p], lower[p:, p:]
+            slopes_t = solve_triangular(Lxx, xp.matrix_transpose(Lyx), transpose=True)
+            found.append(((slopes_t,), xp.matmul(root, xp.matrix_transpose(root)), root))
+    return [
+        Regression(m.means[j, :p], m.means[j, p:], slopes, V, root)
+        for j, (slopes, V, root) in enumerate(found)
+    ]
+
+
+def joined(parts: list[Array]) -> Array:
+    """Results of runs of rows, one after the other."""
+    return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)

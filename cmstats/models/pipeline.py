@@ -1,0 +1,180 @@
+"""A scikit-learn transformer for each view, then a two-view model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import Tags, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from cmstats.arrays import is_dask
+from cmstats.models import dask as _dask_rows
+
+__all__ = ["TwoViewPipeline"]
+
+
+def _through(name: str, views: str) -> Any:
+    """The model's method of that name, on views that go through the transformers first."""
+
+    def has(self: TwoViewPipeline) -> bool:
+        getattr(getattr(self, "model_", self.model), name)
+        return True
+
+    def both(self: TwoViewPipeline, X: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        check_is_fitted(self)
+        X = None if X is None else self._apply("x", X)
+        y = None if y is None else self._apply("y", y)
+        return getattr(self.model_, name)(X, y, **kwargs)
+
+    def first(self: TwoViewPipeline, X: Any, **kwargs: Any) -> Any:
+        check_is_fitted(self)
+        return getattr(self.model_, name)(self._apply("x", X), **kwargs)
+
+    method: Callable[..., Any] = both if views == "xy" else first
+    method.__name__ = name
+    method.__qualname__ = f"TwoViewPipeline.{name}"
+    method.__doc__ = f"The model's `{name}`, on transformed views."
+    return available_if(has)(_dask_rows.wrapped(method))
+
+
+def _fit_view(transformer: Any, data: Any) -> tuple[Any, Any]:
+    """A fitted clone of the transformer, and the data through it."""
+    if transformer is None:
+        return None, data
+    if is_dask(data):
+        return _dask_rows.fit_view(transformer, data)
+    fitted = clone(transformer)
+    return fitted, fitted.fit_transform(data)
+
+
+class TwoViewPipeline(BaseEstimator):
+    """A transformer for each view, fitted inside the folds, then a two-view model.
+
+    Parameters
+    ----------
+    model : estimator
+        Any model with ``fit(X, y)``, for example `CCA`. Every method of the model that takes
+        views is available and goes through the transformers.
+    x, y : transformer or None, default=None
+        A scikit-learn transformer or pipeline for each view (L2 normalisation, PCA, TF-IDF
+        of strings...); None passes the view on. A supervised transformer of `x` does not
+        see `y`: it is fitted on its view alone.
+
+    Attributes
+    ----------
+    model_, x_, y_ : the fitted parts
+
+    Examples
+    --------
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.preprocessing import Normalizer
+    >>> from cmstats import CCA, TwoViewPipeline, load_emoji
+    >>> image, text = load_emoji(return_X_y=True)
+    >>> model = TwoViewPipeline(CCA(10, shrinkage=0.1), x=PCA(50), y=Normalizer())
+    >>> U, V = model.fit(image, text).transform(image[:3], text[:3])
+    >>> U.shape
+    (3, 10)
+    """
+
+    def __init__(self, model: Any, *, x: Any = None, y: Any = None) -> None:
+        self.model = model
+        self.x = x
+        self.y = y
+
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
+        """Fit the transformers, each to its view, and the model to what they return.
+
+        Parameters
+        ----------
+        X, y : what the transformers take
+            Paired rows; strings are fine where a transformer takes strings.
+        **fit_params
+            For the model's `fit` (``sample_weight``, ``labels``...).
+
+        Returns
+        -------
+        self
+        """
+        if y is None:
+            raise ValueError(
+                "TwoViewPipeline requires y to be passed, but the target y is None: it is the "
+                "second view"
+            )
+        x_, X = _fit_view(self.x, X)
+        y_, y = _fit_view(self.y, y)
+        model_ = clone(self.model).fit(X, y, **fit_params)
+        self.x_, self.y_, self.model_ = x_, y_, model_
+        return self
+
+    def fit_transform(self, X: Any, y: Any, **fit_params: Any) -> Any:
+        """``fit(X, y).transform(X)``."""
+        return self.fit(X, y, **fit_params).transform(X)
+
+    def _apply(self, view: str, data: Any) -> Any:
+        transformer = getattr(self, f"{view}_")
+        if transformer is not None and is_dask(data):
+            return _dask_rows.apply(transformer, data)
+        return data if transformer is None else transformer.transform(data)
+
+    transform = _through("transform", "xy")
+    embed = _through("embed", "xy")
+    similarity = _through("similarity", "xy")
+    fuse = _through("fuse", "xy")
+    score = _through("score", "xy")
+    logpdf = _through("logpdf", "xy")
+    responsibilities = _through("responsibilities", "xy")
+    outlier_scores = _through("outlier_scores", "xy")
+    sample = _through("sample", "x")
+    score_samples = _through("score_samples", "xy")
+
+    @available_if(lambda self: hasattr(getattr(self, "model_", self.model), "predict"))
+    @_dask_rows.row_wise
+    def predict(self, X: Any, **kwargs: Any) -> Any:
+        """The model's `predict` on the transformed x.
+
+        Predictions go back through ``y.inverse_transform`` where the transformer of y has
+        one; otherwise, and for predictions with a standard deviation or covariance, they
+        are in the transformed units of y.
+        """
+        check_is_fitted(self)
+        predicted = self.model_.predict(self._apply("x", X), **kwargs)
+        labels = hasattr(self.model_, "classes_")
+        if kwargs or labels or not hasattr(self.y_, "inverse_transform"):
+            return predicted
+        return self.y_.inverse_transform(predicted)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Choose the container of what the parts return; see `CCA.set_output`."""
+        for name in ("x", "y", "model", "x_", "y_", "model_"):
+            part = getattr(self, name, None)
+            if part is not None:
+                part.set_output(transform=transform)
+        return self
+
+    @property
+    def n_features_in_(self) -> int:
+        """The number of columns of the first view."""
+        part = getattr(self, "x_", None)
+        return int(getattr(self.model_ if part is None else part, "n_features_in_"))  # noqa: B009
+
+    @property
+    def feature_names_in_(self) -> Any:
+        """The names of the columns of the first view, where fit saw some."""
+        part = getattr(self, "x_", None)
+        return getattr(self.model_ if part is None else part, "feature_names_in_")  # noqa: B009
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether `fit` was called."""
+        return hasattr(self, "model_")
+
+    def __sklearn_tags__(self) -> Tags:
+        """scikit-learn's tags: those of the model."""
+        tags = super().__sklearn_tags__()
+        model = get_tags(self.model)
+        tags.target_tags = model.target_tags
+        tags.transformer_tags = model.transformer_tags
+        tags.input_tags.sparse = model.input_tags.sparse
+        return tags

@@ -1,0 +1,376 @@
+"""Ridge regression from moments: the solution for any penalties, and its held-out error.
+
+The penalised sum of squares is ||y - Xw||^2 + alpha ||w||^2 over the rows (scikit-learn's
+Ridge), so that w = (S_xx + alpha I)^-1 S_xy with the scatters S, which are sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cmstats.arrays import Array, device_of, is_numpy, namespace, svd, to_numpy
+from cmstats.kernels import whitening
+from cmstats.kernels.threads import share
+from cmstats.moments.collect import thin
+from cmstats.moments.folds import training_moments
+from cmstats.moments.moments import Moments
+
+__all__ = [
+    "Ridge",
+    "Spectrum",
+    "about_plane",
+    "plane_point",
+    "r2",
+    "ridge",
+    "search",
+    "squared_errors",
+]
+
+Penalty = Any
+"""One number, or an array of one for each target."""
+
+
+def about_plane(moments: Moments, intercept: bool) -> Moments:
+    """Second moments about a point of the plane: the means, or the origin without intercept."""
+    if intercept:
+        return moments
+    xp = namespace(moments._mean)
+    step = moments.n**0.5 * moments._mean
+    if moments.form == "scatter":
+        factor = moments._factor + step[:, None] * step[None, :]
+    else:
+        factor = thin(xp.concat([moments._factor, step[None, :]]))
+    return moments._projected(0 * moments._mean, factor)
+
+
+def plane_point(moments: Moments, intercept: bool) -> tuple[Array, Array]:
+    """The point of `about_plane`, as x and y."""
+    x, y = moments.mean("x"), moments.mean("y")
+    return (x, y) if intercept else (0 * x, 0 * y)
+
+
+def _scatters(moments: Moments, varies: Array) -> tuple[Array, Array]:
+    """S_xx and S_xy with zeros, and not rounding, for columns of x that do not vary."""
+    S = moments.scatter("x") * varies[:, None] * varies[None, :]
+    return S, moments.scatter("x", "y") * varies[:, None]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """S_xx = V diag(l) V' and V'S_xy: after this every penalty costs one division.
+
+    Attributes
+    ----------
+    values : array of shape (r,)
+        l, ascending in the scatter form and descending in the root form.
+    vectors : array of shape (p, r)
+        V.
+    cross : array of shape (r, q)
+        V'S_xy.
+    smallest : float
+        The least of the p eigenvalues, columns that do not vary left aside.
+    cut : float
+        What is no more than this is rounding.
+    """
+
+    values: Array
+    vectors: Array
+    cross: Array
+    smallest: float
+    cut: float
+
+    @classmethod
+    def of(cls, moments: Moments) -> Spectrum:
+        """By eigendecomposition of the scatter, or by the SVD of the root."""
+        xp = namespace(moments.mean("x"))
+        varies = xp.astype(~moments.constant("x"), xp.float64)
+        p, fixed = moments.width("x"), int(xp.count_nonzero(varies == 0))
+        if moments.form == "root":
+            R = moments._factor
+            left, s, right = svd(R[:, moments.columns("x")] * varies[None, :])
+            cross = xp.matmul(xp.matrix_transpose(left), R[:, moments.columns("y")])
+            values, vectors, cross = s * s, xp.matrix_transpose(right), s[:, None] * cross
+            top = float(values[0])
+            least = float(values[p - fixed - 1]) if 0 < p - fixed <= s.shape[0] else 0.0
+            cut = top * (max(p, R.shape[0]) * whitening.EPS) ** 2
+        else:
+            S, S_xy = _scatters(moments, varies)
+            values, vectors = xp.linalg.eigh(S)
+            cross = xp.matmul(xp.matrix_transpose(vectors), S_xy)
+            values = xp.where(values > 0, values, 0.0)
+            top, least = float(values[-1]), float(values[min(fixed, p - 1)])
+            cut = top * p * whitening.EPS
+        return cls(values, vectors, cross, least, cut)
+
+    def over(self, alpha: Penalty, power: float = 1.0) -> Array:
+        """V'S_xy / (l + alpha)^power, and 0 where l + alpha is no more than rounding."""
+        return self.cross * self.inverse(alpha, power)
+
+    def inverse(self, alpha: Penalty, power: float = 1.0) -> Array:
+        """1 / (l + alpha)^power, shape (r, q) or (r, 1); 0 where l + alpha is only rounding."""
+        xp = namespace(self.values)
+        total = self.values[:, None] + (alpha if isinstance(alpha, float) else alpha[None, :])
+        positive = total > self.cut
+        return xp.where(positive, 1 / xp.where(positive, total, 1.0) ** power, 0.0)
+
+    def rank(self, alpha: float) -> int:
+        """How many directions carry weight."""
+        xp = namespace(self.values)
+        return int(xp.count_nonzero(self.values + alpha > self.cut))
+
+    def condition(self, alpha: float) -> float:
+        """The condition number of the data with the rows of the penalty below them."""
+        low = self.smallest + alpha
+        top = float(namespace(self.values).max(self.values)) + alpha
+        return (top / low) ** 0.5 if low > self.cut else float(top > 0) * float("inf") or 1.0
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A solution ``left @ right`` of shape (p, q).
+
+    For a common penalty left'(S_xx + alpha I) left = I: truncating the SVD of `right` gives the
+    best solution of that rank.
+    """
+
+    left: Array
+    right: Array
+    rank: int
+    condition: float
+
+    def coefficients(self, rank: int | None = None) -> Array:
+        """The coefficients, shape (p, q), of full or of a given rank."""
+        xp = namespace(self.left)
+        right = self.right
+        if rank is not None and rank < min(right.shape):
+            u, s, vt = svd(right)
+            left = xp.matmul(self.left, u[:, :rank] * s[None, :rank])
+            return xp.matmul(left, vt[:rank, :])
+        return xp.matmul(self.left, right)
+
+
+def ridge(moments: Moments, alpha: Penalty, spectrum: Spectrum | None = None) -> Ridge:
+    """(S_xx + alpha I)^-1 S_xy: by Cholesky for one penalty, in eigenvectors for many.
+
+    At alpha = 0 the solution is that of least norm.
+    """
+    xp = namespace(moments.mean("x"))
+    p = moments.width("x")
+    if isinstance(alpha, float) and spectrum is None and moments.form == "scatter":
+        varies = xp.astype(~moments.constant("x"), xp.float64)
+        S, S_xy = _scatters(moments, varies)
+        eye = xp.eye(p, dtype=xp.float64, device=device_of(S))
+        factor = whitening.factor(S + alpha * eye)
+        # A deficient rank is decided in the units of the data: least norm depends on them.
+        if factor.method == "cholesky":
+            half = xp.matmul(xp.matrix_transpose(factor.weights), S_xy)
+            return Ridge(factor.weights, half, factor.rank, factor.condition)
+    s = Spectrum.of(moments) if spectrum is None else spectrum
+    # A target that does not vary has no weights, whatever penalty.
+    least = (
+        alpha
+        if isinstance(alpha, float)
+        else float(xp.min(xp.where(moments.constant("y"), xp.max(alpha), alpha)))
+    )
+    known = s.rank(least) if least <= s.cut else p
+    if isinstance(alpha, float):
+        left, right = s.vectors * xp.matrix_transpose(s.inverse(alpha, 0.5)), s.over(alpha, 0.5)
+    else:
+        left, right = s.vectors, s.over(alpha)
+    return Ridge(left, right, known, s.condition(least))
+
+
+# ---------------------------------------------------------------------- held-out error
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out moments seen from the training means, in the coordinates of a basis.
+
+    The residual of a target about its own test mean is that of the centred rows; the distance
+    of the test means from the plane adds n (gap_y - gap_x'w)^2.
+    """
+
+    n: float
+    gap_x: Array
+    gap_y: Array
+    yy: Array
+    x: Array
+    y: Array
+    root: bool
+    """Whether `x`, `y` are roots R_x V, R_y, or the scatters V'S_xx V, V'S_xy."""
+
+    @classmethod
+    def of(
+        cls, moments: Moments, point: tuple[Array, Array], basis: Array | None = None
+    ) -> HeldOut:
+        """`point` is one that the fitted plane passes through."""
+        xp = namespace(moments.mean("x"), point[0])
+        gap_x, gap_y = moments.mean("x") - point[0], moments.mean("y") - point[1]
+        yy = moments.variance("y", ddof=0) * moments.n
+        root = moments.form == "root"
+        if root:
+            R = moments._factor
+            x, y = R[:, moments.columns("x")], R[:, moments.columns("y")]
+        else:
+            x, y = moments.scatter("x"), moments.scatter("x", "y")
+        if basis is not None:
+            x, gap_x = xp.matmul(x, basis), xp.matmul(gap_x, basis)
+            if not root:
+                x, y = (xp.matmul(xp.matrix_transpose(basis), a) for a in (x, y))
+        return cls(moments.n, gap_x, gap_y, yy, x, y, root)
+
+    def errors(self, weights: Array) -> Array:
+        """The sum of squared residuals of each target, shape (q,)."""
+        xp = namespace(weights)
+        offset = self.gap_y - xp.matmul(self.gap_x, weights)
+        if self.root:
+            E = self.y - xp.matmul(self.x, weights)
+            return xp.sum(E * E, axis=0) + self.n * offset**2
+        explained = weights * (2 * self.y - xp.matmul(self.x, weights))
+        return self.yy - xp.sum(explained, axis=0) + self.n * offset**2
+
+    def path_errors(self, spectrum: Spectrum, alphas: Sequence[float]) -> Array:
+        """Those of every penalty, shape (n_alphas, q), at the cost of about one.
+
+        With g = 1 / (l + alpha) the square of the fitted values is a sum over pairs of
+        directions i, k of Z_i M_ik Z_k g_i g_k, M = V'S_xx V. By partial fractions
+        g_i g_k = (g_i - g_k) / (l_k - l_i): what does not depend on alpha is one product
+        with M / (l_k - l_i). Pairs too close for the difference are summed as they are.
+        """
+        xp = namespace(self.x)
+        Z, l, r = spectrum.cross, spectrum.values, spectrum.values.shape[0]
+        M, XY = self.gram()
+        g = spectrum.inverse(xp.asarray(alphas, dtype=xp.float64, device=device_of(l)))
+        gt = xp.matrix_transpose(g)
+        apart = l[None, :] - l[:, None]
+        near = xp.abs(apart) <= 0.01 / r * (l[None, :] + l[:, None])
+        ratio = xp.where(near, 0.0, M) / xp.where(near, 1.0, apart)
+        offset = self.gap_y - xp.matmul(gt, self.gap_x[:, None] * Z)
+        errors = self.yy + self.n * offset**2
+        errors = errors - 2 * xp.matmul(gt, Z * (XY - xp.matmul(ratio, Z)))
+        errors = errors + xp.matmul(gt * gt, xp.linalg.diagonal(M)[:, None] * Z * Z)
+        near = near & (xp.eye(r, device=device_of(l)) == 0)
+        rows = xp.nonzero(xp.any(near, axis=1))[0]
+        if not rows.shape[0]:
+            return errors
+        M = xp.take(xp.take(xp.where(near, M, 0.0), rows, axis=0), rows, axis=1)
+        Z, g = xp.take(Z, rows, axis=0), xp.take(g, rows, axis=0)
+        weights = (Z * g[:, i, None] for i in range(len(alphas)))
+        return errors + xp.stack([xp.sum(W * xp.matmul(M, W), axis=0) for W in weights])
+
+    def gram(self, H: Array | None = None) -> tuple[Array, Array]:
+        """H'S_xx H and H'S_xy for coordinates H in the basis (those of the basis itself)."""
+        xp = namespace(self.x)
+        XH = self.x if H is None else xp.matmul(self.x, H)
+        if H is None and not self.root:
+            return self.x, self.y
+        left = xp.matrix_transpose(XH if self.root else H)
+        return xp.matmul(left, XH), xp.matmul(left, self.y)
+
+    def rank_errors(self, weights: Array, directions: Array) -> Array:
+        """Those of ``weights @ Q_k Q_k'`` for every k, Q_k the first k directions, (k, q).
+
+        Each direction adds its own terms to those before: all ranks cost about one.
+        """
+        xp = namespace(weights)
+        Q, H = directions, xp.matmul(weights, xp.matrix_transpose(directions))
+        HXH, HXy = self.gram(H)
+        own = xp.linalg.diagonal(HXH)[:, None] * Q
+        steps = Q * (2 * xp.matmul(xp.tril(HXH, k=-1), Q) + own - 2 * HXy)
+        offset = self.gap_y - xp.cumulative_sum(xp.matmul(self.gap_x, H)[:, None] * Q, axis=0)
+        return self.yy + xp.cumulative_sum(steps, axis=0) + self.n * offset**2
+
+
+def squared_errors(moments: Moments, weights: Array, point: tuple[Array, Array]) -> Array:
+    """The sum of squared residuals from the plane through a point by target, shape (q,)."""
+    return HeldOut.of(moments, point).errors(weights)
+
+
+def r2(errors: Array, moments: Moments) -> Array:
+    """1 - errors / the sum of squares about the mean; the last axis of errors is the targets.
+
+    A target that is constant on these rows has 1 where the prediction is exact and 0
+    otherwise (r2_score's rule); a single row has no R2, which is NaN.
+    """
+    xp = namespace(errors)
+    if moments.n < 2:
+        return 0 * errors + float("nan")
+    total = moments.variance("y", ddof=0) * moments.n
+    constant = moments.constant("y")
+    exact = errors <= moments.n * (64 * whitening.EPS * moments.mean("y")) ** 2
+    ratio = xp.where(errors > 0, errors, 0.0) / xp.where(constant, 1.0, total)
+    return xp.where(constant, xp.astype(exact, xp.float64), 1 - ratio)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What cross-validation found.
+
+    Attributes
+    ----------
+    scores : array of shape (n_alphas, n_ranks, n_tasks)
+        Mean held-out R2 over the folds in which a task has at least two rows.
+    unscored : bool
+        Whether some task has no such fold; it has scores of 0.
+    spectrum : Spectrum
+        Of all rows.
+    """
+
+    scores: np.ndarray[Any, Any]
+    unscored: bool
+    spectrum: Spectrum
+
+
+def search(
+    folds: list[Moments], alphas: Sequence[float], *, rank: int | None, intercept: bool
+) -> Search:
+    """Held-out R2 of every penalty, and rank up to `rank` (None: the full one), by task.
+
+    For each fold one eigendecomposition of the training moments; the test moments tell the
+    error of every penalty and target exactly.
+    """
+    trains = training_moments(folds)
+    total = trains[0] + folds[0]
+    if rank is not None:
+        rank = min(rank, *total.widths, *(max(m.rows - 1, 1) for m in trains))
+    found: dict[int, Any] = {}
+
+    def work(mine: Iterator[int]) -> None:
+        for k in mine:
+            if k == len(folds):  # for the solution to come: cores that are free do it now
+                found[k] = Spectrum.of(about_plane(total, intercept))
+            else:
+                found[k] = to_numpy(_fold_scores(trains[k], folds[k], alphas, rank, intercept))
+
+    # Matrices of p x p are too small for a threaded BLAS: whole folds share the cores.
+    share(work, range(len(folds) + 1), inline=not is_numpy(namespace(total.mean("x"))))
+    scores = np.stack([found[k] for k in range(len(folds))])
+    scored = np.isfinite(scores)
+    count = scored.sum(axis=0)
+    mean = np.where(scored, scores, 0.0).sum(axis=0) / np.maximum(count, 1)
+    return Search(mean, not count.all(), found[len(folds)])
+
+
+def _fold_scores(
+    train: Moments, test: Moments, alphas: Sequence[float], rank: int | None, intercept: bool
+) -> Array:
+    complete = test.complete_rows()
+    test = test if complete is None or complete.rows < 2 else complete
+    spectrum = Spectrum.of(about_plane(train, intercept))
+    held = HeldOut.of(test, plane_point(train, intercept), spectrum.vectors)
+    # Where some direction has no weight at all, there are no partial fractions.
+    whole = [a for a in alphas if spectrum.rank(a) == spectrum.values.shape[0]]
+    path = held.path_errors(spectrum, whole) if rank is None and whole else None
+    errors = []
+    for alpha in alphas:
+        if rank is not None:
+            directions = svd(spectrum.over(alpha, 0.5))[2][:rank, :]
+            errors.append(held.rank_errors(spectrum.over(alpha), directions))
+        elif path is not None and alpha in whole:
+            errors.append(path[whole.index(alpha), None, :])
+        else:
+            errors.append(held.errors(spectrum.over(alpha))[None, :])
+    return r2(namespace(*errors).stack(errors), test)

@@ -1,0 +1,250 @@
+"""The state of a long pass on a disk: written whole or not at all, taken up by the same pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmstats.arrays import float64, is_array, take_rows, to_numpy
+
+__all__ = [
+    "Checkpoint",
+    "check_settings",
+    "digest",
+    "fingerprint",
+    "progress_bar",
+    "segment_rows",
+    "split_folds",
+    "write_arrays",
+]
+
+SEGMENT_BYTES = 2 << 30
+"""How many bytes of rows lie between two states of a pass."""
+
+MARK = "checkpoint"
+"""The entry of a file that tells a checkpoint from moments of a whole pass."""
+
+Fields = dict[str, Any]
+
+
+class Checkpoint:
+    """The file that a pass leaves behind while it runs.
+
+    It holds the arrays of `Moments.save` for each fold, how many rows they are of, and the
+    fingerprint of the pass: what tells it from a pass over other data.
+
+    Parameters
+    ----------
+    path : str or path
+    fingerprint : dict of str
+        What must be equal to go on; entries whose name begins with "the " are digests.
+
+    Attributes
+    ----------
+    position : int
+        How many rows are saved.
+    folds : list of dict of arrays
+        Their moments, as `Moments` writes and reads them; empty at the beginning.
+    """
+
+    def __init__(self, path: Any, fingerprint: Mapping[str, str]) -> None:
+        self.path = Path(path)
+        self.fingerprint = dict(fingerprint)
+        self.position = 0
+        self.folds: list[Fields] = []
+        if self.path.exists():
+            self._take_up()
+
+    def _take_up(self) -> None:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                fields = dict(file)
+            mark = json.loads(str(fields.pop(MARK)))
+        except Exception:
+            raise ValueError(
+                f"{self.path} is no checkpoint of a pass: name another file, or delete this one"
+            ) from None
+        theirs = mark["fingerprint"]
+        other = [k for k, v in self.fingerprint.items() if theirs.get(k) != v]
+        if other:
+            told = [
+                k
+                if k.startswith("the ")
+                else f"{k} {theirs.get(k)} there, {self.fingerprint[k]} here"
+                for k in other
+            ]
+            raise ValueError(
+                f"the checkpoint {self.path} is of a pass over other data or with other settings "
+                f"({'; '.join(told)}): delete it to begin anew, or name another file"
+            )
+        self.position = int(mark["position"])
+        self.folds = split_folds(fields)
+
+    def save(self, position: int, folds: list[Fields]) -> None:
+        """Put the moments of the first rows into the file, in place of those before."""
+        mark = json.dumps({"position": position, "fingerprint": self.fingerprint})
+        fields: Fields = {MARK: np.array(mark)}
+        if len(folds) == 1:
+            fields |= folds[0]
+        else:
+            fields |= {f"{k}/{name}": a for k, fold in enumerate(folds) for name, a in fold.items()}
+        write_arrays(self.path, fields)
+        self.position = position
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Add to whatever is raised how many rows are saved."""
+        try:
+            yield
+        except BaseException as error:
+            if self.position:
+                told = (
+                    f"the moments of the first {self.position} rows are saved in {self.path}, and "
+                    "the same call goes on from there"
+                )
+                if type(error) is ValueError:
+                    error.args = (f"{error}; {told}",)
+                else:
+                    error.add_note(told)
+            raise
+
+    def require(self, rows: int) -> None:
+        """Raise where a stream ended before the rows that are saved."""
+        if rows < self.position:
+            raise ValueError(
+                f"the stream ended after {rows} rows, but the checkpoint {self.path} holds the "
+                f"moments of {self.position}: hand in the same stream from its beginning"
+            )
+
+    def remove(self) -> None:
+        """The pass is done."""
+        self.path.unlink(missing_ok=True)
+
+
+def split_folds(fields: Fields) -> list[Fields]:
+    """The arrays of each fold, out of those of a file."""
+    if not any("/" in name for name in fields):
+        return [fields]
+    folds: dict[int, Fields] = {}
+    for name, a in fields.items():
+        if "/" in name:
+            number, rest = name.split("/", 1)
+            folds.setdefault(int(number), {})[rest] = a
+    return [folds[k] for k in sorted(folds)]
+
+
+def write_arrays(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write an .npz file without pickle, whole or not at all, also where the power fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **fields)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if hasattr(os, "O_DIRECTORY"):  # the new name must reach the disk too
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+# ------------------------------------------------------------------------- what a pass is
+def segment_rows(blocks: Mapping[str, Any], step: int = 1024) -> int:
+    """How many rows lie between two states, a multiple of `step`, from the widths alone."""
+    width = sum(_row_bytes(a) for a in blocks.values())
+    return max(1, SEGMENT_BYTES // max(1, width * step)) * step
+
+
+def _row_bytes(a: Any) -> int:
+    return (1 if a.ndim == 1 else int(a.shape[1])) * int(getattr(a.dtype, "itemsize", 8))
+
+
+def fingerprint(
+    blocks: Mapping[str, Any], *, shapes: bool, ids: Any, weights: Any, **settings: Any
+) -> dict[str, str]:
+    """What tells a pass from others, without reading more than the first rows.
+
+    Parameters
+    ----------
+    blocks : mapping of name to checked matrix
+        All rows, or the first of a stream.
+    shapes : bool
+        Whether the number of rows is known.
+    ids : int, or array of shape (n,), or None
+        The number of folds of a stream, the folds of the rows.
+    weights : array of shape (n,), or None
+    **settings
+        Form, missing...
+    """
+
+    def described(a: Any) -> str:
+        width = 1 if a.ndim == 1 else int(a.shape[1])
+        return f"{(int(a.shape[0]), width) if shapes else width} {a.dtype}"
+
+    return {
+        "blocks": ", ".join(f"{name}: {described(a)}" for name, a in blocks.items()),
+        **{name: str(value) for name, value in settings.items()},
+        "the first rows": digest(*(_first_rows(a) for a in blocks.values())),
+        "the folds": digest(np.asarray(-1 if ids is None else ids)),
+        "the weights": "none" if weights is None else digest(to_numpy(weights)),
+    }
+
+
+def _first_rows(a: Any) -> np.ndarray[Any, Any]:
+    part = take_rows(a, slice(0, min(64, int(a.shape[0]))))
+    part = part.toarray() if hasattr(part, "toarray") else part
+    return to_numpy(float64(part) if is_array(part) else np.asarray(part, dtype=np.float64))
+
+
+def digest(*arrays: np.ndarray[Any, Any]) -> str:
+    """A hash of the values of arrays."""
+    found = hashlib.blake2b(digest_size=16)
+    for a in arrays:
+        found.update(np.ascontiguousarray(a).data)
+    return found.hexdigest()
+
+
+def check_settings(rows: Any, checkpoint: Any, progress: Any) -> None:
+    """Raise one sentence about what a pass cannot run with."""
+    if rows is not None and (
+        isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1
+    ):
+        raise ValueError(f"rows must be a whole number of at least 1 (rows in a run), got {rows!r}")
+    if not isinstance(progress, (bool, np.bool_)):
+        raise ValueError(f"progress must be True or False, got {progress!r}")
+    if checkpoint is None:
+        return
+    if not isinstance(checkpoint, (str, os.PathLike)):
+        raise TypeError(f"checkpoint must be the path of a file, got {checkpoint!r}")
+    path = Path(checkpoint)
+    if path.is_dir():
+        raise ValueError(f"checkpoint={os.fspath(path)!r} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise ValueError(f"checkpoint={os.fspath(path)!r}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"checkpoint={os.fspath(path)!r}: the folder cannot be written to")
+
+
+@contextmanager
+def progress_bar(wanted: bool, total: int | None = None) -> Iterator[Callable[[int], Any] | None]:
+    """A bar over rows: what is called with the number of rows done, None where not wanted."""
+    if not wanted:
+        yield None
+        return
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise ImportError("progress=True draws its bar with tqdm: install tqdm") from None
+    with tqdm(total=total, desc="moments", unit=" rows", unit_scale=True) as bar:
+        yield bar.update

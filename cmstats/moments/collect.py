@@ -1,0 +1,527 @@
+"""One pass over the rows: the sums of each fold, in the scatter or in the root form.
+
+Between the blocks of rows that `streams` cuts and the `Moments` that are made of sums.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from cmstats.arrays import (
+    Array,
+    count_nonfinite,
+    describe_nonfinite,
+    device_of,
+    float64,
+    is_array,
+    is_numpy,
+    namespace,
+    qr_r,
+    take_rows,
+)
+from cmstats.kernels.covariance import (
+    Lane,
+    Sums,
+    lane_count,
+    shares,
+    survey,
+)
+from cmstats.kernels.threads import run_tasks
+from cmstats.kernels.transfer import require_cupy, to_device, upload
+from cmstats.moments.patterns import Mask, PatternTable, incomplete_rows
+from cmstats.rows.chunks import batches, chunks, is_lazy, position
+
+__all__ = ["GATHER_ROWS", "Form", "Gathered", "fold_sums", "foreign", "gathered", "thin"]
+
+GATHER_ROWS = 16384
+"""How many rows of small batches are put together before they are multiplied."""
+
+Form: TypeAlias = Literal["scatter", "root"]
+
+
+def fold_sums(
+    blocks: Mapping[str, Any],
+    form: Form,
+    weights: Array | None = None,
+    *,
+    ids: np.ndarray[Any, Any] | None = None,
+    n_folds: int = 1,
+    device: Any = None,
+    tables: list[PatternTable] | None = None,
+    merge: Callable[[Sums, Sums], Sums],
+    rows: int | None = None,
+    span: slice | None = None,
+    advance: Callable[[int], Any] | None = None,
+    locate: Callable[[int], str] | None = None,
+) -> list[Sums | None]:
+    """The sums of each fold of the rows.
+
+    Parameters
+    ----------
+    blocks : mapping of name to checked matrix
+    form : {"scatter", "root"}
+    weights : checked array of shape (n,), optional
+    ids : int array of shape (n,), optional
+        The fold of each row; all rows are one fold without.
+    n_folds : int, default=1
+    device : str, optional
+        "cuda" sends each run of host rows to the GPU; arrays of other libraries stay where
+        they are.
+    tables : list of PatternTable, optional
+        One for each fold, which takes the rows with NaN; they are an error without. In the
+        scatter form only.
+    merge : callable
+        The sums of two groups of rows together.
+    rows : int, optional
+        Rows in a run.
+    span : slice, optional
+        The rows to go over; all without.
+    advance : callable, optional
+        Called with the number of rows after each run.
+    locate : callable, optional
+        What the sentence about values that are not finite calls a row.
+
+    Returns
+    -------
+    list, one for each fold, of Sums
+        Of the rows without NaN; None for a fold that has none.
+
+    Raises
+    ------
+    ValueError
+        If values are not finite: which block, how many, the first position.
+    """
+    arrays = list(blocks.values())
+    if span is not None:
+        arrays = [_within(a, span) for a in arrays]
+        ids = None if ids is None else ids[span]
+        weights = None if weights is None else weights[span]
+    if foreign(arrays) is not None or str(device) == "cpu":
+        device = None
+    if device is not None:
+        require_cupy(device)  # or say at once what is missing
+    try:
+        # What overflows or is NaN comes out in the sums, and is then told in words.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if form == "root":
+                return _root_pass(arrays, weights, ids, n_folds, device, merge, rows, advance)
+            return _scatter_pass(arrays, weights, ids, n_folds, device, tables, rows, advance)
+    except NonFiniteError:
+        told = _whole_count(blocks, nan=tables is None, span=span, locate=locate)
+        raise ValueError(told) from None
+
+
+def foreign(arrays: Iterable[Any]) -> Array | None:
+    """The first array of another library than NumPy, if there is one."""
+    return next((a for a in arrays if is_array(a) and not is_numpy(namespace(a))), None)
+
+
+def _within(block: Any, span: slice) -> Any:
+    """Some of the rows, unread where they are on a disk."""
+    if not is_lazy(block) or isinstance(block, np.ndarray):
+        return take_rows(block, span)
+    return _Span(block, span)
+
+
+class _Span:
+    """Some of the rows of what is read by slices."""
+
+    def __init__(self, block: Any, span: slice) -> None:
+        self._block, self._start = block, span.start
+        self.shape = (span.stop - span.start, *block.shape[1:])
+        self.dtype, self.ndim = block.dtype, block.ndim
+
+    def __getitem__(self, take: slice) -> Any:
+        start, stop, _ = take.indices(self.shape[0])
+        return self._block[self._start + start : self._start + stop]
+
+
+class NonFiniteError(Exception):
+    """Sums came out as NaN or infinite: the rows have to be looked at."""
+
+
+def _whole_count(
+    blocks: Mapping[str, Any],
+    *,
+    nan: bool,
+    span: slice | None,
+    locate: Callable[[int], str] | None,
+) -> str:
+    """What is not finite, in which block, counted over all rows; NaN only if it is an error."""
+    offset = 0 if span is None else span.start
+    for name, a in blocks.items():
+        nans = infinite = 0
+        first = None
+        for start, (part,), _ in chunks([a if span is None else _within(a, span)]):
+            part = part.toarray() if hasattr(part, "toarray") else part
+            more_nan, more_inf, at = count_nonfinite(part, offset + start, nan=nan)
+            nans, infinite, first = nans + more_nan, infinite + more_inf, first or at
+        if nans or infinite:
+            assert first is not None
+            if span is not None:
+                name = f"{name} (rows {span.start} to {span.stop - 1})"
+            at_row: Any = first if locate is None else (locate(first[0]), first[1])
+            hint = ", or set missing='em'"
+            return describe_nonfinite(name, nans, infinite, at_row, hint) + position(a, first[0])
+    return (
+        f"the second moments of {' and '.join(blocks)} overflow: values are too large; divide "
+        "them by a constant"
+    )
+
+
+def _runs(
+    arrays: Sequence[Any],
+    weights: Array | None,
+    device: Any,
+    rows: int | None,
+    advance: Callable[[int], Any] | None,
+) -> Iterator[tuple[int, list[Any], Array | None]]:
+    """Runs of rows with their weights, on the device asked for.
+
+    A run on a GPU lies in a buffer that is used again: it is not kept beyond the next run.
+    """
+    runs = chunks(arrays, weights, rows=rows)
+    done = 0
+    for run in runs if device is None else _sent(runs):
+        done = run[1][0].shape[0]
+        yield run
+        del run  # or one run more than needed would be kept
+        if advance is not None:
+            advance(done)
+
+
+def _sent(
+    runs: Iterator[tuple[int, list[Any], Array | None]],
+) -> Iterator[tuple[int, list[Any], Array | None]]:
+    """The same runs on the GPU."""
+    start = 0
+    for sent in upload([*parts, w] for _, parts, w in runs):
+        parts: list[Any] = sent[:-1]
+        yield start, parts, sent[-1]
+        start += parts[0].shape[0]
+
+
+def _rows_of(
+    ids: np.ndarray[Any, Any] | None,
+    start: int,
+    m: int,
+    fold: int,
+    like: Any,
+    complete: Mask | None = None,
+) -> Array | None:
+    """The (complete) rows of a run that belong to a fold, as the blocks' own library indexes."""
+    if ids is None:
+        return None if complete is None else _index(np.flatnonzero(complete), like)
+    mine = ids[start : start + m] == fold
+    return _index(np.flatnonzero(mine if complete is None else mine & complete), like)
+
+
+def _index(rows: np.ndarray[Any, Any], like: Any) -> Array:
+    """Row numbers as an array that the library of `like` indexes with."""
+    if is_array(like) and not is_numpy(namespace(like)):
+        return namespace(like).asarray(rows, device=device_of(like))
+    return rows
+
+
+def _scatter_pass(
+    arrays: Sequence[Any],
+    weights: Array | None,
+    ids: np.ndarray[Any, Any] | None,
+    n_folds: int,
+    device: Any,
+    tables: list[PatternTable] | None,
+    run_rows: int | None,
+    advance: Callable[[int], Any] | None,
+) -> list[Sums | None]:
+    lanes: list[list[Lane]] = [[] for _ in range(n_folds)]
+    for start, parts, w in _runs(arrays, weights, device, run_rows, advance):
+        m = parts[0].shape[0]
+        tasks: list[Callable[[], object]] = []
+        complete = None
+        if tables is not None:
+            here = None if ids is None else ids[start : start + m]
+            complete, tasks = _incomplete(parts, w, here, tables)
+        for fold, group in enumerate(lanes):
+            if not group:
+                # Each fold has its own centre: about another fold's mean digits would cancel.
+                begun = _survey(arrays, parts, ids, start, fold, device, complete)
+                # Folds run side by side as they are; a single one is cut into lanes.
+                work = m * sum(p.shape[1] for p in parts)
+                each = lane_count(parts, work) if n_folds == 1 else 1
+                group += [Lane(parts, *begun) for _ in range(each)] if begun else []
+        for fold, group in enumerate(lanes):
+            rows = _rows_of(ids, start, m, fold, parts[0], complete)
+            height = m if rows is None else int(rows.shape[0])
+            for lane, share in zip(group, shares(height, len(group)), strict=True):
+                take = slice(*share)
+                mine = take if rows is None else rows[take]
+                tasks.append(functools.partial(lane.add, parts, w, mine))
+        # CuPy's current stream belongs to the thread: work for a GPU stays on this one.
+        run_tasks(tasks, inline=device is not None)
+    for group in lanes:
+        _check_finite(*(lane.first for lane in group))
+    sums = [Lane.finish(group) if group else None for group in lanes]
+    _check_finite(*(s.factor for s in sums if s is not None))
+    for table in tables or ():
+        _check_finite(*(a for _, s in table.items() for a in (s.mean, s.factor)))
+    return sums
+
+
+def _incomplete(
+    parts: list[Any],
+    w: Array | None,
+    ids: np.ndarray[Any, Any] | None,
+    tables: list[PatternTable],
+) -> tuple[Mask | None, list[Callable[[], object]]]:
+    """Which rows of a run are complete (None: all), and tasks that add the others to tables."""
+    complete, groups = incomplete_rows(parts)
+    lock = threading.Lock()
+    numbers = itertools.count()
+    waiting: dict[int, tuple[int, PatternTable]] = {}
+    added = 0
+    # Lanes of a run and a pattern: as many that live on would fill the memory.
+
+    def add(number: int, fold: int, observed: Mask, rows: np.ndarray[Any, Any]) -> None:
+        nonlocal added
+        more = PatternTable.of(observed, _pattern_sums(parts, w, observed, rows))
+        with lock:  # in one order, whichever thread is first: the last digits depend on it
+            waiting[number] = fold, more
+            while (ready := waiting.pop(added, None)) is not None:
+                tables[ready[0]] += ready[1]
+                added += 1
+
+    tasks: list[Callable[[], object]] = []
+    for observed, rows in groups:
+        for fold in range(len(tables)):
+            mine = rows if ids is None else rows[ids[rows] == fold]
+            if not observed.any():
+                tables[fold] += PatternTable(observed.size, empty=mine.size)
+                continue
+            tasks += [
+                functools.partial(add, next(numbers), fold, observed, mine[slice(*cut)])
+                for cut in shares(mine.size, lane_count(parts, mine.size * observed.size))
+                if cut[1] > cut[0]
+            ]
+    return (complete if groups else None), tasks
+
+
+def _pattern_sums(
+    parts: list[Any], w: Array | None, observed: Mask, rows: np.ndarray[Any, Any]
+) -> Sums:
+    """The sums over the observed columns of rows that have these."""
+    masks = np.split(observed, np.cumsum([p.shape[1] for p in parts])[:-1])
+    pairs = [(part, mask) for part, mask in zip(parts, masks, strict=True) if mask.any()]
+    at: Any = _index(rows, parts[0])
+    blocks = [part for part, _ in pairs]
+    if not all(mask.all() for _, mask in pairs):
+        blocks = [_columns(take_rows(part, at), mask) for part, mask in pairs]
+        w, at = None if w is None else take_rows(w, at), _index(np.arange(rows.size), parts[0])
+    lane = Lane(blocks, *survey(blocks, at))
+    lane.add(blocks, w, at)
+    return replace(Lane.finish([lane]), third=None, fourth=None)
+
+
+def _columns(part: Any, mask: Mask) -> Any:
+    """The columns of a mask."""
+    if mask.all() or not is_array(part) or is_numpy(namespace(part)):
+        return part if mask.all() else part[:, np.flatnonzero(mask)]
+    return namespace(part).take(part, _index(np.flatnonzero(mask), part), axis=1)
+
+
+def _survey(
+    arrays: Sequence[Any],
+    parts: list[Any],
+    ids: np.ndarray[Any, Any] | None,
+    start: int,
+    fold: int,
+    device: Any,
+    complete: Mask | None = None,
+) -> tuple[Array, bool] | None:
+    """Where a fold's lanes begin; None while no (complete) row of the fold was seen.
+
+    Rows in memory are sampled from first to last, those on a disk, or among incomplete ones,
+    from the run at hand.
+    """
+    if complete is not None or any(is_lazy(a) for a in arrays):
+        rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0], complete)
+        return None if rows is not None and not rows.shape[0] else survey(parts, rows)
+    at = None if ids is None else np.flatnonzero(ids == fold)
+    if at is not None and not at.size:
+        return None
+    step = slice(None, None, max(1, (arrays[0].shape[0] if at is None else at.size) // 512))
+    sample = [take_rows(a, step if at is None else _index(at[step], a)) for a in arrays]
+    return survey(sample if device is None else to_device(sample))
+
+
+def _check_finite(*arrays: Array) -> None:
+    for a in arrays:
+        xp = namespace(a)
+        if not bool(xp.isfinite(xp.sum(a))):
+            raise NonFiniteError
+
+
+def _root_pass(
+    arrays: Sequence[Any],
+    weights: Array | None,
+    ids: np.ndarray[Any, Any] | None,
+    n_folds: int,
+    device: Any,
+    merge: Callable[[Sums, Sums], Sums],
+    run_rows: int | None,
+    advance: Callable[[int], Any] | None,
+) -> list[Sums | None]:
+    sums: list[Sums | None] = [None] * n_folds
+    d = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in arrays)
+    # A QR factorisation pays from about two rows a column; a wide block is its own root.
+    run_rows = run_rows or max(2 * d * n_folds, 4096)
+    for start, parts, w in _runs(arrays, weights, device, run_rows, advance):
+        parts = [p.toarray() if hasattr(p, "toarray") else p for p in parts]
+        for fold in range(n_folds):
+            rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0])
+            mine = parts if rows is None else [take_rows(p, rows) for p in parts]
+            mine_w = w if rows is None or w is None else take_rows(w, rows)
+            if mine[0].shape[0]:
+                piece, before = _root_sums(mine, mine_w), sums[fold]
+                sums[fold] = piece if before is None else merge(before, piece)
+    return sums
+
+
+def _root_sums(parts: Sequence[Any], w: Array | None) -> Sums:
+    """The sums in root form of rows that are in memory."""
+    xp = namespace(*(p for p in parts if is_array(p)))
+    Z = xp.concat([float64(p) for p in parts], axis=1)
+    if w is not None and not bool(xp.any(w > 0)):
+        Z, w = Z[:0, :], None
+    m = Z.shape[0]
+    n = float(m) if w is None else float(xp.sum(w))
+
+    def average(a: Array) -> Array:
+        if n == 0:
+            return xp.zeros((a.shape[1],), dtype=xp.float64, device=device_of(a))
+        return xp.mean(a, axis=0) if w is None else xp.matmul(w, a) / n
+
+    mean = average(Z)
+    _check_finite(mean)
+    Z = Z - mean
+    # The rounding of the mean is taken off too: what is left is centred to the last digit.
+    rest = average(Z)
+    Z, mean = Z - rest, mean + rest
+    _check_finite(xp.sum(Z * Z, axis=0))
+    third, fourth = [], []
+    for lo, hi in itertools.pairwise(np.cumsum([0, *(int(p.shape[1]) for p in parts)]).tolist()):
+        z = Z[:, lo:hi]
+        norms = xp.sum(z * z, axis=1)
+        heavy = norms if w is None else w * norms
+        third.append(xp.matmul(heavy, z))
+        fourth.append(xp.sum(heavy * norms))
+    roots = xp.ones((m,), dtype=xp.float64, device=device_of(Z)) if w is None else xp.sqrt(w)
+    R = thin(_less_one_row(Z * roots[:, None], roots))
+    return Sums(n, mean, R, xp.concat(third), xp.stack(fourth), int(parts[0].shape[0]))
+
+
+def _less_one_row(Z: Array, roots: Array) -> Array:
+    """A root of centred rows with one row less.
+
+    The weighted rows add up to zero, so a Householder reflection that takes the vector of
+    root weights to the first axis leaves nothing in the first row. Merges of single rows
+    would otherwise grow a row each.
+    """
+    xp = namespace(Z)
+    m, d = Z.shape
+    if m == 0 or m > d:
+        return Z  # the QR factorisation is to come
+    norm = float(xp.sqrt(xp.sum(roots * roots)))
+    v = roots / norm
+    first = xp.concat([v[:1] + 1.0, v[1:]])  # both terms positive: nothing cancels
+    scale = 2.0 / float(xp.sum(first * first))
+    return (Z - first[:, None] * (scale * xp.matmul(first, Z))[None, :])[1:, :]
+
+
+def thin(R: Array) -> Array:
+    """A root with no more rows than columns: R itself, or the R of its QR factorisation."""
+    return qr_r(R) if R.shape[0] > R.shape[1] else R
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Batches put together.
+
+    Attributes
+    ----------
+    start, stop : int
+        The rows of the stream.
+    blocks : dict of name to matrix
+    pieces : list of (batch number, first row in the batch, first row here)
+    """
+
+    start: int
+    stop: int
+    blocks: dict[str, Any]
+    pieces: list[tuple[int, int, int]]
+
+    def locate(self, row: int) -> str:
+        """A row of these, by the batch it came in."""
+        number, first, here = next(p for p in reversed(self.pieces) if p[2] <= row)
+        return f"{first + row - here} of batch {number}"
+
+
+def gathered(
+    source: Iterable[Any], names: Sequence[str], size: int, *, exact: bool = False
+) -> Iterator[Gathered]:
+    """Batches put together until a product of them is worth its overhead.
+
+    Parameters
+    ----------
+    source : iterable of tuples or dicts
+    names : sequence of str
+        Names of the blocks of tuples.
+    size : int
+        How many rows at least.
+    exact : bool, default=False
+        Cut batches, so that all but the last have exactly `size` rows.
+    """
+    number = -1
+
+    def counted() -> Iterator[Any]:
+        nonlocal number
+        for batch in source:
+            number += 1
+            yield batch
+
+    held: list[dict[str, Any]] = []
+    pieces: list[tuple[int, int, int]] = []
+    start = rows = 0
+    for named in batches(counted(), names):
+        begin, end = 0, next(iter(named.values())).shape[0]
+        while begin < end:
+            stop = min(end, begin + size - rows) if exact else end
+            whole = stop - begin == end
+            held.append(
+                named if whole else {k: take_rows(a, slice(begin, stop)) for k, a in named.items()}
+            )
+            pieces.append((number, begin, rows))
+            rows, begin = rows + stop - begin, stop
+            if rows >= size:
+                yield Gathered(start, start + rows, _joined(held), pieces)
+                held, pieces, start, rows = [], [], start + rows, 0
+    if held:
+        yield Gathered(start, start + rows, _joined(held), pieces)
+
+
+def _joined(held: list[dict[str, Any]]) -> dict[str, Any]:
+    if len(held) == 1:
+        return held[0]
+    joined = {}
+    for name in held[0]:
+        parts = [batch[name] for batch in held]
+        parts = [p.toarray() if hasattr(p, "toarray") else p for p in parts]
+        parts = [np.asarray(p) if is_lazy(p) else p for p in parts]
+        joined[name] = namespace(*parts).concat(parts, axis=0)
+    return joined

@@ -1,0 +1,347 @@
+"""EM for the mean and the covariance of a Gaussian, on patterns of observed columns.
+
+An iteration works on the moments of the patterns and not on rows (Little and Rubin 2002, section
+11.2): it fills in the conditional moments of what each pattern lacks, and takes the moments of
+everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import multigammaln
+
+from cmstats.arrays import Array, device_of, namespace, row_slices, to_numpy
+from cmstats.kernels import whitening
+from cmstats.kernels.covariance import Sums
+from cmstats.moments.patterns import Mask, pick
+
+__all__ = ["Problem", "SingularError", "em", "evident_prior", "quarters"]
+
+STACK = 1 << 18
+"""About so many numbers are worked on at once: many small matrices, or one large."""
+
+CONDITION = 1e14
+"""Beyond this the likelihood without a prior is taken to have no maximum."""
+
+
+class SingularError(Exception):
+    """The covariance of some observed columns is singular: the likelihood has no maximum."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Patterns of the columns that vary, about their available means, in standard deviations.
+
+    Attributes
+    ----------
+    masks : bool array of shape (n_patterns, d), on the host
+        Which of the columns that vary are observed.
+    patterns : list of Sums
+        Over the observed columns.
+    varying : int array of shape (d,), on the host
+        Which columns vary.
+    target : array of shape (d,)
+        The prior's variances: the mean variance of each block, in these units.
+    center, unit : arrays of shape (width,)
+        Of all columns.
+    n : float
+    rows : int
+    log_units : tuple of float
+        The sum of log units over the columns, and over all observed entries.
+    """
+
+    masks: np.ndarray[Any, Any]
+    patterns: list[Sums]
+    varying: np.ndarray[Any, Any]
+    target: Array
+    center: Array
+    unit: Array
+    n: float
+    rows: int
+    log_units: tuple[float, float]
+
+    @staticmethod
+    def of(groups: Sequence[tuple[Mask, Sums]], widths: Sequence[int]) -> Problem:
+        """The problem of a table's masks and sums; blocks have these widths."""
+        first = groups[0][1].mean
+        xp, device = namespace(first), device_of(first)
+        center, variance, counts = _available(groups)
+        varies = variance > (8 * whitening.EPS * center) ** 2
+        blocks = np.split(variance, np.cumsum(widths)[:-1])
+        target = np.concatenate([np.full(b.size, b.mean()) for b in blocks])
+        unit = np.sqrt(np.where(varies, variance, 1.0))
+        varying = np.flatnonzero(varies)
+
+        def put(a: np.ndarray[Any, Any]) -> Array:
+            return xp.asarray(a, device=device)
+
+        patterns = []
+        for mask, sums in groups:
+            own = pick(sums, np.flatnonzero(varies[mask]))
+            c, u = put(center[mask & varies]), put(unit[mask & varies])
+            factor = own.factor / u[:, None] / u[None, :]
+            patterns.append(Sums(own.n, (own.mean - c) / u, factor, None, None, own.rows))
+        return Problem(
+            np.array([mask[varying] for mask, _ in groups]),
+            patterns,
+            varying,
+            put((target / unit**2)[varying]),
+            put(center),
+            put(unit),
+            sum(sums.n for _, sums in groups),
+            sum(sums.rows for _, sums in groups),
+            (float(np.log(unit).sum()), float((counts * np.log(unit)).sum())),
+        )
+
+    def prior(self, nu: float) -> Array:
+        """The scatter of the prior's pseudo-rows, (d, d)."""
+        return nu * self.target[:, None] * self._identity()
+
+    def _identity(self) -> Array:
+        xp = namespace(self.target)
+        return xp.eye(self.varying.size, dtype=xp.float64, device=device_of(self.target))
+
+    def stacks(self) -> Iterator[tuple[Array, Array, Array, Array]]:
+        """Weights (k,), 1 for observed (k, d), means (k, d) and scatters (k, d, d) among zeros."""
+        xp, device = namespace(self.target), device_of(self.target)
+        eye = self._identity()
+        for take in row_slices(len(self.patterns), max(1, STACK // max(1, eye.shape[0] ** 2))):
+            means, scatters = [], []
+            for mask, s in zip(self.masks[take], self.patterns[take], strict=True):
+                spread = xp.take(eye, xp.asarray(np.flatnonzero(mask), device=device), axis=0)
+                means.append(xp.matmul(s.mean, spread))
+                half = xp.matmul(s.factor, spread)
+                scatters.append(xp.matmul(xp.matrix_transpose(spread), half))
+            n = xp.asarray(np.array([s.n for s in self.patterns[take]], float), device=device)
+            seen = xp.asarray(self.masks[take].astype(float), device=device)
+            yield n, seen, xp.stack(means), xp.stack(scatters)
+
+    def available(self) -> tuple[Array, float]:
+        """Correlations over the rows that have both columns, and the least weight of these."""
+        xp = namespace(self.target)
+        total: Array = 0 * self._identity()
+        counts = total
+        for n, seen, mean, scatter in self.stacks():
+            heavy = n[:, None] * mean
+            total = total + xp.sum(scatter, axis=0) + xp.matmul(xp.matrix_transpose(heavy), mean)
+            counts = counts + xp.matmul(xp.matrix_transpose(n[:, None] * seen), seen)
+        least = max(float(xp.min(counts)), 1.0)
+        R = total / xp.clip(counts, 1.0, None)
+        values, vectors = xp.linalg.eigh(0.5 * (R + xp.matrix_transpose(R)))
+        floor = 1e-3 * float(values[-1])
+        if float(values[0]) < floor:  # correlations of different rows need not fit together
+            values = xp.clip(values, floor, None)
+            R = xp.matmul(vectors * values[None, :], xp.matrix_transpose(vectors))
+        return R, least
+
+    def restored(self, mean: Array, covariance: Array, ddof: float) -> Sums:
+        """Sums of all columns in their own units; a column that does not vary has no scatter."""
+        xp, device = namespace(self.center), device_of(self.center)
+        d, k = self.center.shape[0], self.varying.size
+        others = np.setdiff1d(np.arange(d), self.varying)
+        back = xp.asarray(np.argsort(np.concatenate([self.varying, others])), device=device)
+
+        def zeros(*shape: int) -> Array:
+            return xp.zeros(shape, dtype=xp.float64, device=device)
+
+        S = quarters(covariance, zeros(k, d - k), zeros(d - k, d - k))
+        S = xp.take(xp.take(S, back, axis=0), back, axis=1)
+        S = S * ((self.n - ddof) * self.unit[:, None] * self.unit[None, :])
+        S = 0.5 * (S + xp.matrix_transpose(S))
+        mean = self.center + self.unit * xp.take(xp.concat([mean, zeros(d - k)]), back)
+        return Sums(self.n, mean, S, None, None, self.rows)
+
+
+def quarters(own: Array, cross: Array, corner: Array) -> Array:
+    """A symmetric matrix of its quarters."""
+    xp = namespace(own)
+    left = xp.concat([own, xp.matrix_transpose(cross)])
+    return xp.concat([left, xp.concat([cross, corner])], axis=1)
+
+
+def _available(groups: Sequence[tuple[Mask, Sums]]) -> tuple[np.ndarray[Any, Any], ...]:
+    """Mean, variance and weight of each column over the rows that have it, on the host."""
+    d = groups[0][0].size
+    n, mean, scatter = np.zeros(d), np.zeros(d), np.zeros(d)
+    for mask, sums in groups:
+        own = to_numpy(sums.mean)
+        together = n[mask] + sums.n
+        scatter[mask] += to_numpy(namespace(sums.factor).linalg.diagonal(sums.factor))
+        scatter[mask] += n[mask] * sums.n / together * (own - mean[mask]) ** 2
+        mean[mask] = (n[mask] / together) * mean[mask] + (sums.n / together) * own
+        n[mask] = together
+    return mean, scatter / n, n
+
+
+def evident_prior(problem: Problem) -> float:
+    r"""The number of pseudo-rows under which the complete rows are most probable.
+
+    With an inverse-Wishart prior of mean T and nu + d + 1 degrees of freedom the scatter S of n
+    rows has, up to a constant, the density
+
+    .. math:: \frac{\Gamma_d((n + \nu + d) / 2)}{\Gamma_d((\nu + d + 1) / 2)}
+        |\nu T|^{(\nu + d + 1) / 2} |\nu T + S|^{-(n + \nu + d) / 2}
+
+    and the covariance the posterior mean (S + nu T) / (n - 1 + nu). Where no row is complete, or
+    more rows have each two columns, the available correlations stand in for S.
+    """
+    xp = namespace(problem.target)
+    d = problem.varying.size
+    whole = [s for mask, s in zip(problem.masks, problem.patterns, strict=True) if mask.all()]
+    R, n = problem.available()
+    S = n * R
+    if whole and whole[0].n >= max(n, 2.0):
+        S, n = whole[0].factor, whole[0].n
+    n = max(n, 2.0)
+    unit = 1 / xp.sqrt(problem.target)
+    S = S * unit[:, None] * unit[None, :]
+    values = np.maximum(to_numpy(xp.linalg.eigvalsh(S)), 0.0)
+
+    def improbability(log_nu: float) -> float:
+        a, b = (np.exp(log_nu) + d + 1) / 2, (np.exp(log_nu) + d + n) / 2
+        gain = multigammaln(b, d) - multigammaln(a, d)
+        return float(b * np.log(np.exp(log_nu) + values).sum() - a * d * log_nu - gain)
+
+    # The minimum is found on a grid first: the function need not have a single one.
+    grid = np.linspace(np.log(1e-4 * n), np.log(1e3 * (n + d)), 33)
+    at = int(np.argmin([improbability(v) for v in grid]))
+    bounds = grid[max(at - 1, 0)], grid[min(at + 1, 32)]
+    best = minimize_scalar(improbability, bounds=bounds, method="bounded")
+    return float(np.exp(best.x))
+
+
+# --------------------------------------------------------------------------- iterations
+Point = tuple[Array, Array]
+
+
+def em(
+    problem: Problem, nu: float, tol: float, max_iter: int
+) -> tuple[Point, list[float], int, bool]:
+    """The maximum of the penalised likelihood, by EM with squared extrapolation.
+
+    Returns
+    -------
+    point : (mean, covariance), in the problem's units
+    path : list of float
+        The penalised log-likelihood of each iterate that was kept; it does not fall.
+    n_iter : int
+    converged : bool
+
+    Raises
+    ------
+    SingularError
+        If there is no prior, and some covariance becomes singular.
+    """
+    stacks = list(problem.stacks())
+    R, n = problem.available()
+    point = (0 * problem.target, (n * R + problem.prior(nu)) / (n + nu))
+    path: list[float] = []
+    value, after = step(problem, stacks, point, nu)
+    n_iter = 1
+    while n_iter < max_iter:
+        path.append(value)
+        if _distance(point, after) <= tol:
+            return after, path, n_iter, True
+        before, point = point, after
+        value, after = step(problem, stacks, point, nu)
+        n_iter += 1
+        # Every second iteration may jump along the last two moves, if the likelihood agrees.
+        jump = _extrapolated(before, point, after) if len(path) % 2 else None
+        if jump is not None:
+            try:
+                jumped, landed = step(problem, stacks, jump, nu)
+            except SingularError:  # too far
+                continue
+            n_iter += 1
+            if jumped >= value:
+                path.append(value)
+                point, value, after = jump, jumped, landed
+    return after, [*path, value], n_iter, False
+
+
+def _distance(a: Point, b: Point) -> float:
+    xp = namespace(a[0])
+    return max(float(xp.max(xp.abs(p - q))) for p, q in zip(a, b, strict=True))
+
+
+def _extrapolated(first: Point, second: Point, third: Point) -> Point | None:
+    """The squared step of Varadhan and Roland (2008); None where EM's own goes as far."""
+    xp = namespace(first[0])
+    moves = [b - a for a, b in zip(first, second, strict=True)]
+    bends = [c - b - m for b, c, m in zip(second, third, moves, strict=True)]
+    bend = sum(float(xp.sum(v * v)) for v in bends)
+    length = (sum(float(xp.sum(m * m)) for m in moves) / bend) ** 0.5 if bend > 0 else 0.0
+    if length <= 1:
+        return None
+    mean, S = (
+        a + 2 * length * m + length * length * v
+        for a, m, v in zip(first, moves, bends, strict=True)
+    )
+    return mean, S
+
+
+def step(
+    problem: Problem, stacks: Sequence[tuple[Array, ...]], point: Point, nu: float
+) -> tuple[float, Point]:
+    """The penalised log-likelihood of a point, and what one iteration of EM makes of it.
+
+    Raises
+    ------
+    SingularError
+        If a covariance that has to be inverted is not positive definite.
+    """
+    mean, S = point
+    xp = namespace(mean)
+    observed = sum(s.n * s.mean.shape[0] for s in problem.patterns)
+    value = -0.5 * observed * float(np.log(2 * np.pi)) - problem.log_units[1]
+    inverse, logdet = _inverses(S[None, :, :])
+    if nu:
+        penalty = logdet[0] + xp.sum(problem.target * xp.linalg.diagonal(inverse[0, :, :]))
+        value -= 0.5 * nu * (float(penalty) + 2 * problem.log_units[0])
+    moved, total = 0 * mean, problem.prior(nu)
+    eye = problem._identity()
+    for n, seen, means, scatters in stacks:
+        both = seen[:, :, None] * seen[:, None, :]
+        lost = 1.0 - seen
+        # With ones on the diagonal for what is lost, all patterns are matrices of one size.
+        P, logdet = _inverses(S * both + lost[:, :, None] * eye)
+        P = P * both
+        slopes = xp.matmul(S, P)
+        apart = (means - mean) * seen
+        about = scatters + n[:, None, None] * apart[:, :, None] * apart[:, None, :]
+        value -= 0.5 * float(xp.sum(n * logdet) + xp.sum(P * about))
+        # E[x | seen] = fill (x - mean), and the covariance of what is lost given what is seen
+        fill = seen[:, :, None] * eye + lost[:, :, None] * slopes
+        rest = (S - xp.matmul(slopes, S)) * lost[:, :, None] * lost[:, None, :]
+        filled = xp.matmul(xp.matmul(fill, about), xp.matrix_transpose(fill))
+        total = total + xp.sum(filled + n[:, None, None] * rest, axis=0)
+        moved = moved + xp.sum(n[:, None] * xp.matmul(fill, apart[:, :, None])[:, :, 0], axis=0)
+    shift = moved / problem.n
+    total = total - problem.n * shift[:, None] * shift[None, :]
+    total = (total + xp.matrix_transpose(total)) / (2 * (problem.n + nu))
+    return value, (mean + shift, total)
+
+
+def _inverses(A: Array) -> tuple[Array, Array]:
+    """Inverses and log-determinants of a stack of positive definite matrices."""
+    xp = namespace(A)
+    try:
+        lower = xp.linalg.cholesky(A)
+    except Exception as error:  # each library has its own class for this
+        if "LinAlg" not in type(error).__name__:
+            raise
+        raise SingularError from None
+    roots = xp.linalg.diagonal(lower)
+    if not bool(xp.all(roots > 0)):  # CuPy returns NaN instead of raising
+        raise SingularError
+    inverse = xp.linalg.inv(A)
+    largest = xp.max(xp.linalg.diagonal(A)) * xp.max(xp.linalg.diagonal(inverse))
+    if not float(largest) < CONDITION:
+        raise SingularError
+    logdet = 2 * xp.sum(xp.log(roots), axis=-1)
+    return 0.5 * (inverse + xp.matrix_transpose(inverse)), logdet

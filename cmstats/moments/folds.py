@@ -1,0 +1,204 @@
+"""Scoring a grid of parameters on fold moments: one pass over the data, then d x d algebra."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.base import clone
+
+from cmstats.arrays import is_numpy, namespace
+from cmstats.kernels.threads import share
+from cmstats.moments.moments import Moments
+
+__all__ = ["GridScores", "best_index", "grid_scores", "training_moments"]
+
+
+@dataclass(frozen=True)
+class GridScores:
+    """Held-out scores and seconds, each of shape (n_candidates, n_folds).
+
+    `ill_conditioned` tells whether the scatter form was not good enough for some fit;
+    `train_scores` are there where they were asked for.
+    """
+
+    scores: np.ndarray[Any, Any]
+    fit_seconds: np.ndarray[Any, Any]
+    score_seconds: np.ndarray[Any, Any]
+    ill_conditioned: bool
+    train_scores: np.ndarray[Any, Any] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Sequence[int], GridScores]]) -> GridScores:
+        """The scores of all candidates, out of parts with the numbers of their candidates."""
+        order = np.argsort(np.concatenate([np.asarray(numbers) for numbers, _ in parts]))
+
+        def stacked(name: str) -> Any:
+            each = [getattr(found, name) for _, found in parts]
+            return None if each[0] is None else np.concatenate(each)[order]
+
+        return cls(
+            scores=stacked("scores"),
+            fit_seconds=stacked("fit_seconds"),
+            score_seconds=stacked("score_seconds"),
+            ill_conditioned=any(found.ill_conditioned for _, found in parts),
+            train_scores=stacked("train_scores"),
+        )
+
+    def table(self, candidates: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """scikit-learn's ``cv_results_``."""
+        results: dict[str, Any] = {}
+        for label, values in (("fit", self.fit_seconds), ("score", self.score_seconds)):
+            results[f"mean_{label}_time"] = values.mean(axis=1)
+            results[f"std_{label}_time"] = values.std(axis=1)
+        for name in dict.fromkeys(name for c in candidates for name in c):
+            results[f"param_{name}"] = _column(name, candidates)
+        results["params"] = list(candidates)
+        results |= _score_columns("test", self.scores)
+        mean = results["mean_test_score"]
+        worst = np.where(np.isnan(mean), -np.inf, mean)
+        results["rank_test_score"] = rankdata(-worst, method="min").astype(np.int32)
+        if self.train_scores is not None:
+            results |= _score_columns("train", self.train_scores)
+        return results
+
+
+def _score_columns(what: str, scores: np.ndarray[Any, Any]) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        f"split{k}_{what}_score": scores[:, k] for k in range(scores.shape[1])
+    }
+    columns[f"mean_{what}_score"] = scores.mean(axis=1)
+    columns[f"std_{what}_score"] = scores.std(axis=1)
+    return columns
+
+
+def _column(name: str, candidates: Sequence[dict[str, Any]]) -> Any:
+    """The values of a parameter, masked where a candidate does not set it."""
+    given = [c[name] for c in candidates if name in c]
+    plain = all(isinstance(v, (bool, int, float, np.number, np.bool_)) for v in given)
+    dtype = np.array(given).dtype if plain else np.dtype(object)
+    column = np.ma.MaskedArray(np.empty(len(candidates), dtype=dtype), mask=True)
+    for i, c in enumerate(candidates):
+        if name in c:
+            column[i] = c[name]
+    return column
+
+
+def training_moments(folds: Sequence[Moments]) -> list[Moments]:
+    """For each fold the merged moments of all others.
+
+    By merges from the front and from the back: taking a fold off the total would cancel
+    digits where that fold has the larger scale.
+    """
+    if len(folds) < 2:
+        raise ValueError("at least two folds are needed: one is held out")
+    empty = [k for k, fold in enumerate(folds) if not fold.n > 0]
+    if empty:
+        raise ValueError(
+            f"fold {empty[0]} has no row of positive weight (folds are counted from 0): use fewer "
+            "folds, or groups that leave none empty"
+        )
+    front: list[Moments] = [folds[0]]
+    back: list[Moments] = [folds[-1]]
+    for fold in folds[1:-1]:
+        front.append(front[-1] + fold)
+    for fold in reversed(folds[1:-1]):
+        back.append(back[-1] + fold)
+    back.reverse()  # back[i] holds folds i + 1 and later
+    inner = [front[i - 1] + back[i] for i in range(1, len(folds) - 1)]
+    return [back[0], *inner, front[-1]]
+
+
+def grid_scores(
+    estimator: Any,
+    candidates: Sequence[dict[str, Any]],
+    folds: Sequence[Moments],
+    *,
+    score: Callable[[Any, Moments], float] | None = None,
+    prepare: Callable[[Any], None] | None = None,
+    train_scores: bool = False,
+) -> GridScores:
+    """Fit each candidate on each fold's training moments, score it on the fold.
+
+    Parameters
+    ----------
+    estimator : estimator with `fit_moments` and `score_moments`
+    candidates : sequence of dict
+        The parameters to set.
+    folds : sequence of Moments
+    score : callable (fitted estimator, test moments) -> float, optional
+        By default the estimator's `score_moments`.
+    prepare : callable (unfitted estimator), optional
+        What every model gets before it is fitted (feature maps).
+    train_scores : bool, default=False
+        Whether to score each model on the moments it was fitted to, too.
+    """
+    shape = (len(candidates), len(folds))
+    scores, fit_seconds, score_seconds = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape)
+    on_training = np.full(shape, np.nan) if train_scores else None
+    ill_conditioned = np.zeros(shape, dtype=bool)
+    trains = training_moments(folds)
+
+    def run(i: int, k: int) -> bool:
+        begin = time.perf_counter()
+        _check_training(trains[k], k)
+        model = clone(estimator).set_params(**candidates[i])
+        if prepare is not None:
+            prepare(model)
+        model.fit_moments(trains[k])
+        fitted = time.perf_counter()
+        judge = score or type(model).score_moments
+        scores[i, k] = judge(model, folds[k])
+        fit_seconds[i, k] = fitted - begin
+        score_seconds[i, k] = time.perf_counter() - fitted
+        if on_training is not None:
+            on_training[i, k] = judge(model, trains[k])
+        return bool(model._ill_conditioned())
+
+    def work(mine: Iterator[tuple[int, int]]) -> None:
+        for i, k in mine:
+            ill_conditioned[i, k] = run(i, k)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # Matrices of d x d are too small for a threaded BLAS: whole fits share the cores.
+        pairs = [(i, k) for k in range(len(folds)) for i in range(len(candidates))]
+        share(work, pairs, inline=not is_numpy(namespace(folds[0]._complete.mean)))
+    # The same sentence from every fold and candidate is said once.
+    for message, category in {(str(w.message), w.category) for w in caught}:
+        warnings.warn(f"in cross-validation: {message}", category, stacklevel=3)
+    ill = bool(ill_conditioned.any())
+    return GridScores(scores, fit_seconds, score_seconds, ill, on_training)
+
+
+def _check_training(moments: Moments, k: int) -> None:
+    """Estimate what is missing in the training rows of a fold, or say that they are why not."""
+    try:
+        _ = moments.estimate
+    except ValueError as error:
+        raise ValueError(
+            f"in the rows outside of fold {k}: {error}; what is missing goes with the folds, so "
+            "shuffle the rows, or pass cv a splitter that shuffles"
+        ) from None
+
+
+def best_index(scores: np.ndarray[Any, Any]) -> int:
+    """The candidate of the best mean score; candidates with NaN come last.
+
+    Where no candidate could be scored on every fold it is the first, with a warning.
+    """
+    mean = scores.mean(axis=1)
+    if np.isnan(mean).all():
+        warnings.warn(
+            "no candidate could be scored on every fold, so the first is taken: the folds are "
+            "too small, or a variate is constant in one of them; use fewer folds",
+            UserWarning,
+            stacklevel=3,
+        )
+        return 0
+    return int(np.nanargmax(mean))

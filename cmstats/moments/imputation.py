@@ -1,0 +1,108 @@
+"""Rows with NaN, filled in with what their other entries lead one to expect."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from cmstats.arrays import (
+    Array,
+    device_of,
+    float64,
+    namespace,
+    result_dtype,
+    take_rows,
+)
+from cmstats.kernels import whitening
+from cmstats.moments.patterns import Mask, incomplete_rows
+from cmstats.rows.chunks import in_memory
+
+__all__ = ["FilledRows", "Filler"]
+
+
+class Filler:
+    """Fills NaN with the conditional mean given what the row has, E[x_lost | x_seen].
+
+    Parameters
+    ----------
+    mean : array of shape (p,)
+    covariance : array of shape (p, p)
+    """
+
+    def __init__(self, mean: Array, covariance: Array) -> None:
+        self.mean = mean
+        self.covariance = covariance
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return int(self.mean.shape[0])
+
+    @functools.cached_property
+    def _precision(self) -> Array | None:
+        """The inverse covariance; None where there is none."""
+        factor = whitening.factor(self.covariance)
+        if factor.rank < self.mean.shape[0]:
+            return None
+        xp = namespace(self.mean)
+        return xp.matmul(factor.weights, xp.matrix_transpose(factor.weights))
+
+    def __call__(self, rows: Any) -> Any:
+        """The rows with every NaN filled in; the rows themselves where there is none."""
+        complete, groups = incomplete_rows([rows])
+        if not groups:
+            return rows
+        xp = namespace(rows, self.mean)
+        whole = np.flatnonzero(complete)
+        parts = [take_rows(rows, self._at(whole))] if whole.size else []
+        parts = [xp.astype(p, result_dtype(rows)) for p in parts]
+        order = [whole] + [at for _, at in groups]
+        for seen, at in groups:
+            part = self._filled(float64(take_rows(rows, self._at(at))), seen)
+            parts.append(xp.astype(part, result_dtype(rows)))
+        back = self._at(np.argsort(np.concatenate(order)))
+        return xp.take(xp.concat(parts), back, axis=0)
+
+    def _at(self, positions: np.ndarray[Any, Any]) -> Array:
+        return namespace(self.mean).asarray(positions, device=device_of(self.mean))
+
+    def _filled(self, rows: Array, seen: Mask) -> Array:
+        xp = namespace(self.mean)
+        o, m = self._at(np.flatnonzero(seen)), self._at(np.flatnonzero(~seen))
+        back = self._at(np.argsort(np.concatenate([np.flatnonzero(seen), np.flatnonzero(~seen)])))
+        known = xp.take(rows, o, axis=1)
+        about = xp.take(self.mean, m)[None, :]
+        lost = xp.matmul(known - xp.take(self.mean, o)[None, :], self._slopes(o, m)) + about
+        return xp.take(xp.concat([known, lost], axis=1), back, axis=1)
+
+    def _slopes(self, o: Array, m: Array) -> Array:
+        """The regression of the columns m on the columns o, (|o|, |m|), by the smaller solve."""
+        xp = namespace(self.mean)
+        if not o.shape[0]:
+            return xp.zeros((0, m.shape[0]), dtype=xp.float64, device=device_of(self.mean))
+        P = self._precision if m.shape[0] < o.shape[0] else None
+        source, key = (self.covariance, o) if P is None else (P, m)
+        own = xp.take(xp.take(source, key, axis=0), key, axis=1)
+        W = whitening.factor(own).weights
+        cross = xp.take(xp.take(source, o, axis=0), m, axis=1)
+        if P is None:
+            return xp.matmul(W, xp.matmul(xp.matrix_transpose(W), cross))
+        # x_lost - mean = -P_mm^-1 P_mo (x_seen - mean)
+        return -xp.matmul(xp.matmul(cross, W), xp.matrix_transpose(W))
+
+
+class FilledRows:
+    """Rows read by slices, with every NaN filled in as they are read."""
+
+    def __init__(self, rows: Any, fill: Filler) -> None:
+        self._rows, self._fill = rows, fill
+        self.shape, self.dtype, self.ndim = (rows.shape[0], fill.width), rows.dtype, 2
+
+    def __getitem__(self, take: Any) -> Any:
+        """The filled rows of a slice, as a NumPy array."""
+        part = self._rows[take]
+        part = part.toarray() if scipy.sparse.issparse(part) else np.asarray(in_memory(part))
+        return self._fill(part.reshape(-1, self.shape[1]))

@@ -1,0 +1,321 @@
+"""Moments of incomplete rows: the mean and the covariance estimated from patterns.
+
+The moments of the rows of each pattern are sufficient for a Gaussian, so an estimate costs the
+same whatever the number of rows. Nested patterns (pictures without a text beside pairs) have a
+closed form; all others take EM.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from cmstats.arrays import Array, device_of, namespace
+from cmstats.kernels import whitening
+from cmstats.kernels.covariance import Sums
+from cmstats.moments.em import Problem, SingularError, em, evident_prior, quarters
+from cmstats.moments.patterns import Mask, merged, pick
+
+__all__ = ["Estimate", "check_observed", "estimate", "rows_together", "shrunken_estimate"]
+
+SCARCE = 3
+"""At most so many rows a column that have both of some two columns ask for a prior."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How the moments of incomplete rows were found.
+
+    Attributes
+    ----------
+    sums : Sums
+        ``factor / (n - 1)`` is the covariance.
+    method : {"complete", "monotone", "em"}
+        "monotone" is the closed form for nested patterns.
+    prior : float
+        The number of pseudo-rows of the prior; 0 for maximum likelihood.
+    n_iter : int
+        Iterations of EM.
+    converged : bool
+    log_likelihood : tuple of float
+        Of the observed entries, with the prior's penalty, at each iterate of EM.
+    """
+
+    sums: Sums
+    method: Literal["complete", "monotone", "em"]
+    prior: float = 0.0
+    n_iter: int = 0
+    converged: bool = True
+    log_likelihood: tuple[float, ...] = ()
+
+
+def estimate(
+    groups: Sequence[tuple[Mask, Sums]],
+    names: Sequence[str],
+    widths: Sequence[int],
+    *,
+    prior: float | None = None,
+    ddof: float = 1.0,
+    tol: float = 1e-11,
+    max_iter: int = 2000,
+) -> Estimate:
+    r"""The mean and the covariance of all columns from the moments of patterns.
+
+    Nested patterns have a closed form (Anderson 1957): the columns that are observed most have
+    the moments of all rows, the next ones are regressed on them in the rows that have both, and
+    so on. With pictures without a text beside pairs, p(text | picture) is that of the pairs.
+    Other tables take EM, from the moments of each two columns where both are observed.
+
+    Parameters
+    ----------
+    groups : sequence of (mask of the observed columns, Sums)
+    names, widths : names of the blocks, and their numbers of columns
+    prior : float, optional
+        The number nu of pseudo-rows of an inverse-Wishart prior. The log-likelihood is lessened
+        by ``nu/2 [log |S| + tr(S^-1 T)]``, T diagonal with the mean variance of each block. By
+        default there are none, but where some two columns are observed together in at most
+        `SCARCE` rows a column, or the likelihood has no maximum, there are as many as make
+        the complete rows most probable (`evident_prior`).
+    ddof : float, default=1
+        Of each regression of the closed form: the covariance of y given x is that of the
+        complete pairs with this ddof.
+    tol : float, default=1e-11
+        EM ends where an iteration moves no mean and no covariance by more, in units of the
+        columns' standard deviations.
+    max_iter : int, default=2000
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    ValueError
+        If a column is never observed, or two blocks never in the same row.
+
+    Notes
+    -----
+    The prior is conjugate: pseudo-rows beside the complete ones. So the closed form stays one,
+    and the penalised likelihood rises in each iteration. (Shrinkage inside of the M-step belongs
+    to no likelihood, and compounds with what is missing.) EM is accelerated by squared
+    extrapolation, which is kept only where the likelihood does not fall.
+
+    References
+    ----------
+    Anderson, T. W. (1957). Maximum likelihood estimates for a multivariate normal distribution
+    when some observations are missing. J. American Statistical Association 52.
+    Little, R. J. A. and Rubin, D. B. (2002). Statistical Analysis with Missing Data, 2nd ed.
+    Varadhan, R. and Roland, C. (2008). Simple and globally convergent methods for accelerating
+    the convergence of any EM algorithm. Scandinavian J. Statistics 35.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats import Moments
+    >>> x = np.arange(12.0)
+    >>> y = np.where(x < 9, 2 * x + 1, np.nan)
+    >>> m = Moments.from_data(x=x, y=y, missing="em")
+    >>> m.estimate.method, float(m.mean("x")[0]), round(float(m.mean("y")[0]), 9)
+    ('monotone', 5.5, 12.0)
+    """
+    groups = [(mask, sums) for mask, sums in groups if sums.n > 0]
+    joint = check_observed(groups, names, widths)
+    if len(groups) == 1:
+        return Estimate(groups[0][1], "complete")
+    problem = Problem.of(groups, widths)
+    d = problem.varying.size
+    scarce = bool((joint[np.ix_(problem.varying, problem.varying)] <= SCARCE * d).any())
+    nu = (evident_prior(problem) if scarce else 0.0) if prior is None else float(prior)
+    chain = _chain(problem)
+    if chain is not None:
+        mean, covariance, _ = _closed_form(problem, chain, nu, ddof)
+        return Estimate(problem.restored(mean, covariance, ddof), "monotone", nu)
+    try:
+        found = em(problem, nu, tol, max_iter)
+    except SingularError:
+        nu = nu or evident_prior(problem)
+        found = em(problem, nu, tol, max_iter)
+    (mean, covariance), path, n_iter, converged = found
+    if not converged:
+        warnings.warn(
+            f"EM over {len(groups)} patterns of missing entries did not converge in {max_iter} "
+            "iterations: some columns are hardly ever observed together; drop them, or impute",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    sums = problem.restored(mean, covariance, 0.0)
+    return Estimate(sums, "em", nu, n_iter, converged, tuple(path))
+
+
+def rows_together(groups: Sequence[tuple[Mask, Sums]], widths: Sequence[int]) -> float:
+    """The weight of the rows that tell of each two blocks; 0 if a column is never observed."""
+    joint = _joint_weights(groups, sum(widths))
+    starts = np.cumsum([0, *widths])[:-1]
+    if not np.diagonal(joint).all():
+        return 0.0
+    each = np.maximum.reduceat(np.maximum.reduceat(joint, starts, axis=0), starts, axis=1)
+    return float(each.min())
+
+
+def _joint_weights(groups: Sequence[tuple[Mask, Sums]], d: int) -> np.ndarray[Any, Any]:
+    """The weight of the rows that have both of each two columns, shape (d, d)."""
+    masks = np.array([mask for mask, _ in groups], dtype=float).reshape(-1, d)
+    weights: np.ndarray[Any, Any] = (masks.T * [sums.n for _, sums in groups]) @ masks
+    return weights
+
+
+def check_observed(
+    groups: Sequence[tuple[Mask, Sums]], names: Sequence[str], widths: Sequence[int]
+) -> np.ndarray[Any, Any]:
+    """The weight of the rows that have both of each two columns, shape (d, d).
+
+    Raises
+    ------
+    ValueError
+        If a column is never observed, or two blocks never in the same row.
+    """
+    joint = _joint_weights(groups, sum(widths))
+    ends = np.cumsum([0, *widths])
+    cuts = [slice(*ends[i : i + 2]) for i in range(len(names))]
+    for name, cut in zip(names, cuts, strict=True):
+        never = np.flatnonzero(np.diagonal(joint)[cut] == 0)
+        if never.size == cut.stop - cut.start:
+            raise ValueError(f"{name} is NaN in every row: there is nothing to estimate it from")
+        if never.size:
+            which = "is" if never.size == 1 else f"and {never.size - 1} more are"
+            raise ValueError(f"column {never[0]} of {name} {which} NaN in every row: drop it")
+    for (a, at), (b, bt) in itertools.combinations(zip(names, cuts, strict=True), 2):
+        if not joint[at, bt].any():
+            raise ValueError(
+                f"{a} and {b} are never observed in the same row: their correlation cannot be "
+                "known; add rows that have both"
+            )
+    return joint
+
+
+def _chain(problem: Problem) -> list[int] | None:
+    """The patterns from the most columns to the fewest, if each is part of the one before."""
+    order = np.argsort(-problem.masks.sum(axis=1), kind="stable")
+    masks = problem.masks[order]
+    return order.tolist() if bool((masks[1:] <= masks[:-1]).all()) else None
+
+
+def shrunken_estimate(
+    groups: Sequence[tuple[Mask, Sums]],
+    widths: Sequence[int],
+    shrinkage: Sequence[float],
+    *,
+    scale: bool = False,
+) -> Sums | None:
+    """Moments whose coherent shrinkage is the closed form of shrunken regressions.
+
+    Shrinking an estimate afterwards leaves each of its regressions as it was. Here the
+    covariance of the rows that have both is shrunk before anything is regressed, so that y
+    given x is that of these rows at this shrinkage, and x that of all rows.
+
+    Parameters
+    ----------
+    groups, widths
+        As in `estimate`.
+    shrinkage : sequence of float, one for each block
+    scale : bool, default=False
+        Whether the target is each column's variance, or its block's mean variance.
+
+    Returns
+    -------
+    Sums or None
+        None where patterns are not nested.
+    """
+    groups = [(mask, sums) for mask, sums in groups if sums.n > 0]
+    problem = Problem.of(groups, widths)
+    chain = _chain(problem)
+    if chain is None:
+        return None
+    xp = namespace(problem.center)
+    blocks = np.repeat(np.arange(len(widths)), widths)[problem.varying]
+    # At 1 nothing is left of the cross-covariance; its direction is, just below.
+    shrink = _Shrinkage(blocks, np.minimum(shrinkage, 1 - 1e-8)[blocks], scale)
+    mean, C, ridge = _closed_form(problem, chain, 0.0, 1.0, shrink)
+    roots = xp.asarray(np.sqrt(1 - shrink.amount), device=device_of(C))
+    eye = xp.eye(C.shape[0], dtype=xp.float64, device=device_of(C))
+    C = (C - ridge[:, None] * eye) / roots[:, None] / roots[None, :]
+    return problem.restored(mean, C, 1.0)
+
+
+@dataclass(frozen=True)
+class _Shrinkage:
+    """The block and the shrinkage of each column that varies, on the host."""
+
+    blocks: np.ndarray[Any, Any]
+    amount: np.ndarray[Any, Any]
+    scale: bool
+
+    def of(self, S: Array, columns: np.ndarray[Any, Any], unit: Array) -> tuple[Array, Array]:
+        """The covariance of these columns after shrinkage, and what was added to its diagonal."""
+        xp, device = namespace(S), device_of(S)
+        s = xp.asarray(self.amount[columns], device=device)
+        variance = xp.linalg.diagonal(S)
+        if not self.scale:
+            same = self.blocks[columns][:, None] == self.blocks[columns][None, :]
+            average = xp.asarray(same / same.sum(axis=1, keepdims=True), device=device)
+            variance = xp.matmul(average, variance * unit**2) / unit**2
+        roots = xp.sqrt(1 - s)
+        eye = xp.eye(S.shape[0], dtype=xp.float64, device=device)
+        return S * roots[:, None] * roots[None, :] + (s * variance)[:, None] * eye, s * variance
+
+
+def _closed_form(
+    problem: Problem, chain: list[int], nu: float, ddof: float, shrink: _Shrinkage | None = None
+) -> tuple[Array, Array, Array]:
+    """Anderson's: columns that are observed less are regressed on those observed more.
+
+    Returns
+    -------
+    mean, covariance : in the problem's units
+    ridge : array of shape (d,)
+        What shrinkage added to the variance of each column where it was regressed.
+    """
+    xp, device = namespace(problem.center), device_of(problem.center)
+    # Sorted by how often they are observed, the columns of a pattern are the first few.
+    order = np.argsort(-problem.masks.sum(axis=0), kind="stable")
+    rows: Sums | None = None
+    having: dict[int, Sums] = {}
+    for k in chain:
+        seen = np.flatnonzero(problem.masks[k])
+        own = pick(problem.patterns[k], np.searchsorted(seen, order[: seen.size]))
+        rows = own if rows is None else merged(pick(rows, np.arange(seen.size)), own)
+        having[seen.size] = rows  # those with at least these columns
+    prior = xp.take(problem.prior(nu), xp.asarray(order, device=device), axis=0)
+    prior = xp.take(prior, xp.asarray(order, device=device), axis=1)
+    mean, covariance, ridge = problem.target[:0], prior[:0, :0], problem.target[:0]
+    unit = xp.take(problem.unit, xp.asarray(problem.varying[order], device=device))
+    for end in sorted(having):
+        sums, a = having[end], mean.shape[0]
+        # A single row has no variance of its own, which is no reason to divide by zero.
+        freedom = max(sums.n - ddof, 0.0) + nu or 1.0
+        S, added = (sums.factor + prior[:end, :end]) / freedom, 0 * sums.mean
+        if shrink is not None:
+            S, added = shrink.of(S, order[:end], unit[:end])
+        ridge = xp.concat([ridge, added[a:]])
+        # E[b | a] and cov[b | a] in the rows that have both, on top of what is known of a.
+        W = _weights(S[:a, :a])
+        half = xp.matmul(xp.matrix_transpose(W), S[:a, a:])
+        slopes = xp.matmul(W, half)
+        rest = S[a:, a:] - xp.matmul(xp.matrix_transpose(half), half)
+        cross = xp.matmul(covariance, slopes)
+        corner = rest + xp.matmul(xp.matrix_transpose(slopes), cross)
+        mean = xp.concat([mean, sums.mean[a:] + xp.matmul(mean - sums.mean[:a], slopes)])
+        covariance = quarters(covariance, cross, corner)
+    back = xp.asarray(np.argsort(order), device=device)
+    covariance = xp.take(xp.take(covariance, back, axis=0), back, axis=1)
+    return xp.take(mean, back), covariance, xp.take(ridge, back)
+
+
+def _weights(S: Array) -> Array:
+    return whitening.factor(S).weights if S.shape[0] else S

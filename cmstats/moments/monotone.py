@@ -1,0 +1,108 @@
+"""Pairs beside rows of one block alone: Anderson's factors, each shrunken by itself.
+
+p(rest | block) is that of the pairs, and p(block) that of all rows (Anderson 1957). Pictures
+without a text sharpen what is known of pictures, and leave p(text | picture) as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cmstats.arrays import Array, namespace
+from cmstats.kernels.covariance import Sums
+from cmstats.moments.folds import training_moments
+from cmstats.moments.joint_normal import JointNormal, pick
+from cmstats.moments.moments import Moments
+from cmstats.moments.shrinkage import SHRINKAGES, standard_deviations
+
+__all__ = ["factored", "pairs_of_folds", "seen_alone", "shrinkage_by_density"]
+
+
+def seen_alone(moments: Moments) -> str | None:
+    """The block that is observed alone, where every other row is complete; None otherwise."""
+    if not moments.incomplete or moments.complete_rows() is None:
+        return None
+    found = set()
+    for pattern in moments.patterns():
+        if pattern.observed.all():
+            continue
+        blocks = [name for name in moments.names if pattern.observed[moments.columns(name)].any()]
+        whole = all(pattern.observed[moments.columns(name)].all() for name in blocks)
+        found.add(blocks[0] if whole and len(blocks) == 1 else None)
+    return found.pop() if len(found) == 1 else None
+
+
+def factored(joint: JointNormal, moments: Moments, alone: str, covariance: Array) -> Moments:
+    """Moments with p(rest | alone) of a joint normal of the pairs, and this p(alone).
+
+    Parameters
+    ----------
+    joint : JointNormal
+        Of the pairs.
+    moments : Moments
+        Of all rows.
+    alone : str
+        The block of which there are more rows.
+    covariance : array of shape (p, p)
+        Of this block.
+    """
+    a = joint.columns((alone,))
+    rest = joint.columns([name for name in joint.names if name != alone])
+    slopes, residual = joint.regression(a, rest)
+    xp = namespace(slopes)
+    mean = moments.select(alone).mean(alone)
+    other = joint.mean_of(rest) + xp.matmul(slopes, mean - joint.mean_of(a))
+    cross = xp.matmul(slopes, covariance)
+    corner = residual + xp.matmul(cross, xp.matrix_transpose(slopes))
+    whole = xp.concat(
+        [
+            xp.concat([covariance, xp.matrix_transpose(cross)], axis=1),
+            xp.concat([cross, 0.5 * (corner + xp.matrix_transpose(corner))], axis=1),
+        ]
+    )
+    back = np.argsort(np.concatenate([a, rest]))
+    scatter = pick(pick(whole, back, 0), back, 1) * (moments.n - 1)
+    mean = pick(xp.concat([mean, other]), back, 0)
+    sums = Sums(moments.n, mean, scatter, None, None, moments.rows)
+    return Moments(moments.names, moments.widths, "scatter", sums)
+
+
+def pairs_of_folds(folds: Sequence[Moments]) -> list[Moments]:
+    """The complete rows of each fold.
+
+    Raises
+    ------
+    ValueError
+        If a fold has none.
+    """
+    pairs = [fold.complete_rows() for fold in folds]
+    for k, fold in enumerate(pairs):
+        if fold is None:
+            raise ValueError(
+                f"fold {k} has no row in which all of {', '.join(folds[0].names)} are observed: "
+                "use fewer folds, or pass cv a splitter that spreads the complete rows"
+            )
+    return [fold for fold in pairs if fold is not None]
+
+
+def shrinkage_by_density(folds: Sequence[Moments], name: str, *, scale: bool) -> float:
+    """The shrinkage of one block of the best mean held-out log-density over folds."""
+    total = np.zeros(len(SHRINKAGES))
+    for train, test in zip(training_moments(folds), folds, strict=True):
+        xp = namespace(train.mean(name))
+        variance = train.variance(name)
+        unit = standard_deviations(train, name) if scale else xp.ones_like(variance)
+        values, V = xp.linalg.eigh(train.cov(name) / (unit[:, None] * unit[None, :]))
+        shift = (test.mean(name) - train.mean(name)) / unit
+        W = V / unit[:, None]
+        spread = xp.sum(W * test.projected_scatter(name, name, W), axis=0) / test.n
+        spread = spread + xp.matmul(shift, V) ** 2
+        target = float(xp.sum(variance / unit**2)) / train.width(name)
+        for i, s in enumerate(SHRINKAGES):
+            d = (1 - s) * xp.where(values > 0, values, 0.0) + s * target
+            density = -0.5 * float(xp.sum(xp.log(d) + spread / d))
+            total[i] += density if math.isfinite(density) else -math.inf
+    return SHRINKAGES[int(np.argmax(total))]

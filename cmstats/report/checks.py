@@ -1,0 +1,309 @@
+"""What is worth knowing of two matrices before any model: each finding says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse
+
+from cmstats.report.prepared import Given
+
+__all__ = ["Warned", "look_over"]
+
+Floats = npt.NDArray[np.float64]
+
+CELLS = 8_000_000
+"""Numbers of a view that are looked at: more rows than fit are left out of the checks."""
+SPREAD = 1e3
+"""Columns whose standard deviations differ by more than this factor are of different units."""
+CONDITION = 1e6
+EXTREME = 8.0
+"""Robust standard deviations of the distance from the centre beyond which a row is extreme."""
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A finding and what to do about it."""
+
+    finding: str
+    advice: str
+
+
+@dataclass
+class _Facts:
+    """One view's numbers."""
+
+    shape: tuple[int, int]
+    dtype: str
+    mebibytes: float
+    missing: int
+    missing_rows: int
+    empty_columns: int
+    constant: list[int]
+    repeated_columns: int
+    repeated_rows: int
+    rank: int
+    possible: int
+    condition: float
+    spread: float
+    extreme: list[int]
+    row_hashes: list[bytes]
+
+
+def look_over(
+    given: Given, rows: Any, names: tuple[str, str], labels: Any, n_train: int
+) -> tuple[pd.DataFrame, list[Warned], int]:
+    """The summary of both views, the warnings, and how many rows were looked at.
+
+    Parameters
+    ----------
+    given : Given
+        The views as they came, with their gaps.
+    rows : array of int
+        The numbers of these rows in the user's arrays.
+    names : pair of str
+    labels : array or None
+    n_train : int
+    """
+    width = max(a.shape[1] for a in given.views)
+    at = _spread_rows(len(rows), max(200, CELLS // width))
+    looked = rows[at]
+    facts = [
+        _facts(view, at, looked, size) for view, size in zip(given.views, given.sizes, strict=True)
+    ]
+    warned: list[Warned] = []
+    for fact, name in zip(facts, names, strict=True):
+        warned += _of_view(fact, name)
+    warned += _of_pairs(facts, names, n_train) + _of_labels(labels)
+    summary = pd.DataFrame([_row(f) for f in facts], index=pd.Index(names, name="view"))
+    return summary, warned, len(at)
+
+
+def _row(f: _Facts) -> dict[str, Any]:
+    return {
+        "rows": f.shape[0],
+        "columns": f.shape[1],
+        "type": f.dtype,
+        "memory (MiB)": f.mebibytes,
+        "missing entries": f.missing,
+        "constant columns": len(f.constant),
+        "repeated columns": f.repeated_columns,
+        "repeated rows": f.repeated_rows,
+        "rank": f.rank,
+        "condition number": f.condition,
+        "ratio of column spreads": f.spread,
+        "extreme rows": len(f.extreme),
+    }
+
+
+def _spread_rows(n: int, most: int) -> npt.NDArray[np.intp]:
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.intp))
+
+
+def _facts(view: Any, at: Any, looked: Any, size: tuple[tuple[int, int], str, float]) -> _Facts:
+    a = view[at]
+    a = np.asarray(a.toarray() if scipy.sparse.issparse(a) else a)
+    gaps = np.isnan(a) if a.dtype.kind == "f" else np.zeros(a.shape, dtype=bool)
+    row_hashes, column_hashes = _hashes(a), _hashes(a.T)
+    filled, empty = _complete(a.astype(np.float64), gaps)
+    mean, deviation = filled.mean(axis=0), filled.std(axis=0)
+    scale = np.maximum(np.abs(filled).max(axis=0), np.finfo(float).tiny)
+    varies = deviation > 1e-12 * scale
+    z = (filled[:, varies] - mean[varies]) / deviation[varies]
+    rank, condition, distance = _spectrum(z)
+    constant = np.flatnonzero(~varies)
+    kept = deviation[varies]
+    columns = Counter(h for h, v in zip(column_hashes, varies, strict=True) if v)
+    return _Facts(
+        shape=size[0], dtype=size[1], mebibytes=size[2], missing=int(gaps.sum()),
+        missing_rows=int(gaps.any(axis=1).sum()), empty_columns=empty,
+        constant=constant.tolist(), repeated_columns=sum(columns.values()) - len(columns),
+        repeated_rows=len(row_hashes) - len(set(row_hashes)), rank=rank,
+        possible=min(len(kept), len(set(row_hashes)) - 1), condition=condition,
+        spread=float(kept.max() / kept.min()) if len(kept) else np.nan,
+        extreme=looked[_extreme(distance)].tolist(), row_hashes=row_hashes,
+    )  # fmt: skip
+
+
+def _hashes(a: Any) -> list[bytes]:
+    a = np.ascontiguousarray(a + 0)  # + 0: -0.0 is 0.0
+    return [hashlib.blake2b(row.data, digest_size=16).digest() for row in a]
+
+
+def _complete(a: Floats, gaps: Any) -> tuple[Floats, int]:
+    """Column means in the gaps; how many columns have nothing else."""
+    seen = (~gaps).sum(axis=0)
+    total = np.where(gaps, 0.0, a).sum(axis=0)
+    return np.where(gaps, total / np.maximum(seen, 1), a), int((seen == 0).sum())
+
+
+def _spectrum(z: Floats) -> tuple[int, float, Floats]:
+    """Rank and condition of standardised columns; the distance of each row from the centre.
+
+    The distances are those of Mahalanobis for the correlation matrix shrunk by n^-1/2 towards
+    the identity, so that they exist for more columns than rows.
+    """
+    n, p = z.shape
+    if p == 0:
+        return 0, np.nan, np.zeros(n)
+    values, vectors = np.linalg.eigh(z @ z.T if n < p else z.T @ z)
+    values = np.maximum(values, 0)
+    # Squares of singular values: half of the digits are gone.
+    kept = values > values[-1] * max(n, p) * np.finfo(float).eps
+    rank = int(kept.sum())
+    condition = float(np.sqrt(values[-1] / values[kept][0])) if rank else np.nan
+    scores = vectors[:, kept] * np.sqrt(values[kept]) if n < p else z @ vectors[:, kept]
+    s = 1 / np.sqrt(n)
+    weights = 1 / ((1 - s) * values[kept] / n + s)
+    return rank, condition, np.sqrt(np.maximum(scores**2 @ weights, 0))
+
+
+def _extreme(distance: Floats) -> npt.NDArray[np.intp]:
+    """Rows whose distance lies far above the others', the farthest first."""
+    middle = np.median(distance)
+    unit = 1.4826 * np.median(np.abs(distance - middle))
+    far = np.flatnonzero(distance - middle > EXTREME * max(unit, 1e-3 * middle, 1e-12))
+    return far[np.argsort(-distance[far], kind="stable")]
+
+
+# ----------------------------------------------------------------------------- sentences
+def _of_view(f: _Facts, name: str) -> list[Warned]:
+    out = []
+    if f.missing:
+        share = f.missing / (len(f.row_hashes) * f.shape[1])
+        out.append(
+            Warned(
+                f"{name}: {_count(f.missing, 'entry', 'entries')} missing "
+                f"({f'{share:.2%}' if share >= 1e-4 else 'under 0.01%'}), in "
+                f"{_count(f.missing_rows, 'row')}.",
+                "Here the column's mean of the training items stands in; for estimates from the "
+                "observed entries use ConditionalGaussian(missing='em').",
+            )
+        )
+    if f.constant:
+        out.append(
+            Warned(
+                f"{name}: {_count(len(f.constant), 'column')} constant ({_list(f.constant)})"
+                + (f", {f.empty_columns} of them without any entry" if f.empty_columns else "")
+                + ".",
+                "They get weight 0: leave them out.",
+            )
+        )
+    if f.repeated_columns:
+        out.append(
+            Warned(
+                f"{name}: {_count(f.repeated_columns, 'column')} equal to an earlier one.",
+                "Leave the copies out: they count double in the shrinkage.",
+            )
+        )
+    dependent = f.possible - f.rank - f.repeated_columns
+    if dependent > 0 and f.rank < f.possible:
+        out.append(
+            Warned(
+                f"{name}: rank {f.rank} of {f.possible} possible: columns depend on each other "
+                "linearly.",
+                "Predictions are right, single weights are not unique: keep some shrinkage.",
+            )
+        )
+    elif f.condition > CONDITION:
+        out.append(
+            Warned(
+                f"{name}: nearly dependent columns (condition number {f.condition:.1e}).",
+                "Keep some shrinkage, and do not read single weights.",
+            )
+        )
+    if f.spread > SPREAD:
+        out.append(
+            Warned(
+                f"{name}: standard deviations of the columns differ by a factor of {f.spread:.1e}.",
+                "Shrinkage looks at units: standardise the columns, or set scale=True.",
+            )
+        )
+    if f.extreme:
+        out.append(
+            Warned(
+                f"{name}: {_count(len(f.extreme), 'row')} far from all others in Mahalanobis "
+                f"distance ({_list(f.extreme, 'row')}).",
+                "Look at them: one broken row can make up a correlation.",
+            )
+        )
+    return out
+
+
+def _of_pairs(facts: list[_Facts], names: tuple[str, str], n_train: int) -> list[Warned]:
+    out = []
+    pairs = Counter(zip(facts[0].row_hashes, facts[1].row_hashes, strict=True))
+    repeated = sum(pairs.values()) - len(pairs)
+    if repeated:
+        out.append(
+            Warned(
+                f"{_count(repeated, 'pair')} equal to an earlier one in both views.",
+                "Remove them: where one copy is trained on and the other held out, the held-out "
+                "numbers are too good.",
+            )
+        )
+    for fact, name in zip(facts, names, strict=True):
+        if fact.repeated_rows > repeated:
+            alone = fact.repeated_rows - repeated
+            out.append(
+                Warned(
+                    f"{name}: {_count(alone, 'row')} equal to an earlier one, with another "
+                    "partner.",
+                    "Retrieval here knows one partner for each item: give x_ids and y_ids to "
+                    "retrieval_report, and keep the copies of one item in the same fold.",
+                )
+            )
+    width = sum(fact.rank for fact in facts)
+    if width > n_train - 1:
+        out.append(
+            Warned(
+                f"The two views have together {width} dimensions, more than the {n_train} "
+                "training items less one.",
+                "Training correlations say nothing here (without shrinkage some are 1 for any "
+                "data): look at the held-out ones only.",
+            )
+        )
+    elif n_train < 100:
+        out.append(
+            Warned(
+                f"There are only {n_train} training items.",
+                "Expect wide intervals, and another choice of shrinkage with another seed.",
+            )
+        )
+    return out
+
+
+def _of_labels(labels: Any) -> list[Warned]:
+    if labels is None:
+        return []
+    out = []
+    series = pd.Series(labels)
+    gaps, counts = int(series.isna().sum()), series.value_counts()
+    if gaps:
+        out.append(
+            Warned(f"{_count(gaps, 'item')} without a label.", "They are relevant to no query.")
+        )
+    single = int((counts == 1).sum())
+    if single:
+        out.append(
+            Warned(
+                f"{_count(single, 'label')} with one item only.",
+                "Such an item has no relevant partner but its own: join rare classes.",
+            )
+        )
+    return out
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def _list(numbers: list[int], what: str = "column", most: int = 5) -> str:
+    shown = ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
+    return f"{what if len(numbers) == 1 else what + 's'} {shown}"

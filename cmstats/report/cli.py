@@ -1,0 +1,377 @@
+"""The command line: ``cmstats demo``, ``cmstats report`` and ``cmstats query``."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shlex
+import sys
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["main", "read_array"]
+
+# What `cmstats demo` chooses by cross-validation, so that a query need not search for it.
+QUERY_SHRINKAGE = (0.2, 0.4)
+
+SUFFIXES = ".npy, .npz (or FILE.npz:MEMBER), .csv or .parquet"
+
+
+class _UsageError(Exception):
+    """An argument that cannot be."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, where argparse would print the usage too."""
+        raise _UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit code: 0, or 2 after one line on stderr that says what is wrong.
+
+    Examples
+    --------
+    >>> from cmstats.report.cli import main
+    >>> main(["--version"])
+    cmstats 0...
+    0
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # an emoji must not end a program in a narrow console
+            stream.reconfigure(errors="replace")
+    try:
+        arguments = _parser().parse_args(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            arguments.run(arguments)
+            sys.stdout.flush()
+    except SystemExit as end:  # --help and --version
+        return int(end.code or 0)
+    except BrokenPipeError:  # as in `cmstats demo | head`; nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except (_UsageError, OSError, ValueError, TypeError, ImportError, MemoryError) as error:
+        return _fail(_sentence(error), 2)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"cmstats: error: {message}", file=sys.stderr)
+    return code
+
+
+def _sentence(error: BaseException) -> str:
+    """An error in one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _print_warning(message: Any, *_: Any, **__: Any) -> None:
+    print(f"cmstats: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from cmstats import __version__
+
+    parser = _Parser(
+        prog="cmstats", description="Classical statistics for features of two modalities."
+    )
+    parser.add_argument("--version", action="version", version=f"cmstats {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+
+    demo = commands.add_parser("demo", help="a report on the emoji that ship with cmstats")
+    demo.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="the page to write (default: demo.html, or demo-2.html and so on where there is one)",
+    )  # fmt: skip
+    demo.set_defaults(run=_demo)
+
+    report = commands.add_parser(
+        "report",
+        help="a report on your own features",
+        description=f"A report on two files with one row per item: {SUFFIXES}; or on two "
+        "folders of numbered .npy files.",
+    )
+    report.add_argument("image", nargs="?", help="features of the first view")
+    report.add_argument("text", nargs="?", help="features of the second view")
+    report.add_argument("--x", metavar="FILE", help="another way to name the first")
+    report.add_argument("--y", metavar="FILE", help="another way to name the second")
+    report.add_argument("--labels", help="one label per item", metavar="FILE")
+    report.add_argument(
+        "-o", "--out", type=Path, default=Path("report.html"), metavar="FILE",
+        help="the page to write (default: report.html)",
+    )  # fmt: skip
+    report.add_argument(
+        "--names", nargs=2, metavar=("FIRST", "SECOND"),
+        help="what the views are called (default: image text; with --x and --y: x y)",
+    )  # fmt: skip
+    report.add_argument("--quick", action="store_true", help="leave out the comparison of models")
+    report.add_argument(
+        "--max-items", type=int, default=20_000, metavar="N",
+        help="look at no more items, drawn at random (default: 20000)",
+    )  # fmt: skip
+    report.add_argument("--seed", type=int, default=0, help="default: 0")
+    report.set_defaults(run=_report)
+    for command in (demo, report):
+        command.add_argument("--force", action="store_true", help="overwrite the page")
+
+    query = commands.add_parser("query", help="the emoji that fit some words")
+    query.add_argument("words", nargs="+")
+    query.add_argument("-k", type=int, default=10, help="how many (default: 10)")
+    query.set_defaults(run=_query)
+    return parser
+
+
+# ----------------------------------------------------------------------------- commands
+def _demo(arguments: argparse.Namespace) -> None:
+    out = arguments.out
+    if out is None:
+        out = Path("demo.html") if arguments.force else _free(Path("demo.html"))
+    _check_out(out, force=arguments.force)
+    from cmstats.report import build_emoji
+
+    _finish(build_emoji(progress=_say), out, force=arguments.force)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    first, second = _two_files(arguments)
+    named = arguments.names or (("x", "y") if arguments.image is None else ("image", "text"))
+    _check_out(arguments.out, force=arguments.force)
+    image, text = _read_matrix(first), _read_matrix(second)
+    labels = None if arguments.labels is None else _read_labels(arguments.labels)
+    from cmstats.report import build
+
+    title = f"{_short(first)} and {_short(second)}"
+    words = ["cmstats", "report", first, second, "--names", *named]
+    words += ["--labels", arguments.labels] if arguments.labels else []
+    words += ["--quick"] if arguments.quick else []
+    words += ["--max-items", str(arguments.max_items), "--seed", str(arguments.seed)]
+    report = build(
+        image, text, labels, title=title, views=tuple(named), quick=arguments.quick,
+        max_items=arguments.max_items, random_state=arguments.seed, command=shlex.join(words),
+        progress=_say,
+    )  # fmt: skip
+    _finish(report, arguments.out, force=arguments.force)
+
+
+def _two_files(arguments: argparse.Namespace) -> tuple[str, str]:
+    given = [a for a in (arguments.image, arguments.text) if a is not None]
+    flags = [a for a in (arguments.x, arguments.y) if a is not None]
+    if len(given) + len(flags) != 2 or len(flags) == 1:
+        raise _UsageError(
+            "two files are required, one for each view: cmstats report X.npy Y.npy, or "
+            "--x X.npy --y Y.npy (see cmstats report --help)"
+        )
+    first, second = given or flags
+    return first, second
+
+
+def _finish(report: Any, out: Path, *, force: bool) -> None:
+    print(report.to_text())
+    print(f"page: {report.write(out, overwrite=force).resolve()}")
+
+
+def _query(arguments: argparse.Namespace) -> None:
+    from cmstats import CCA, load_emoji, search
+
+    words = " ".join(arguments.words)
+    if arguments.k < 1:
+        raise _UsageError(f"-k must be at least 1, got {arguments.k}")
+    emoji = load_emoji()
+    query = emoji.encode_text([words])
+    if not query.any():
+        raise _UsageError(f"no part of {words!r} occurs in the training texts: try other words")
+    cca = CCA(shrinkage=QUERY_SHRINKAGE)
+    cca.fit(emoji.image[emoji.train], emoji.text[emoji.train])
+    images, text = cca.embed(emoji.image, query)
+    found, scores = search(text, images, k=arguments.k)
+    for i, score in zip(found[0], scores[0], strict=True):
+        print(f"{score:6.3f}  {emoji.characters[i]}  {emoji.names[i]}")
+
+
+def _say(message: str) -> None:
+    print(f"cmstats: {message} ...", file=sys.stderr)
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first numbered one that does not exist."""
+    numbered = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())
+
+
+def _check_out(path: Path, *, force: bool) -> None:
+    """Find out before the work whether its result can be written."""
+    if path.is_dir():
+        raise _UsageError(f"{path} is a folder: name a file")
+    if path.exists() and not force:
+        raise _UsageError(f"{path} exists: choose another name with --out, or say --force")
+    if not path.resolve().parent.is_dir():
+        raise _UsageError(f"{path}: there is no folder {path.parent}")
+
+
+# -------------------------------------------------------------------------------- files
+def _short(name: str) -> str:
+    return Path(name).name
+
+
+def _read_matrix(name: str) -> Any:
+    if Path(name).is_dir():
+        from cmstats.rows.files import open_shards  # rows are read when they are needed
+
+        return open_shards(name)
+    array = read_array(name)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"{name}: has shape {array.shape}, expected a matrix with one row per item"
+        )
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: holds {array.dtype} values, not real numbers")
+    if array.dtype.kind == "f":
+        from cmstats.arrays import count_nonfinite, describe_nonfinite
+
+        # Counted here, where the file has a name.
+        nan, infinite, first = count_nonfinite(array)
+        if infinite or nan == array.size:  # single gaps are filled and told of
+            raise ValueError(describe_nonfinite(name, nan, infinite, first))
+    return array
+
+
+def _read_labels(name: str) -> npt.NDArray[Any]:
+    array = read_array(name, numbers=False)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(f"{name}: has shape {array.shape}, expected one label per item")
+    return array
+
+
+def read_array(name: str, *, numbers: bool = True) -> npt.NDArray[Any]:
+    """Read one array from a file.
+
+    Parameters
+    ----------
+    name : str
+        A .npy file, a .npz file with one member or ``FILE.npz:MEMBER``, or a table (.csv,
+        .parquet). The first line of a .csv is a header unless all of it is numbers. A
+        .parquet file with one column of lists is the matrix of those.
+    numbers : bool, default=True
+        Whether a table with text in it is an error.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file cannot be read, or is of another kind.
+
+    Examples
+    --------
+    >>> from cmstats.report.cli import read_array
+    >>> read_array("features.txt")
+    Traceback (most recent call last):
+    ValueError: features.txt: is no .npy, .npz (or FILE.npz:MEMBER), .csv or .parquet file
+    """
+    path, member = name, None
+    if ".npz:" in name and not Path(name).exists():
+        path, _, member = name.rpartition(":")
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npy", ".npz", ".csv", ".parquet"):
+        raise ValueError(f"{path}: is no {SUFFIXES} file")
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder, not a file")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    if suffix == ".npz":
+        return _read_npz(path, member)
+    try:
+        if suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        frame = _read_frame(path, suffix)
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: Parquet files need pyarrow: install it with `pip install cmstats[io]`"
+        ) from error
+    except PermissionError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path}: cannot be read as a {suffix} file: {_first_line(error)}"
+        ) from None
+    return _frame_values(path, frame, numbers=numbers)
+
+
+def _read_npz(path: str, member: str | None) -> npt.NDArray[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not hasattr(file, "files"):
+                raise zipfile.BadZipFile("it holds a bare array")
+            names = list(file.files)
+            if member is None and len(names) == 1:
+                member = names[0]
+            if member in names:
+                return np.asarray(file[member])
+    except PermissionError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read as a .npz file: {_first_line(error)}") from None
+    wanted = "says not which array" if member is None else f"has no array {member!r}"
+    listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    raise ValueError(f"{path}: {wanted}: add one of :MEMBER, here {listed or 'none'}")
+
+
+def _read_frame(path: str, suffix: str) -> Any:
+    import pandas as pd
+
+    if suffix == ".parquet":
+        return pd.read_parquet(path)
+    first = pd.read_csv(path, header=None, nrows=1)
+    bare = all(kind.kind in "biuf" for kind in first.dtypes)
+    return pd.read_csv(path, header=None if bare else 0)
+
+
+def _frame_values(path: str, frame: Any, *, numbers: bool) -> npt.NDArray[Any]:
+    if frame.shape[1] == 1 and len(frame) and isinstance(frame.iloc[0, 0], (list, np.ndarray)):
+        rows = [np.asarray(row) for row in frame.iloc[:, 0]]
+        if len({row.shape for row in rows}) != 1:
+            raise ValueError(f"{path}: the lists in column {frame.columns[0]!r} differ in length")
+        return np.stack(rows)
+    if numbers:
+        for column in frame.columns:
+            if frame[column].dtype.kind not in "biuf":
+                raise ValueError(
+                    f"{path}: column {column!r} holds {frame[column].dtype} values, not numbers"
+                )
+    return np.asarray(frame.to_numpy())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Quick candidates beside each other, for the report."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cmstats.model_selection.comparison import compare, suggest_models
+
+__all__ = ["Models", "compare_models"]
+
+TRAINED, HELD_OUT = 1000, 500
+"""The most items that models are fitted to, and judged on."""
+SLOW = ("ContrastiveAligner",)
+
+
+@dataclass(frozen=True)
+class Models:
+    """A comparison.
+
+    Attributes
+    ----------
+    table : DataFrame
+        That of `compare`.
+    reasons : dict of name -> sentence
+        Why each was suggested.
+    n_train, n_test : int
+        Items fitted to, and judged on.
+    left_out : tuple of str
+        Suggested, but too slow for a report.
+    """
+
+    table: pd.DataFrame
+    reasons: dict[str, str]
+    n_train: int
+    n_test: int
+    left_out: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def metric(self) -> str:
+        """The metric that is tested."""
+        return str(self.table.attrs["metric"])
+
+
+def compare_models(
+    X: Any, Y: Any, labels: Any, train: Any, test: Any, shrinkage: Any, seed: int
+) -> Models:
+    """`compare` the quick ones of `suggest_models` on the report's own split, or a part of it.
+
+    Where a model would search for its shrinkage it gets the report's, which was chosen on the
+    training items: the search would take longer than all the rest of the page.
+    """
+    rng = np.random.default_rng(seed)
+    train, test = (
+        np.sort(rng.permutation(at)[:most]) for at, most in ((train, TRAINED), (test, HELD_OUT))
+    )
+    rows = np.concatenate([train, test])
+    x, y = X[rows], Y[rows]
+    classes = None if labels is None else _complete(labels[rows])
+    split = [(np.arange(len(train)), np.arange(len(train), len(rows)))]
+    suggested = suggest_models(x, y, labels=classes, random_state=seed)
+    chosen = {name: model for name, model in suggested.items() if name not in SLOW}
+    for model in chosen.values():
+        if model.get_params().get("shrinkage") in ("cv", "auto"):
+            model.set_params(shrinkage=shrinkage)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        table = compare(
+            chosen, x, y, cv=split, labels=classes, baseline="CCA", n_resamples=1000,
+            memory=False, random_state=seed,
+        )  # fmt: skip
+    remarks = dict.fromkeys(
+        " ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)
+    )
+    left_out = tuple(name for name in suggested if name in SLOW)
+    reasons = {name: suggested.reasons[name] for name in chosen}
+    return Models(table, reasons, len(train), len(test), left_out, tuple(remarks))
+
+
+def _complete(labels: Any) -> Any:
+    """The labels, or None where some are missing: some models cannot learn from gaps."""
+    return None if pd.isna(pd.Series(labels)).any() else labels

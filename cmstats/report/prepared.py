@@ -1,0 +1,105 @@
+"""Two views made ready in bounded time: rows drawn, gaps filled, very wide views narrowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+from sklearn.decomposition import PCA, TruncatedSVD
+
+from cmstats.arrays import is_array, is_numpy, namespace, take_rows, to_numpy
+from cmstats.rows.chunks import is_lazy
+from cmstats.rows.matrix import check_matrix
+
+__all__ = ["Given", "take_given", "usable"]
+
+WIDEST = 768
+"""Columns beyond which a view is replaced by its leading principal components."""
+COVARIANCE = 4096
+"""Columns up to which their covariance is formed for that."""
+
+
+@dataclass
+class Given:
+    """Both views on the host, with the rows that are used."""
+
+    views: tuple[Any, Any]
+    sizes: tuple[tuple[tuple[int, int], str, float], ...]
+    """Shape, type and mebibytes of each as it came."""
+
+
+def take_given(X: Any, Y: Any, rows: Any, names: tuple[str, str]) -> Given:
+    """The rows of both views as NumPy or CSR; only these are read from a disk.
+
+    Raises
+    ------
+    ValueError
+        If a view is no numeric matrix, holds infinity, or nothing but NaN.
+    """
+    views, sizes = [], []
+    for a, name in zip((X, Y), names, strict=True):
+        sizes.append(((int(a.shape[0]), int(a.shape[1])), _dtype(a), _mebibytes(a)))
+        taken = a if len(rows) == a.shape[0] else _take(a, rows)
+        taken = check_matrix(_on_host(taken), name, ensure_finite="allow-nan")
+        values = taken.data if scipy.sparse.issparse(taken) else taken
+        if values.dtype.kind == "f" and values.size and bool(np.isnan(values).all()):
+            raise ValueError(f"{name} holds nothing but NaN: there is nothing to analyse")
+        views.append(taken)
+    return Given((views[0], views[1]), tuple(sizes))
+
+
+def _take(a: Any, rows: Any) -> Any:
+    if is_lazy(a):
+        return np.asarray(a[rows])
+    if is_array(a) and not is_numpy(namespace(a)):
+        return take_rows(a, namespace(a).asarray(rows, device=a.device))
+    return take_rows(a, rows)
+
+
+def _on_host(a: Any) -> Any:
+    """A page is made on the host, wherever the features live."""
+    return a if scipy.sparse.issparse(a) else np.asarray(to_numpy(a))
+
+
+def _dtype(a: Any) -> str:
+    kind = str(getattr(a, "dtype", "mixed")).removeprefix("torch.").removeprefix("numpy.")
+    return f"{kind}, sparse" if scipy.sparse.issparse(a) else kind
+
+
+def _mebibytes(a: Any) -> float:
+    if scipy.sparse.issparse(a):
+        a = a.tocsr()
+        return float(a.data.nbytes + a.indices.nbytes + a.indptr.nbytes) / 2**20
+    return float(a.shape[0] * a.shape[1] * getattr(a.dtype, "itemsize", 8)) / 2**20
+
+
+def usable(a: Any, train: Any, name: str, seed: int) -> tuple[npt.NDArray[Any], str]:
+    """A dense matrix without gaps and of bounded width, and what was done to get it.
+
+    Means and principal components are those of the training rows.
+    """
+    if not scipy.sparse.issparse(a) and a.dtype.kind == "f":
+        gaps = np.isnan(a)
+        if gaps.any():
+            seen = (~gaps[train]).sum(axis=0)
+            total = np.where(gaps[train], 0, a[train]).sum(axis=0, dtype=np.float64)
+            a = np.where(gaps, (total / np.maximum(seen, 1)).astype(a.dtype), a)
+    p = int(a.shape[1])
+    if p <= WIDEST:
+        return np.asarray(a.toarray() if scipy.sparse.issparse(a) else a), ""
+    k = min(WIDEST, len(train) - 1)
+    if scipy.sparse.issparse(a):  # not centred: it would fill up
+        axes, what = TruncatedSVD(k, random_state=seed), "singular directions"
+    else:
+        solver = "covariance_eigh" if p <= COVARIANCE else "randomized"
+        axes, what = PCA(k, svd_solver=solver, random_state=seed), "principal components"
+        a = a.astype(np.float32 if a.dtype.itemsize <= 4 else np.float64, copy=False)
+    axes.fit(a[train])
+    share = min(float(axes.explained_variance_ratio_.sum()), 1.0)
+    return np.asarray(axes.transform(a)), (
+        f"{name} has {p:,} columns; the analysis used its {k} leading {what}, which hold "
+        f"{share:.1%} of the variance of the training items."
+    )
