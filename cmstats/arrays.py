@@ -8,7 +8,6 @@ NumPy.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
@@ -37,11 +36,8 @@ __all__ = [
     "is_numpy",
     "namespace",
     "position",
-    "qr_r",
     "result_dtype",
     "row_slices",
-    "solve_triangular",
-    "svd",
     "take_rows",
     "to_numpy",
 ]
@@ -320,82 +316,11 @@ def _first_text(a: np.ndarray[Any, Any]) -> str:
     return "no number among them"
 
 
-# ------------------------------------------- operations that the array standard lacks
-def solve_triangular(
-    factor: Array, b: Array, *, lower: bool = True, transpose: bool = False
-) -> Array:
-    """The solution of ``factor @ z = b`` (or ``factor.T @ z = b``) for a triangular factor."""
-    xp = namespace(factor, b)
-    if is_numpy(xp):
-        return scipy.linalg.solve_triangular(
-            factor, b, lower=lower, trans=int(transpose), check_finite=False
-        )
-    if array_api_compat.is_torch_namespace(xp):
-        a, upper = (factor.mT, lower) if transpose else (factor, not lower)
-        return xp.linalg.solve_triangular(a, b, upper=upper)
-    if array_api_compat.is_cupy_namespace(xp):
-        linalg = _cupyx_linalg()
-        return linalg.solve_triangular(factor, b, lower=lower, trans=int(transpose))
-    return xp.linalg.solve(xp.matrix_transpose(factor) if transpose else factor, b)
-
-
-def _cupyx_linalg() -> Any:
-    # Imported at the first CuPy array only: without CUDA libraries the import raises.
-    if "cupyx.scipy.linalg" not in sys.modules:
-        import cupyx.scipy.linalg  # noqa: F401
-    return sys.modules["cupyx.scipy.linalg"]
-
-
-def svd(a: Array) -> tuple[Array, Array, Array]:
-    """The thin singular value decomposition ``u * s @ vt``, with two fallbacks.
-
-    LAPACK's divide and conquer has been seen not to converge on finite matrices of real
-    data; the transpose is tried next, then QR iteration (gesvd).
-    """
-    xp = namespace(a)
-    if not is_numpy(xp):
-        u, s, vt = xp.linalg.svd(a, full_matrices=False)
-        return u, s, vt
-    if a.shape[1] > 2 * a.shape[0]:  # LAPACK is 2.5 times faster on the tall transpose
-        u, s, vt = svd(a.T)
-        return vt.T, s, u.T
-    try:
-        u, s, vt = np.linalg.svd(a, full_matrices=False)
-    except np.linalg.LinAlgError:
-        try:
-            v, s, ut = np.linalg.svd(a.T, full_matrices=False)
-            u, vt = ut.T, v.T
-        except np.linalg.LinAlgError:
-            u, s, vt = scipy.linalg.svd(
-                a, full_matrices=False, lapack_driver="gesvd", check_finite=False
-            )
-    return u, s, vt
-
-
-def qr_r(a: Array) -> Array:
-    """The triangular factor R of ``a = Q R``, at most min(rows, columns) rows."""
-    xp = namespace(a)
-    if is_numpy(xp):
-        return np.linalg.qr(a, mode="r")
-    return xp.linalg.qr(a, mode="reduced")[1]
-
-
 def take_rows(a: Any, rows: slice | Array) -> Any:
     """The rows of `a` named by a slice or by integer positions."""
     if not is_array(a) or is_numpy(namespace(a)):
         return a[rows]
     return a[rows, ...] if isinstance(rows, slice) else namespace(a).take(a, rows, axis=0)
-
-
-def leading_eigh(S: Array, k: int) -> tuple[Array, Array]:
-    """The k largest eigenvalues of a symmetric matrix, largest first, and their vectors."""
-    xp = namespace(S)
-    d = int(S.shape[0])
-    if is_numpy(xp) and 0 < 4 * k <= d:
-        values, vectors = scipy.linalg.eigh(S, subset_by_index=[d - k, d - 1], check_finite=False)
-    else:
-        values, vectors = xp.linalg.eigh(S)
-    return xp.flip(values)[:k], xp.flip(vectors, axis=1)[:, :k]
 
 
 def row_slices(n: int, size: int) -> Iterator[slice]:

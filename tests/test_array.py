@@ -14,18 +14,16 @@ import scipy.linalg
 import scipy.sparse
 
 from cmstats import arrays as _array
-from cmstats import streams
 from cmstats.arrays import (
     check_matrix,
     count_nonfinite,
     namespace,
-    qr_r,
     result_dtype,
-    solve_triangular,
-    svd,
     take_rows,
     to_numpy,
 )
+from cmstats.kernels.linalg import qr_r, solve_triangular, svd
+from cmstats.rows import chunks as streams
 from cmstats.rows.chunks import project
 
 strict = pytest.importorskip("array_api_strict")

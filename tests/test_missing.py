@@ -29,14 +29,14 @@ from cmstats import (
     MomentsSearchCV,
     MultitaskRegressor,
     MultiviewCCA,
-    _patterns,
-    missing,
-    streams,
 )
 from cmstats.arrays import to_numpy
+from cmstats.moments import missing
+from cmstats.moments import patterns as _patterns
 from cmstats.moments.em import Problem, em, evident_prior
 from cmstats.moments.folds import training_moments
 from cmstats.moments.imputation import Filler
+from cmstats.rows import chunks as streams
 
 P, Q = 4, 3
 D = P + Q

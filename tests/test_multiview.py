@@ -19,7 +19,7 @@ from test_namespaces import PLACES, Place
 
 from cmstats import CCA, Moments, MomentsSearchCV, MultiviewCCA, load_emoji
 from cmstats.arrays import to_numpy
-from cmstats.models.multiblock import leading_eigenvectors
+from cmstats.kernels.linalg import leading_eigenvectors
 
 METHODS = ["mcca", "gcca"]
 

@@ -20,12 +20,12 @@ from cmstats import (
     Moments,
     MultitaskRegressor,
     MultiviewCCA,
-    _checkpoint,
     retrieval_report,
 )
 from cmstats.arrays import is_array
 from cmstats.kernels.ranks import partner_ranks, top_k
 from cmstats.metrics import search
+from cmstats.moments import checkpoint as _checkpoint
 
 ROW_BYTES = 8 * 10
 

@@ -23,9 +23,9 @@ from cmstats import (
     map_rows,
     open_parquet,
     open_shards,
-    streams,
     write_shards,
 )
+from cmstats.rows import chunks as streams
 from cmstats.rows.files import ShardedMatrix
 
 SIZES = (1500, 700, 1, 0, 1299, 1, 1, 498)  # uneven, single rows, an empty shard

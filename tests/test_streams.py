@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from cmstats import CCA, Moments, MomentsSearchCV, streams
+from cmstats import CCA, Moments, MomentsSearchCV
 from cmstats.arrays import check_weights
+from cmstats.rows import chunks as streams
 from cmstats.rows.chunks import batches, check_blocks, chunks, is_lazy
 
 

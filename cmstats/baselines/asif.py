@@ -189,9 +189,7 @@ class ASIF(TwoViewBaseline):
         for fold in range(folds):
             held = np.arange(len(at)) % folds == fold
             products = [
-                namespace(a).matmul(
-                    _rows(a, at[held]), namespace(a).matrix_transpose(_rows(a, at[~held]))
-                )
+                _rows(a, at[held]) @ _rows(a, at[~held]).mT
                 for a in (self.x_anchors_, self.y_anchors_)
             ]
             for (i, k), (j, power) in (
@@ -214,7 +212,7 @@ class ASIF(TwoViewBaseline):
             namespace(part, anchors)  # of one library, on one device
             directions = _directions(part, mean)
             dtype = directions.dtype
-            cosines = xp.matmul(directions, xp.matrix_transpose(xp.astype(anchors, dtype)))
+            cosines = directions @ xp.astype(anchors, dtype).mT
             parts.append(_relative(cosines, self.k_, self.power_))
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 

@@ -42,7 +42,7 @@ def forward(
     xp = namespace(h)
     for weights, bias in layers:
         h = xp.tanh(h) if activation == "tanh" else h * xp.astype(h > 0, h.dtype)
-        h = xp.matmul(drop(h), weights) + bias
+        h = drop(h) @ weights + bias
     return h + straight
 
 

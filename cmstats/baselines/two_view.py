@@ -9,6 +9,7 @@ import scipy.sparse
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, namespace, to_numpy
+from cmstats.kernels.linalg import inner
 from cmstats.kernels.ranks import partner_counts
 from cmstats.models.views import TwoViewEstimator, TwoViewOutput
 from cmstats.rows.chunks import is_lazy
@@ -142,5 +143,4 @@ def reciprocal_rank(U: Array, V: Array) -> float:
 
 def _products(vectors: tuple[Array, Array]) -> Array:
     u, v = vectors
-    xp = namespace(u, v)
-    return xp.matmul(u, xp.matrix_transpose(v))
+    return inner(u, v)

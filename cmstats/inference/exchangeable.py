@@ -9,17 +9,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 
-from cmstats.arrays import (
-    Array,
-    device_of,
-    float64,
-    namespace,
-    result_dtype,
-    svd,
-    take_rows,
-    to_numpy,
-)
+from cmstats.arrays import Array, device_of, float64, namespace, result_dtype, take_rows, to_numpy
 from cmstats.kernels import whitening
+from cmstats.kernels.linalg import svd
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.matrix import check_matrix
 
@@ -104,7 +96,7 @@ def reflect(Q: Array, A: Array) -> Array:
     xp = namespace(Q, A)
     c = Q.shape[1]
     u, s, vt = svd(Q[:c, :])
-    turned = -xp.matmul(xp.matmul(Q, xp.matrix_transpose(vt)), xp.matrix_transpose(u))
+    turned = -(Q @ vt.mT @ u.mT)
     top = turned[:c, :] - xp.eye(c, dtype=Q.dtype, device=device_of(Q))
-    V = xp.matmul(xp.concat([top, turned[c:, :]], axis=0), u)
-    return A - xp.matmul(V / (1 + s)[None, :], xp.matmul(xp.matrix_transpose(V), A))
+    V = xp.concat([top, turned[c:, :]], axis=0) @ u
+    return A - V / (1 + s)[None, :] @ (V.mT @ A)

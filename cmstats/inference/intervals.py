@@ -12,8 +12,9 @@ import pandas as pd
 from scipy import stats
 from sklearn.model_selection import GroupKFold
 
-from cmstats.arrays import is_numpy, namespace, svd, to_numpy
+from cmstats.arrays import is_numpy, namespace, to_numpy
 from cmstats.inference.fitted import check_count, check_level, component_index
+from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import share
 from cmstats.moments.folds import training_moments
 from cmstats.moments.moments import Moments

@@ -11,18 +11,12 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
 
-from cmstats.arrays import (
-    Array,
-    device_of,
-    is_numpy,
-    namespace,
-    svd,
-    to_numpy,
-)
+from cmstats.arrays import Array, device_of, is_numpy, namespace, to_numpy
 from cmstats.inference.exchangeable import Rows, reflect, residual_rows
 from cmstats.inference.fitted import check_count, component_index
 from cmstats.inference.steps import STATISTICS, with_rows_spent
 from cmstats.kernels import whitening
+from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import blas_for, cores, share
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import shrinkage_numbers, shrinkage_tuple
@@ -145,7 +139,7 @@ def permutation_test(
     U, V = (U, V) if U.shape[1] >= V.shape[1] else (V, U)  # fewer columns are moved about
     widths = (int(U.shape[1]), int(V.shape[1]))
     xp = namespace(U)
-    observed_block = xp.matmul(xp.matrix_transpose(U), V)[None, :, :]
+    observed_block = (U.mT @ V)[None, :, :]
     null = {name: np.empty((n_permutations, steps)) for name in names}
     U, V = xp.astype(U, rows.dtype), xp.astype(V, rows.dtype)
     _run(U, V, rows.codes, null, random_state, verbose)
@@ -215,9 +209,9 @@ def _canonical_bases(rows: Rows, shrinkage: Any) -> tuple[Array, Array, Array, b
             "set shrinkage for both views, or take fewer features"
         )
     with blas_for(p + q):
-        u, r, vt = svd(xp.matmul(xp.matrix_transpose(U), V))
-    U = xp.matmul(U, _completed(u))
-    V = xp.matmul(V, _completed(xp.matrix_transpose(vt)))
+        u, r, vt = svd(U.mT @ V)
+    U = U @ _completed(u)
+    V = V @ _completed(vt.mT)
     return U, r, V, bool(sx or sy)
 
 
@@ -227,12 +221,12 @@ def _whitened(a: Array, s: float) -> Array:
     n, d = a.shape
     ridge = s * float(xp.sum(a * a)) / d
     if 2 * d <= n:  # from the products, a fifth of the time, where they resolve the data
-        S = (1 - s) * xp.matmul(xp.matrix_transpose(a), a)
+        S = (1 - s) * (a.mT @ a)
         S = S + ridge * xp.eye(d, dtype=S.dtype, device=device_of(S)) if s else S
         with blas_for(d):
             factor = whitening.factor(S)
         if factor.condition < 1e3:
-            return xp.matmul(a, factor.weights)
+            return a @ factor.weights
     return whitening.factor_root(a, keep=1 - s, ridge=ridge).root
 
 
@@ -312,7 +306,7 @@ def _cross_products(U: Array, V: Array, keys: Any) -> Array:
     xp = namespace(U)
     batch, n = keys.shape
     orders = xp.argsort(xp.asarray(keys, device=device_of(U)), axis=1)
-    flat = xp.reshape(xp.matrix_transpose(orders), (n * batch,))
+    flat = xp.reshape(orders.mT, (n * batch,))
     moved = xp.reshape(xp.take(V, flat, axis=0), (n, batch * V.shape[1]))
-    K = xp.matmul(xp.matrix_transpose(U), moved)
+    K = U.mT @ moved
     return xp.permute_dims(xp.reshape(K, (U.shape[1], batch, V.shape[1])), (1, 0, 2))

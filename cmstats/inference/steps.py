@@ -17,7 +17,7 @@ def _later_sums(a: Array, steps: int) -> Array:
     xp = namespace(a)
     m = a.shape[1]
     ones = xp.ones((m, steps), dtype=a.dtype, device=device_of(a))
-    return xp.matmul(a, xp.tril(ones))
+    return a @ xp.tril(ones)
 
 
 def _pillai(K: Array, steps: int, single: bool) -> Array:
@@ -45,8 +45,8 @@ def _wilks(K: Array, steps: int, single: bool) -> Array:
     joint = xp.zeros((batch, 2 * m, 2 * m), dtype=xp.float64, device=device_of(K))
     joint[:, 0::2, 0::2] = eye
     joint[:, 0::2, 1::2] = pairs
-    joint[:, 1::2, 0::2] = xp.matrix_transpose(pairs)
-    joint[:, 1::2, 1::2] = xp.flip(eye - xp.matmul(xp.matrix_transpose(rest), rest), axis=(1, 2))
+    joint[:, 1::2, 0::2] = pairs.mT
+    joint[:, 1::2, 1::2] = xp.flip(eye - rest.mT @ rest, axis=(1, 2))
     diagonal = xp.linalg.diagonal(xp.linalg.cholesky(joint))
     logs = xp.sum(xp.reshape(xp.log(diagonal), (batch, m, 2)), axis=2)
     return -2 * _later_sums(xp.flip(logs, axis=1), steps)
@@ -56,7 +56,7 @@ def _roy(K: Array, steps: int, single: bool) -> Array:
     """The largest correlation, the root of an eigenvalue of K_k' K_k."""
     xp = namespace(K)
     K = float64(K)
-    gram = xp.matmul(xp.matrix_transpose(K), K)
+    gram = K.mT @ K
     largest = []
     for k in range(steps):
         largest.append(xp.linalg.eigvalsh(gram[:, k:, k:])[:, -1])

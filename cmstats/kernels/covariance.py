@@ -319,13 +319,13 @@ class Lane:
                 heavy = norms if w is None else norms * w
                 self.fourth[i] += xp.sum(heavy * norms)
                 wide = xp.astype(x, xp.float64)
-                self.third[lo:hi] += xp.matmul(heavy, wide)
-                self.first[lo:hi] += xp.sum(wide, axis=0) if w is None else xp.matmul(w, wide)
+                self.third[lo:hi] += heavy @ wide
+                self.first[lo:hi] += xp.sum(wide, axis=0) if w is None else w @ wide
                 centred.append(x if w is None else x * xp.astype(xp.sqrt(w), self.dtype)[:, None])
             z = xp.concat(centred, axis=1)
             self.rows += z.shape[0]
             self.n += z.shape[0] if w is None else float(xp.sum(w))
-            product = xp.astype(xp.matmul(xp.matrix_transpose(z), z), xp.float64)
+            product = xp.astype(z.mT @ z, xp.float64)
             self._second = product if self._second is None else self._second + product
 
     # CuPy: a CUDA kernel fills a tile, cuBLAS multiplies it.
@@ -370,7 +370,7 @@ class Lane:
                 n,
                 -shift[lo:hi],
                 first[lo:hi],
-                xp.matmul(square, -shift[lo:hi]),
+                square @ -shift[lo:hi],
                 xp.sum(xp.linalg.diagonal(square)),
                 third[lo:hi],
                 fourth[i],
@@ -386,7 +386,7 @@ class Lane:
             np.fill_diagonal(second, np.maximum(np.diagonal(second), 0.0))
         else:
             second = second - root[:, None] * root[None, :]
-            second = 0.5 * (second + xp.matrix_transpose(second))
+            second = 0.5 * (second + second.mT)
             below = xp.clip(xp.linalg.diagonal(second), None, 0.0)
             if bool(xp.any(below < 0)):
                 eye = xp.eye(below.shape[0], dtype=xp.float64, device=device_of(second))

@@ -349,14 +349,14 @@ def _reference(X: Array, Y: Array, spec: Spec, *, same: bool = False) -> Array:
     (X, x2), (Y, y2) = prepare(X), prepare(Y)
     if spec.name in ("laplacian", "chi2"):
         return xp.exp(-spec.gamma * _reference_pairs(X, Y, chi2=spec.name == "chi2"))
-    products = X @ xp.matrix_transpose(Y)
+    products = X @ Y.mT
     if spec.name != "rbf":
         return _finish(products, spec)
     d2 = x2[:, None] + y2[None, :] - 2.0 * products
     d2 = xp.where(d2 < 0, xp.zeros_like(d2), d2)
     if same:
         upper = xp.triu(d2, k=1)  # one triangle, so that it is symmetric exactly
-        d2 = upper + xp.matrix_transpose(upper)
+        d2 = upper + upper.mT
     return xp.exp(-spec.gamma * d2)
 
 

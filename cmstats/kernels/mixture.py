@@ -139,17 +139,17 @@ def _namespace_sums(
     n, log_likelihood = xp.sum(r64, axis=0), float(xp.sum(density))
     if second == "full":
         z = X[None, :, :] - means[:, None, :]
-        weighted = z * xp.matrix_transpose(xp.astype(r64, X.dtype))[:, :, None]
-        squares = xp.matmul(xp.matrix_transpose(weighted), z)
+        weighted = z * xp.astype(r64, X.dtype).mT[:, :, None]
+        squares = weighted.mT @ z
         first = xp.sum(weighted, axis=1, dtype=xp.float64)
         squares = xp.astype(squares, xp.float64)
-        squares = 0.5 * (squares + xp.matrix_transpose(squares))
+        squares = 0.5 * (squares + squares.mT)
         return MixtureSums(log_likelihood, n, first, squares)
     firsts, diagonals = [], []
     for j in range(means.shape[0]):
         z = xp.astype(X - means[j, :], xp.float64)
-        firsts.append(xp.matmul(r64[:, j], z))
-        diagonals.append(xp.matmul(r64[:, j], z * z) if second == "diag" else None)
+        firsts.append(r64[:, j] @ z)
+        diagonals.append(r64[:, j] @ (z * z) if second == "diag" else None)
     squares = xp.stack(diagonals) if second == "diag" else None
     return MixtureSums(log_likelihood, n, xp.stack(firsts), squares)
 

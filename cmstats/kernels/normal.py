@@ -26,18 +26,9 @@ import array_api_compat
 import numpy as np
 import scipy.sparse
 
-from cmstats.arrays import (
-    Array,
-    check_matrix,
-    device_of,
-    is_numpy,
-    namespace,
-    result_dtype,
-    solve_triangular,
-    svd,
-)
-from cmstats.kernels import whitening
+from cmstats.arrays import Array, check_matrix, device_of, is_numpy, namespace, result_dtype
 from cmstats.kernels._cpu import normal as cpu
+from cmstats.kernels.linalg import cholesky, solve_triangular, svd
 from cmstats.kernels.parameters import CovarianceType, Normals
 from cmstats.kernels.threads import blas_for
 from cmstats.kernels.transfer import within_memory
@@ -369,8 +360,8 @@ def _prepare(
         name = names[1] if S.shape[0] == 1 else f"{names[1]}[{j}]"
         _check_symmetric(S[j, ...], name)
         with blas_for(d):  # threads of BLAS would spin on beside those that evaluate
-            lower = whitening.cholesky(S[j, ...], name)
-            factors.append(xp.matrix_transpose(solve_triangular(lower, eye)))
+            lower = cholesky(S[j, ...], name)
+            factors.append(solve_triangular(lower, eye).mT)
         constants.append(-0.5 * log_2pi - xp.sum(xp.log(xp.linalg.diagonal(lower))))
     every = xp.broadcast_to(xp.stack(constants), (means.shape[0],))
     return Normals(kind, means, xp.stack(factors), every)
@@ -379,7 +370,7 @@ def _prepare(
 def _check_symmetric(S: Array, name: str) -> None:
     xp = namespace(S)
     scale = float(xp.max(xp.abs(S)))
-    if float(xp.max(xp.abs(S - xp.matrix_transpose(S)))) > 1e-5 * scale:
+    if float(xp.max(xp.abs(S - S.mT))) > 1e-5 * scale:
         raise ValueError(f"{name} is not symmetric")
 
 
@@ -404,7 +395,7 @@ def _reference(X: Array, normals: Normals) -> Array:
             z = z @ W[j, ...]
         if normals.projections is not None:
             P = xp.astype(normals.projections[j, ...], dtype)
-            z = z - (z @ P) @ xp.matrix_transpose(P)
+            z = z - (z @ P) @ P.mT
         columns.append(constants[j] - 0.5 * xp.sum(z * z, axis=1))
     return xp.stack(columns, axis=1)
 

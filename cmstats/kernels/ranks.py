@@ -242,7 +242,7 @@ def _score_blocks(problem: Problem) -> Iterator[tuple[slice, Array]]:
     xp, (n, m) = problem.xp, problem.shape
     right = None
     if problem.V is not None:
-        right = xp.matrix_transpose(xp.astype(problem.V, problem.dtype, copy=False))
+        right = xp.astype(problem.V, problem.dtype, copy=False).mT
     for rows in row_slices(n, max(1, BLOCK_SCORES // m)):
         block = xp.astype(problem.U[rows, :], problem.dtype, copy=False)
         yield rows, block if right is None else block @ right

@@ -20,8 +20,13 @@ from cmstats.arrays import (
     is_numpy,
     namespace,
     result_dtype,
+)
+from cmstats.kernels.linalg import (
+    cholesky,
+    not_positive_definite,
     solve_triangular,
     svd,
+    try_cholesky,
 )
 
 __all__ = ["Factor", "cholesky", "factor", "factor_root"]
@@ -70,7 +75,7 @@ class Factor:
                 f"{self.weights.shape[0]} columns: pass rows of that width"
             )
         dtype = result_dtype(A)
-        return xp.matmul(xp.astype(A, dtype, copy=False), xp.astype(self.weights, dtype))
+        return xp.astype(A, dtype, copy=False) @ xp.astype(self.weights, dtype)
 
 
 def factor(S: Array, *, method: Literal["auto", "cholesky", "eigh", "zca"] = "auto") -> Factor:
@@ -135,64 +140,26 @@ def factor(S: Array, *, method: Literal["auto", "cholesky", "eigh", "zca"] = "au
         if rank < d:
             apart = xp.astype(~positive, xp.float64)
             full = C + apart[:, None] * xp.eye(d, dtype=xp.float64, device=device_of(S))
-        lower = _cholesky(full)
+        lower = try_cholesky(full)
         if lower is not None and (rank == d or method == "auto"):
             inverse = _triangular_inverse(lower)
             # ||C^-1||_1 <= sqrt(d) ||C^-1||_F <= sqrt(d) tr(C^-1) = sqrt(d) ||L^-1||_F^2
             condition = float(_norm1(C) * xp.sum(inverse**2)) ** 0.5
             if method == "cholesky" or condition**2 * d * EPS < 1:
-                weights = unit[:, None] * xp.matrix_transpose(inverse)
+                weights = unit[:, None] * inverse.mT
                 if rank < d:
                     weights = xp.take(weights, xp.nonzero(positive)[0], axis=1)
                 logdet = 2 * xp.sum(xp.log(xp.linalg.diagonal(lower)))
                 logdet = logdet - 2 * xp.sum(xp.log(xp.where(positive, unit, 1.0)))
                 return Factor(weights, rank, float(logdet), condition, "cholesky")
     if method == "cholesky":
-        raise _not_positive_definite("S")
+        raise not_positive_definite("S")
     return _eigh(C, unit)
 
 
 def _norm1(C: Array) -> Array:
     xp = namespace(C)
     return xp.max(xp.sum(xp.abs(C), axis=0))
-
-
-def cholesky(S: Array, name: str = "S") -> Array:
-    """The lower triangular L with ``S = L L'``, without the scaling and the rank of `factor`.
-
-    Raises
-    ------
-    ValueError
-        If `S` is not positive definite; the sentence calls it `name`.
-    """
-    lower = _cholesky(S)
-    if lower is None:
-        raise _not_positive_definite(name)
-    return lower
-
-
-def _not_positive_definite(name: str) -> ValueError:
-    return ValueError(
-        f"{name} is not positive definite, so it has no Cholesky factor: drop linearly dependent "
-        "columns, add shrinkage, or (in whitening.factor) use method='eigh' for the directions "
-        "that vary"
-    )
-
-
-def _cholesky(C: Array) -> Array | None:
-    """The lower Cholesky factor, or None where the matrix is not positive definite."""
-    xp = namespace(C)
-    if is_numpy(xp):
-        lower, info = scipy.linalg.lapack.dpotrf(C, lower=1, clean=1)
-        return lower if info == 0 else None
-    try:
-        lower = xp.linalg.cholesky(C)
-    except Exception as error:  # each library has its own class for this
-        if "LinAlg" not in type(error).__name__:
-            raise
-        return None
-    # CuPy returns NaN or a half-done factor instead of raising.
-    return lower if bool(xp.all(xp.linalg.diagonal(lower) > 0)) else None
 
 
 def _triangular_inverse(lower: Array) -> Array:
@@ -224,7 +191,7 @@ def _zca(S: Array) -> Factor:
     keep = values > values[-1] * (S.shape[0] * EPS)
     start = int(xp.count_nonzero(~keep))
     values, vectors = values[start:], vectors[:, start:]
-    weights = xp.matmul(vectors / xp.sqrt(values)[None, :], xp.matrix_transpose(vectors))
+    weights = vectors / xp.sqrt(values)[None, :] @ vectors.mT
     rank = int(values.shape[0])
     condition = float((values[-1] / values[0]) ** 0.5) if not start else float("inf")
     return Factor(weights, rank, float(xp.sum(xp.log(values))), condition, "zca")
@@ -264,7 +231,7 @@ def factor_root(R: Array, *, keep: float = 1.0, ridge: float = 0.0) -> Factor:
     rank = int(xp.count_nonzero(s > top * (max(m, d) * EPS)))
     u, s, vt = u[:, :rank], s[:rank], vt[:rank, :]
     scale = xp.sqrt(keep * s * s + ridge)
-    weights = unit[:, None] * xp.matrix_transpose(vt) / scale[None, :]
+    weights = unit[:, None] * vt.mT / scale[None, :]
     full = rank == d and rank > 0
     condition = float(s[0] / s[-1]) if full else float("inf")
     logdet = float(2 * xp.sum(xp.log(scale)))

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import Array, check_weights, float64, namespace, svd, to_numpy
+from cmstats.arrays import Array, check_weights, float64, namespace, to_numpy
+from cmstats.kernels.linalg import svd
 from cmstats.kernels.ranks import top_k
 from cmstats.moments.canonical import directions
 from cmstats.moments.collect import thin
@@ -405,8 +406,7 @@ class _Pair:
         if m.form == "root":
             for key, name in zip(("x", "y"), names, strict=True):
                 R = m._factor[:, m.columns(name)]
-                xp = namespace(R)
-                roots[key] = xp.matrix_transpose(thin(xp.matrix_transpose(R)))
+                roots[key] = thin(R.mT).mT
         return cls(m, (names[0], names[1]), roots)
 
     def _name(self, key: str) -> str:
@@ -415,8 +415,7 @@ class _Pair:
     def scatter(self, a: str, b: str) -> Array:
         if not self.roots:
             return self.moments.scatter(self._name(a), self._name(b))
-        xp = namespace(self.roots[a])
-        return xp.matmul(xp.matrix_transpose(self.roots[a]), self.roots[b])
+        return self.roots[a].mT @ self.roots[b]
 
     def total(self, a: str) -> float:
         """The sum of squares of a centred view; 0 for one that is constant up to rounding."""
@@ -434,11 +433,9 @@ class _Pair:
         """The cross block between the whitened leading principal components of the views."""
         if self.roots:
             left, right = (_leading_left(self.roots[a], share) for a in "xy")
-            xp = namespace(left)
-            return xp.matmul(xp.matrix_transpose(left), right)
+            return left.mT @ right
         left, right = (_leading_whitening(self.scatter(a, a), share) for a in "xy")
-        xp = namespace(left)
-        return xp.matmul(xp.matmul(xp.matrix_transpose(left), self.scatter("x", "y")), right)
+        return left.mT @ self.scatter("x", "y") @ right
 
 
 def _leading_left(R: Array, share: float) -> Array:

@@ -17,6 +17,7 @@ from sklearn.utils import _safe_indexing
 
 from cmstats.arrays import Array, is_array, is_numpy, namespace, take_rows, to_numpy
 from cmstats.baselines.two_view import unit_rows
+from cmstats.kernels.linalg import inner
 from cmstats.kernels.ranks import average_precisions, partner_counts
 from cmstats.metrics.retrieval import (
     DIRECTIONS,
@@ -130,8 +131,7 @@ class Ranking:
         """All scores, queries of x in rows."""
         if self.V is None:
             return self.U
-        xp = namespace(self.U, self.V)
-        return xp.matmul(self.U, xp.matrix_transpose(self.V))
+        return inner(self.U, self.V)
 
 
 def ranking(model: Any, X: Any, y: Any, center: HostArray | None) -> Ranking | None:

@@ -18,15 +18,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import (
-    Array,
-    device_of,
-    leading_eigh,
-    namespace,
-    result_dtype,
-    svd,
-)
+from cmstats.arrays import Array, device_of, namespace, result_dtype
 from cmstats.kernels import whitening
+from cmstats.kernels.linalg import leading_eigh, signs, svd
 from cmstats.models.base import TwoViewTransformer, all_or_nothing
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_lengths, check_rows, chunks, is_lazy, project
@@ -239,7 +233,7 @@ class LinearAutoencoder(TwoViewTransformer):
         half = xp.sqrt(xp.where(w > 0, w, 0.0))
         self.condition_ = float(s[0] / s[-1]) ** 0.5
         decode = U * half[None, :]
-        return xp.matrix_transpose(decode), decode
+        return decode.mT, decode
 
     def _common_variance(self, m: Moments) -> float:
         """The variance of every feature, where there is one."""
@@ -279,13 +273,13 @@ class LinearAutoencoder(TwoViewTransformer):
         if factor.root is None:
             cross = m.projected_scatter(sink, source, factor.weights) / m.n
         else:
-            cross = xp.matmul(xp.matrix_transpose(_root(m, sink)), factor.root)
+            cross = _root(m, sink).mT @ factor.root
         U, gain, Vt = svd(a * cross)
         self.condition_ = factor.condition
         floor = float(gain[0]) * max(cross.shape) * whitening.EPS
         count = min(limit, int(xp.count_nonzero(gain > floor)))
         count = max(self._kept(count, count), 1)
-        encode = xp.matmul(gain[:count, None] * Vt[:count, :], xp.matrix_transpose(factor.weights))
+        encode = gain[:count, None] * Vt[:count, :] @ factor.weights.mT
         return encode, U[:, :count]
 
     def _kept(self, rank: int, count: int) -> int:
@@ -385,13 +379,12 @@ class LinearAutoencoder(TwoViewTransformer):
         unit_in = self._unit[:p] if source == "x" else self._unit
         unit_out = self._unit if sink != "y" else self._unit[p:]
         W = encode / unit_in[None, :]
-        largest = xp.take_along_axis(W, xp.argmax(xp.abs(W), axis=1)[:, None], axis=1)
-        sign = xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))
-        self._encode, self._decode = sign * encode, xp.matrix_transpose(sign) * decode
+        sign = signs(W.mT)[:, None]
+        self._encode, self._decode = sign * encode, sign.mT * decode
         self.encoder_ = self._encode / unit_in[None, :]
         self.decoder_ = self._decode * unit_out[:, None]
         self.n_components_ = int(encode.shape[0])
-        columns = xp.matrix_transpose(encode)
+        columns = encode.mT
         shared = xp.sum(decode * m.projected_scatter(sink, source, columns), axis=0)
         own = xp.sum(columns * m.projected_scatter(source, source, columns), axis=0)
         # The columns of the decoder are orthogonal, so the components add up.
@@ -409,14 +402,14 @@ class LinearAutoencoder(TwoViewTransformer):
         xp = namespace(self._encode)
         # The fourth moments of the balanced views together are not known: this is OAS.
         s = self.shrinkage_ = _as_blocks(m, ("z",), (sum(m.widths),)).ledoit_wolf("z")
-        columns = xp.matrix_transpose(self._encode)
+        columns = self._encode.mT
         for view in ("x", "y"):
             at = m.columns(view)
             cov = sum(m.projected_scatter(view, b, columns[m.columns(b), :]) for b in m.names)
             ridge = s * float(xp.sum(m.variance(view))) / m.width(view)
             cov = (1 - s) * cov / (m.n - 1) + ridge * columns[at, :]
             N = m.whitening_factor(view, s).weights
-            weights = xp.matmul(N, xp.matmul(xp.matrix_transpose(N), cov))
+            weights = N @ (N.mT @ cov)
             setattr(self, f"{view}_weights_", weights / self._unit[at, None])
 
     @property
@@ -661,13 +654,13 @@ class LinearAutoencoder(TwoViewTransformer):
             return mean, getattr(self, f"{view}_weights_")
         p = self.x_mean_.shape[0]
         at = slice(0, p) if view == "x" else slice(p, None)
-        return mean, namespace(mean).matrix_transpose(self.encoder_[:, at])
+        return mean, self.encoder_[:, at].mT
 
     def _decoded(self, code: Array, view: str) -> Array:
         p = self.x_mean_.shape[0] if self.target == "joint" else None
         decoder = self.decoder_[:p, :] if view == "x" or p is None else self.decoder_[p:, :]
         xp = namespace(code, decoder)
-        rows = xp.matmul(code, xp.astype(xp.matrix_transpose(decoder), code.dtype))
+        rows = code @ xp.astype(decoder.mT, code.dtype)
         rows = rows + xp.astype(getattr(self, f"{view}_mean_"), code.dtype)
         return rows[:, 0] if view == "y" and self._y_ndim == 1 else rows
 
@@ -731,10 +724,10 @@ class LinearAutoencoder(TwoViewTransformer):
                 stacklevel=2,
             )
             return float("nan")
-        columns = xp.matrix_transpose(E)
+        columns = E.mT
         shared = float(xp.sum(D * m.projected_scatter(sink, source, columns)))
-        codes = xp.matmul(E, m.projected_scatter(source, source, columns))
-        decoded = float(xp.sum(codes * xp.matmul(xp.matrix_transpose(D), D)))
+        codes = E @ m.projected_scatter(source, source, columns)
+        decoded = float(xp.sum(codes * (D.mT @ D)))
         residual = total - 2 * shared + decoded + m.n * self._bias(moments)
         return 1 - residual / total
 
@@ -750,7 +743,7 @@ class LinearAutoencoder(TwoViewTransformer):
         p = self._widths[0]
         given = shift[:p] if self.target == "cross" else shift
         wanted = shift[p:] if self.target == "cross" else shift
-        mean = wanted - xp.matmul(self._decode, xp.matmul(self._encode, given))
+        mean = wanted - self._decode @ (self._encode @ given)
         return float(xp.sum(mean * mean))
 
     def score_samples(self, X: Any, y: Any = None) -> Array:
@@ -825,7 +818,7 @@ def _principal(m: Moments, name: str, k: int) -> tuple[Array, Array]:
         _, r, Vt = svd(_root(m, name))
         rank = int(xp.count_nonzero(r > r[0] * (max(d, m._factor.shape[0]) * whitening.EPS)))
         k = min(k, rank)
-        return r[:k] ** 2, xp.matrix_transpose(Vt[:k, :])
+        return r[:k] ** 2, Vt[:k, :].mT
     S = m.scatter(name) / m.n
     s, U = leading_eigh(S, k)
     k = int(xp.count_nonzero(s > s[0] * (d * whitening.EPS)))

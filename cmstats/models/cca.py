@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, namespace
+from cmstats.kernels.linalg import inner, signs
 from cmstats.models.base import TwoViewTransformer
 from cmstats.moments.canonical import directions, expected_ratio, latent_mean, likelihood_vectors
 from cmstats.moments.folds import best_index, grid_scores
@@ -198,13 +199,11 @@ class CCA(TwoViewTransformer):
 
     def _set_weights(self, moments: Moments, A: Array, B: Array, pattern: Array) -> None:
         """Weights in the data's units, of unit training variance, with signs by the rule."""
-        xp = namespace(A)
         if self.scale:
             x_unit, y_unit = standard_deviations(moments, "x"), standard_deviations(moments, "y")
             A, B = A / x_unit[:, None], B / y_unit[:, None]
             pattern = pattern * y_unit[:, None]
-        largest = xp.take_along_axis(A, xp.argmax(xp.abs(A), axis=0)[None, :], axis=0)
-        sign = xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))
+        sign = signs(A)
         self.x_weights_ = sign * A / self._x_std[None, :]
         self.y_weights_ = sign * B / self._y_std[None, :]
         self._y_pattern = sign * pattern
@@ -348,8 +347,8 @@ class CCA(TwoViewTransformer):
         weights = self.x_weights_ * (self._x_std * self.singular_values_)[None, :]
         u = project(self._check_x(X), self.x_mean_, weights)
         xp = namespace(u)
-        pattern = xp.astype(xp.matrix_transpose(self._y_pattern), u.dtype)
-        y = xp.matmul(u, pattern) + xp.astype(self.y_mean_, u.dtype)
+        pattern = xp.astype(self._y_pattern.mT, u.dtype)
+        y = u @ pattern + xp.astype(self.y_mean_, u.dtype)
         return y[:, 0] if self._y_ndim == 1 else y
 
     def fuse(self, X: Any = None, y: Any = None) -> Array:
@@ -447,8 +446,7 @@ class CCA(TwoViewTransformer):
         array of shape (n_x, n_y)
         """
         u, v = self.embed(X, y, kind=kind, power=power)
-        xp = namespace(u, v)
-        return xp.matmul(u, xp.matrix_transpose(v))
+        return inner(u, v)
 
     # ------------------------------------------------------------------------- judging
     def score_moments(self, moments: Moments) -> float:

@@ -27,6 +27,7 @@ from cmstats.arrays import (
     to_numpy,
 )
 from cmstats.kernels import whitening
+from cmstats.kernels.linalg import signs
 from cmstats.models.kernel_map import SAMPLE, KernelMap, take_in_memory
 from cmstats.models.landmarks import (
     Weights,
@@ -150,7 +151,7 @@ class ExactKernelMap(KernelMap):
         xp = namespace(K)
         self.mean_ = xp.mean(K, axis=0)
         K = K - self.mean_[:, None] - self.mean_[None, :] + xp.mean(self.mean_)
-        values, U = xp.linalg.eigh(0.5 * (K + xp.matrix_transpose(K)))
+        values, U = xp.linalg.eigh(0.5 * (K + K.mT))
         n, top = K.shape[0], max(float(xp.max(xp.abs(values))), 1e-300)
         rounding = 10 * n * whitening.EPS * max(top, float(xp.max(xp.abs(self.mean_))))
         if float(values[0]) < -rounding:
@@ -167,8 +168,7 @@ class ExactKernelMap(KernelMap):
             self.weights_ = 0 * U[:, :1]
             return 0 * U[:, :1]
         values, U = xp.flip(values[start:]), xp.flip(U[:, start:], axis=1)
-        largest = xp.take_along_axis(U, xp.argmax(xp.abs(U), axis=0)[None, :], axis=0)
-        U = U * xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))
+        U = U * signs(U)
         self.eigenvalues_, self.weights_ = values, U / xp.sqrt(values)[None, :]
         return U * xp.sqrt(values)[None, :]
 
@@ -185,14 +185,13 @@ class ExactKernelMap(KernelMap):
         if self.basis == "cholesky":
             return triangular(self.factor_, columns)
         centred = columns - xp.astype(self.mean_, columns.dtype)
-        return xp.matmul(centred, xp.astype(self.weights_, columns.dtype))
+        return centred @ xp.astype(self.weights_, columns.dtype)
 
     def _dual(self, mean: Array, weights: Array) -> tuple[Array, Array]:
         if self.basis == "cholesky":
             return triangular_dual(self.factor_, mean, weights)
-        xp = namespace(mean)
-        centre = self.mean_ + xp.matmul(self.weights_, self.eigenvalues_ * mean)
-        return centre, xp.matmul(self.weights_, weights)
+        centre = self.mean_ + self.weights_ @ (self.eigenvalues_ * mean)
+        return centre, self.weights_ @ weights
 
 
 class NystroemMap(KernelMap):
@@ -464,7 +463,7 @@ class RandomFourierMap(KernelMap):
         xp = namespace(X)
         dtype = result_dtype(X)
         X = xp.astype(X, dtype, copy=False) - xp.astype(self.mean_, dtype)
-        angles = xp.matmul(X, xp.astype(self.frequencies_, dtype))
+        angles = X @ xp.astype(self.frequencies_, dtype)
         scale = self.frequencies_.shape[1] ** -0.5
         return scale * xp.concat([xp.cos(angles), xp.sin(angles)], axis=1)
 
@@ -478,7 +477,7 @@ def _eps(X: Any) -> float:
 def _symmetric(K: Array) -> Array:
     """A precomputed kernel matrix without its rounding."""
     xp = namespace(K)
-    turned = xp.matrix_transpose(K)
+    turned = K.mT
     if float(xp.max(xp.abs(K - turned))) > 1e-5 * float(xp.max(xp.abs(K))):
         raise ValueError("the precomputed kernel is not symmetric: entry (i, j) is k(x_i, x_j)")
     return 0.5 * (K + turned)

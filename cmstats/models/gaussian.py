@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, device_of, namespace, result_dtype
 from cmstats.kernels import normal
+from cmstats.kernels.linalg import inner
 from cmstats.models.base import MomentsEstimator
 from cmstats.moments.canonical import (
     directions,
@@ -268,12 +269,11 @@ class ConditionalGaussian(MomentsEstimator):
     # ------------------------------------------------------------------ what it learned
     def _covariance(self, a: str, b: str) -> Array:
         """A block of the shrunken covariance in the data's units."""
-        xp = namespace(self._means[a])
         units = self._units[a][:, None] * self._units[b][None, :]
         if a != b and self.rank is not None:  # C_xx A diag(r) B' C_yy
-            gain = xp.matmul(self._pattern * self.singular_values_, xp.matrix_transpose(self._A))
-            C_yx = xp.matmul(gain, self._covariance("x", "x"))
-            return C_yx if a == "y" else xp.matrix_transpose(C_yx)
+            gain = self._pattern * self.singular_values_ @ self._A.mT
+            C_yx = gain @ self._covariance("x", "x")
+            return C_yx if a == "y" else C_yx.mT
         if a == b:
             return units * _shrunken(self._scaled, a, self._shrinkage_of(a), False)
         sa, sb = self._shrinkage_of(a), self._shrinkage_of(b)
@@ -308,10 +308,9 @@ class ConditionalGaussian(MomentsEstimator):
         self._check_views_known()
 
         def make() -> Array:
-            xp = namespace(self._pattern)
             half = self._pattern * self.singular_values_
-            C = self._covariance("y", "y") - xp.matmul(half, xp.matrix_transpose(half))
-            return 0.5 * (C + xp.matrix_transpose(C))
+            C = self._covariance("y", "y") - half @ half.mT
+            return 0.5 * (C + C.mT)
 
         return self._cached("covariance", make)
 
@@ -319,8 +318,7 @@ class ConditionalGaussian(MomentsEstimator):
     def coef_(self) -> Array:
         """``S_yx S_xx^-1``, shape (q, p), or (p,) if y was 1-D in fit."""
         self._check_views_known()
-        xp = namespace(self._A)
-        coef = xp.matmul(self._pattern * self.singular_values_, xp.matrix_transpose(self._A))
+        coef = self._pattern * self.singular_values_ @ self._A.mT
         return coef[0, :] if self._y_ndim == 1 else coef
 
     @property
@@ -330,7 +328,7 @@ class ConditionalGaussian(MomentsEstimator):
         xp = namespace(coef)
         if self._y_ndim == 1:
             return float(self.y_mean_[0]) - float(xp.sum(coef * self.x_mean_))
-        return self.y_mean_ - xp.matmul(coef, self.x_mean_)
+        return self.y_mean_ - coef @ self.x_mean_
 
     def mutual_information(self, *, per_component: bool = False) -> Any:
         """The mutual information of x and y under the model, in nats.
@@ -374,7 +372,7 @@ class ConditionalGaussian(MomentsEstimator):
         weights = self._A * self.singular_values_[None, :]
         u = project(self._check_x(X), self.x_mean_, weights)  # with what is missing filled in
         xp = namespace(u)
-        mean = xp.matmul(u, xp.astype(xp.matrix_transpose(self._pattern), u.dtype))
+        mean = u @ xp.astype(self._pattern.mT, u.dtype)
         return mean + xp.astype(self.y_mean_, u.dtype)
 
     def _covariances(self, X: Any) -> Iterator[tuple[np.ndarray[Any, Any], Array]]:
@@ -640,8 +638,7 @@ class ConditionalGaussian(MomentsEstimator):
     def similarity(self, X: Any, y: Any) -> Array:
         """``log p(y | x) - log p(y)`` of every x with every y, shape (n_x, n_y)."""
         u, v = self.embed(X, y)
-        xp = namespace(u, v)
-        return xp.matmul(u, xp.matrix_transpose(v))
+        return inner(u, v)
 
     def fuse(self, X: Any = None, y: Any = None) -> Array:
         """The posterior mean of the shared latent given one view or both; see `CCA.fuse`.
@@ -671,18 +668,15 @@ class ConditionalGaussian(MomentsEstimator):
         _check_widths(self, moments)
         if moments.incomplete:
             return self._score_patterns(moments)
-        xp = namespace(self._pattern)
         # The residual of y: y - G A'x
         G = self._pattern * self.singular_values_
-        A_xx = xp.matmul(xp.matrix_transpose(self._A), moments.projected_scatter("x", "x", self._A))
-        Gt = xp.matrix_transpose(G)
-        S_yx_G = xp.matmul(moments.projected_scatter("y", "x", self._A), Gt)
-        S = moments.scatter("y") - S_yx_G - xp.matrix_transpose(S_yx_G)
-        S = S + xp.matmul(G, xp.matmul(A_xx, Gt))
+        A_xx = self._A.mT @ moments.projected_scatter("x", "x", self._A)
+        Gt = G.mT
+        S_yx_G = moments.projected_scatter("y", "x", self._A) @ Gt
+        S = moments.scatter("y") - S_yx_G - S_yx_G.mT
+        S = S + G @ (A_xx @ Gt)
         shift = moments.mean("y") - self.y_mean_
-        shift = shift - xp.matmul(
-            G, xp.matmul(xp.matrix_transpose(self._A), moments.mean("x") - self.x_mean_)
-        )
+        shift = shift - G @ (self._A.mT @ (moments.mean("x") - self.x_mean_))
         covariance = self._positive(self.covariance_)
         residual = JointNormal(("y",), (S.shape[0],), 0 * shift, covariance)
         return residual.expected_logpdf(np.arange(S.shape[0]), moments.n, shift, S)

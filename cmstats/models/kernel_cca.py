@@ -16,6 +16,7 @@ from cmstats.arrays import (
     namespace,
     to_numpy,
 )
+from cmstats.kernels.linalg import signs
 from cmstats.models.base import all_or_nothing
 from cmstats.models.cca import CCA
 from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
@@ -359,13 +360,10 @@ class KernelCCA(CCA):
         self.shrinkage_ = self._nominal
         self._leave_out_rounding()
         # Signs that do not depend on the basis: the largest variate of a landmark is positive.
-        xp = namespace(self.x_weights_)
         anchors = self.x_map_._landmark_coordinates()
         if anchors is not None:
-            variates = xp.matmul(anchors - self.x_mean_, self.x_weights_)
-            at = xp.argmax(xp.abs(variates), axis=0)[None, :]
-            largest = xp.take_along_axis(variates, at, axis=0)
-            sign = xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))
+            variates = (anchors - self.x_mean_) @ self.x_weights_
+            sign = signs(variates)
             self.x_weights_, self.y_weights_ = sign * self.x_weights_, sign * self.y_weights_
 
     def _leave_out_rounding(self) -> None:

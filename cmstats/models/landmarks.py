@@ -12,17 +12,9 @@ import scipy.sparse
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from cmstats.arrays import (
-    Array,
-    device_of,
-    is_numpy,
-    leading_eigh,
-    namespace,
-    result_dtype,
-    solve_triangular,
-    to_numpy,
-)
+from cmstats.arrays import Array, device_of, is_numpy, namespace, result_dtype, to_numpy
 from cmstats.kernels import whitening
+from cmstats.kernels.linalg import cholesky, leading_eigh, solve_triangular
 
 __all__ = [
     "Weights",
@@ -75,13 +67,13 @@ def draw_repeated(
 def triangular(L: Array, columns: Array) -> Array:
     """``columns @ L^-T``: row by row the solution of L z = k."""
     xp = namespace(columns)
-    turned = xp.matrix_transpose(columns)
-    return xp.matrix_transpose(solve_triangular(xp.astype(L, columns.dtype), turned))
+    turned = columns.mT
+    return solve_triangular(xp.astype(L, columns.dtype), turned).mT
 
 
 def triangular_dual(L: Array, mean: Array, weights: Array) -> tuple[Array, Array]:
     """``(L^-1 k - mean)' weights = (k - L mean)' (L^-T weights)``."""
-    return namespace(L).matmul(L, mean), solve_triangular(L, weights, transpose=True)
+    return L @ mean, solve_triangular(L, weights, transpose=True)
 
 
 def cholesky_basis(K: Array, eps: float, kernel: Any) -> tuple[Array, Array, Array]:
@@ -107,7 +99,7 @@ def cholesky_basis(K: Array, eps: float, kernel: Any) -> tuple[Array, Array, Arr
     top = float(xp.max(diagonal))
     tolerance = m * eps * top
     try:
-        L = whitening.cholesky(K)
+        L = cholesky(K)
         if float(xp.min(xp.linalg.diagonal(L))) ** 2 > tolerance:
             return xp.arange(m, device=device_of(K)), L, L
     except ValueError:

@@ -540,11 +540,11 @@ class ConditionalGaussianMixture(TwoViewEstimator):
             between = xp.sqrt(r)[:, :, None] * (m - mean[:, None, :])
             V = xp.stack([xp.astype(each.covariance, r.dtype) for each in self._regressions])
             if return_std:
-                within = xp.matmul(r, xp.linalg.diagonal(V))
+                within = r @ xp.linalg.diagonal(V)
                 stds.append(xp.sqrt(within + xp.sum(between**2, axis=1)))
             if return_cov:
-                within = xp.reshape(xp.matmul(r, xp.reshape(V, (-1, q * q))), (-1, q, q))
-                covs.append(within + xp.matmul(xp.matrix_transpose(between), between))
+                within = xp.reshape(r @ xp.reshape(V, (-1, q * q)), (-1, q, q))
+                covs.append(within + between.mT @ between)
         mean = joined(means)
         scale, centre = self._y_scaling(mean)
         out = [mean * scale + centre]
@@ -602,7 +602,7 @@ class ConditionalGaussianMixture(TwoViewEstimator):
         for j in range(k):
             end = begin + int(xp.count_nonzero(chosen == j))
             root = xp.astype(self._regressions[j].root, r.dtype)
-            parts.append(xp.matmul(noise[begin:end, :], xp.matrix_transpose(root)))
+            parts.append(noise[begin:end, :] @ root.mT)
             begin = end
         noise = xp.take(xp.concat(parts, axis=0), xp.argsort(order), axis=0)
         rows = xp.asarray(np.repeat(np.arange(b), s), **put)

@@ -10,17 +10,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from cmstats.arrays import (
-    Array,
-    device_of,
-    is_array,
-    is_numpy,
-    namespace,
-    result_dtype,
-    solve_triangular,
-    take_rows,
-)
-from cmstats.kernels import normal, whitening
+from cmstats.arrays import Array, device_of, is_array, is_numpy, namespace, result_dtype, take_rows
+from cmstats.kernels import normal
+from cmstats.kernels.linalg import cholesky, solve_triangular
 from cmstats.kernels.parameters import CovarianceType, Normals
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import is_lazy
@@ -162,7 +154,7 @@ class Mixture:
         if self.kind == "diag":
             return diagonal
         L = S[0][j, ...]
-        return xp.matmul(L, xp.matrix_transpose(L)) + diagonal
+        return L @ L.mT + diagonal
 
     def variances(self) -> Array:
         """The diagonals of all covariance matrices, (k, d)."""
@@ -202,7 +194,7 @@ class Regression:
             return xp.zeros_like(x[:, :1]) + xp.astype(self.y_mean, x.dtype)
         z = x - xp.astype(self.x_mean, x.dtype)
         for factor in self.slopes:
-            z = xp.matmul(z, xp.astype(factor, x.dtype))
+            z = z @ xp.astype(factor, x.dtype)
         return z + xp.astype(self.y_mean, x.dtype)
 
 
@@ -219,22 +211,22 @@ def regressions(m: Mixture, p: int) -> list[Regression]:
         elif m.kind == "low_rank":
             L, D = m.covariances[0][j, ...], m.covariances[1][j, :]
             eye = xp.eye(L.shape[1], dtype=xp.float64, device=device_of(L))
-            Lx, Ly = xp.matrix_transpose(L[:p, :] / D[:p, None]), L[p:, :]
+            Lx, Ly = (L[:p, :] / D[:p, None]).mT, L[p:, :]
             # E[f | x] = (I + Lx' Dx^-1 Lx)^-1 Lx' Dx^-1 (x - x_mean) of the factors f
-            root = whitening.cholesky(eye + xp.matmul(Lx, L[:p, :]))
-            half = solve_triangular(root, xp.matrix_transpose(Ly))
+            root = cholesky(eye + Lx @ L[:p, :])
+            half = solve_triangular(root, Ly.mT)
             slopes = (
-                xp.matrix_transpose(solve_triangular(root, Lx)),
+                solve_triangular(root, Lx).mT,
                 half,
             )
             diagonal = D[p:, None] * xp.eye(Ly.shape[0], dtype=xp.float64, device=device_of(L))
-            V = xp.matmul(xp.matrix_transpose(half), half) + diagonal
-            found.append((slopes, V, whitening.cholesky(V)))
+            V = half.mT @ half + diagonal
+            found.append((slopes, V, cholesky(V)))
         else:
-            lower = whitening.cholesky(m.matrix(j))
+            lower = cholesky(m.matrix(j))
             Lxx, Lyx, root = lower[:p, :p], lower[p:, :p], lower[p:, p:]
-            slopes_t = solve_triangular(Lxx, xp.matrix_transpose(Lyx), transpose=True)
-            found.append(((slopes_t,), xp.matmul(root, xp.matrix_transpose(root)), root))
+            slopes_t = solve_triangular(Lxx, Lyx.mT, transpose=True)
+            found.append(((slopes_t,), root @ root.mT, root))
     return [
         Regression(m.means[j, :p], m.means[j, p:], slopes, V, root)
         for j, (slopes, V, root) in enumerate(found)

@@ -69,11 +69,11 @@ class Maximizer:
             return Mixture("diag", weights, means, spread + self.reg_covar)
         eye = xp.eye(means.shape[1], dtype=xp.float64, device=device_of(means))
         if self.kind == "tied":
-            between = xp.matmul(xp.matrix_transpose(means), means * weights[:, None])
+            between = means.mT @ (means * weights[:, None])
             S = self.second_moment - between
         else:
             S = sums.second / n[:, None, None] - shift[:, :, None] * shift[:, None, :]
-        S = 0.5 * (S + xp.matrix_transpose(S)) + self.reg_covar * eye
+        S = 0.5 * (S + S.mT) + self.reg_covar * eye
         if self.kind != "low_rank":
             return Mixture("tied" if self.kind == "tied" else "full", weights, means, S)
         noise = old.covariances[1] if old.kind == "low_rank" else None

@@ -7,19 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import scipy.linalg
-import scipy.sparse.linalg
-
-from cmstats.arrays import Array, device_of, is_numpy, leading_eigh, namespace, svd
+from cmstats.arrays import Array, device_of, namespace
 from cmstats.kernels import whitening
+from cmstats.kernels.linalg import block_diagonal, block_matrix, svd
 from cmstats.moments.moments import Moments
 
 __all__ = [
     "BlockJoint",
     "WhitenedBlocks",
     "covariances",
-    "leading_eigenvectors",
     "quadratic",
     "through_variates",
 ]
@@ -55,13 +51,12 @@ class WhitenedBlocks:
         gains = [(1 - s) ** 0.5 for s in shrinkage]
         top = max(gains)
         relative = [max(g / top, 1e-6) if top else 1.0 for g in gains]
-        xp = namespace(factors[0].weights)
         blocks: list[list[Any]] = [[None] * len(factors) for _ in factors]
         for i, j in itertools.combinations_with_replacement(range(len(factors)), 2):
             block = _cross(m, factors, i, j) if i != j else _zeros(factors[i].rank, factors[i])
             blocks[i][j] = relative[i] * relative[j] * block
-            blocks[j][i] = xp.matrix_transpose(blocks[i][j])
-        return cls(factors, gains, relative, _joined(blocks))
+            blocks[j][i] = blocks[i][j].mT
+        return cls(factors, gains, relative, block_matrix(blocks))
 
     @property
     def ranks(self) -> list[int]:
@@ -71,7 +66,7 @@ class WhitenedBlocks:
     def covariance(self, m: Moments) -> Array:
         """The whitened unshrunken covariance ``W' S W``, with the relative gains."""
         own = [g * g * _cross(m, self.factors, i, i) for i, g in enumerate(self.relative)]
-        return self.coupling + _block_diagonal(own)
+        return self.coupling + block_diagonal(own)
 
     def association(self) -> Array:
         """The coupling with the true gains: the whitened joint ``W' C W`` less the identity."""
@@ -93,11 +88,10 @@ class WhitenedBlocks:
 def _cross(m: Moments, factors: Sequence[whitening.Factor], i: int, j: int) -> Array:
     """``W_i' S_ij W_j``, from the whitened roots where there are any."""
     f, h = factors[i], factors[j]
-    xp = namespace(f.weights)
     if f.root is not None and h.root is not None:
-        return xp.matmul(xp.matrix_transpose(f.root), h.root)
+        return f.root.mT @ h.root
     product = m.projected_scatter(m.names[i], m.names[j], h.weights) / (m.n - 1)
-    return xp.matmul(xp.matrix_transpose(f.weights), product)
+    return f.weights.mT @ product
 
 
 def _zeros(n: int, factor: whitening.Factor) -> Array:
@@ -105,30 +99,10 @@ def _zeros(n: int, factor: whitening.Factor) -> Array:
     return xp.zeros((n, n), dtype=xp.float64, device=device_of(factor.weights))
 
 
-def _joined(blocks: Sequence[Sequence[Array]]) -> Array:
-    """The matrix of the blocks."""
-    xp = namespace(blocks[0][0])
-    return xp.concat([xp.concat(list(row), axis=1) for row in blocks], axis=0)
-
-
-def _block_diagonal(blocks: Sequence[Array]) -> Array:
-    """The matrix of these blocks on the diagonal."""
-    xp, device = namespace(blocks[0]), device_of(blocks[0])
-    return _joined(
-        [
-            [
-                a if i == j else xp.zeros((a.shape[0], b.shape[1]), dtype=xp.float64, device=device)
-                for j, b in enumerate(blocks)
-            ]
-            for i, a in enumerate(blocks)
-        ]
-    )
-
-
 def quadratic(V: Array, A: Array) -> Array:
     """``v'Av`` of each column of V."""
     xp = namespace(V)
-    return xp.sum(V * xp.matmul(A, V), axis=0)
+    return xp.sum(V * (A @ V), axis=0)
 
 
 def covariances(m: Moments, weights: Sequence[Array]) -> Array:
@@ -139,37 +113,6 @@ def covariances(m: Moments, weights: Sequence[Array]) -> Array:
         product = m.projected_scatter(m.names[i], m.names[j], weights[j]) / (m.n - 1)
         found[i][j] = found[j][i] = xp.sum(weights[i] * product, axis=0)
     return xp.stack([xp.stack(row, axis=1) for row in found], axis=1)
-
-
-# --------------------------------------------------------------------------- eigenvectors
-def leading_eigenvectors(A: Array, k: int) -> tuple[Array, Array]:
-    """The k largest eigenvalues of a symmetric matrix, largest first, and their vectors."""
-    xp = namespace(A)
-    if is_numpy(xp) and A.shape[0] > 1500 and 0 < 20 * k < A.shape[0]:
-        found = _lanczos(A, k)
-        if found is not None:
-            return found
-    return leading_eigh(A, k)
-
-
-def _lanczos(A: Array, k: int) -> tuple[Array, Array] | None:
-    """The same for few of many, in products with A and one Cholesky factorisation.
-
-    None where the iteration did not converge, or left out a copy of a multiple eigenvalue:
-    all is done in full then.
-    """
-    start = np.random.default_rng(0).standard_normal(A.shape[0])  # the same every time
-    try:
-        values, vectors = scipy.sparse.linalg.eigsh(A, k, which="LA", v0=start, tol=0)
-    except scipy.sparse.linalg.ArpackNoConvergence:
-        return None
-    # With those found moved down to the last of them, nothing may be left above it.
-    bound = values[0] + 1e-9
-    rest = (vectors * (values - values[0])) @ vectors.T - A
-    np.fill_diagonal(rest, np.diag(rest) + bound)
-    if scipy.linalg.lapack.dpotrf(rest, lower=1)[1]:
-        return None
-    return values[::-1], vectors[:, ::-1]
 
 
 # ------------------------------------------------------------- some blocks given others
@@ -211,8 +154,8 @@ class BlockJoint:
         W = whitening.factor(G).weights if at else G
         out = []
         for target in targets:
-            half = xp.matmul(xp.take(target, index, axis=1), W)
-            out.append(xp.matmul(W, xp.matrix_transpose(half)))
+            half = xp.take(target, index, axis=1) @ W
+            out.append(W @ half.mT)
         return out
 
 
@@ -232,9 +175,9 @@ def through_variates(
     """
     xp = namespace(V)
     bases = [_basis(v) for v in white.split(V)]
-    U = _block_diagonal(bases)
-    RU = U + xp.matmul(white.association(), U)
-    weights = [xp.matmul(f.weights, b) for f, b in zip(white.factors, bases, strict=True)]
+    U = block_diagonal(bases)
+    RU = U + white.association() @ U
+    weights = [f.weights @ b for f, b in zip(white.factors, bases, strict=True)]
     patterns = []
     for i, a in enumerate(m.names):
         row = [
@@ -246,8 +189,8 @@ def through_variates(
     for i, unit in enumerate(units):
         if unit is not None:
             weights[i], patterns[i] = weights[i] / unit[:, None], patterns[i] * unit[:, None]
-    joint = BlockJoint(weights, xp.matmul(xp.matrix_transpose(U), RU), patterns)
-    return joint, xp.matmul(xp.matrix_transpose(V), RU)
+    joint = BlockJoint(weights, U.mT @ RU, patterns)
+    return joint, V.mT @ RU
 
 
 def _basis(v: Array) -> Array:

@@ -239,8 +239,8 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
 
     def _publish(self, xp: Any) -> None:
         """The coefficients as scikit-learn has them."""
-        coef = xp.matrix_transpose(self._weights)
-        intercept = self._offset - xp.matmul(self._center, self._weights)
+        coef = self._weights.mT
+        intercept = self._offset - self._center @ self._weights
         one = self._y_ndim == 1
         self.coef_ = coef[0, :] if one else coef
         self.intercept_ = float(intercept[0]) if one else intercept
@@ -413,7 +413,7 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
             )
 
         for _, m in models:  # planes are told by their height above one common point
-            m._offset = m._offset + xp.matmul(first._center - m._center, m._weights)
+            m._offset = m._offset + (first._center - m._center) @ m._weights
         self._center, self._offset = first._center, joined("_offset")
         self._weights = joined("_weights", 1)
         self.task_n_samples_ = joined("task_n_samples_")
@@ -572,7 +572,7 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         varies = norm > 1e-14 * scale
         nan = xp.asarray(float("nan"), dtype=xp.float64, device=device_of(C))
         C = xp.where(varies, C / xp.where(varies, norm, 1.0), nan)
-        return xp.clip(xp.matmul(xp.matrix_transpose(C), C), -1.0, 1.0)
+        return xp.clip(C.mT @ C, -1.0, 1.0)
 
     # ------------------------------------------------------------------------- judging
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

@@ -16,11 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, check_weights, device_of, is_dask, namespace, take_rows
 from cmstats.kernels import whitening
+from cmstats.kernels.linalg import inner, leading_eigenvectors
 from cmstats.models.base import TwoViewTransformer, all_or_nothing
 from cmstats.models.multiblock import (
     WhitenedBlocks,
     covariances,
-    leading_eigenvectors,
     quadratic,
     through_variates,
 )
@@ -394,7 +394,7 @@ class MultiviewCCA(TwoViewTransformer):
         parts = white.split(V)
         # In this common scaling two views have variates of unit variance (before shrinkage).
         canonical = [
-            count**0.5 * xp.matmul(f.weights, v) for f, v in zip(white.factors, parts, strict=True)
+            count**0.5 * (f.weights @ v) for f, v in zip(white.factors, parts, strict=True)
         ]
         covariance = covariances(m, canonical)
         sizes = xp.stack([count * xp.sum(v * v, axis=0) for v in parts], axis=1)
@@ -568,7 +568,7 @@ class MultiviewCCA(TwoViewTransformer):
         ]
         c = namespace(*coordinates).concat(coordinates, axis=1)
         xp = namespace(c)
-        return [xp.matmul(c, xp.astype(B, c.dtype)) for B in self._joint.regression(given, targets)]
+        return [c @ xp.astype(B, c.dtype) for B in self._joint.regression(given, targets)]
 
     def predict(self, views: Any) -> Any:
         """The views that are missing, from those that are given.
@@ -697,8 +697,7 @@ class MultiviewCCA(TwoViewTransformer):
             raise ValueError(
                 f"similarity is of two views, got {len(given)}: give None for the others"
             )
-        xp = namespace(*given)
-        return xp.matmul(given[0], xp.matrix_transpose(given[1]))
+        return inner(*given)
 
     # ------------------------------------------------------------------------- judging
     def score(self, views: Any, y: None = None, sample_weight: Any = None) -> float:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import Array, device_of, is_numpy, namespace, svd, to_numpy
+from cmstats.arrays import Array, device_of, is_numpy, namespace, to_numpy
 from cmstats.kernels import whitening
+from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import share
 from cmstats.moments.collect import thin
 from cmstats.moments.folds import training_moments
@@ -92,15 +93,15 @@ class Spectrum:
         if moments.form == "root":
             R = moments._factor
             left, s, right = svd(R[:, moments.columns("x")] * varies[None, :])
-            cross = xp.matmul(xp.matrix_transpose(left), R[:, moments.columns("y")])
-            values, vectors, cross = s * s, xp.matrix_transpose(right), s[:, None] * cross
+            cross = left.mT @ R[:, moments.columns("y")]
+            values, vectors, cross = s * s, right.mT, s[:, None] * cross
             top = float(values[0])
             least = float(values[p - fixed - 1]) if 0 < p - fixed <= s.shape[0] else 0.0
             cut = top * (max(p, R.shape[0]) * whitening.EPS) ** 2
         else:
             S, S_xy = _scatters(moments, varies)
             values, vectors = xp.linalg.eigh(S)
-            cross = xp.matmul(xp.matrix_transpose(vectors), S_xy)
+            cross = vectors.mT @ S_xy
             values = xp.where(values > 0, values, 0.0)
             top, least = float(values[-1]), float(values[min(fixed, p - 1)])
             cut = top * p * whitening.EPS
@@ -144,13 +145,12 @@ class Ridge:
 
     def coefficients(self, rank: int | None = None) -> Array:
         """The coefficients, shape (p, q), of full or of a given rank."""
-        xp = namespace(self.left)
         right = self.right
         if rank is not None and rank < min(right.shape):
             u, s, vt = svd(right)
-            left = xp.matmul(self.left, u[:, :rank] * s[None, :rank])
-            return xp.matmul(left, vt[:rank, :])
-        return xp.matmul(self.left, right)
+            left = self.left @ (u[:, :rank] * s[None, :rank])
+            return left @ vt[:rank, :]
+        return self.left @ right
 
 
 def ridge(moments: Moments, alpha: Penalty, spectrum: Spectrum | None = None) -> Ridge:
@@ -167,7 +167,7 @@ def ridge(moments: Moments, alpha: Penalty, spectrum: Spectrum | None = None) ->
         factor = whitening.factor(S + alpha * eye)
         # A deficient rank is decided in the units of the data: least norm depends on them.
         if factor.method == "cholesky":
-            half = xp.matmul(xp.matrix_transpose(factor.weights), S_xy)
+            half = factor.weights.mT @ S_xy
             return Ridge(factor.weights, half, factor.rank, factor.condition)
     s = Spectrum.of(moments) if spectrum is None else spectrum
     # A target that does not vary has no weights, whatever penalty.
@@ -178,7 +178,7 @@ def ridge(moments: Moments, alpha: Penalty, spectrum: Spectrum | None = None) ->
     )
     known = s.rank(least) if least <= s.cut else p
     if isinstance(alpha, float):
-        left, right = s.vectors * xp.matrix_transpose(s.inverse(alpha, 0.5)), s.over(alpha, 0.5)
+        left, right = s.vectors * s.inverse(alpha, 0.5).mT, s.over(alpha, 0.5)
     else:
         left, right = s.vectors, s.over(alpha)
     return Ridge(left, right, known, s.condition(least))
@@ -207,7 +207,6 @@ class HeldOut:
         cls, moments: Moments, point: tuple[Array, Array], basis: Array | None = None
     ) -> HeldOut:
         """`point` is one that the fitted plane passes through."""
-        xp = namespace(moments.mean("x"), point[0])
         gap_x, gap_y = moments.mean("x") - point[0], moments.mean("y") - point[1]
         yy = moments.variance("y", ddof=0) * moments.n
         root = moments.form == "root"
@@ -217,19 +216,19 @@ class HeldOut:
         else:
             x, y = moments.scatter("x"), moments.scatter("x", "y")
         if basis is not None:
-            x, gap_x = xp.matmul(x, basis), xp.matmul(gap_x, basis)
+            x, gap_x = x @ basis, gap_x @ basis
             if not root:
-                x, y = (xp.matmul(xp.matrix_transpose(basis), a) for a in (x, y))
+                x, y = (basis.mT @ a for a in (x, y))
         return cls(moments.n, gap_x, gap_y, yy, x, y, root)
 
     def errors(self, weights: Array) -> Array:
         """The sum of squared residuals of each target, shape (q,)."""
         xp = namespace(weights)
-        offset = self.gap_y - xp.matmul(self.gap_x, weights)
+        offset = self.gap_y - self.gap_x @ weights
         if self.root:
-            E = self.y - xp.matmul(self.x, weights)
+            E = self.y - self.x @ weights
             return xp.sum(E * E, axis=0) + self.n * offset**2
-        explained = weights * (2 * self.y - xp.matmul(self.x, weights))
+        explained = weights * (2 * self.y - self.x @ weights)
         return self.yy - xp.sum(explained, axis=0) + self.n * offset**2
 
     def path_errors(self, spectrum: Spectrum, alphas: Sequence[float]) -> Array:
@@ -244,14 +243,14 @@ class HeldOut:
         Z, l, r = spectrum.cross, spectrum.values, spectrum.values.shape[0]
         M, XY = self.gram()
         g = spectrum.inverse(xp.asarray(alphas, dtype=xp.float64, device=device_of(l)))
-        gt = xp.matrix_transpose(g)
+        gt = g.mT
         apart = l[None, :] - l[:, None]
         near = xp.abs(apart) <= 0.01 / r * (l[None, :] + l[:, None])
         ratio = xp.where(near, 0.0, M) / xp.where(near, 1.0, apart)
-        offset = self.gap_y - xp.matmul(gt, self.gap_x[:, None] * Z)
+        offset = self.gap_y - gt @ (self.gap_x[:, None] * Z)
         errors = self.yy + self.n * offset**2
-        errors = errors - 2 * xp.matmul(gt, Z * (XY - xp.matmul(ratio, Z)))
-        errors = errors + xp.matmul(gt * gt, xp.linalg.diagonal(M)[:, None] * Z * Z)
+        errors = errors - 2 * (gt @ (Z * (XY - ratio @ Z)))
+        errors = errors + gt * gt @ (xp.linalg.diagonal(M)[:, None] * Z * Z)
         near = near & (xp.eye(r, device=device_of(l)) == 0)
         rows = xp.nonzero(xp.any(near, axis=1))[0]
         if not rows.shape[0]:
@@ -259,16 +258,16 @@ class HeldOut:
         M = xp.take(xp.take(xp.where(near, M, 0.0), rows, axis=0), rows, axis=1)
         Z, g = xp.take(Z, rows, axis=0), xp.take(g, rows, axis=0)
         weights = (Z * g[:, i, None] for i in range(len(alphas)))
-        return errors + xp.stack([xp.sum(W * xp.matmul(M, W), axis=0) for W in weights])
+        return errors + xp.stack([xp.sum(W * (M @ W), axis=0) for W in weights])
 
     def gram(self, H: Array | None = None) -> tuple[Array, Array]:
         """H'S_xx H and H'S_xy for coordinates H in the basis (those of the basis itself)."""
-        xp = namespace(self.x)
-        XH = self.x if H is None else xp.matmul(self.x, H)
+        XH = self.x if H is None else self.x @ H
         if H is None and not self.root:
             return self.x, self.y
-        left = xp.matrix_transpose(XH if self.root else H)
-        return xp.matmul(left, XH), xp.matmul(left, self.y)
+        left: Array = XH if self.root else H
+        left = left.mT
+        return left @ XH, left @ self.y
 
     def rank_errors(self, weights: Array, directions: Array) -> Array:
         """Those of ``weights @ Q_k Q_k'`` for every k, Q_k the first k directions, (k, q).
@@ -276,11 +275,11 @@ class HeldOut:
         Each direction adds its own terms to those before: all ranks cost about one.
         """
         xp = namespace(weights)
-        Q, H = directions, xp.matmul(weights, xp.matrix_transpose(directions))
+        Q, H = directions, weights @ directions.mT
         HXH, HXy = self.gram(H)
         own = xp.linalg.diagonal(HXH)[:, None] * Q
-        steps = Q * (2 * xp.matmul(xp.tril(HXH, k=-1), Q) + own - 2 * HXy)
-        offset = self.gap_y - xp.cumulative_sum(xp.matmul(self.gap_x, H)[:, None] * Q, axis=0)
+        steps = Q * (2 * (xp.tril(HXH, k=-1) @ Q) + own - 2 * HXy)
+        offset = self.gap_y - xp.cumulative_sum((self.gap_x @ H)[:, None] * Q, axis=0)
         return self.yy + xp.cumulative_sum(steps, axis=0) + self.n * offset**2
 
 

@@ -22,6 +22,7 @@ from cmstats.arrays import (
     take_rows,
     to_numpy,
 )
+from cmstats.kernels.linalg import inner
 from cmstats.metrics.retrieval import mean_average_precision
 from cmstats.models.base import all_or_nothing
 from cmstats.models.posteriors import (
@@ -334,8 +335,7 @@ class SemanticMatching(TwoViewEstimator):
         if X is None or y is None:
             raise ValueError("similarity compares two views: give X and y")
         p, q = self.embed(X, y, kind=kind)
-        xp = namespace(p, q)
-        return xp.matmul(p, xp.matrix_transpose(q))
+        return inner(p, q)
 
     def fuse(self, X: Any = None, y: Any = None) -> Array:
         """Class posteriors given one view or both.

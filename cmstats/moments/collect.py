@@ -23,7 +23,6 @@ from cmstats.arrays import (
     is_array,
     is_numpy,
     namespace,
-    qr_r,
     take_rows,
 )
 from cmstats.kernels.covariance import (
@@ -33,6 +32,7 @@ from cmstats.kernels.covariance import (
     shares,
     survey,
 )
+from cmstats.kernels.linalg import qr_r
 from cmstats.kernels.threads import run_tasks
 from cmstats.kernels.transfer import require_cupy, to_device, upload
 from cmstats.moments.patterns import Mask, PatternTable, incomplete_rows
@@ -405,7 +405,7 @@ def _root_sums(parts: Sequence[Any], w: Array | None) -> Sums:
     def average(a: Array) -> Array:
         if n == 0:
             return xp.zeros((a.shape[1],), dtype=xp.float64, device=device_of(a))
-        return xp.mean(a, axis=0) if w is None else xp.matmul(w, a) / n
+        return xp.mean(a, axis=0) if w is None else w @ a / n
 
     mean = average(Z)
     _check_finite(mean)
@@ -419,7 +419,7 @@ def _root_sums(parts: Sequence[Any], w: Array | None) -> Sums:
         z = Z[:, lo:hi]
         norms = xp.sum(z * z, axis=1)
         heavy = norms if w is None else w * norms
-        third.append(xp.matmul(heavy, z))
+        third.append(heavy @ z)
         fourth.append(xp.sum(heavy * norms))
     roots = xp.ones((m,), dtype=xp.float64, device=device_of(Z)) if w is None else xp.sqrt(w)
     R = thin(_less_one_row(Z * roots[:, None], roots))
@@ -441,7 +441,7 @@ def _less_one_row(Z: Array, roots: Array) -> Array:
     v = roots / norm
     first = xp.concat([v[:1] + 1.0, v[1:]])  # both terms positive: nothing cancels
     scale = 2.0 / float(xp.sum(first * first))
-    return (Z - first[:, None] * (scale * xp.matmul(first, Z))[None, :])[1:, :]
+    return (Z - first[:, None] * (scale * (first @ Z))[None, :])[1:, :]
 
 
 def thin(R: Array) -> Array:

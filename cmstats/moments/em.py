@@ -18,9 +18,10 @@ from scipy.special import multigammaln
 from cmstats.arrays import Array, device_of, namespace, row_slices, to_numpy
 from cmstats.kernels import whitening
 from cmstats.kernels.covariance import Sums
+from cmstats.kernels.linalg import block_matrix
 from cmstats.moments.patterns import Mask, pick
 
-__all__ = ["Problem", "SingularError", "em", "evident_prior", "quarters"]
+__all__ = ["Problem", "SingularError", "em", "evident_prior"]
 
 STACK = 1 << 18
 """About so many numbers are worked on at once: many small matrices, or one large."""
@@ -114,9 +115,9 @@ class Problem:
             means, scatters = [], []
             for mask, s in zip(self.masks[take], self.patterns[take], strict=True):
                 spread = xp.take(eye, xp.asarray(np.flatnonzero(mask), device=device), axis=0)
-                means.append(xp.matmul(s.mean, spread))
-                half = xp.matmul(s.factor, spread)
-                scatters.append(xp.matmul(xp.matrix_transpose(spread), half))
+                means.append(s.mean @ spread)
+                half = s.factor @ spread
+                scatters.append(spread.mT @ half)
             n = xp.asarray(np.array([s.n for s in self.patterns[take]], float), device=device)
             seen = xp.asarray(self.masks[take].astype(float), device=device)
             yield n, seen, xp.stack(means), xp.stack(scatters)
@@ -128,15 +129,15 @@ class Problem:
         counts = total
         for n, seen, mean, scatter in self.stacks():
             heavy = n[:, None] * mean
-            total = total + xp.sum(scatter, axis=0) + xp.matmul(xp.matrix_transpose(heavy), mean)
-            counts = counts + xp.matmul(xp.matrix_transpose(n[:, None] * seen), seen)
+            total = total + xp.sum(scatter, axis=0) + heavy.mT @ mean
+            counts = counts + (n[:, None] * seen).mT @ seen
         least = max(float(xp.min(counts)), 1.0)
         R = total / xp.clip(counts, 1.0, None)
-        values, vectors = xp.linalg.eigh(0.5 * (R + xp.matrix_transpose(R)))
+        values, vectors = xp.linalg.eigh(0.5 * (R + R.mT))
         floor = 1e-3 * float(values[-1])
         if float(values[0]) < floor:  # correlations of different rows need not fit together
             values = xp.clip(values, floor, None)
-            R = xp.matmul(vectors * values[None, :], xp.matrix_transpose(vectors))
+            R = vectors * values[None, :] @ vectors.mT
         return R, least
 
     def restored(self, mean: Array, covariance: Array, ddof: float) -> Sums:
@@ -149,19 +150,12 @@ class Problem:
         def zeros(*shape: int) -> Array:
             return xp.zeros(shape, dtype=xp.float64, device=device)
 
-        S = quarters(covariance, zeros(k, d - k), zeros(d - k, d - k))
+        S = block_matrix([[covariance, zeros(k, d - k)], [zeros(d - k, k), zeros(d - k, d - k)]])
         S = xp.take(xp.take(S, back, axis=0), back, axis=1)
         S = S * ((self.n - ddof) * self.unit[:, None] * self.unit[None, :])
-        S = 0.5 * (S + xp.matrix_transpose(S))
+        S = 0.5 * (S + S.mT)
         mean = self.center + self.unit * xp.take(xp.concat([mean, zeros(d - k)]), back)
         return Sums(self.n, mean, S, None, None, self.rows)
-
-
-def quarters(own: Array, cross: Array, corner: Array) -> Array:
-    """A symmetric matrix of its quarters."""
-    xp = namespace(own)
-    left = xp.concat([own, xp.matrix_transpose(cross)])
-    return xp.concat([left, xp.concat([cross, corner])], axis=1)
 
 
 def _available(groups: Sequence[tuple[Mask, Sums]]) -> tuple[np.ndarray[Any, Any], ...]:
@@ -311,19 +305,19 @@ def step(
         # With ones on the diagonal for what is lost, all patterns are matrices of one size.
         P, logdet = _inverses(S * both + lost[:, :, None] * eye)
         P = P * both
-        slopes = xp.matmul(S, P)
+        slopes = S @ P
         apart = (means - mean) * seen
         about = scatters + n[:, None, None] * apart[:, :, None] * apart[:, None, :]
         value -= 0.5 * float(xp.sum(n * logdet) + xp.sum(P * about))
         # E[x | seen] = fill (x - mean), and the covariance of what is lost given what is seen
         fill = seen[:, :, None] * eye + lost[:, :, None] * slopes
-        rest = (S - xp.matmul(slopes, S)) * lost[:, :, None] * lost[:, None, :]
-        filled = xp.matmul(xp.matmul(fill, about), xp.matrix_transpose(fill))
+        rest = (S - slopes @ S) * lost[:, :, None] * lost[:, None, :]
+        filled = fill @ about @ fill.mT
         total = total + xp.sum(filled + n[:, None, None] * rest, axis=0)
-        moved = moved + xp.sum(n[:, None] * xp.matmul(fill, apart[:, :, None])[:, :, 0], axis=0)
+        moved = moved + xp.sum(n[:, None] * (fill @ apart[:, :, None])[:, :, 0], axis=0)
     shift = moved / problem.n
     total = total - problem.n * shift[:, None] * shift[None, :]
-    total = (total + xp.matrix_transpose(total)) / (2 * (problem.n + nu))
+    total = (total + total.mT) / (2 * (problem.n + nu))
     return value, (mean + shift, total)
 
 
@@ -344,4 +338,4 @@ def _inverses(A: Array) -> tuple[Array, Array]:
     if not float(largest) < CONDITION:
         raise SingularError
     logdet = 2 * xp.sum(xp.log(roots), axis=-1)
-    return 0.5 * (inverse + xp.matrix_transpose(inverse)), logdet
+    return 0.5 * (inverse + inverse.mT), logdet

@@ -47,8 +47,7 @@ class Filler:
         factor = whitening.factor(self.covariance)
         if factor.rank < self.mean.shape[0]:
             return None
-        xp = namespace(self.mean)
-        return xp.matmul(factor.weights, xp.matrix_transpose(factor.weights))
+        return factor.weights @ factor.weights.mT
 
     def __call__(self, rows: Any) -> Any:
         """The rows with every NaN filled in; the rows themselves where there is none."""
@@ -75,7 +74,7 @@ class Filler:
         back = self._at(np.argsort(np.concatenate([np.flatnonzero(seen), np.flatnonzero(~seen)])))
         known = xp.take(rows, o, axis=1)
         about = xp.take(self.mean, m)[None, :]
-        lost = xp.matmul(known - xp.take(self.mean, o)[None, :], self._slopes(o, m)) + about
+        lost = (known - xp.take(self.mean, o)[None, :]) @ self._slopes(o, m) + about
         return xp.take(xp.concat([known, lost], axis=1), back, axis=1)
 
     def _slopes(self, o: Array, m: Array) -> Array:
@@ -89,9 +88,9 @@ class Filler:
         W = whitening.factor(own).weights
         cross = xp.take(xp.take(source, o, axis=0), m, axis=1)
         if P is None:
-            return xp.matmul(W, xp.matmul(xp.matrix_transpose(W), cross))
+            return W @ (W.mT @ cross)
         # x_lost - mean = -P_mm^-1 P_mo (x_seen - mean)
-        return -xp.matmul(xp.matmul(cross, W), xp.matrix_transpose(W))
+        return -(cross @ W @ W.mT)
 
 
 class FilledRows:

@@ -68,10 +68,10 @@ class JointNormal:
             empty = xp.zeros((wanted.size, 0), dtype=xp.float64, device=device_of(self.mean))
             return empty, self.block(wanted, wanted)
         W = whitening.factor(self.block(given, given)).weights
-        half = xp.matmul(self.block(wanted, given), W)  # S_wg W, with W W' = S_gg^-1
-        residual = self.block(wanted, wanted) - xp.matmul(half, xp.matrix_transpose(half))
-        residual = 0.5 * (residual + xp.matrix_transpose(residual))
-        return xp.matmul(half, xp.matrix_transpose(W)), residual
+        half = self.block(wanted, given) @ W  # S_wg W, with W W' = S_gg^-1
+        residual = self.block(wanted, wanted) - half @ half.mT
+        residual = 0.5 * (residual + residual.mT)
+        return half @ W.mT, residual
 
     def condition(self, on: Mapping[str, Any]) -> Conditional:
         """The distribution of the other blocks given rows of some."""
@@ -83,7 +83,7 @@ class JointNormal:
         if on:
             xp = namespace(self.mean, *on.values())
             Z = xp.concat([xp.astype(a, xp.float64) for a in on.values()], axis=1)
-            mean = mean + xp.matmul(Z - self.mean_of(given), xp.matrix_transpose(coefficients))
+            mean = mean + (Z - self.mean_of(given)) @ coefficients.mT
             mean = xp.astype(mean, result_dtype(next(iter(on.values()))), copy=False)
         return Conditional(rest, widths, mean, covariance)
 
@@ -110,8 +110,8 @@ class JointNormal:
             return 0.0
         factor = whitening.factor(self.block(columns, columns))
         W = factor.weights
-        shift = xp.matmul(mean - self.mean_of(columns), W)
-        square = float(xp.sum(W * xp.matmul(scatter, W)) / n + xp.sum(shift * shift))
+        shift = (mean - self.mean_of(columns)) @ W
+        square = float(xp.sum(W * (scatter @ W)) / n + xp.sum(shift * shift))
         return -0.5 * (columns.size * math.log(2 * math.pi) + factor.log_determinant + square)
 
 
@@ -194,7 +194,7 @@ def draw(means: Array, covariance: Array, n_samples: int, random_state: Any) -> 
     values, vectors = xp.linalg.eigh(covariance)  # also where it is singular
     root = vectors * xp.sqrt(xp.where(values > 0, values, 0.0))[None, :]
     noise = xp.asarray(random_state.standard_normal((n * n_samples, d)), device=device_of(means))
-    noise = xp.reshape(xp.matmul(noise, xp.matrix_transpose(root)), (n, n_samples, d))
+    noise = xp.reshape(noise @ root.mT, (n, n_samples, d))
     drawn = xp.astype(noise, means.dtype) + means[:, None, :]
     return drawn[:, 0, :] if n_samples == 1 else drawn
 

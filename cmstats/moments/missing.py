@@ -19,7 +19,8 @@ from sklearn.exceptions import ConvergenceWarning
 from cmstats.arrays import Array, device_of, namespace
 from cmstats.kernels import whitening
 from cmstats.kernels.covariance import Sums
-from cmstats.moments.em import Problem, SingularError, em, evident_prior, quarters
+from cmstats.kernels.linalg import block_matrix
+from cmstats.moments.em import Problem, SingularError, em, evident_prior
 from cmstats.moments.patterns import Mask, merged, pick
 
 __all__ = ["Estimate", "check_observed", "estimate", "rows_together", "shrunken_estimate"]
@@ -264,7 +265,7 @@ class _Shrinkage:
         if not self.scale:
             same = self.blocks[columns][:, None] == self.blocks[columns][None, :]
             average = xp.asarray(same / same.sum(axis=1, keepdims=True), device=device)
-            variance = xp.matmul(average, variance * unit**2) / unit**2
+            variance = average @ (variance * unit**2) / unit**2
         roots = xp.sqrt(1 - s)
         eye = xp.eye(S.shape[0], dtype=xp.float64, device=device)
         return S * roots[:, None] * roots[None, :] + (s * variance)[:, None] * eye, s * variance
@@ -305,13 +306,13 @@ def _closed_form(
         ridge = xp.concat([ridge, added[a:]])
         # E[b | a] and cov[b | a] in the rows that have both, on top of what is known of a.
         W = _weights(S[:a, :a])
-        half = xp.matmul(xp.matrix_transpose(W), S[:a, a:])
-        slopes = xp.matmul(W, half)
-        rest = S[a:, a:] - xp.matmul(xp.matrix_transpose(half), half)
-        cross = xp.matmul(covariance, slopes)
-        corner = rest + xp.matmul(xp.matrix_transpose(slopes), cross)
-        mean = xp.concat([mean, sums.mean[a:] + xp.matmul(mean - sums.mean[:a], slopes)])
-        covariance = quarters(covariance, cross, corner)
+        half = W.mT @ S[:a, a:]
+        slopes = W @ half
+        rest = S[a:, a:] - half.mT @ half
+        cross = covariance @ slopes
+        corner = rest + slopes.mT @ cross
+        mean = xp.concat([mean, sums.mean[a:] + (mean - sums.mean[:a]) @ slopes])
+        covariance = block_matrix([[covariance, cross], [cross.mT, corner]])
     back = xp.asarray(np.argsort(order), device=device)
     covariance = xp.take(xp.take(covariance, back, axis=0), back, axis=1)
     return xp.take(mean, back), covariance, xp.take(ridge, back)

@@ -597,9 +597,8 @@ class Moments:
         at, bt = self.columns(a), self.columns(b or a)
         if self.form == "scatter":
             return self._factor[at, bt]
-        xp = namespace(self._factor)
         left, right = self._factor[:, at], self._factor[:, bt]
-        product = xp.matmul(xp.matrix_transpose(left), left if at == bt else right)
+        product = left.mT @ (left if at == bt else right)
         return product
 
     def cov(self, a: str, b: str | None = None, *, ddof: float = 1) -> Array:
@@ -630,11 +629,10 @@ class Moments:
 
     def projected_scatter(self, a: str, b: str, weights: Array) -> Array:
         """``scatter(a, b) @ weights`` without forming a wide block's scatter."""
-        xp = namespace(self._factor, weights)
         if self.form == "scatter":
-            return xp.matmul(self._factor[self.columns(a), self.columns(b)], weights)
+            return self._factor[self.columns(a), self.columns(b)] @ weights
         left, right = self._factor[:, self.columns(a)], self._factor[:, self.columns(b)]
-        return xp.matmul(xp.matrix_transpose(left), xp.matmul(right, weights))
+        return left.mT @ (right @ weights)
 
     def paired_correlations(self, a: str, b: str, A: Array, B: Array) -> Array:
         """The correlations of the projections ``a @ A`` and ``b @ B``, pair by pair.
@@ -770,14 +768,14 @@ class Moments:
         if self.form == "scatter":
             weights = whitening.factor(self._factor[cut, cut]).weights
             cross = xp.concat([self.scatter(name, other) for other in rest], axis=1)
-            half = xp.matmul(xp.matrix_transpose(weights), cross)
-            factor = kept._factor - xp.matmul(xp.matrix_transpose(half), half)
-            factor = 0.5 * (factor + xp.matrix_transpose(factor))
+            half = weights.mT @ cross
+            factor = kept._factor - half.mT @ half
+            factor = 0.5 * (factor + factor.mT)
         else:
-            basis = whitening.factor_root(self._factor[:, cut]).root
+            basis: Array = whitening.factor_root(self._factor[:, cut]).root
             R = xp.concat([self._factor[:, self.columns(other)] for other in rest], axis=1)
             for _ in range(2):  # twice is enough (Kahan): the residual is orthogonal
-                R = R - xp.matmul(basis, xp.matmul(xp.matrix_transpose(basis), R))
+                R = R - basis @ (basis.mT @ R)
             factor = thin(R)
         return kept._projected(kept._mean, factor)
 
@@ -805,13 +803,11 @@ class Moments:
         """
         left = self.whitening_factor(a, shrinkage[0])
         right = self.whitening_factor(b, shrinkage[1])
-        xp = namespace(self._mean)
         if self.form == "scatter":
-            cross = xp.matmul(
-                xp.matmul(xp.matrix_transpose(left.weights), self.cov(a, b)), right.weights
-            )
+            cross = left.weights.mT @ self.cov(a, b) @ right.weights
         else:
-            cross = xp.matmul(xp.matrix_transpose(left.root), right.root)
+            basis: Array = left.root
+            cross = basis.mT @ right.root
         return Whitened(left, right, cross)
 
     def whitening_factor(self, name: str, shrinkage: float = 0.0) -> whitening.Factor:
@@ -858,7 +854,7 @@ class Moments:
             S = self.scatter(name)
         else:  # the Gram matrix has the same norm and is smaller
             R = self._factor[:, self.columns(name)]
-            S = xp.matmul(R, xp.matrix_transpose(R))
+            S = R @ R.mT
         # In units of the trace, so that only the fourth moments can leave the range.
         S = S / (self.n * trace)
         square = float(xp.sum(S * S))

@@ -54,13 +54,13 @@ def factored(joint: JointNormal, moments: Moments, alone: str, covariance: Array
     slopes, residual = joint.regression(a, rest)
     xp = namespace(slopes)
     mean = moments.select(alone).mean(alone)
-    other = joint.mean_of(rest) + xp.matmul(slopes, mean - joint.mean_of(a))
-    cross = xp.matmul(slopes, covariance)
-    corner = residual + xp.matmul(cross, xp.matrix_transpose(slopes))
+    other = joint.mean_of(rest) + slopes @ (mean - joint.mean_of(a))
+    cross = slopes @ covariance
+    corner = residual + cross @ slopes.mT
     whole = xp.concat(
         [
-            xp.concat([covariance, xp.matrix_transpose(cross)], axis=1),
-            xp.concat([cross, 0.5 * (corner + xp.matrix_transpose(corner))], axis=1),
+            xp.concat([covariance, cross.mT], axis=1),
+            xp.concat([cross, 0.5 * (corner + corner.mT)], axis=1),
         ]
     )
     back = np.argsort(np.concatenate([a, rest]))
@@ -99,7 +99,7 @@ def shrinkage_by_density(folds: Sequence[Moments], name: str, *, scale: bool) ->
         shift = (test.mean(name) - train.mean(name)) / unit
         W = V / unit[:, None]
         spread = xp.sum(W * test.projected_scatter(name, name, W), axis=0) / test.n
-        spread = spread + xp.matmul(shift, V) ** 2
+        spread = spread + (shift @ V) ** 2
         target = float(xp.sum(variance / unit**2)) / train.width(name)
         for i, s in enumerate(SHRINKAGES):
             d = (1 - s) * xp.where(values > 0, values, 0.0) + s * target

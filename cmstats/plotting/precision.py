@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from cmstats.arrays import Array, namespace, row_slices, to_numpy
+from cmstats.arrays import Array, row_slices, to_numpy
+from cmstats.kernels.linalg import inner
 from cmstats.metrics.retrieval import RetrievalTask, task_shape
 from cmstats.plotting.retrieval import directions_of, draw_direction, embedded
 from cmstats.plotting.style import (
@@ -208,9 +209,8 @@ def _rankings(U: Any, V: Any, side: int, codes: Any) -> Any:
     queries, candidates = (U, V) if side == 0 else (V, U)
     if not hasattr(queries, "shape"):
         queries, candidates = np.asarray(queries), np.asarray(candidates)
-    xp = namespace(queries, candidates)
     for rows in row_slices(queries.shape[0], 2**22 // max(candidates.shape[0], 1) + 1):
-        block = to_numpy(xp.matmul(queries[rows, :], xp.matrix_transpose(candidates)))
+        block = to_numpy(inner(queries[rows, :], candidates))
         yield from ((s, c) for s, c in zip(block, codes[rows], strict=True) if c >= 0)
 
 

@@ -181,7 +181,7 @@ def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:
     for start, (part,), _ in chunks([X]):
         if is_lazy(X):
             check_rows(part, name, start, X)
-        parts.append(xp.matmul(xp.astype(part, dtype) - mean, weights))
+        parts.append((xp.astype(part, dtype) - mean) @ weights)
     return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
 
