@@ -28,10 +28,9 @@ from cmstats.inference import (
     redundancy,
 )
 from cmstats.inference import permutation as permutation_module
-from cmstats.inference.exchangeable import reflect
+from cmstats.inference.exchangeability import STATISTICS, reflect
 from cmstats.inference.intervals import _population, jackknife_error
 from cmstats.inference.refits import alignment
-from cmstats.inference.steps import STATISTICS
 from cmstats.metrics import recall_at_k
 
 LINNERUD = load_linnerud(return_X_y=True)

@@ -1,4 +1,4 @@
-"""Bootstrap of what a two-view model finds, and the stability of its components."""
+"""Bootstrap of the fitted attributes of a two-view model, and the stability of its components."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ class BootstrapResult:
     Attributes
     ----------
     estimate, standard_error, lower, upper : arrays of the statistic's shape
+        The statistic of all rows, the standard deviation over resamples and the interval.
     distribution : array of shape (n_resamples, ...)
         The statistic of every resample, aligned to the estimate.
     level : float
+        The nominal coverage of the interval.
     method : str
+        "percentile" or "bca".
     """
 
     estimate: Any
@@ -41,7 +44,14 @@ class BootstrapResult:
     _features: list[str] | None = field(default=None, repr=False)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a number: by feature and component where they are known."""
+        """The result as a frame with one row per number.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``estimate``, ``standard_error``, ``lower`` and ``upper``; rows are indexed
+            by feature and component where these are known, else by position.
+        """
         shape = self.estimate.shape
         if self._features is not None:
             components = component_index(shape[1])
@@ -71,37 +81,54 @@ def bootstrap(
     random_state: Any = None,
     verbose: bool = False,
 ) -> BootstrapResult:
-    """Standard errors and intervals by refitting to resampled rows.
+    r"""Standard errors and intervals by refitting to resampled rows.
+
+    With :math:`\hat t` the statistic of all rows and :math:`t^*_1, \dots, t^*_B` those of the
+    resamples, the standard error is the standard deviation of the :math:`t^*_b`, and the ends of
+    the interval of level :math:`1 - 2\alpha` are their quantiles of order :math:`\alpha` and
+    :math:`1 - \alpha` ("percentile") or, with :math:`z = \Phi^{-1}(\alpha)` and
+    :math:`\Phi^{-1}(1 - \alpha)`, of order
+
+    .. math:: \Phi\Bigl(z_0 + \frac{z_0 + z}{1 - a (z_0 + z)}\Bigr), \quad
+        z_0 = \Phi^{-1}\Bigl(\frac{\#\{t^*_b < \hat t\}}{B}\Bigr), \quad
+        a = \frac{\sum_j (\bar t - t_{(j)})^3}{6 \bigl(\sum_j (\bar t - t_{(j)})^2\bigr)^{3/2}}
+
+    ("bca"; ties count half, and :math:`t_{(j)}` is the statistic without fold j).
 
     A resample is a set of frequency weights, the multinomial counts of its rows: moments
     estimators are refitted by one weighted pass, no rows are copied. (A fit that chooses a
     parameter by folds keeps all copies of a row in one fold.) Estimators whose `fit` takes
-    no `sample_weight` get the rows themselves.
+    no `sample_weight` are fitted to the repeated rows.
 
     Parameters
     ----------
     estimator : two-view estimator
         Cloned, then fitted to ``X, y`` and to each resample.
     X, y : array-likes of shapes (n, p), (n, q)
+        The two views; row i of both is the same item.
     statistic : str or callable
         A fitted attribute such as "x_weights_" or "y_loadings_", or a function of the fitted
         estimator that returns a number or an array; for a retrieval metric on held-out rows,
         ``lambda m: recall_at_k(*m.embed(X_test, y_test))``.
     n_resamples : int, default=999
+        The number B of resamples, at least 2.
     method : {"percentile", "bca"}, default="percentile"
         "bca" corrects bias and skewness (Efron 1987), with the acceleration from a jackknife
         over `cv` folds of the rows.
     level : float, default=0.95
+        The nominal coverage of the intervals.
     align : {"procrustes", "match"} or None, default="procrustes"
-        How the components of a resample are laid on those of all rows, for attributes with
+        How the components of a resample are aligned to those of all rows, for attributes with
         components in their columns: signs are arbitrary, and components of nearly equal
-        correlation change places and mix. "procrustes" is the nearest rotation of the
-        variates of all rows; "match" only permutes and flips. Functions are not aligned.
+        correlation are exchanged or mixed. "procrustes" applies the orthogonal matrix that
+        brings the variates closest to those of all rows (Milan and Whittaker 1995); "match"
+        only permutes and changes signs. The values of functions are not aligned.
     cv : int, splitter or iterable of splits, default=20
         The folds for "bca".
     sample_weight : array of shape (n,), optional
         Frequency weights: weight 2 is the row twice.
     random_state : int, RandomState or None
+        Seed of the resamples.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -113,13 +140,14 @@ def bootstrap(
     -----
     UserWarning
         For canonical correlations: resampling adds to their upward bias, and 90% percentile
-        intervals hold the truth as rarely as never (15 and 10 features, 200 rows: .24 of the
-        time for rho = .8, .00 for .5). `correlation_intervals` does not resample.
+        intervals cover the true value rarely or never (15 and 10 features, 200 rows: coverage
+        .24 for rho = .8 and .00 for .5). Use `correlation_intervals`, which does not resample.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range, or a resample gives another number of components.
+        If a parameter is out of range, the estimator has no such attribute, or a resample
+        gives another number of components.
 
     References
     ----------
@@ -174,7 +202,17 @@ def component_stability(
     random_state: Any = None,
     verbose: bool = False,
 ) -> pd.DataFrame:
-    """How well resampled fits find the same components again.
+    r"""How closely fits to resampled rows reproduce each component.
+
+    With :math:`u_k` the variate k of all rows, :math:`u^{(b)}_k` the matching one of the fit to
+    resample b, and :math:`Q_k`, :math:`Q^{(b)}_k` orthonormal bases of the first k variates, all
+    of them evaluated on the rows of `X`,
+
+    .. math:: \text{cosine}_k = \frac1B \sum_b |\operatorname{corr}(u_k, u^{(b)}_k)|, \quad
+        \text{subspace}_k = \frac1B \sum_b \frac1k \sum_{i \le k} \sigma_i(Q_k' Q^{(b)}_k)
+
+    and likewise for `y`. Components are matched by the assignment that maximises the sum of
+    absolute correlations of both views.
 
     Parameters
     ----------
@@ -184,11 +222,22 @@ def component_stability(
     Returns
     -------
     DataFrame of one row per component
-        ``x_cosine`` and ``y_cosine``: the mean absolute correlation, over the rows of `X` and
-        `y`, of a variate with the matching one of a resample. ``x_subspace`` and
-        ``y_subspace``: the mean cosine of the principal angles between the spans of the
-        variates up to this one; where it is near 1 and the cosine is not, components mix with
+        ``x_cosine`` and ``y_cosine``, the mean absolute correlation of a variate with the
+        matching one of a resample; ``x_subspace`` and ``y_subspace``, the mean cosine of the
+        principal angles between the spans of the variates up to this one (Bjoerck and Golub
+        1973). Where the latter is near 1 and the former is not, the component mixes with
         neighbours of nearly equal correlation.
+
+    Raises
+    ------
+    ValueError
+        If `n_resamples` is not a whole number of at least 2, or a resample gives another number
+        of components.
+
+    References
+    ----------
+    Bjoerck, A. and Golub, G. H. (1973). Numerical methods for computing angles between linear
+    subspaces. Mathematics of Computation 27.
 
     Examples
     --------
@@ -232,7 +281,7 @@ def _check_options(n_resamples: Any, method: str, align: str | None) -> None:
 
 
 class _Measure:
-    """The statistic of a fitted estimator as a NumPy array, aligned to that of all rows."""
+    """The statistic of a fitted estimator as a NumPy array, aligned to the fit to all rows."""
 
     def __init__(self, statistic: Any, align: Align | None, refits: Refits) -> None:
         self.statistic, self.refits = statistic, refits
@@ -274,20 +323,20 @@ class _Measure:
 
 
 def _bca(distribution: Any, estimate: Any, jackknife: Any, level: float) -> tuple[Any, Any]:
-    """Bias-corrected and accelerated intervals (Efron 1987)."""
+    """Bias-corrected and accelerated intervals (Efron 1987), number by number."""
     count = len(distribution)
     below = (distribution < estimate).sum(axis=0) + (distribution <= estimate).sum(axis=0)
-    # All on one side would be an infinite correction.
+    # Half a resample away from 0 and 1, where z0 would be infinite.
     z0 = stats.norm.ppf(np.clip(below / (2 * count), 0.5 / count, 1 - 0.5 / count))
-    apart = jackknife.mean(axis=0) - jackknife
-    square = np.sum(apart**2, axis=0)
-    a = np.sum(apart**3, axis=0) / (6 * np.where(square > 0, square, 1.0) ** 1.5)
+    deviation = jackknife.mean(axis=0) - jackknife
+    square = np.sum(deviation**2, axis=0)
+    a = np.sum(deviation**3, axis=0) / (6 * np.where(square > 0, square, 1.0) ** 1.5)
     ends = []
     for z in stats.norm.ppf([(1 - level) / 2, (1 + level) / 2]):
-        share = stats.norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))
-        # A quantile of its own for every number.
+        order = stats.norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))
+        # The order of the quantile differs from number to number.
         flat = distribution.reshape(count, -1)
-        shares = np.broadcast_to(share, estimate.shape).ravel()
-        values = [np.quantile(flat[:, i], s) for i, s in enumerate(shares)]
+        orders = np.broadcast_to(order, estimate.shape).ravel()
+        values = [np.quantile(flat[:, i], s) for i, s in enumerate(orders)]
         ends.append(np.reshape(values, estimate.shape))
     return ends[0], ends[1]

@@ -1,4 +1,8 @@
-"""What inference asks of a fitted model: itself, its moments, its features' names."""
+"""Access to a fitted model by duck typing, and checks of common parameters.
+
+Nothing here imports a model: what inference needs are ``moments_``, ``x_weights_`` and other
+fitted attributes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ __all__ = [
 
 
 def inner_model(model: Any) -> Any:
-    """The fitted two-view model inside a search or a pipeline."""
+    """The fitted model inside a search (`best_estimator_`) or a pipeline (`model_`)."""
     check_is_fitted(model)
     for name in ("best_estimator_", "model_"):
         if hasattr(model, name):
@@ -31,12 +35,12 @@ def inner_model(model: Any) -> Any:
 
 
 def total_moments(model: Any) -> Moments:
-    """The moments of blocks "x" and "y" that a model was fitted on.
+    """The moments of blocks "x" and "y" that a model was fitted to, all folds added up.
 
     Raises
     ------
     TypeError
-        If it was not fitted on such moments.
+        If it was not fitted to such moments.
     """
     seen = getattr(model, "moments_", None)
     total = functools.reduce(operator.add, seen) if isinstance(seen, list) else seen
@@ -49,7 +53,7 @@ def total_moments(model: Any) -> Moments:
 
 
 def feature_names(model: Any, view: str) -> list[str]:
-    """The user's names of a view's columns, or x0, x1, ..."""
+    """The names of a view's columns in the data, or x0, x1, ..."""
     names = getattr(model, "feature_names_in_" if view == "x" else "y_feature_names_in_", None)
     if names is not None:
         return [str(name) for name in names]
@@ -57,7 +61,7 @@ def feature_names(model: Any, view: str) -> list[str]:
 
 
 def component_index(k: int) -> Any:
-    """The components, counted from 1 as in the field."""
+    """The index of a table of components, which are numbered from 1."""
     import pandas as pd
 
     return pd.RangeIndex(1, k + 1, name="component")
@@ -66,7 +70,7 @@ def component_index(k: int) -> Any:
 def check_count(
     name: str, value: Any, least: int = 0, most: int | None = None, what: str = ""
 ) -> int:
-    """A whole number of at least `least` and at most `most` of what is counted."""
+    """A whole number between `least` and `most`; `what` names the things counted in the error."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     whole = number and float(value).is_integer()
     if not whole or value < least or (most is not None and value > most):

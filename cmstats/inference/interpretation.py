@@ -1,4 +1,4 @@
-"""Reading a canonical correlation analysis: loadings, communality, redundancy."""
+"""Interpretation of a canonical correlation analysis: loadings, communality, redundancy."""
 
 from __future__ import annotations
 
@@ -14,25 +14,47 @@ __all__ = ["loadings_table", "redundancy"]
 
 
 def loadings_table(cca: Any) -> pd.DataFrame:
-    """Weights, loadings and cross-loadings of every variable, and what is explained of it.
+    r"""Weights, loadings and cross-loadings of every variable, and its explained variance.
+
+    With :math:`u_k`, :math:`v_k` the variates of the two views, variable :math:`x_j` has
+
+    .. math:: l_{jk} = \operatorname{corr}(x_j, u_k), \quad
+        c_{jk} = \operatorname{corr}(x_j, v_k), \quad
+        h_{jk} = R^2(x_j; u_1, \dots, u_k), \quad R^2_{jk} = R^2(x_j; v_1, \dots, v_k)
+
+    (loading, cross-loading, communality and squared multiple correlation with the other view);
+    without shrinkage :math:`h_{jk} = \sum_{i \le k} l_{ji}^2` and
+    :math:`R^2_{jk} = \sum_{i \le k} c_{ji}^2`, since the variates of a view are uncorrelated.
 
     Parameters
     ----------
     cca : fitted CCA, or a search or pipeline around one
+        A model with loadings and the moments that it was fitted to.
 
     Returns
     -------
     DataFrame with one row per variable, index levels ``view`` and ``feature``
-        Columns, in two levels (what, component): ``weight``; ``loading``, the correlation with
-        the own view's variate; ``cross_loading``, that with the other view's; and, cumulative
-        over components, ``communality`` and ``r2``, the squared multiple correlations of the
-        variable with the own and with the other view's variates.
+        Columns in two levels (quantity, component): ``weight``; ``loading``, the correlation
+        with the variate of the same view; ``cross_loading``, that with the variate of the other
+        view; and, cumulative over components, ``communality`` and ``r2``, the squared multiple
+        correlations of the variable with the variates of the same and of the other view.
+
+    Raises
+    ------
+    TypeError
+        If the model has no loadings, or was not fitted to the moments of two views.
+    sklearn.exceptions.NotFittedError
+        If the model was not fitted.
 
     Notes
     -----
-    Without shrinkage the variates of a view do not correlate, and the squared multiple
-    correlations are sums of squared (cross-)loadings. Under shrinkage variates are taken one
-    after the other, each less its regression on those before.
+    Under shrinkage the variates of a view correlate in the sample. The squared multiple
+    correlations then come from a sequential regression: each variate counts by its residual
+    after regression on the earlier ones.
+
+    References
+    ----------
+    Thompson, B. (1984). Canonical correlation analysis: uses and interpretation. Sage.
 
     Examples
     --------
@@ -63,7 +85,7 @@ def loadings_table(cca: Any) -> pd.DataFrame:
 
 
 def redundancy(cca: Any) -> pd.DataFrame:
-    r"""How much of each view's variance its own and the other view's variates explain.
+    r"""The share of each view's variance that the variates of either view explain.
 
     The redundancy index of Stewart and Love (1968), for component k of p standardised variables
     with loadings :math:`l_{jk}`:
@@ -74,19 +96,27 @@ def redundancy(cca: Any) -> pd.DataFrame:
     Parameters
     ----------
     cca : fitted CCA, or a search or pipeline around one
+        As in `loadings_table`.
 
     Returns
     -------
     DataFrame of one row per component
         ``r2``, the squared canonical correlation, and for each view (``x_``, ``y_``)
         ``adequacy`` (variance extracted), ``redundancy`` (the share explained by the other
-        view's variate) and both cumulatively (``_total``). The last ``redundancy_total`` is
-        the mean of the variables' R2 given the other view, where all components are taken.
+        view's variate) and both cumulatively (``_total``). With all components the last
+        ``redundancy_total`` is the mean R2 of the variables given the other view.
+
+    Raises
+    ------
+    TypeError
+        If the model has no loadings, or was not fitted to the moments of two views.
+    sklearn.exceptions.NotFittedError
+        If the model was not fitted.
 
     Notes
     -----
-    Redundancy is computed from the cross-loadings, which gives the product above without
-    shrinkage; for shrunken models see `loadings_table`.
+    Redundancy is the mean of the squared cross-loadings, which without shrinkage equals the
+    product above; for shrunken models see `loadings_table`.
 
     References
     ----------
@@ -120,17 +150,21 @@ def _with_loadings(cca: Any) -> Any:
 
 
 def _explained(model: Any, variables: str, variates: str) -> Any:
-    """The share of each variable's variance that each variate adds, shape (p, k)."""
+    """The share of each variable's variance that each variate explains beyond earlier ones.
+
+    Shape (p, k). The squared loadings where variates are uncorrelated; else the squared
+    correlations with the variates after sequential (Gram-Schmidt) regression on the earlier.
+    """
     own = "" if variables == variates else "cross_"
     loadings = to_numpy(getattr(model, f"{variables}_{own}loadings_"))
     weights = getattr(model, f"{variates}_weights_")
     m = total_moments(model)
     cov = to_numpy(m.projected_scatter(variates, variates, weights)) / (m.n - 1)
     correlations = to_numpy(weights).T @ cov
-    # Sequential regression on unit variates: the triangular factor of their correlations.
+    # The triangular factor R of the variates' covariance R'R holds the sequential regressions.
     upper = np.linalg.qr(_root(correlations))[1]
     diagonal = np.abs(np.diag(upper))
-    if (diagonal <= 1e-10 * max(diagonal.max(), 1e-300)).any():  # variates that do not vary
+    if (diagonal <= 1e-10 * max(diagonal.max(), 1e-300)).any():  # a constant variate
         return loadings**2
     return np.linalg.solve(upper.T, loadings.T).T ** 2
 

@@ -35,16 +35,22 @@ def correlation_intervals(
 ) -> pd.DataFrame:
     r"""Confidence intervals for the population's canonical correlations.
 
-    On :math:`z = \operatorname{artanh} r` the standard error is that of the jackknife that
-    leaves out one of K folds, and the interval ``z -+ t_{K-1} se``. Sample correlations are
-    too large, the more so the more variables; both ends (and the estimate) are taken back
-    through the limit that a sample correlation r has for a true one, rho, as p / n = a and
-    q / n = b stay fixed,
+    On the scale :math:`z = \operatorname{artanh} r` the interval is
+
+    .. math:: z \mp t_{K-1} \, \mathrm{se}, \qquad \mathrm{se}^2 = \frac1K \sum_j
+        \frac{(\tilde z_j - \bar z)^2}{h_j - 1}, \quad
+        \tilde z_j = h_j z - (h_j - 1) z_{(j)}, \quad \bar z = \sum_j \tilde z_j / h_j
+
+    with :math:`h_j = n / n_j`, by the jackknife that leaves out one of K folds: :math:`z_{(j)}` is
+    computed without the :math:`n_j` rows of fold j (Busing et al. 1999). Sample correlations are
+    biased upwards, the more the more variables there are; both ends and the estimate are
+    corrected by inverting the limit of a sample correlation r for a true one, rho, as p / n = a
+    and q / n = b stay fixed,
 
     .. math:: r^2 = \frac{((1 - a) \rho^2 + a) ((1 - b) \rho^2 + b)}{\rho^2}
 
     (Bao et al. 2019; with p - 1, q - 1 and n - 1, which leaves a plain correlation as it is).
-    All comes from the moments of the folds: one pass over the data.
+    The moments of the folds suffice: one pass over the data.
 
     Parameters
     ----------
@@ -52,44 +58,48 @@ def correlation_intervals(
         The first view; or the moments of folds, of blocks "x", "y" and perhaps "z"
         (`Moments.folds`).
     y : array-like of shape (n, q)
+        The second view; left out where `X` is a list of Moments.
     Z : array-like of shape (n, r), optional
         Nuisance variables to partial out.
     n_components : int, optional
         The number of correlations; by default all, min(p, q).
     level : float, default=0.95
-        Coverage aimed at.
+        The nominal coverage.
     cv : int, splitter or iterable of splits, default=20
         The folds. Rows that depend on each other (the same subject) belong in one fold.
     sample_weight : array of shape (n,), optional
         Frequency weights.
     groups : array of shape (n,), optional
-        Labels of rows that depend on each other, for a splitter by groups; where `cv` is an int,
-        that is scikit-learn's GroupKFold.
+        Labels of rows that depend on each other, for a splitter by groups; an int `cv` then
+        means scikit-learn's GroupKFold.
 
     Returns
     -------
     DataFrame of one row per component
-        ``correlation`` (of the sample), ``estimate`` (less its bias), ``standard_error`` (of
-        artanh r), ``lower``, ``upper``.
+        ``correlation`` (of the sample), ``estimate`` (corrected for bias), ``standard_error``
+        (of artanh r), ``lower``, ``upper``.
 
     Raises
     ------
     ValueError
         If p + q (by rank) exceeds the rows of a training set less 1, where some sample
-        correlations are 1, or `level` is not between 0 and 1.
+        correlations are 1; if no column of a view varies, or a parameter is out of range.
+    TypeError
+        If `y` is left out and `X` is no list of at least two Moments.
 
     Notes
     -----
-    Coverage of 90% intervals in simulations of 800 sets (normal rows): p=15, q=10, n=200: .92 for
-    rho = .8 and .94 for .5 (t with 5 degrees of freedom: .90, .92); (20, 15, 500): .91, .93, .94
-    for .7, .5, .3; (5, 4, 100): .94, .91 for .8, .7. Without the correction of bias the weakest
-    are at .86 and .80, with the percentile bootstrap near 0. Where rho^2 is hardly above
-    sqrt(p q) / n, what chance gives, intervals are wide, reach down to 0 and hold the truth
-    more often than `level`: .98 at rho = .25 with (50, 30, 1000). Components of nearly equal
-    rho push each other apart, which is not corrected, and the limit is that of a few true pairs
-    among many columns: where dozens are correlated the estimates stay too high, and
-    `MomentsSearchCV` or `score` on held-out rows is the better witness. A lower end of 0 says
-    that the correlation is not told from chance; `permutation_test` tests that.
+    Coverage of 90% intervals in simulations of 800 data sets with normal rows: (p, q, n) =
+    (15, 10, 200): .92 for rho = .8 and .94 for .5 (t with 5 degrees of freedom: .90, .92);
+    (20, 15, 500): .91, .93, .94 for .7, .5, .3; (5, 4, 100): .94, .91 for .8, .7. Without the
+    correction of bias the lowest are .86 and .80, and near 0 with the percentile bootstrap.
+    Where rho^2 is hardly above its threshold of detection, sqrt(p q) / n, intervals are wide,
+    reach down to 0 and cover more often than `level`: .98 at rho = .25 with (50, 30, 1000).
+    Sample correlations of components with nearly equal rho repel each other, which is not
+    corrected. The limit holds for a few correlated pairs among many columns: where dozens are
+    correlated the estimates remain too high, and `MomentsSearchCV` or `score` on held-out rows
+    is more reliable. A lower end of 0 means that the correlation cannot be distinguished from
+    chance; `permutation_test` tests that.
 
     References
     ----------
@@ -134,15 +144,20 @@ def correlation_intervals(
 
 
 def jackknife_error(total: Any, parts: Any, sizes: Any) -> tuple[Any, Any]:
-    """The statistic of all rows and its standard error from those without one fold each.
+    """The statistic of all rows and its grouped jackknife standard error.
 
     Parameters
     ----------
     total : array of shape (k,)
+        The statistic of all rows.
     parts : array of shape (K, k)
-        Row j without fold j.
+        The statistic without fold j in row j.
     sizes : array of shape (K,)
         The rows of each fold; they may differ (Busing et al. 1999).
+
+    Returns
+    -------
+    total, standard_error : arrays of shape (k,)
     """
     h = (np.sum(sizes) / sizes)[:, None]
     pseudo = h * total - (h - 1) * parts
@@ -151,6 +166,7 @@ def jackknife_error(total: Any, parts: Any, sizes: Any) -> tuple[Any, Any]:
 
 
 def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> list[Moments]:
+    """The moments of the folds, as given or collected from the rows."""
     if y is None:
         parts = list(X) if isinstance(X, (list, tuple)) else [X]
         if len(parts) < 2 or not all(isinstance(m, Moments) for m in parts):
@@ -165,14 +181,14 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> 
     given = {"cv": cv, "sample_weight": sample_weight, "groups": groups, **blocks}
     folds = Moments.folds(**given)
     m = functools.reduce(operator.add, folds)
-    # As in CCA: what the scatter matrix resolves, and beyond it the root.
+    # As in CCA: a scatter matrix up to condition 1e4, beyond it the triangular factor.
     if max(m.whitening_factor(name).condition for name in blocks) > 1e4:
         folds = Moments.folds(form="root", **given)
     return folds
 
 
 def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, int]]:
-    """Correlations of all rows and without each fold, sizes of the folds, ranks."""
+    """Correlations of all rows and without each fold, the folds' sizes, the views' ranks."""
     # Without the fourth moments, of no use here, merging costs a third.
     folds = [m._projected(m._mean, m._factor) for m in folds]
     all_rows = functools.reduce(operator.add, folds)
@@ -199,10 +215,12 @@ def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, 
 
 
 def _nuisance(m: Moments) -> int:
+    """The number of nuisance variables."""
     return m.width("z") if "z" in m.names else 0
 
 
 def _correlations(m: Moments) -> tuple[Any, tuple[int, int]]:
+    """The canonical correlations after partialling out "z", and the ranks of both views."""
     if "z" in m.names:
         m = m.select("x", "y", "z").partial_out("z")
     whitened = m.whitened("x", "y")
@@ -216,10 +234,11 @@ def _artanh(r: Any) -> Any:
 
 
 def _population(r: Any, p: int, q: int, n: float) -> Any:
-    """The true correlation whose sample value tends to r; 0 for what chance gives.
+    """The population correlation whose sample value converges to r (Bao et al. 2019).
 
     The larger root of ``(1 - a)(1 - b) x^2 + (a + b - 2 a b - r^2) x + a b = 0`` in
-    x = rho^2. Up to x = sqrt(a b / ((1 - a)(1 - b))) a correlation leaves no trace.
+    x = rho^2. A correlation with x <= sqrt(a b / ((1 - a)(1 - b))) does not separate from the
+    null correlations; 0 is returned for it.
     """
     a, b = (p - 1) / (n - 1), (q - 1) / (n - 1)
     lead, square = (1 - a) * (1 - b), np.maximum(r, 0.0) ** 2

@@ -1,4 +1,4 @@
-"""Tests of canonical correlations by the reference distributions of normal theory."""
+"""Tests of canonical correlations by the reference distributions for normal data."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def canonical_correlation_test(
 ) -> pd.DataFrame:
     r"""Test, for each component, that its correlation and all later ones are zero.
 
-    With :math:`r_1 \ge \dots \ge r_m` and :math:`k` correlations taken to be real, the four
-    statistics of step k + 1 are
+    With :math:`r_1 \ge \dots \ge r_m`, of which the first :math:`k` are taken as nonzero, the
+    four statistics of step k + 1 are
 
     .. math:: \Lambda = \prod_{i>k} (1 - r_i^2), \quad V = \sum_{i>k} r_i^2, \quad
         U = \sum_{i>k} \frac{r_i^2}{1 - r_i^2}, \quad \theta = \frac{r_{k+1}^2}{1 - r_{k+1}^2}
@@ -39,8 +39,8 @@ def canonical_correlation_test(
     Parameters
     ----------
     cca : fitted CCA, or a search or pipeline around one, optional
-        All its correlations are tested, whatever its `n_components`: they are in its moments.
-        Linearly dependent columns count by their rank.
+        All its correlations are tested, whatever its `n_components`: they follow from its
+        moments. Linearly dependent columns count by their rank.
     correlations : array-like of shape (min(p, q),), optional
         All sample canonical correlations, instead of `cca`, with `n`, `p` and `q`.
     n : float
@@ -48,7 +48,7 @@ def canonical_correlation_test(
     p, q : int
         The numbers of variables of the two views.
     n_nuisance : int, default=0
-        How many variables were partialled out before: each costs a row.
+        The number of variables that were partialled out before; each costs a degree of freedom.
 
     Returns
     -------
@@ -62,18 +62,22 @@ def canonical_correlation_test(
     ------
     ValueError
         If correlations do not lie in [0, 1], there are not min(p, q) of them, rows are fewer
-        than p + q + 1, or the model was shrunken.
+        than p + q + 1, the model was shrunken, or no column of a view varies.
+    TypeError
+        If the model was not fitted to the moments of two views.
 
     Notes
     -----
     Rao's F (1951) is exact where min(p, q) - k is 1 or 2. The F of the Hotelling-Lawley trace
     is McKeon's (1974), NaN where n is at most p + q + 2 and the trace has no mean. Roy's F is an
-    upper bound, its p a lower bound. All assume normal rows, and that the earlier
-    correlations are real: read from the top and stop at the first that is not significant.
+    upper bound, its p a lower bound. All assume normal rows and nonzero earlier correlations:
+    read the table from the top and stop at the first row that is not significant.
     `permutation_test` needs neither normality nor many rows.
 
     References
     ----------
+    Bartlett, M. S. (1938). Further aspects of the theory of multiple regression. Proc. Cambridge
+    Philos. Soc. 34.
     Rao, C. R. (1951). An asymptotic expansion of the distribution of Wilks' criterion. Bull.
     Inst. Internat. Statist. 33.
     Lawley, D. N. (1959). Tests of significance in canonical analysis. Biometrika 46.
@@ -103,13 +107,13 @@ def canonical_correlation_test(
             f"n={n:g} rows and p + q = {p + q} variables: the reference distributions need at "
             f"least {p + q + 1} rows; use permutation_test with shrinkage, or fewer variables"
         )
-    # The earlier correlations are taken as real: k variables and k rows go with them.
+    # The k earlier correlations are taken as nonzero: they cost k variables and k rows.
     rows = [_statistics(r, k, n, p, q) for k in range(len(r))]
     return pd.DataFrame(rows, index=component_index(len(r)))
 
 
 def _of_model(cca: Any) -> tuple[Any, float, int, int]:
-    """All correlations, the rows and the ranks of both views."""
+    """All correlations of a fitted model, its rows and the ranks of both views."""
     model = inner_model(cca)
     shrinkage = getattr(model, "shrinkage_", None)
     if shrinkage is None or any(s > 0 for s in shrinkage):
@@ -128,6 +132,7 @@ def _of_model(cca: Any) -> tuple[Any, float, int, int]:
 
 
 def _checked(correlations: Any, n: Any, p: Any, q: Any) -> tuple[Any, float, int, int]:
+    """Validated correlations in descending order, with n, p and q."""
     if n is None or p is None or q is None:
         raise ValueError("correlations need n, p and q: the rows and the variables of both views")
     r = np.atleast_1d(to_numpy(correlations))
@@ -165,6 +170,7 @@ def _statistics(r: Any, k: int, n: float, p: int, q: int) -> dict[str, float]:
 
 
 def _named(name: str, F: tuple[float, float, float]) -> dict[str, float]:
+    """The cells of an F statistic and its degrees of freedom, with the upper tail p."""
     value, df1, df2 = F
     return {
         f"{name}_F": value,
@@ -177,13 +183,14 @@ def _named(name: str, F: tuple[float, float, float]) -> dict[str, float]:
 def _bartlett_lawley(
     log_wilks: float, earlier: Any, multiplier: float, p: int, q: int
 ) -> dict[str, float]:
-    # Lawley's term sum 1 / r_i^2 over the earlier correlations; log Lambda vanishes with them.
+    """The chi-square of -log Lambda with Lawley's factor, which adds sum_{i<=k} 1 / r_i^2."""
+    # An earlier correlation of 0 would divide by zero; all later ones, and log Lambda, are 0 too.
     chi2 = -log_wilks * (multiplier + float(np.sum(1 / earlier[earlier > 0])))
     return {"chi2": chi2, "chi2_df": float(p * q), "chi2_p": float(stats.chi2.sf(chi2, p * q))}
 
 
 def _rao(log_wilks: float, multiplier: float, p: int, q: int) -> tuple[float, float, float]:
-    """F = (1 - L) / L * df2 / df1 with L = Lambda**(1 / t)."""
+    """Rao's F = (1 - L) / L * df2 / df1 with L = Lambda**(1 / t)."""
     t = ((p * p * q * q - 4) / (p * p + q * q - 5)) ** 0.5 if min(p, q) > 1 else 1.0
     df1, df2 = float(p * q), multiplier * t - p * q / 2 + 1
     with np.errstate(over="ignore"):
@@ -191,22 +198,24 @@ def _rao(log_wilks: float, multiplier: float, p: int, q: int) -> tuple[float, fl
 
 
 def _pillai(V: float, n: float, p: int, q: int) -> tuple[float, float, float]:
+    """Pillai's F = (V / df1) / ((s - V) / df2) with s = min(p, q)."""
     s, error = min(p, q), n - 1 - p - q
     df1, df2 = float(p * q), s * (error + s)
     return (V / df1 / ((s - V) / df2) if s > V else np.inf), df1, df2
 
 
 def _hotelling_lawley(U: float, n: float, p: int, q: int) -> tuple[float, float, float]:
-    """McKeon's F, with the first moments of the trace: ``a`` is 2 N in his notation."""
+    """McKeon's F, which matches the first two moments of the trace; ``a`` is 2 N there."""
     a = n - 2 - p - q
     if a <= 0:
         return np.nan, float(p * q), np.nan
-    spread = (a + 1) * (a - 2)  # zero at a = 2, where b is infinite: so 1 / (b - 1) is formed
+    spread = (a + 1) * (a - 2)  # 0 at a = 2, where b is infinite: form 1 / (b - 1)
     df2 = 4 + (p * q + 2) * spread / ((p + a) * (q + a) - spread)
     return U / (p * q) * df2 / ((df2 - 2) / a), float(p * q), df2
 
 
 def _roy(theta: float, n: float, p: int, q: int) -> tuple[float, float, float]:
+    """The F that bounds Roy's largest root from above."""
     df1 = max(p, q)
     df2 = n - 1 - df1
     return theta * df2 / df1, float(df1), df2

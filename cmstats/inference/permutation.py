@@ -1,4 +1,4 @@
-"""Permutation test of canonical correlations, valid past the first component."""
+"""Permutation test of canonical correlations that is valid for every component."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from cmstats.arrays import Array, device_of, is_numpy, namespace, to_numpy
-from cmstats.inference.exchangeable import Rows, reflect, residual_rows
+from cmstats.inference.exchangeability import (
+    STATISTICS,
+    ExchangeableRows,
+    enlarged,
+    reflect,
+    residual_rows,
+)
 from cmstats.inference.fitted import check_count, component_index
-from cmstats.inference.steps import STATISTICS, with_rows_spent
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import blas_for, cores, share
@@ -24,7 +29,7 @@ from cmstats.moments.shrinkage import shrinkage_numbers, shrinkage_tuple
 __all__ = ["permutation_test"]
 
 HOST_BYTES, DEVICE_BYTES = 32 << 20, 512 << 20
-"""How many bytes of permuted rows one matrix product takes."""
+"""Bytes of permuted rows in one matrix product, on the CPU and on a GPU."""
 
 
 def permutation_test(
@@ -43,14 +48,20 @@ def permutation_test(
 ) -> Any:
     r"""Test each canonical correlation and all later ones by permuting rows, step by step.
 
-    The variables are turned once into orthonormal bases U, V of canonical variates, the wider
-    view completed by what is left of it. Under a permutation P of the rows
+    Both views are transformed once to orthonormal bases U, V whose first columns are the
+    canonical variates; in the wider view the remaining columns complete the basis. For a
+    permutation P of the rows
 
     .. math:: K = U' P V
 
-    and the statistic of step k is that of the block ``K[k:, k:]``: the earlier variates are
-    taken out of both views, so that a strong first correlation neither hides nor feigns the
-    next (Winkler et al. 2020). Without this the test is valid for the first component only.
+    and the statistic of step k + 1 is computed from the block ``K[k:, k:]``,
+
+    .. math:: -\log\Lambda = -\log\det(I - K_k' K_k), \quad
+        V = \|K_k\|_F^2, \quad r = \sigma_{\max}(K_k), \qquad K_k = K_{k:,\,k:}
+
+    (Wilks, Pillai, Roy). The earlier variates are thereby removed from both views, so that a
+    strong first correlation neither hides the next one nor makes it significant (Winkler et al.
+    2020). Without this the test is valid for the first component only.
 
     Parameters
     ----------
@@ -58,24 +69,26 @@ def permutation_test(
         The two views, of any array library; permutations run where `X` is, with products in
         its precision.
     Z : array-like of shape (n, r), optional
-        Nuisance variables, taken out of both views. Residuals are not exchangeable; they are
-        turned into the n - 1 - r that are (Huh and Jhun 2001), each near one row (Theil 1965).
+        Nuisance variables, regressed out of both views. Residuals are not exchangeable; they
+        are rotated into n - 1 - r rows that are (Huh and Jhun 2001), each close to one of the
+        original rows (Theil 1965).
     n_permutations : int, default=999
+        The number of permutations; the smallest p-value possible is 1 / (1 + n_permutations).
     statistic : {"wilks", "pillai", "roy", "all"}, default="wilks"
-        "wilks" by one Cholesky factor a permutation for all steps; "pillai" by sums of
-        squares, the cheapest, weaker against a single correlation; "roy", the largest
-        correlation left, by an eigenvalue problem a step: set `n_components` for hundreds of
-        features.
+        "wilks" takes one Cholesky factor per permutation for all steps; "pillai" sums of
+        squares, the cheapest, with less power against a single correlation; "roy", the largest
+        remaining correlation, an eigenvalue problem per step: set `n_components` for hundreds
+        of features.
     n_components : int, optional
         The number of steps; by default all, min(p, q).
     shrinkage : float in [0, 1), "auto" or an (x, y) pair of these, default=0.0
-        For the singular values of shrunken CCA, where features are many. Not "cv": a choice
-        that saw the pairing would have to be made anew in every permutation.
+        Tests the singular values of shrunken CCA, for many features. Not "cv": a choice that
+        has used the pairing would have to be repeated in every permutation.
     blocks : array-like of shape (n,), optional
-        Rows are only exchanged within blocks of equal labels (sites, subjects). Differences
-        between block means are for `Z`.
+        Rows are exchanged only within blocks of equal labels (sites, subjects). Put indicators
+        of the blocks in `Z` if their means differ.
     random_state : int, RandomState or None
-        The permutations do not depend on batches, threads or the device.
+        Seed of the permutations, which depend on neither batches, threads nor the device.
     return_null : bool, default=False
         Also return the statistics under permutation.
     verbose : bool, default=False
@@ -86,8 +99,8 @@ def permutation_test(
     DataFrame of one row per component
         ``correlation`` (``singular_value`` under shrinkage), the statistic by its name,
         ``p_step`` = (1 + #{permuted >= observed}) / (1 + n_permutations), and ``p_value``, the
-        cumulative maximum of ``p_step``, which bounds the family-wise error. For "all" there
-        is an outer index level ``statistic``.
+        cumulative maximum of ``p_step``, which controls the family-wise error rate. For "all"
+        there is an outer index level ``statistic``.
     null : array of shape (n_permutations, steps), or a dict of these for "all"
         Only if `return_null`. On the scale of the column: Wilks' lambda is small where
         correlations are large.
@@ -100,16 +113,17 @@ def permutation_test(
 
     Notes
     -----
-    Exact for the first component where rows are exchangeable; with `Z` for normal rows, and
-    asymptotically. The variates that step k + 1 leaves out were found in these data, so the
-    observed block lies in fewer dimensions than a permuted one and is a little larger: by
-    Lawley (1959) as if k rows were missing, where the earlier correlations are high, and by
-    less where they are not. Permuted statistics are enlarged to the same: Pillai's by
-    N / (N - k), -log Lambda (and -log(1 - r^2) for "roy") by Bartlett's factors,
-    1 + k / (N - (p + q + 1) / 2), with N = n - 1 - rank Z. Rejections at .05 of component 2
-    after a true first of .9 (100 rows, 20 and 15 features, 1000 sets): .046, .047, .057 for
-    Wilks, Pillai and Roy, where they are .062, .064, .065 without. Under shrinkage variates
-    of different components correlate on the data, and later steps are approximate.
+    Exact for the first component where rows are exchangeable; with `Z` exact for normal rows,
+    and asymptotically otherwise. The k variates that step k + 1 removes were estimated from the
+    same data, so the observed block lies in fewer dimensions than a permuted one and is a little
+    larger: by Lawley (1959) as if k rows were missing where the earlier correlations are high,
+    and by less where they are low. Permuted statistics are therefore multiplied, Pillai's by
+    N / (N - k), -log Lambda (and -log(1 - r^2) for "roy") by the ratio of Bartlett's factors,
+    1 + k / (N - (p + q + 1) / 2), with N = n - 1 - rank Z. Rejection rates at .05 of component 2
+    after a true first correlation of .9 (100 rows, 20 and 15 features, 1000 data sets): .046,
+    .047, .057 for Wilks, Pillai and Roy, against .062, .064, .065 without the factors. Under
+    shrinkage the variates of different components correlate in the sample, and later steps are
+    approximate.
 
     References
     ----------
@@ -136,19 +150,20 @@ def permutation_test(
     U, r, V, shrunken = _canonical_bases(rows, shrinkage)
     m = int(r.shape[0])
     steps = m if n_components is None else check_count("n_components", n_components, 1, m, "steps")
-    U, V = (U, V) if U.shape[1] >= V.shape[1] else (V, U)  # fewer columns are moved about
+    U, V = (U, V) if U.shape[1] >= V.shape[1] else (V, U)  # permute the narrower view
     widths = (int(U.shape[1]), int(V.shape[1]))
     xp = namespace(U)
     observed_block = (U.mT @ V)[None, :, :]
     null = {name: np.empty((n_permutations, steps)) for name in names}
     U, V = xp.astype(U, rows.dtype), xp.astype(V, rows.dtype)
-    _run(U, V, rows.codes, null, random_state, verbose)
+    _fill_null(U, V, rows.codes, null, random_state, verbose)
     single = rows.dtype != xp.float64
     tables = {}
     for name in names:
-        null[name] = with_rows_spent(name, null[name], rows.freedom, widths, shrunken)
+        null[name] = enlarged(name, null[name], rows.freedom, widths, shrunken)
         found = to_numpy(STATISTICS[name](observed_block, steps, single))[0]
-        # Permutations that only relabel equal rows give the observed value up to rounding.
+        # A permutation of equal rows gives the observed value up to rounding: it counts as
+        # reaching it.
         bound = found - (1e-5 if single else 1e-9) * np.maximum(np.abs(found), 1e-6)
         p = (1 + (null[name] >= bound).sum(axis=0)) / (1 + n_permutations)
         tables[name] = _table(to_numpy(r)[:steps], name, found, p, shrunken)
@@ -175,6 +190,7 @@ def _table(r: Any, name: str, found: Any, p: Any, shrunken: bool) -> pd.DataFram
 
 
 def _reported(name: str, values: Any) -> Any:
+    """Statistics on the scale of the table: Wilks' lambda instead of -log Lambda."""
     return np.exp(-values) if name == "wilks" else values
 
 
@@ -187,11 +203,11 @@ def _checked_names(statistic: str, n_permutations: Any) -> list[str]:
     return list(STATISTICS) if statistic == "all" else [statistic]
 
 
-# -------------------------------------------------------------------- canonical bases
-def _canonical_bases(rows: Rows, shrinkage: Any) -> tuple[Array, Array, Array, bool]:
-    """U, r, V with ``U'V = [diag(r), 0]``: canonical variates and, in the wider view, the rest.
+def _canonical_bases(rows: ExchangeableRows, shrinkage: Any) -> tuple[Array, Array, Array, bool]:
+    """Bases U, V of both views with ``U'V = [diag(r), 0]``, and whether they are shrunken.
 
-    Orthonormal without shrinkage.
+    The first columns are the canonical variates; the wider view has further columns, which
+    complete its basis. Columns are orthonormal without shrinkage.
     """
     sx, sy = _shrinkage_pair(rows.x, rows.y, shrinkage)
     xp = namespace(rows.x, rows.y)
@@ -220,7 +236,7 @@ def _whitened(a: Array, s: float) -> Array:
     xp = namespace(a)
     n, d = a.shape
     ridge = s * float(xp.sum(a * a)) / d
-    if 2 * d <= n:  # from the products, a fifth of the time, where they resolve the data
+    if 2 * d <= n:  # the scatter takes a fifth of the time of the QR, if it is well conditioned
         S = (1 - s) * (a.mT @ a)
         S = S + ridge * xp.eye(d, dtype=S.dtype, device=device_of(S)) if s else S
         with blas_for(d):
@@ -231,6 +247,7 @@ def _whitened(a: Array, s: float) -> Array:
 
 
 def _shrinkage_pair(X: Array, Y: Array, shrinkage: Any) -> tuple[float, float]:
+    """The shrinkage of each view as a number below 1; "auto" is Ledoit and Wolf's."""
     pair = shrinkage_tuple(shrinkage)
     if any(s == "cv" if isinstance(s, str) else s >= 1 for s in pair):
         raise ValueError(
@@ -245,7 +262,7 @@ def _shrinkage_pair(X: Array, Y: Array, shrinkage: Any) -> tuple[float, float]:
 
 
 def _completed(basis: Array) -> Array:
-    """Orthonormal columns, with as many more as make the matrix square."""
+    """Complete orthonormal columns to a square orthogonal matrix."""
     xp = namespace(basis)
     d, m = basis.shape
     if d == m:
@@ -254,11 +271,10 @@ def _completed(basis: Array) -> Array:
     return xp.concat([basis, reflect(basis, rest)], axis=1)
 
 
-# ---------------------------------------------------------------------- permutations
-def _run(
+def _fill_null(
     U: Array, V: Array, codes: Any, null: dict[str, Any], random_state: Any, verbose: bool
 ) -> None:
-    """Fill the null distributions, a batch of permutations in each matrix product."""
+    """Compute the null distributions in place, one matrix product per batch of permutations."""
     xp = namespace(U)
     n, q = V.shape
     p = U.shape[1]
@@ -291,10 +307,11 @@ def _progress(count: int) -> Any:
 
 
 def _orders(entropy: Any, start: int, batch: int, n: int, codes: Any) -> Any:
-    """Sorting keys of permutations number start, start + 1, ..., shape (batch, n).
+    """Sorting keys of the permutations start .. start + batch - 1, shape (batch, n).
 
-    One draw a key and the generator moved on by as many: the same keys whatever the batches.
-    Keys of a block lie in an interval of its own, so sorting stays inside blocks.
+    Each key is one draw, and the generator is advanced by the keys before, so that the keys do
+    not depend on the batches. Adding the block number puts the keys of a block in an interval
+    of its own: sorting then exchanges rows within blocks only.
     """
     draws = np.random.PCG64(np.random.SeedSequence(entropy.tolist())).advance(start * n)
     keys = np.random.Generator(draws).random((batch, n))

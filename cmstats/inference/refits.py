@@ -1,4 +1,4 @@
-"""Refits of an estimator to resampled rows, and their components laid on those of all rows."""
+"""Fits to resampled rows, with components aligned to those of the fit to all rows."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Refits:
         self.whole = clone(estimator).fit(self.X, self.y, **given)
 
     def fit(self, weights: Any) -> Any:
-        """A clone fitted to rows of these weights."""
+        """A clone fitted with these frequency weights, or to repeated rows."""
         if self.weighted:
             return clone(self.estimator).fit(self.X, self.y, sample_weight=weights)
         at = np.repeat(np.arange(len(weights)), weights.astype(int))
         return clone(self.estimator).fit(*(_take(a, at) for a in (self.X, self.y)))
 
     def resamples(self, count: int, random_state: Any, verbose: bool) -> Iterator[Any]:
-        """Multinomial counts of the rows, as many in all as there are."""
+        """Multinomial counts of the rows; each resample has the total weight of the data."""
         random = check_random_state(random_state)
         total = self.weights.sum()
         numbers: Any = range(count)
@@ -57,14 +57,14 @@ class Refits:
             yield random.multinomial(round(total), self.weights / total).astype(np.float64)
 
     def without_folds(self, cv: Any) -> Iterator[Any]:
-        """The weights with those of one fold set to zero."""
+        """The weights with those of fold j set to zero, for each j."""
         n = len(self.weights)
         ids = fold_ids(min(cv, n) if isinstance(cv, (int, np.integer)) else cv, n)
         for k in range(ids.max() + 1):
             yield np.where(ids == k, 0.0, self.weights)
 
     def variates(self, fitted: Any) -> tuple[Any, Any]:
-        """The centred variates of all rows, with columns of norm 1."""
+        """The variates of all rows in both views, centred, weighted, with columns of norm 1."""
         out = []
         for a in fitted.transform(self.X, self.y):
             a = to_numpy(a).astype(np.float64) * np.sqrt(self.weights)[:, None]
@@ -81,25 +81,29 @@ class Refits:
 
 
 def alignment(reference: tuple[Any, Any], found: tuple[Any, Any], how: Align) -> Any:
-    """The orthogonal matrix that lays found variates on the reference's, both views at once."""
+    """The orthogonal matrix R that aligns variates to the reference, one R for both views.
+
+    "procrustes" maximises tr(R' C) over rotations and reflections (Schoenemann 1966), with C the
+    sum over views of the cross products; "match" over signed permutations.
+    """
     if reference[0].shape[1] != found[0].shape[1]:
         raise ValueError(
             f"all rows give {reference[0].shape[1]} components and a resample "
             f"{found[0].shape[1]}: set n_components lower"
         )
     C = sum(b.T @ a for a, b in zip(reference, found, strict=True))
-    if how == "procrustes":  # the maximum of tr(R' C) (Schoenemann 1966)
+    if how == "procrustes":
         u, _, vt = np.linalg.svd(C)
         return u @ vt
     rows, columns = linear_sum_assignment(-np.abs(C))
-    turn = np.zeros_like(C)
-    turn[rows, columns] = np.where(C[rows, columns] < 0, -1.0, 1.0)
-    return turn
+    matching = np.zeros_like(C)
+    matching[rows, columns] = np.where(C[rows, columns] < 0, -1.0, 1.0)
+    return matching
 
 
 @contextmanager
 def said_once(where: str) -> Iterator[None]:
-    """Warnings that many fits repeat are given once, after the last."""
+    """Issue each warning of a series of fits once, after the last fit."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -108,11 +112,12 @@ def said_once(where: str) -> Iterator[None]:
 
 
 def _rows_of(a: Any) -> Any:
-    """Something with rows to take: arrays and frames as they are, lists as NumPy."""
+    """Arrays and frames as they are, lists as NumPy arrays."""
     return a if hasattr(a, "shape") else np.asarray(a)
 
 
 def _take(a: Any, at: Any) -> Any:
+    """Rows of a frame or of an array of any library, by number."""
     if hasattr(a, "iloc"):
         return a.iloc[at]
     foreign = is_array(a) and not is_numpy(namespace(a))
