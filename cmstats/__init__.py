@@ -24,7 +24,10 @@ from cmstats.models.multiview import MultiviewCCA
 from cmstats.models.pipeline import TwoViewPipeline
 from cmstats.models.semantic import SemanticMatching
 from cmstats.moments.moments import Moments
-from cmstats.rows.files import map_rows, open_parquet, open_shards, write_shards
+from cmstats.rows.chunks import map_rows
+from cmstats.rows.files import open_shards
+from cmstats.rows.parquet import open_parquet
+from cmstats.rows.writer import write_shards
 
 __version__ = "0.1.0"
 

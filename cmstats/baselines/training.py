@@ -20,6 +20,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 from cmstats.arrays import Array, device_of, is_numpy, namespace, result_dtype, to_numpy
 from cmstats.baselines.encoder import Activation, Encoder, forward, layer_shapes
 from cmstats.baselines.two_view import reciprocal_rank, unit_rows
+from cmstats.rows.progress import progress_bar
 
 # Not an import statement: types then do not depend on whether torch is installed.
 torch: Any = importlib.import_module("torch")
@@ -388,12 +389,7 @@ def _batches(rows: Tensor, size: int, generator: Any) -> tuple[Tensor, ...]:
 def _epochs(epochs: int, plan: Plan, out: Outcome, what: str) -> Iterator[int]:
     """1, 2, ..., `epochs`, with a progress bar where one is asked for."""
     numbers = range(1, epochs + 1)
-    if not plan.verbose:
-        yield from numbers
-        return
-    from tqdm.auto import tqdm  # imported for those who ask only
-
-    with tqdm(numbers, desc=what, unit="epoch") as bar:
+    with progress_bar(bool(plan.verbose), what, "epoch", items=numbers) as bar:
         for epoch in bar:
             yield epoch
             last = {"loss": out.losses[-1]} | ({"score": out.scores[-1]} if out.scores else {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +24,7 @@ from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import blas_for, cores, share
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import shrinkage_numbers, shrinkage_tuple
+from cmstats.rows.progress import progress_bar
 
 __all__ = ["permutation_test"]
 
@@ -284,7 +284,6 @@ def _fill_null(
     turns = 4 * cores() if on_host else 1
     size = max(1, min(room, math.ceil(count / turns)))
     entropy = check_random_state(random_state).randint(0, 2**32, size=4, dtype=np.uint32)
-    bar = _progress(count) if verbose else nullcontext()
     single = U.dtype != xp.float64
 
     def work(starts: Iterator[int]) -> None:
@@ -293,17 +292,10 @@ def _fill_null(
             K = _cross_products(U, V, _orders(entropy, start, batch, n, codes))
             for name, out in null.items():
                 out[start : start + batch] = to_numpy(STATISTICS[name](K, steps, single))
-            if verbose:
-                bar.update(batch)  # type: ignore[union-attr]
+            bar.update(batch)
 
-    with bar:
+    with progress_bar(verbose, "permutations", "it", total=count) as bar:
         share(work, list(range(0, count, size)), inline=not on_host)
-
-
-def _progress(count: int) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=count, desc="permutations")
 
 
 def _orders(entropy: Any, start: int, batch: int, n: int, codes: Any) -> Any:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from cmstats.arrays import check_weights, is_array, is_numpy, namespace, take_rows, to_numpy
 from cmstats.rows.chunks import check_lengths
+from cmstats.rows.progress import progress_bar
 from cmstats.rows.splits import fold_ids
 
 __all__ = ["Align", "Refits", "alignment", "said_once"]
@@ -48,12 +49,7 @@ class Refits:
         """Multinomial counts of the rows; each resample has the total weight of the data."""
         random = check_random_state(random_state)
         total = self.weights.sum()
-        numbers: Any = range(count)
-        if verbose:
-            from tqdm.auto import tqdm
-
-            numbers = tqdm(numbers, desc="resamples")
-        for _ in numbers:
+        for _ in progress_bar(verbose, "resamples", "it", items=range(count)):
             yield random.multinomial(round(total), self.weights / total).astype(np.float64)
 
     def without_folds(self, cv: Any) -> Iterator[Any]:

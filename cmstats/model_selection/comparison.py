@@ -13,6 +13,7 @@ import pandas as pd
 from cmstats.metrics.retrieval import DIRECTIONS
 from cmstats.model_selection.records import Comparison, Record
 from cmstats.model_selection.suggestions import Suggestions, suggest_models
+from cmstats.rows.progress import progress_bar
 
 __all__ = ["Suggestions", "compare", "learning_curves", "overtakes", "suggest_models"]
 
@@ -164,7 +165,7 @@ def compare(
     task = Comparison.checked(estimators, X, y, labels, cv, ks, random_state, on_error)
     _check_names(task, baseline, metric)
     records = {}
-    for name, estimator in _progress(task.estimators.items(), verbose):
+    for name, estimator in progress_bar(verbose, "models", "model", items=task.estimators.items()):
         records[name] = Record(task, name, estimator).run(memory=memory, scaling=scaling)
     frame = _summary(task, records)
     frame = _tested(task, records, frame, baseline, metric, n_resamples)
@@ -185,14 +186,6 @@ def _check_names(task: Comparison, baseline: str | None, metric: str | None) -> 
     known += ["mAP"] if task.labels is not None else []
     if metric is not None and metric not in known:
         raise ValueError(f"metric={metric!r} is unknown here: use one of {', '.join(known)}")
-
-
-def _progress(items: Iterable[Any], verbose: bool) -> Iterable[Any]:
-    if not verbose:
-        return items
-    from tqdm.auto import tqdm  # imported for those who ask only
-
-    return tqdm(list(items), desc="models", unit="model")  # type: ignore[no-any-return]
 
 
 # ------------------------------------------------------------------------------- summaries
@@ -349,9 +342,8 @@ def learning_curves(
     rng = np.random.default_rng(task.seed)
     orders = [rng.permutation(train) for train, _ in splits]
     frames = []
-    for n, (name, estimator) in _progress(
-        itertools.product(counts, task.estimators.items()), verbose
-    ):
+    pairs = list(itertools.product(counts, task.estimators.items()))
+    for n, (name, estimator) in progress_bar(verbose, "models", "model", items=pairs):
         task.splits = [(order[:n], test) for order, (_, test) in zip(orders, splits, strict=True)]
         record = _Curve(task, f"{name}, n={n}", estimator).run(memory=False, scaling=False)
         folds = pd.DataFrame(record.folds)

@@ -27,7 +27,6 @@ from cmstats.models.mixture_density import Mixture, Rows, Scaling, joined, regre
 from cmstats.models.mixture_em import (
     NOISE_FLOOR,
     Maximizer,
-    ProgressBar,
     Run,
     expectation_maximization,
     start,
@@ -35,6 +34,7 @@ from cmstats.models.mixture_em import (
 from cmstats.models.views import TwoViewEstimator
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_lengths
+from cmstats.rows.progress import progress_bar
 
 __all__ = ["ConditionalGaussianMixture"]
 
@@ -253,7 +253,8 @@ class ConditionalGaussianMixture(TwoViewEstimator):
         rng = check_random_state(self.random_state)
         runs = []
         for number in range(self.n_init):
-            with ProgressBar(self.verbose, self.max_iter, number) as progress:
+            name = f"EM, run {number + 1}"
+            with progress_bar(bool(self.verbose), name, "iteration", total=self.max_iter) as bar:
                 runs.append(
                     expectation_maximization(
                         rows,
@@ -261,7 +262,7 @@ class ConditionalGaussianMixture(TwoViewEstimator):
                         maximize,
                         max_iter=self.max_iter,
                         tol=self.tol,
-                        progress=progress,
+                        bar=bar,
                     )
                 )
         return max(runs, key=lambda run: run.bounds[-1])

@@ -7,7 +7,6 @@ deviation), so that `reg_covar` and the start do not depend on the units of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from cmstats.kernels.mixture import MixtureSums, Second, mixture_sums
 from cmstats.kernels.parameters import Normals
 from cmstats.models.mixture_density import Mixture, Rows
 
-__all__ = ["NOISE_FLOOR", "Maximizer", "ProgressBar", "Run", "expectation_maximization", "start"]
+__all__ = ["NOISE_FLOOR", "Maximizer", "Run", "expectation_maximization", "start"]
 
 Kind = Literal["full", "tied", "diagonal", "low_rank"]
 
@@ -136,7 +135,7 @@ def expectation_maximization(
     *,
     max_iter: int,
     tol: float,
-    progress: Callable[[float], None],
+    bar: Any,
 ) -> Run:
     """EM (Dempster, Laird and Rubin 1977) from given parameters."""
     run = Run(mixture)
@@ -144,7 +143,8 @@ def expectation_maximization(
         sums = expectation(rows, run, maximize.second)
         total = float(namespace(sums.n).sum(sums.n))
         run.bounds.append(sums.log_likelihood / total)
-        progress(run.bounds[-1])
+        bar.set_postfix_str(f"log-likelihood {run.bounds[-1]:.6g}", refresh=False)
+        bar.update()
         run.mixture = maximize(sums, run.mixture)
         if _reseed(run, sums, EMPTY * total / rows.n):
             continue
@@ -285,26 +285,3 @@ def _k_means(Z: Any, w: Any, k: int, rng: np.random.RandomState) -> tuple[Any, A
     varying = max(1, np.count_nonzero(np.ptp(Z, axis=0)))
     variance = found.inertia_ / (w.sum() * varying)
     return found.cluster_centers_, weights, max(float(variance), 1e-6)
-
-
-class ProgressBar:
-    """A progress bar over EM iterations when asked for; gives a function to call in each."""
-
-    def __init__(self, verbose: int, max_iter: int, number: int) -> None:
-        self._bar: Any = None
-        if verbose:
-            from tqdm.auto import tqdm  # imported for those who ask only
-
-            self._bar = tqdm(total=max_iter, desc=f"EM, run {number + 1}", unit="iteration")
-
-    def __enter__(self) -> Any:
-        return self._advance
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _advance(self, bound: float) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"log-likelihood {bound:.6g}", refresh=False)
-            self._bar.update()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ __all__ = [
     "check_settings",
     "digest",
     "fingerprint",
-    "progress_bar",
     "segment_rows",
     "split_folds",
     "write_arrays",
@@ -234,17 +233,3 @@ def check_settings(rows: Any, checkpoint: Any, progress: Any) -> None:
         raise ValueError(f"checkpoint={os.fspath(path)!r}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"checkpoint={os.fspath(path)!r}: the folder cannot be written to")
-
-
-@contextmanager
-def progress_bar(wanted: bool, total: int | None = None) -> Iterator[Callable[[int], Any] | None]:
-    """A bar over rows: what is called with the number of rows done, None where not wanted."""
-    if not wanted:
-        yield None
-        return
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise ImportError("progress=True draws its bar with tqdm: install tqdm") from None
-    with tqdm(total=total, desc="moments", unit=" rows", unit_scale=True) as bar:
-        yield bar.update

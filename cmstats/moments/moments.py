@@ -40,7 +40,6 @@ from cmstats.moments.checkpoint import (
     Checkpoint,
     check_settings,
     fingerprint,
-    progress_bar,
     segment_rows,
     split_folds,
     write_arrays,
@@ -55,6 +54,7 @@ from cmstats.moments.missing import (
 )
 from cmstats.moments.patterns import Mask, Missing, Pattern, PatternTable, merged
 from cmstats.rows.chunks import check_blocks
+from cmstats.rows.progress import progress_bar
 from cmstats.rows.splits import fold_ids
 
 __all__ = ["Moments", "Whitened"]
@@ -1037,15 +1037,14 @@ class _Pass:
         n_folds = 1 if ids is None else int(ids.max()) + 1
         over = functools.partial(self.of_run, blocks, weights, ids=ids, n_folds=n_folds)
         if self.checkpoint is None:
-            with progress_bar(self.progress, n) as advance:
-                return over(advance=advance)
+            with self._bar(n) as bar:
+                return over(advance=bar.update)
         size = segment_rows(blocks)
         saved = self._opened(blocks, size, shapes=True, ids=ids, weights=weights)
-        with progress_bar(self.progress, n) as advance, saved.told():
-            if advance is not None:
-                advance(saved.position)
+        with self._bar(n) as bar, saved.told():
+            bar.update(saved.position)
             steps = (
-                (cut.stop, cut.stop < n, functools.partial(over, span=cut, advance=advance))
+                (cut.stop, cut.stop < n, functools.partial(over, span=cut, advance=bar.update))
                 for cut in row_slices(n, size)
             )
             found = self._resumed(saved, blocks, steps)
@@ -1074,11 +1073,10 @@ class _Pass:
                 over = functools.partial(self.of_run, run.blocks, **where)
                 yield run.stop, run.stop % size == 0, over
                 rows = run.stop
-                if advance is not None:
-                    advance(run.stop - run.start)
+                bar.update(run.stop - run.start)
 
         told = nullcontext() if saved is None else saved.told()
-        with progress_bar(self.progress) as advance, told:
+        with self._bar() as bar, told:
             found = self._resumed(saved, first.blocks, steps())
         if saved is not None:
             saved.require(rows)
@@ -1116,6 +1114,9 @@ class _Pass:
             sums = sums or _no_rows(self._like(blocks), self.form, widths)
             found.append(Moments(names, widths, self.form, sums, held))
         return found
+
+    def _bar(self, total: int | None = None) -> Any:
+        return progress_bar(self.progress, "moments", " rows", total=total, scale=True)
 
     def _like(self, blocks: dict[str, Any]) -> Array:
         """An array that is where the moments of these rows are."""

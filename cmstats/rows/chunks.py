@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -27,6 +27,7 @@ from cmstats.arrays import (
     take_rows,
 )
 from cmstats.rows.matrix import check_matrix
+from cmstats.rows.progress import progress_bar
 
 __all__ = [
     "batches",
@@ -36,6 +37,7 @@ __all__ = [
     "chunks",
     "in_memory",
     "is_lazy",
+    "map_rows",
     "position",
     "project",
 ]
@@ -227,3 +229,73 @@ def batches(source: Iterable[Any], names: Sequence[str] = ("x", "y")) -> Iterato
                 f"{dict(expected)}"
             )
         yield {name: named[name] for name, _ in expected}
+
+
+def map_rows(
+    function: Callable[..., Any], *sources: Any, rows: int | None = None, progress: bool = False
+) -> Iterator[Any]:
+    """``function(rows of each source)`` run by run: what does not fit in memory goes through.
+
+    Parameters
+    ----------
+    function : callable
+        Takes as many arrays of equally many rows as there are sources, for example
+        ``cca.transform``.
+    *sources : array-likes of equally many rows
+        In memory or on a disk; the next run is read while `function` is at work.
+    rows : int, optional
+        Rows in a run; by default about 64 MiB of them.
+    progress : bool, default=False
+        Whether to show a progress bar (tqdm).
+
+    Returns
+    -------
+    iterator
+        What `function` returned for each run, in order.
+
+    Raises
+    ------
+    ValueError
+        If the sources have different numbers of rows. An error that `function` raises names
+        the file and row where values are not finite, and notes the rows of the run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats import map_rows
+    >>> X = np.arange(10.0).reshape(5, 2)
+    >>> [part.shape for part in map_rows(lambda rows: rows[:, :1], X, rows=2)]
+    [(2, 1), (2, 1), (1, 1)]
+    """
+    if not sources:
+        raise TypeError("map_rows needs at least one source of rows")
+    if rows is not None and rows < 1:
+        raise ValueError(f"rows must be at least 1, got {rows}")
+    names = ("X", "y") if len(sources) <= 2 else tuple(f"source {i}" for i in range(len(sources)))
+    blocks = check_blocks(dict(zip(names, sources, strict=False)))
+    flat = [len(getattr(a, "shape", None) or np.shape(a)) == 1 for a in sources]
+    return _mapped(function, blocks, flat, rows, progress)
+
+
+def _mapped(
+    function: Callable[..., Any],
+    blocks: dict[str, Any],
+    flat: Sequence[bool],
+    rows: int | None,
+    progress: bool,
+) -> Iterator[Any]:
+    sources = list(blocks.values())
+    n = int(sources[0].shape[0])
+    with progress_bar(progress, "rows", "row", total=n, scale=True) as bar:
+        for start, parts, _ in chunks(sources, rows=rows):
+            given = [part[:, 0] if one else part for part, one in zip(parts, flat, strict=True)]
+            try:
+                result = function(*given)
+            except ValueError as error:
+                # A row number of the run would be taken for one of the whole matrix.
+                for (name, block), part in zip(blocks.items(), parts, strict=True):
+                    check_rows(part, name, start, block)
+                error.add_note(f"in the run of rows {start} to {start + parts[0].shape[0] - 1}")
+                raise
+            bar.update(parts[0].shape[0])
+            yield result

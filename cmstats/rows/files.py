@@ -1,14 +1,16 @@
-"""Matrices on a disk, read run by run: shards of .npy files and parquet; and writing shards.
+"""Matrices whose rows lie in files one after another: .npy shards, opened without reading rows.
 
-What is opened here has shape, dtype and slicing, so every estimator, `Moments` and `map_rows`
-reads it in runs and never whole.
+A matrix on a disk has shape, dtype and slicing (`RowSource`), so every estimator, `Moments` and
+`map_rows` read it a run of rows at a time.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,26 +18,365 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from cmstats.rows.chunks import check_blocks, check_rows, chunks
-from cmstats.rows.npy import ShardedMatrix
-from cmstats.rows.on_disk import numbered
-from cmstats.rows.parquet import ParquetMatrix, open_parquet, require_pyarrow
-from cmstats.rows.writer import ShardWriter
-
 __all__ = [
-    "ParquetMatrix",
+    "PathLike",
+    "RowsOnDisk",
     "ShardedMatrix",
     "Shards",
-    "map_rows",
-    "open_parquet",
+    "numbered",
     "open_shards",
-    "write_shards",
+    "require_pyarrow",
 ]
 
 PathLike: TypeAlias = str | os.PathLike[str]
+Rows: TypeAlias = np.ndarray[Any, Any]
+
+GAP_BYTES = 64 << 10
+"""Gaps between selected rows up to this size are read too, as one read costs less than two."""
+
+SPAN_BYTES = 8 << 20
+"""The largest read from which selected rows are picked."""
+
+NUMBER = re.compile(r"(.*?)(\d+)$")
 
 
-# ------------------------------------------------------------------------ pairs of them
+class RowsOnDisk:
+    """A matrix or vector concatenated from files, read by NumPy indexing.
+
+    A subclass implements `_span`, which reads consecutive rows of one file.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], counts: Sequence[int], width: tuple[int, ...], dtype: Any
+    ) -> None:
+        self.paths = tuple(paths)
+        self.counts = tuple(int(count) for count in counts)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self._starts = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
+        self.shape: tuple[int, ...] = (int(self._starts[-1]), *width)
+        self.ndim = len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all values together."""
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        files = "1 file" if len(self.paths) == 1 else f"{len(self.paths)} files"
+        return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype}, {files})"
+
+    def locate(self, row: int) -> str:
+        """Where a row lies: ``"row 17 of img_emb/img_emb_3.npy"``."""
+        file = self._file_of(row)
+        return f"row {row - int(self._starts[file])} of {self.paths[file]}"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Rows:
+        if copy is False:
+            raise ValueError(f"{self!r} lies on a disk: it cannot be an array without a copy")
+        return np.asarray(self._run(0, len(self)), dtype=dtype)
+
+    def __getitem__(self, at: Any) -> Any:
+        first, *others = at if isinstance(at, tuple) else (at,)
+        if first is Ellipsis:
+            first, others = slice(None), [first, *others]
+        rows = self._rows(first)
+        return (
+            rows[(slice(None),) * (rows.ndim - self.ndim + 1) + tuple(others)] if others else rows
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def _rows(self, at: Any) -> Any:
+        n = len(self)
+        if isinstance(at, slice):
+            start, stop, step = at.indices(n)
+            if step == 1:
+                return self._run(start, max(start, stop))
+            return self._gather(np.arange(start, stop, step))
+        index = np.asarray(at)
+        if index.dtype == bool:
+            if index.shape != (n,):
+                raise IndexError(f"a mask of shape {index.shape} for {n} rows")
+            index = np.flatnonzero(index)
+        elif index.size == 0:
+            index = index.astype(np.intp)
+        if index.dtype.kind not in "iu" or index.ndim > 1:
+            raise IndexError(f"rows are chosen by slices, numbers or masks, got {at!r}")
+        outside = (index < -n) | (index >= n)
+        if outside.any():
+            raise IndexError(f"row {index[outside].flat[0]} is out of bounds for {n} rows")
+        index = np.where(index < 0, index + n, index).astype(np.intp)
+        return self._gather(index) if index.ndim else self._run(int(index), int(index) + 1)[0]
+
+    def _gather(self, index: Rows) -> Rows:
+        """Rows in any order: sorted, and neighbours read together."""
+        out = np.empty((index.size, *self.shape[1:]), self.dtype)
+        order = np.argsort(index, kind="stable")
+        wanted = index[order]
+        row_bytes = max(1, self.dtype.itemsize * int(np.prod(self.shape[1:])))
+        apart = np.diff(wanted) > max(1, GAP_BYTES // row_bytes)
+        apart |= np.diff(wanted // max(1, SPAN_BYTES // row_bytes)) > 0
+        for part in np.split(np.arange(index.size), np.flatnonzero(apart) + 1):
+            if part.size:
+                start, last = int(wanted[part[0]]), int(wanted[part[-1]])
+                out[order[part]] = self._run(start, last + 1)[wanted[part] - start]
+        return out
+
+    def _run(self, start: int, stop: int) -> Rows:
+        """Consecutive rows, across files."""
+        out = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        at = start
+        while at < stop:
+            file = self._file_of(at)
+            end = min(stop, int(self._starts[file + 1]))
+            offset = int(self._starts[file])
+            self._span(file, at - offset, end - offset, out[at - start : end - start])
+            at = end
+        return out
+
+    def _file_of(self, row: int) -> int:
+        return int(np.searchsorted(self._starts, row, side="right")) - 1
+
+    def _span(self, file: int, start: int, stop: int, out: Rows) -> None:
+        """Read rows ``start:stop`` of a file into `out`."""
+        raise NotImplementedError
+
+
+def numbered(folder: Path, suffix: str) -> dict[int, Path]:
+    """The files ``NAME_0``, ``NAME_1``, ... of a folder by their number, in its order.
+
+    Raises
+    ------
+    ValueError
+        If there are none, a number is missing or there twice, or a file has no number or
+        another name.
+    """
+    files = sorted(p for p in folder.glob(f"*{suffix}") if not p.name.startswith("."))
+    found: dict[int, Path] = {}
+    name = None
+    for path in files:
+        match = NUMBER.match(path.name.removesuffix(suffix))
+        if match is None:
+            if len(files) == 1:
+                return {0: path}
+            raise ValueError(
+                f"{path} has no number, so its place among the {len(files)} files of {folder} is "
+                "not known: pass a list of files in their order"
+            )
+        stem, number = match[1], int(match[2])
+        name = stem if name is None else name
+        if stem != name:
+            raise ValueError(
+                f"{folder} holds {name}*{suffix} and {stem}*{suffix}: pass a list of files"
+            )
+        if number in found:
+            raise ValueError(f"{found[number]} and {path} have the same number: remove one")
+        found[number] = path
+    if not found:
+        raise ValueError(f"{folder} holds no {suffix} files")
+    missing = next((i for i in range(len(found)) if i not in found), None)
+    if missing is not None:
+        raise ValueError(
+            f"{folder / f'{name}{missing}{suffix}'} is missing: {folder} has {len(found)} shards "
+            f"with numbers up to {max(found)}, so the rows after it would be paired wrongly; "
+            "restore it, or pass a list of files"
+        )
+    return dict(sorted(found.items()))
+
+
+class ShardedMatrix(RowsOnDisk):
+    """The rows of .npy files one after another, as one matrix that is read by slices.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        The files in the order of their rows: matrices of one width and type (or vectors).
+
+    Attributes
+    ----------
+    shape, dtype, ndim, size, nbytes
+        As of an array.
+    paths, counts : tuple
+        The files and their numbers of rows.
+
+    Raises
+    ------
+    ValueError
+        If a file is no whole .npy file, or has another width or type than the first.
+
+    Notes
+    -----
+    Rows are read into new memory, not mapped: mapped pages count as memory in use. Rows are
+    chosen by a slice, a number, an array of numbers or a mask, columns by all that NumPy
+    takes. Only the paths are held, no open file, so it can be pickled and read from several
+    threads and processes.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from cmstats.rows.files import ShardedMatrix
+    >>> folder = tempfile.mkdtemp()
+    >>> np.save(f"{folder}/a.npy", np.eye(3)), np.save(f"{folder}/b.npy", np.ones((2, 3)))
+    (None, None)
+    >>> X = ShardedMatrix([f"{folder}/a.npy", f"{folder}/b.npy"])
+    >>> X
+    ShardedMatrix(shape=(5, 3), dtype=float64, 2 files)
+    >>> X[2:4]
+    array([[0., 0., 1.],
+           [1., 1., 1.]])
+    >>> X.locate(4).replace(folder, "folder")
+    'row 1 of folder/b.npy'
+    """
+
+    def __init__(self, paths: Sequence[PathLike]) -> None:
+        names = [os.fspath(path) for path in paths]
+        if not names:
+            raise ValueError("no .npy files were given")
+        self._headers = [_Header.read(name) for name in names]
+        first = self._headers[0]
+        row = 0
+        for name, header in zip(names, self._headers, strict=True):
+            header.check(name, row, names[0], first)
+            row += header.count
+        counts = [header.count for header in self._headers]
+        super().__init__(names, counts, first.width, first.dtype.newbyteorder("="))
+
+    def _span(self, file: int, start: int, stop: int, out: np.ndarray[Any, Any]) -> None:
+        header = self._headers[file]
+        target = out if header.dtype == out.dtype else np.empty(out.shape, header.dtype)
+        try:
+            with open(self.paths[file], "rb", buffering=0) as raw:
+                for part, offset in header.places(start, stop, target):
+                    raw.seek(offset)
+                    done = _fill(raw, part)
+                    if done < part.nbytes:
+                        self._raise_vanished(file, start, (offset + done - header.offset))
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError)
+            reason = "is no longer there" if gone else f"failed ({error.strerror or error})"
+            raise ValueError(
+                f"{self.paths[file]} {reason}: its row {start}, row "
+                f"{int(self._starts[file]) + start} of {len(self)} in all, could not be read; "
+                f"it had {header.count} rows when it was opened"
+            ) from error
+        if target is not out:
+            out[...] = target
+
+    def _raise_vanished(self, file: int, start: int, nbytes: int) -> None:
+        header = self._headers[file]
+        whole = start if header.fortran else max(start, nbytes // max(1, header.row_bytes))
+        raise ValueError(
+            f"{self.paths[file]} was cut off since it was opened: its row {whole}, row "
+            f"{int(self._starts[file]) + whole} of {len(self)} in all, could not be read; it had "
+            f"{header.count} rows"
+        )
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The header of a .npy file, and the size of the file."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    offset: int
+    size: int
+
+    @classmethod
+    def read(cls, name: str) -> _Header:
+        with open(name, "rb") as file:
+            try:
+                version = np.lib.format.read_magic(file)
+                if version == (1, 0):
+                    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+                elif version == (2, 0):
+                    shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+                else:
+                    raise ValueError(f"its format {version} is not for plain numbers")
+            except ValueError as error:
+                size = os.fstat(file.fileno()).st_size
+                raise ValueError(
+                    f"{name} is no whole .npy file ({size} bytes): {error}; write or copy it again"
+                ) from None
+            fortran = fortran and len(shape) == 2
+            return cls(shape, fortran, dtype, file.tell(), os.fstat(file.fileno()).st_size)
+
+    @property
+    def count(self) -> int:
+        return self.shape[0]
+
+    @property
+    def width(self) -> tuple[int, ...]:
+        return self.shape[1:]
+
+    @property
+    def row_bytes(self) -> int:
+        return self.dtype.itemsize * int(np.prod(self.width))
+
+    def check(self, name: str, row: int, first_name: str, first: _Header) -> None:
+        """Raise if the file contradicts the first file's header or its own size."""
+        if self.dtype.kind not in "biuf":
+            raise ValueError(f"{name} holds {self.dtype} values, not real numbers")
+        if len(self.shape) not in (1, 2) or 0 in self.width:
+            raise ValueError(f"{name} must hold a matrix, got an array of shape {self.shape}")
+        if self.width != first.width:
+            raise ValueError(
+                f"{name} has shape {self.shape}, but {first_name} has shape {first.shape}: row "
+                f"{row} of the matrix, the first of this file, has another width"
+            )
+        if self.dtype.newbyteorder("=") != first.dtype.newbyteorder("="):
+            raise ValueError(
+                f"{name} holds {self.count} rows of {self.dtype}, but {first_name} {first.count} "
+                f"of {first.dtype}: from row {row} on the type would change; convert one of them"
+            )
+        held, promised = self.size - self.offset, self.count * self.row_bytes
+        if held < promised:
+            whole = 0 if self.fortran else held // self.row_bytes
+            raise ValueError(
+                f"{name} is cut off: it holds {whole} whole rows of the {self.count} that its "
+                f"header promises ({held} of {promised} bytes), so that its row {whole}, row "
+                f"{row + whole} in all, is missing; write or copy it again"
+            )
+        if held > promised:
+            raise ValueError(
+                f"{name} holds {held - promised} bytes more than the {self.count} rows (from row "
+                f"{row} in all) that its header promises; write or copy it again"
+            )
+
+    def places(
+        self, start: int, stop: int, out: np.ndarray[Any, Any]
+    ) -> Iterator[tuple[np.ndarray[Any, Any], int]]:
+        """Buffers for rows ``start:stop``, each with the offset in the file to fill it from."""
+        if not self.fortran:
+            yield out, self.offset + start * self.row_bytes
+            return
+        column = np.empty(stop - start, self.dtype)
+        for j in range(self.shape[1]):
+            yield column, self.offset + (j * self.count + start) * self.dtype.itemsize
+            out[:, j] = column
+
+
+def _fill(raw: io.FileIO, out: np.ndarray[Any, Any]) -> int:
+    """Read until the buffer is full or the file ends; returns the number of bytes read."""
+    view = memoryview(out.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    done = 0
+    while done < len(view):
+        count = raw.readinto(view[done:])
+        if not count:
+            break
+        done += count
+    return done
+
+
 @dataclass(frozen=True)
 class Shards:
     """Two matrices of paired rows in a folder; unpacks as ``X, y = shards``.
@@ -84,7 +425,7 @@ class Shards:
 def _check_pairs(
     x_paths: Sequence[str], x_counts: Sequence[int], y_paths: Sequence[str], y_counts: Sequence[int]
 ) -> None:
-    """Raise one sentence where shards of the same number do not have as many rows."""
+    """Raise if two lists of shards differ in length, or a pair of them in the number of rows."""
     row = 0
     total = f"({sum(x_counts)} and {sum(y_counts)} rows in all)"
     pairs = itertools.zip_longest(x_paths, x_counts, y_paths, y_counts)
@@ -185,174 +526,10 @@ def _open_folder(folder: Path) -> ShardedMatrix:
     return ShardedMatrix(list(numbered(folder, ".npy").values()))
 
 
-# ---------------------------------------------------------------------------- writing
-def map_rows(
-    function: Callable[..., Any], *sources: Any, rows: int | None = None, progress: bool = False
-) -> Iterator[Any]:
-    """``function(rows of each source)`` run by run: what does not fit in memory goes through.
-
-    Parameters
-    ----------
-    function : callable
-        Takes as many arrays of equally many rows as there are sources, for example
-        ``cca.transform``.
-    *sources : array-likes of equally many rows
-        In memory or on a disk; the next run is read while `function` is at work.
-    rows : int, optional
-        Rows in a run; by default about 64 MiB of them.
-    progress : bool, default=False
-        Whether to show a progress bar (tqdm).
-
-    Returns
-    -------
-    iterator
-        What `function` returned for each run, in order.
-
-    Raises
-    ------
-    ValueError
-        If the sources have different numbers of rows. An error that `function` raises names
-        the file and row where values are not finite, and notes the rows of the run.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from cmstats import map_rows
-    >>> X = np.arange(10.0).reshape(5, 2)
-    >>> [part.shape for part in map_rows(lambda rows: rows[:, :1], X, rows=2)]
-    [(2, 1), (2, 1), (1, 1)]
-    """
-    if not sources:
-        raise TypeError("map_rows needs at least one source of rows")
-    if rows is not None and rows < 1:
-        raise ValueError(f"rows must be at least 1, got {rows}")
-    names = ("X", "y") if len(sources) <= 2 else tuple(f"source {i}" for i in range(len(sources)))
-    blocks = check_blocks(dict(zip(names, sources, strict=False)))
-    flat = [len(getattr(a, "shape", None) or np.shape(a)) == 1 for a in sources]
-    return _mapped(function, blocks, flat, rows, progress)
-
-
-def _mapped(
-    function: Callable[..., Any],
-    blocks: dict[str, Any],
-    flat: Sequence[bool],
-    rows: int | None,
-    progress: bool,
-) -> Iterator[Any]:
-    sources = list(blocks.values())
-    with _bar(progress, "rows", sources[0].shape[0]) as bar:
-        for start, parts, _ in chunks(sources, rows=rows):
-            given = [part[:, 0] if one else part for part, one in zip(parts, flat, strict=True)]
-            try:
-                result = function(*given)
-            except ValueError as error:
-                # A row number of the run would be taken for one of the whole matrix.
-                for (name, block), part in zip(blocks.items(), parts, strict=True):
-                    check_rows(part, name, start, block)
-                error.add_note(f"in the run of rows {start} to {start + parts[0].shape[0] - 1}")
-                raise
-            bar.update(parts[0].shape[0])
-            yield result
-
-
-def _bar(progress: bool, what: str, total: int | None = None) -> Any:
-    """A progress bar over rows, or something that takes its place."""
-    if not progress:
-        return _NoBar()
-    from tqdm.auto import tqdm  # imported for those who ask only
-
-    return tqdm(total=total, desc=what, unit="row", unit_scale=True)
-
-
-class _NoBar:
-    def update(self, count: int) -> None: ...
-
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *raised: object) -> None: ...
-
-
-def write_shards(
-    folder: PathLike,
-    parts: Any,
-    *,
-    names: str | Sequence[str] = ("img_emb", "text_emb"),
-    rows: int = 1_000_000,
-    overwrite: bool = False,
-    progress: bool = False,
-) -> Any:
-    """Write runs of rows as shards ``NAME/NAME_0.npy``, ``NAME/NAME_1.npy``, ...
-
-    A shard gets its name when it is whole and on the disk, those of one number together, so
-    that a crash, a full disk or Ctrl-C leaves whole shards only.
-
-    Parameters
-    ----------
-    folder : path-like
-        Made if it is not there.
-    parts : iterable of arrays or of tuples of arrays, or one matrix
-        Consecutive rows, as `map_rows` yields them; tuples have one array for each name,
-        single arrays are of the first name. A matrix, on a disk or not, is written run by run.
-    names : str or sequence of str, default=("img_emb", "text_emb")
-    rows : int, default=1000000
-        Rows in a shard; the last has what is left.
-    overwrite : bool, default=False
-        Whether shards of these names that are there already are deleted, before the first new
-        row is written. They must not be what `parts` is read from.
-    progress : bool, default=False
-        Whether to show a progress bar (tqdm).
-
-    Returns
-    -------
-    ShardedMatrix, Shards for two names, or a tuple for more
-        What was written, as `open_shards` opens it.
-
-    Raises
-    ------
-    FileExistsError
-        If there are such shards and `overwrite` is False.
-    OSError
-        If the disk is full or cannot be written to: of the kind that the system raised, with
-        what is whole in the message.
-    ValueError
-        If a part has another width, type or number of arrays than the first, or there are none.
-
-    Examples
-    --------
-    >>> import tempfile, numpy as np
-    >>> from cmstats import CCA, map_rows, write_shards
-    >>> X = np.random.default_rng(0).normal(size=(60, 4))
-    >>> cca = CCA(n_components=2).fit(X, X[:, :2])
-    >>> variates = write_shards(
-    ...     tempfile.mkdtemp(), map_rows(cca.transform, X, rows=25), names="variates", rows=40
-    ... )
-    >>> variates
-    ShardedMatrix(shape=(60, 2), dtype=float64, 2 files)
-    >>> bool(np.allclose(variates, cca.transform(X)))
-    True
-    """
-    names = (names,) if isinstance(names, str) else tuple(names)
-    if rows < 1:
-        raise ValueError(f"rows must be at least 1, got {rows}")
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"names must be at least one and differ, got {names}")
-    if hasattr(parts, "shape"):
-        parts = map_rows(lambda run: run, parts)
-    writer = ShardWriter(Path(folder), names, rows)
-    if not overwrite:
-        writer.refuse_existing()
-    runs = iter(parts)
+def require_pyarrow() -> Any:
+    """``pyarrow.parquet``, or one sentence that says how to get it."""
     try:
-        with _bar(progress, "rows written") as bar:
-            for part in runs:
-                bar.update(writer.add(part))
-        writer.finish()
-    finally:
-        writer.discard()
-        getattr(runs, "close", lambda: None)()  # a thread that reads ahead ends here
-    files = [writer.paths(number) for number in range(writer.number)]
-    found = [ShardedMatrix(of_one_name) for of_one_name in zip(*files, strict=True)]
-    if len(found) == 2:
-        return Shards(found[0], found[1], str(folder))
-    return found[0] if len(found) == 1 else tuple(found)
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError("parquet files are read by pyarrow: install cmstats[io]") from None
+    return pyarrow.parquet

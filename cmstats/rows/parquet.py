@@ -1,4 +1,4 @@
-"""Columns of parquet files as one matrix, decoded in batches and never whole row groups."""
+"""Columns of parquet files as one matrix, decoded in batches smaller than a row group."""
 
 from __future__ import annotations
 
@@ -7,27 +7,16 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from cmstats.rows.on_disk import RowsOnDisk, numbered
+from cmstats.rows.files import PathLike, RowsOnDisk, numbered, require_pyarrow
 
-__all__ = ["ParquetMatrix", "open_parquet", "require_pyarrow"]
-
-PathLike: TypeAlias = str | os.PathLike[str]
+__all__ = ["ParquetMatrix", "open_parquet"]
 
 BATCH_BYTES = 8 << 20
-"""How much is decoded at once: a row group may be far larger than memory."""
-
-
-def require_pyarrow() -> Any:
-    """``pyarrow.parquet``, or one sentence that says how to get it."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise ImportError("parquet files are read by pyarrow: install cmstats[io]") from None
-    return pyarrow.parquet
+"""The size of a decoded batch: a row group may be larger than memory."""
 
 
 def open_parquet(
@@ -125,7 +114,7 @@ class ParquetMatrix(RowsOnDisk):
         self._lock, self._cursor = threading.Lock(), None
 
     def _first_length(self) -> int:
-        """The length of the first list, where the type does not tell."""
+        """The length of the first list, if the type does not fix it."""
         for file, count in enumerate(self.counts):
             if count:
                 with _readable(self.paths[file], int(self._starts[file])):
@@ -158,7 +147,7 @@ class ParquetMatrix(RowsOnDisk):
             self._cursor = cursor
 
     def _values(self, batch: Any, file: int, row: int) -> np.ndarray[Any, Any]:
-        """The rows of a batch as numbers."""
+        """The rows of a record batch as a matrix."""
         if not self._lists:
             columns = []
             for name in self.columns:
@@ -183,7 +172,7 @@ class ParquetMatrix(RowsOnDisk):
         return found.reshape(-1, self.shape[1])
 
     def _check_missing(self, values: Any, file: int, row: int, name: str, width: int = 1) -> None:
-        """Missing integers cannot be told as NaN."""
+        """Raise on missing integers: only floating-point columns have NaN for them."""
         if values.null_count and self.dtype.kind != "f":
             first = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
             raise ValueError(
@@ -196,14 +185,14 @@ class ParquetMatrix(RowsOnDisk):
 
 
 class _Cursor:
-    """Where the last slice of a file ended: the batch it ended in and those to come."""
+    """The position in a file after a slice: the current batch and an iterator over the next."""
 
     def __init__(self, file: int, row: int, batches: Iterator[Any]) -> None:
         self.file, self._row, self._batches = file, row, batches
         self._held: Any = None
 
     def reaches(self, file: int, row: int, groups: np.ndarray[Any, Any]) -> bool:
-        """Whether a row is ahead, with no row group that could be passed over before it."""
+        """Whether a row lies ahead, and no whole row group before it could be skipped."""
         if file != self.file or row < self._row:
             return False
         end = self._row + (0 if self._held is None else len(self._held))
@@ -211,7 +200,7 @@ class _Cursor:
         return row <= end or int(skipped) == 0
 
     def batch(self, row: int) -> tuple[int, Any]:
-        """The number of its first row and the batch that holds a row."""
+        """The batch that contains a row, after the number of its first row."""
         while self._held is None or row >= self._row + len(self._held):
             self._row += 0 if self._held is None else len(self._held)
             self._held = next(self._batches)
@@ -220,7 +209,7 @@ class _Cursor:
 
 @contextlib.contextmanager
 def _readable(name: str, row: int) -> Iterator[None]:
-    """What goes wrong while a file is read is one sentence with its name and the row."""
+    """Turn errors of reading into a ValueError with the file's name and the row."""
     import pyarrow
 
     try:
@@ -241,7 +230,7 @@ def _schema(parquet: Any, name: str) -> tuple[Any, list[int]]:
 
 
 def _chosen(schema: Any, columns: str | Sequence[str] | None, name: str) -> list[str]:
-    """The columns to read: those named, or the ones that can only be meant."""
+    """The columns to read: those named, or the only possible choice."""
     if columns is not None:
         wanted = [columns] if isinstance(columns, str) else list(columns)
         if not wanted:
@@ -258,7 +247,7 @@ def _chosen(schema: Any, columns: str | Sequence[str] | None, name: str) -> list
 
 
 def _kinds(schema: Any, columns: list[str], name: str) -> list[tuple[bool, Any, int]]:
-    """For each column whether it holds lists, the type of the numbers, the length of the lists."""
+    """By column: whether it holds lists, the dtype of the numbers, the length of the lists."""
     kinds = []
     for column in columns:
         if column not in schema.names:

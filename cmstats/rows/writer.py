@@ -1,25 +1,43 @@
-"""Shards that are written beside their places and put there when they are whole."""
+"""Atomic writes of .npy shards: written under temporary names, renamed when complete."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from cmstats.arrays import to_numpy
+from cmstats.rows.chunks import map_rows
+from cmstats.rows.files import PathLike, ShardedMatrix, Shards
+from cmstats.rows.progress import progress_bar
 
-__all__ = ["ShardWriter"]
+__all__ = ["ShardWriter", "write_shards"]
 
 Kind: TypeAlias = tuple[tuple[int, ...], np.dtype[Any]]
-"""The shape and the type of one row."""
+"""The shape and the dtype of one row."""
 
 
 class ShardWriter:
-    """The shards of one number that are being written, and what of them is whole."""
+    """Writes the shards ``NAME/NAME_i.npy`` of all names side by side, one number i at a time.
+
+    Attributes
+    ----------
+    number : int
+        The number of the shards being written; all below it are complete.
+    held : int
+        Their rows so far.
+    total : int
+        The rows of all complete shards of one name.
+    kinds : list of (shape, dtype)
+        Of one row, for each name.
+    files : list of open files
+    placing : list of Path
+        Names that shards are being renamed to; all are removed if one rename fails.
+    """
 
     def __init__(self, folder: Path, names: tuple[str, ...], rows: int) -> None:
         self.folder, self.names, self.rows = folder, names, rows
@@ -29,7 +47,7 @@ class ShardWriter:
         self.placing: list[Path] = []
 
     def existing(self) -> list[Path]:
-        """The files that this would overwrite."""
+        """Existing shards of these names."""
         return [
             path
             for name in self.names
@@ -38,7 +56,7 @@ class ShardWriter:
         ]
 
     def refuse_existing(self) -> None:
-        """Raise if a file would be overwritten."""
+        """Raise if there are such shards."""
         found = self.existing()
         if found:
             raise FileExistsError(
@@ -47,9 +65,9 @@ class ShardWriter:
             )
 
     def add(self, part: Any) -> int:
-        """Write the rows of one part, and begin another shard where one is full."""
+        """Append the rows of one part, starting new shards as they fill; returns their number."""
         arrays = self._checked(part)
-        with self._saying_what_is_whole():
+        with self._naming_complete_shards():
             if not self.total and not self.files:
                 for path in self.existing():
                     path.unlink()
@@ -89,11 +107,11 @@ class ShardWriter:
         return arrays
 
     def paths(self, number: int) -> list[Path]:
-        """The files of one number, one for each name."""
+        """The shards of one number, one for each name."""
         return [self.folder / name / f"{name}_{number}.npy" for name in self.names]
 
     def _header(self, file: Any, kind: Kind, count: int) -> None:
-        # NumPy pads headers so that a greater first dimension fits in the same place.
+        # NumPy pads headers, so the final number of rows can be written over the first.
         descr = np.lib.format.dtype_to_descr(kind[1])
         fields = {"descr": descr, "fortran_order": False, "shape": (count, *kind[0])}
         np.lib.format.write_array_header_1_0(file, fields)
@@ -106,7 +124,7 @@ class ShardWriter:
         self.held = 0
 
     def _end(self) -> None:
-        """Put the shards of this number in their places, all or none."""
+        """Complete the headers and rename the shards of this number, all or none."""
         for file, kind in zip(self.files, self.kinds, strict=True):
             file.seek(0)
             self._header(file, kind, self.held)
@@ -122,25 +140,25 @@ class ShardWriter:
         self.files, self.placing, self.held = [], [], 0
 
     def finish(self) -> None:
-        """Write what is left as the last shard."""
+        """Complete the last shard."""
         if not self.kinds or not (self.total or self.held):
             raise ValueError("there were no rows to write")
         if self.files:
-            with self._saying_what_is_whole():
+            with self._naming_complete_shards():
                 self._end()
 
     def discard(self) -> None:
-        """Delete what is not whole; there is nothing after a success."""
+        """Delete incomplete shards; after a success there are none."""
         for file in self.files:
             with contextlib.suppress(OSError):
-                file.close()  # tries to write what it holds
+                file.close()  # flushes its buffer, which may fail
         for path in [*map(_beside, self.paths(self.number)), *self.placing]:
             with contextlib.suppress(OSError):
                 path.unlink()
         self.files, self.placing = [], []
 
     @contextlib.contextmanager
-    def _saying_what_is_whole(self) -> Iterator[None]:
+    def _naming_complete_shards(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -155,7 +173,7 @@ class ShardWriter:
 
 
 def _beside(path: Path) -> Path:
-    """Where a shard is written before it gets its name."""
+    """The temporary name of a shard, in the same folder."""
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
@@ -164,7 +182,7 @@ def _described(kinds: Iterable[Kind]) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder outlast a crash, where the system has that."""
+    """Flush a rename to the disk, so that it survives a crash (POSIX only)."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -172,3 +190,88 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_shards(
+    folder: PathLike,
+    parts: Any,
+    *,
+    names: str | Sequence[str] = ("img_emb", "text_emb"),
+    rows: int = 1_000_000,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Any:
+    """Write runs of rows as shards ``NAME/NAME_0.npy``, ``NAME/NAME_1.npy``, ...
+
+    A shard gets its name when it is whole and on the disk, those of one number together, so
+    that a crash, a full disk or Ctrl-C leaves whole shards only.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made if it is not there.
+    parts : iterable of arrays or of tuples of arrays, or one matrix
+        Consecutive rows, as `map_rows` yields them; tuples have one array for each name,
+        single arrays are of the first name. A matrix, on a disk or not, is written run by run.
+    names : str or sequence of str, default=("img_emb", "text_emb")
+    rows : int, default=1000000
+        Rows in a shard; the last has what is left.
+    overwrite : bool, default=False
+        Whether shards of these names that are there already are deleted, before the first new
+        row is written. They must not be what `parts` is read from.
+    progress : bool, default=False
+        Whether to show a progress bar (tqdm).
+
+    Returns
+    -------
+    ShardedMatrix, Shards for two names, or a tuple for more
+        What was written, as `open_shards` opens it.
+
+    Raises
+    ------
+    FileExistsError
+        If there are such shards and `overwrite` is False.
+    OSError
+        If the disk is full or cannot be written to: of the kind that the system raised, with
+        what is whole in the message.
+    ValueError
+        If a part has another width, type or number of arrays than the first, or there are none.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from cmstats import CCA, map_rows, write_shards
+    >>> X = np.random.default_rng(0).normal(size=(60, 4))
+    >>> cca = CCA(n_components=2).fit(X, X[:, :2])
+    >>> variates = write_shards(
+    ...     tempfile.mkdtemp(), map_rows(cca.transform, X, rows=25), names="variates", rows=40
+    ... )
+    >>> variates
+    ShardedMatrix(shape=(60, 2), dtype=float64, 2 files)
+    >>> bool(np.allclose(variates, cca.transform(X)))
+    True
+    """
+    names = (names,) if isinstance(names, str) else tuple(names)
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, got {rows}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"names must be at least one and differ, got {names}")
+    if hasattr(parts, "shape"):
+        parts = map_rows(lambda run: run, parts)
+    writer = ShardWriter(Path(folder), names, rows)
+    if not overwrite:
+        writer.refuse_existing()
+    runs = iter(parts)
+    try:
+        with progress_bar(progress, "rows written", "row", scale=True) as bar:
+            for part in runs:
+                bar.update(writer.add(part))
+        writer.finish()
+    finally:
+        writer.discard()
+        getattr(runs, "close", lambda: None)()  # ends the thread that reads ahead
+    files = [writer.paths(number) for number in range(writer.number)]
+    found = [ShardedMatrix(of_one_name) for of_one_name in zip(*files, strict=True)]
+    if len(found) == 2:
+        return Shards(found[0], found[1], str(folder))
+    return found[0] if len(found) == 1 else tuple(found)

@@ -1,0 +1,61 @@
+"""One progress bar for everything that takes a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+__all__ = ["progress_bar"]
+
+
+def progress_bar(
+    shown: bool,
+    what: str,
+    unit: str,
+    *,
+    items: Iterable[Any] | None = None,
+    total: int | None = None,
+    scale: bool = False,
+) -> Any:
+    """A tqdm bar over `items` or up to `total`, or an object with its methods that draws nothing.
+
+    Parameters
+    ----------
+    shown : bool
+    what, unit : str
+        The description left of the bar, and the unit that it counts.
+    items : iterable, optional
+        What iterating over the bar yields.
+    total : int, optional
+        The count at the end, if it is known; ``update(count)`` advances the bar.
+    scale : bool, default=False
+        Whether large counts are abbreviated (1.2M).
+    """
+    if not shown:
+        # Not tqdm(disable=True): it starts a monitor thread, and tqdm.auto warns in a notebook
+        # without ipywidgets.
+        return _NoBar(() if items is None else items)
+    from tqdm.auto import tqdm
+
+    return tqdm(items, desc=what, unit=unit, total=total, unit_scale=scale)
+
+
+class _NoBar:
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None: ...
+
+    def update(self, count: int = 1) -> None: ...
+
+    def set_postfix(self, values: Any) -> None: ...
+
+    def set_postfix_str(self, text: str, *, refresh: bool = True) -> None: ...
+
+    def close(self) -> None: ...
