@@ -54,12 +54,12 @@ def test_weights_are_repeated_rows(to_xp: Any, rng: np.random.Generator) -> None
     assert_same(found, scatter(np.repeat(Z, w, axis=0)))
 
 
-def test_lanes_side_by_side_equal_one_lane(
+def test_accumulators_side_by_side_equal_one(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Z = rng.normal(size=(30_000, 12))
-    for lanes in (1, 3):
-        monkeypatch.setattr(covariance, "lane_count", lambda *_, k=lanes: k)
+    for parts in (1, 3):
+        monkeypatch.setattr(covariance, "accumulator_count", lambda *_, k=parts: k)
         assert_same(scatter(Z), direct(Z))
 
 

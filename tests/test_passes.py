@@ -166,8 +166,8 @@ def test_tables_of_patterns_are_saved_too(
         Moments.folds(x=lazy, y=Y, cv=2, missing="em", checkpoint=path)
     assert Moments.load(path).incomplete
     found = Moments.folds(x=Rows(X), y=Y, cv=2, missing="em", checkpoint=path)
-    # Rows in memory are surveyed from first to last, lazy ones by their first run: one segment
-    # here is one run, so both are the same rows.
+    # The centre of rows in memory is taken from all of them, that of lazy ones from their first
+    # run: one segment here is one run, so both are the same rows.
     assert_close(found, whole, 1e-8)
     again = Moments.folds(x=X, y=Y, cv=2, missing="em", checkpoint=path)
     assert_identical(again, whole)

@@ -2,8 +2,8 @@
 
 The rule of accuracy is: subtract a provisional mean, multiply tiles in the working
 precision, add into float64. The rule of speed is: a tile that was centred is still in the
-cache when BLAS multiplies it. `Lane` is one sequential accumulator that follows both;
-several lanes run side by side on Python threads.
+cache when BLAS multiplies it. An `Accumulator` follows both over rows in sequence; several
+run side by side on Python threads and are merged by `Accumulator.finish`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,15 @@ from cmstats.arrays import (
 from cmstats.kernels.threads import cores, run_tasks
 from cmstats.kernels.transfer import within_memory
 
-__all__ = ["Lane", "Sums", "accumulate", "lane_count", "scatter", "shares", "survey"]
+__all__ = [
+    "Accumulator",
+    "Sums",
+    "accumulate",
+    "accumulator_count",
+    "even_slices",
+    "provisional_centre",
+    "scatter",
+]
 
 FLUSH_ROWS = 8192
 """float32 products are added into float64 at least every so many rows."""
@@ -134,26 +142,27 @@ def scatter(
 def accumulate(
     blocks: Sequence[Array], weights: Array | None = None, precision: Precision = "highest"
 ) -> Sums:
-    """The sums of rows that are all in memory, lanes side by side."""
+    """The sums of rows that are all in memory, by accumulators side by side."""
     n = blocks[0].shape[0]
-    start = survey(blocks)
+    start = provisional_centre(blocks)
     work = n * sum(b.shape[1] for b in blocks)
-    lanes = [Lane(blocks, *start, precision) for _ in range(lane_count(blocks, work))]
+    parts = [Accumulator(blocks, *start, precision) for _ in range(accumulator_count(blocks, work))]
     run_tasks(
         [
-            functools.partial(lane.add, blocks, weights, slice(start, stop))
-            for lane, (start, stop) in zip(lanes, shares(n, len(lanes)), strict=True)
+            functools.partial(part.add, blocks, weights, rows)
+            for part, rows in zip(parts, even_slices(n, len(parts)), strict=True)
         ]
     )
-    return Lane.finish(lanes)
+    return Accumulator.finish(parts)
 
 
-def shares(n: int, parts: int) -> list[tuple[int, int]]:
-    """The bounds of `parts` runs of rows, as equal as can be; none for no parts."""
-    return list(itertools.pairwise(n * i // max(1, parts) for i in range(parts + 1)))
+def even_slices(n: int, parts: int) -> list[slice]:
+    """`parts` slices that cut ``range(n)`` into runs whose lengths differ by one at most."""
+    bounds = [n * i // max(1, parts) for i in range(parts + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(bounds)]
 
 
-def survey(blocks: Sequence[Array], rows: Array | None = None) -> tuple[Array, bool]:
+def provisional_centre(blocks: Sequence[Array], rows: Array | None = None) -> tuple[Array, bool]:
     """A provisional mean, and whether the spread asks for double precision.
 
     Parameters
@@ -185,8 +194,7 @@ def survey(blocks: Sequence[Array], rows: Array | None = None) -> tuple[Array, b
     return centre, bool(xp.any((size > 1e15) | ((size > 0) & (size < 1e-15))))
 
 
-# ---------------------------------------------------------------------------- one lane
-class Lane:
+class Accumulator:
     """A sequential accumulator of rows about a fixed provisional mean.
 
     Parameters
@@ -353,15 +361,15 @@ class Lane:
         self._second = self._tiles
 
     @staticmethod
-    def finish(lanes: Sequence[Lane]) -> Sums:
-        """The sums of all lanes (which share one centre) about their own mean."""
-        head = lanes[0]
+    def finish(parts: Sequence[Accumulator]) -> Sums:
+        """The sums of all accumulators (which share one centre) about their own mean."""
+        head = parts[0]
         xp = head.xp
-        n = sum(lane.n for lane in lanes)
-        first = sum(lane.first for lane in lanes[1:]) + head.first if lanes[1:] else head.first
-        second = _second(lanes)
-        third = sum(lane.third for lane in lanes)
-        fourth = sum(lane.fourth for lane in lanes)
+        n = sum(part.n for part in parts)
+        first = sum(part.first for part in parts[1:]) + head.first if parts[1:] else head.first
+        second = _second(parts)
+        third = sum(part.third for part in parts)
+        fourth = sum(part.fourth for part in parts)
         shift = first / n if n > 0 else first
         thirds, fourths = [], []
         for i, (lo, hi) in enumerate(itertools.pairwise(head.offsets)):
@@ -391,7 +399,7 @@ class Lane:
             if bool(xp.any(below < 0)):
                 eye = xp.eye(below.shape[0], dtype=xp.float64, device=device_of(second))
                 second = second - below[:, None] * eye
-        rows = sum(lane.rows for lane in lanes)
+        rows = sum(part.rows for part in parts)
         mean = head.centre + shift
         return Sums(float(n), mean, second, xp.concat(thirds), xp.stack(fourths), rows)
 
@@ -419,18 +427,17 @@ def shift_norm_sums(
     return moved, square
 
 
-def _second(lanes: Sequence[Lane]) -> Array:
-    """The second moments of all lanes about their centre, exactly symmetric."""
-    if not is_numpy(lanes[0].xp):
-        d = lanes[0].offsets[-1]
-        zero = lanes[0].xp.zeros(
-            (d, d), dtype=lanes[0].xp.float64, device=device_of(lanes[0].centre)
-        )
-        found = [lane._second for lane in lanes if lane._second is not None]
+def _second(parts: Sequence[Accumulator]) -> Array:
+    """The second moments of all accumulators about their centre, exactly symmetric."""
+    head = parts[0]
+    if not is_numpy(head.xp):
+        d = head.offsets[-1]
+        zero = head.xp.zeros((d, d), dtype=head.xp.float64, device=device_of(head.centre))
+        found = [part._second for part in parts if part._second is not None]
         return sum((m if is_array(m) else m.matrix() for m in found), zero)
-    total: np.ndarray[Any, Any] = lanes[0].upper()
-    for lane in lanes[1:]:
-        total += lane.upper()
+    total: np.ndarray[Any, Any] = head.upper()
+    for part in parts[1:]:
+        total += part.upper()
     _mirror_upper(total)
     return np.ascontiguousarray(total.T)  # symmetric: the transpose only names the order
 
@@ -549,11 +556,10 @@ def _mirror_upper(a: Any) -> None:  # pragma: no cover - compiled
                     a[j, i] = a[i, j]
 
 
-# ----------------------------------------------------------------------- side by side
-def lane_count(blocks: Sequence[Array], work: int) -> int:
-    """As many lanes as cores; one, with a threaded BLAS, where their matrices fill memory."""
+def accumulator_count(blocks: Sequence[Array], work: int) -> int:
+    """One accumulator a core; one in all, with a threaded BLAS, where several fill the memory."""
     if not is_numpy(namespace(*(b for b in blocks if is_array(b)))) or work < 1 << 18:
         return 1
     d = sum(int(b.shape[1]) for b in blocks)
-    lanes = cores()
-    return lanes if lanes * 16 * d * d <= 2 << 30 else 1
+    parts = cores()
+    return parts if parts * 16 * d * d <= 2 << 30 else 1

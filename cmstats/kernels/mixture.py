@@ -24,7 +24,7 @@ from cmstats.arrays import Array, is_numpy, namespace, row_slices
 from cmstats.kernels import normal
 from cmstats.kernels._cpu import normal as cpu
 from cmstats.kernels._cpu._exp import EXACT
-from cmstats.kernels.covariance import shares
+from cmstats.kernels.covariance import even_slices
 from cmstats.kernels.parameters import Normals
 from cmstats.kernels.threads import cores, run_tasks
 
@@ -168,8 +168,8 @@ def _numpy(
     k, d = normals.means.shape
     work = n * k * d * (d if second == "full" else 1)
     held = 8 * k * d * d if second == "full" else 0
-    # Each lane holds sums of its own: as many as 2 GiB allow.
-    lanes = 1 if work < 2_000_000 else max(1, min(cores(), (2 << 30) // max(1, held)))
+    # Each thread has sums of its own: as many as 2 GiB hold.
+    parts = 1 if work < 2_000_000 else max(1, min(cores(), (2 << 30) // max(1, held)))
     fill, rows = cpu.fill_plan(normals, dtype)
     add = functools.partial(
         _add_run,
@@ -181,7 +181,7 @@ def _numpy(
         weights=weights,
         dtype=np.dtype(dtype),
     )
-    runs = [(_empty(k, d, second), run) for run in shares(n, lanes)]
+    runs = [(_empty(k, d, second), run) for run in even_slices(n, parts)]
     run_tasks([functools.partial(add, sums, run) for sums, run in runs])
     return functools.reduce(MixtureSums.__add__, (s.finished() for s, _ in runs))
 
@@ -207,7 +207,7 @@ def _empty(k: int, d: int, second: Second) -> _Running:
 
 def _add_run(
     sums: _Running,
-    run: tuple[int, int],
+    run: slice,
     *,
     read: Callable[[slice], Any],
     fill: Callable[[Any, Any, Any], None],
@@ -223,9 +223,8 @@ def _add_run(
     r = np.empty((rows, k), dtype)
     z, roots, square = np.empty((rows, d), dtype), np.empty(rows, dtype), np.empty((d, d), dtype)
     ones = np.ones(rows)
-    start, stop = run
-    for tile in row_slices(stop - start, rows):
-        take = slice(start + tile.start, start + tile.stop)
+    for tile in row_slices(run.stop - run.start, rows):
+        take = slice(run.start + tile.start, run.start + tile.stop)
         m = take.stop - take.start
         block = read(take)
         # A short last tile has its own buffer: the kernels read contiguous rows of terms.

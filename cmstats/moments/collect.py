@@ -26,11 +26,11 @@ from cmstats.arrays import (
     take_rows,
 )
 from cmstats.kernels.covariance import (
-    Lane,
+    Accumulator,
     Sums,
-    lane_count,
-    shares,
-    survey,
+    accumulator_count,
+    even_slices,
+    provisional_centre,
 )
 from cmstats.kernels.linalg import qr_r
 from cmstats.kernels.threads import run_tasks
@@ -240,7 +240,7 @@ def _scatter_pass(
     run_rows: int | None,
     advance: Callable[[int], Any] | None,
 ) -> list[Sums | None]:
-    lanes: list[list[Lane]] = [[] for _ in range(n_folds)]
+    folds: list[list[Accumulator]] = [[] for _ in range(n_folds)]
     for start, parts, w in _runs(arrays, weights, device, run_rows, advance):
         m = parts[0].shape[0]
         tasks: list[Callable[[], object]] = []
@@ -248,26 +248,25 @@ def _scatter_pass(
         if tables is not None:
             here = None if ids is None else ids[start : start + m]
             complete, tasks = _incomplete(parts, w, here, tables)
-        for fold, group in enumerate(lanes):
+        for fold, group in enumerate(folds):
             if not group:
                 # Each fold has its own centre: about another fold's mean digits would cancel.
-                begun = _survey(arrays, parts, ids, start, fold, device, complete)
-                # Folds run side by side as they are; a single one is cut into lanes.
+                begun = _centre_of(arrays, parts, ids, start, fold, device, complete)
+                # Folds run side by side as they are; a single one is cut into parts.
                 work = m * sum(p.shape[1] for p in parts)
-                each = lane_count(parts, work) if n_folds == 1 else 1
-                group += [Lane(parts, *begun) for _ in range(each)] if begun else []
-        for fold, group in enumerate(lanes):
+                each = accumulator_count(parts, work) if n_folds == 1 else 1
+                group += [Accumulator(parts, *begun) for _ in range(each)] if begun else []
+        for fold, group in enumerate(folds):
             rows = _rows_of(ids, start, m, fold, parts[0], complete)
             height = m if rows is None else int(rows.shape[0])
-            for lane, share in zip(group, shares(height, len(group)), strict=True):
-                take = slice(*share)
+            for sums_of, take in zip(group, even_slices(height, len(group)), strict=True):
                 mine = take if rows is None else rows[take]
-                tasks.append(functools.partial(lane.add, parts, w, mine))
+                tasks.append(functools.partial(sums_of.add, parts, w, mine))
         # CuPy's current stream belongs to the thread: work for a GPU stays on this one.
         run_tasks(tasks, inline=device is not None)
-    for group in lanes:
-        _check_finite(*(lane.first for lane in group))
-    sums = [Lane.finish(group) if group else None for group in lanes]
+    for group in folds:
+        _check_finite(*(part.first for part in group))
+    sums = [Accumulator.finish(group) if group else None for group in folds]
     _check_finite(*(s.factor for s in sums if s is not None))
     for table in tables or ():
         _check_finite(*(a for _, s in table.items() for a in (s.mean, s.factor)))
@@ -286,7 +285,7 @@ def _incomplete(
     numbers = itertools.count()
     waiting: dict[int, tuple[int, PatternTable]] = {}
     added = 0
-    # Lanes of a run and a pattern: as many that live on would fill the memory.
+    # Accumulators of one run and one pattern: kept for all of them, they would fill the memory.
 
     def add(number: int, fold: int, observed: Mask, rows: np.ndarray[Any, Any]) -> None:
         nonlocal added
@@ -305,9 +304,11 @@ def _incomplete(
                 tables[fold] += PatternTable(observed.size, empty=mine.size)
                 continue
             tasks += [
-                functools.partial(add, next(numbers), fold, observed, mine[slice(*cut)])
-                for cut in shares(mine.size, lane_count(parts, mine.size * observed.size))
-                if cut[1] > cut[0]
+                functools.partial(add, next(numbers), fold, observed, mine[cut])
+                for cut in even_slices(
+                    mine.size, accumulator_count(parts, mine.size * observed.size)
+                )
+                if cut.stop > cut.start
             ]
     return (complete if groups else None), tasks
 
@@ -323,9 +324,9 @@ def _pattern_sums(
     if not all(mask.all() for _, mask in pairs):
         blocks = [_columns(take_rows(part, at), mask) for part, mask in pairs]
         w, at = None if w is None else take_rows(w, at), _index(np.arange(rows.size), parts[0])
-    lane = Lane(blocks, *survey(blocks, at))
-    lane.add(blocks, w, at)
-    return replace(Lane.finish([lane]), third=None, fourth=None)
+    sums = Accumulator(blocks, *provisional_centre(blocks, at))
+    sums.add(blocks, w, at)
+    return replace(Accumulator.finish([sums]), third=None, fourth=None)
 
 
 def _columns(part: Any, mask: Mask) -> Any:
@@ -335,7 +336,7 @@ def _columns(part: Any, mask: Mask) -> Any:
     return namespace(part).take(part, _index(np.flatnonzero(mask), part), axis=1)
 
 
-def _survey(
+def _centre_of(
     arrays: Sequence[Any],
     parts: list[Any],
     ids: np.ndarray[Any, Any] | None,
@@ -344,20 +345,20 @@ def _survey(
     device: Any,
     complete: Mask | None = None,
 ) -> tuple[Array, bool] | None:
-    """Where a fold's lanes begin; None while no (complete) row of the fold was seen.
+    """Where the accumulators of a fold begin; None while no (complete) row of the fold was seen.
 
     Rows in memory are sampled from first to last, those on a disk, or among incomplete ones,
     from the run at hand.
     """
     if complete is not None or any(is_lazy(a) for a in arrays):
         rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0], complete)
-        return None if rows is not None and not rows.shape[0] else survey(parts, rows)
+        return None if rows is not None and not rows.shape[0] else provisional_centre(parts, rows)
     at = None if ids is None else np.flatnonzero(ids == fold)
     if at is not None and not at.size:
         return None
     step = slice(None, None, max(1, (arrays[0].shape[0] if at is None else at.size) // 512))
     sample = [take_rows(a, step if at is None else _index(at[step], a)) for a in arrays]
-    return survey(sample if device is None else to_device(sample))
+    return provisional_centre(sample if device is None else to_device(sample))
 
 
 def _check_finite(*arrays: Array) -> None:
