@@ -1,13 +1,13 @@
 """Retrieval metrics, search, scorers for model selection, and similarity of representations.
 
-The arguments are those of one convention: `U` and `V` are embeddings whose inner product is
-the similarity (what `embed` of every model returns), or `U` alone is a matrix of scores with
-the queries in rows. Row i of `U` and row i of `V` belong together unless `x_ids` and `y_ids`
-say otherwise. Scores are never stored whole (`cmstats.kernels.ranks`), results are numbers
-and a DataFrame on the host.
+All retrieval metrics share one convention: `U` and `V` are embeddings whose inner product is the
+similarity (`embed` of every model returns such), or `U` alone is a matrix of scores with the
+queries in rows. Row i of `U` and row i of `V` belong together unless `x_ids` and `y_ids` are
+given. Scores are computed tile by tile and never stored whole (`cmstats.kernels.ranks`); results
+are numbers or a DataFrame on the host.
 
-Ties count as broken at random in ranks (constant scores are at chance level, not perfect), and
-as in `sklearn.metrics.average_precision_score` in average precisions.
+Ranks are expectations when ties are broken at random, so that constant scores are at chance
+level; average precisions treat ties as `sklearn.metrics.average_precision_score` does.
 """
 
 from cmstats.metrics.alignment import (

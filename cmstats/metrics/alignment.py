@@ -1,7 +1,7 @@
-"""How alike two representations of the same items are: from moments, and from neighbours.
+"""Similarity of two representations of the same items, from moments or from neighbours.
 
-Every measure takes two matrices whose row i is the same item, or (but for neighbours) one
-`Moments` with these two blocks. The measures from moments take one pass over the rows.
+Every measure takes two matrices whose row i is the same item; all but `mutual_knn_alignment` also
+take one `Moments` with these two blocks, and need one pass over the rows.
 """
 
 from __future__ import annotations
@@ -32,31 +32,32 @@ def linear_cka(
 
     .. math:: \mathrm{CKA} = \frac{\|X'Y\|_F^2}{\|X'X\|_F \, \|Y'Y\|_F}
 
-    of centred X, Y: the cosine of the two centred Gram matrices (HSIC, normalised). Unchanged by
-    orthogonal maps, by a common scale and by shifts of each view; not by general linear maps.
+    of centred X, Y: the cosine of the two centred Gram matrices (HSIC, normalised). It is
+    invariant to orthogonal maps, scaling and shifts of each view, not to general linear maps.
 
     Parameters
     ----------
     X : array-like of shape (n, p), or Moments
         The first representation, or the moments of both (blocks "x" and "y", or the only two).
     Y : array-like of shape (n, q), optional
+        The second representation; left out where `X` is Moments.
     debiased : bool, default=False
-        With the unbiased estimate of each HSIC (Song et al. 2012; Nguyen et al. 2021): 0 on
-        average for independent representations, and below 0 as often as above, where plain CKA
-        tends to 1 as p and q grow past n. It needs ``sum_i |x_i|^2 |y_i|^2``, which moments do
-        not hold: rows, and a second pass over them.
+        Use the unbiased estimate of each HSIC (Song et al. 2012; Nguyen et al. 2021), whose
+        expectation is 0 for independent representations, where plain CKA tends to 1 as p and q
+        grow past n. It needs ``sum_i |x_i|^2 |y_i|^2``, which moments do not contain, and
+        therefore rows and a second pass over them.
     sample_weight : array of shape (n,), optional
         Frequency weights.
 
     Returns
     -------
     float
-        In [0, 1] (at most 1 where debiased); NaN, with a warning, where a view does not vary.
+        In [0, 1] (at most 1 if debiased); NaN, with a warning, where a view does not vary.
 
     Raises
     ------
     TypeError
-        If `debiased` and X is Moments.
+        If X is Moments and `debiased`, or Y or weights are given too.
     ValueError
         If values are not finite, lengths differ, or `debiased` and n < 4.
 
@@ -89,7 +90,7 @@ def linear_cka(
         return _undefined("CKA")
     own, other = _norm(pair.scatter("x", "x")), _norm(pair.scatter("y", "y"))
     shared = _norm(pair.scatter("x", "y"))
-    # Ratios first: the product of two squared norms can leave the range.
+    # Divide before multiplying: the product of two squared norms can overflow.
     return min(1.0, (shared / own) * (shared / other))
 
 
@@ -108,7 +109,10 @@ def _debiased_cka(X: Any, Y: Any, sample_weight: Any) -> float:
     n, products = pair.moments.n, _norm_products(pair, X, Y, sample_weight)
 
     def hsic(a: str, b: str) -> float:
-        """Song et al. (5), with centred linear kernels, in units of the traces."""
+        """The unbiased HSIC (Song et al. 2012, equation 5) of centred linear kernels.
+
+        In units of the product of the traces, in which it cannot overflow.
+        """
         square = _norm(pair.scatter(a, b)) ** 2 / (trace[a] * trace[b])
         fourth = products[a + b] / (trace[a] * trace[b])
         return square - fourth + 1 / ((n - 1) * (n - 2)) - 2 / (n - 2) * fourth
@@ -144,12 +148,12 @@ def procrustes_distance(
 ) -> float:
     r"""The distance of two representations after the best rotation of one to the other.
 
-    Of centred X, Y of unit Frobenius norm,
+    For centred X, Y of unit Frobenius norm,
 
     .. math:: d^2 = \min_{R'R = I} \|X - Y R\|_F^2 = 2 - 2 \|X'Y\|_*
 
-    with the nuclear norm (the sum of the singular values). A view with fewer columns is filled
-    up with zeros, which changes nothing.
+    with the nuclear norm, the sum of the singular values. The narrower view is padded with
+    columns of zeros, which leaves the value as it is.
 
     Parameters
     ----------
@@ -162,8 +166,13 @@ def procrustes_distance(
     Returns
     -------
     float
-        In [0, 2], or [0, pi / 2] where `angular`; 0 for representations that are equal up to
+        In [0, 2], or [0, pi / 2] if `angular`; 0 for representations that are equal up to
         rotation, scale and shift; NaN, with a warning, where a view does not vary.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `linear_cka`.
 
     References
     ----------
@@ -190,22 +199,32 @@ def procrustes_distance(
 
 
 def svcca(X: Any, Y: Any = None, *, variance: float = 0.99, sample_weight: Any = None) -> float:
-    """Singular vector CCA: the mean canonical correlation of the leading principal components.
+    r"""Singular vector CCA: the mean canonical correlation of the leading principal components.
 
-    Each view is reduced to the fewest principal components that hold the share `variance` of
-    its variance; CCA of these, and the mean over the smaller number of components.
+    With :math:`X = U_x S_x V_x'` centred, :math:`U_{x,k_x}` the leading left singular vectors,
+    :math:`k_x` the smallest number with :math:`\sum_{i \le k_x} s_i^2 \ge \tau \sum_i s_i^2` for
+    :math:`\tau` = `variance`, and likewise for Y,
+
+    .. math:: \mathrm{SVCCA} = \frac1m \sum_{i=1}^m \sigma_i(U_{x,k_x}' U_{y,k_y}), \qquad
+        m = \min(k_x, k_y)
 
     Parameters
     ----------
     X, Y, sample_weight
         As in `linear_cka`.
     variance : float in (0, 1], default=0.99
+        The share of each view's variance that its components explain.
 
     Returns
     -------
     float
-        In [0, 1]; NaN, with a warning, where a view does not vary. Large by chance where the
-        components are not few beside n: about sqrt(k / n) for two sets of k << n.
+        In [0, 1]; NaN, with a warning, where a view does not vary. For unrelated views of k
+        components each its order is sqrt(k / n).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `linear_cka`, or if `variance` is not in (0, 1].
 
     References
     ----------
@@ -232,12 +251,12 @@ def svcca(X: Any, Y: Any = None, *, variance: float = 0.99, sample_weight: Any =
 
 
 def pwcca(X: Any, Y: Any = None, *, sample_weight: Any = None) -> float:
-    r"""Projection weighted CCA: canonical correlations weighted by how much of X they tell.
+    r"""Projection weighted CCA: the mean of the canonical correlations, weighted by X.
 
     .. math:: \sum_i \alpha_i r_i / \sum_i \alpha_i, \qquad \alpha_i = \sum_j |h_i' x_j|
 
-    with :math:`h_i` the unit canonical variates of X and :math:`x_j` its centred columns. Not
-    symmetric: X is the representation that is to be explained.
+    with :math:`h_i` the unit canonical variates of X and :math:`x_j` its centred columns: the
+    weight of a variate is its total projection on the columns of X. Not symmetric in X and Y.
 
     Parameters
     ----------
@@ -248,6 +267,11 @@ def pwcca(X: Any, Y: Any = None, *, sample_weight: Any = None) -> float:
     -------
     float
         In [0, 1]; NaN, with a warning, where a view does not vary.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `linear_cka`.
 
     References
     ----------
@@ -273,31 +297,33 @@ def pwcca(X: Any, Y: Any = None, *, sample_weight: Any = None) -> float:
 
 
 def mutual_knn_alignment(X: Any, Y: Any, *, k: int = 10, metric: str = "cosine") -> float:
-    """The share of the k nearest neighbours of an item that both representations agree on.
+    r"""The mean share of an item's k nearest neighbours that two representations have in common.
 
-    The mean over the items of ``|N_X(i) & N_Y(i)| / k``, with the item itself left out. The
-    scores are looked at tile by tile, never n x n of them.
+    .. math:: \frac1n \sum_i \frac{|N_X(i) \cap N_Y(i)|}{k}
+
+    with :math:`N_X(i)` the k nearest other items of item i in X. Similarities are computed tile
+    by tile; an n x n matrix is never stored.
 
     Parameters
     ----------
     X, Y : array-likes of shapes (n, p), (n, q)
         Row i of both is the same item.
     k : int, default=10
-        Neighbours, less than n.
+        The number of neighbours, less than n.
     metric : {"cosine", "euclidean", "inner_product"}, default="cosine"
-        What is near: Huh et al. take inner products of rows of unit length, "cosine" (without
-        centring).
+        The similarity. Huh et al. take "cosine", without centring.
 
     Returns
     -------
     float
-        In [0, 1]; k / (n - 1) on average for unrelated representations. Neighbours at equal
-        distance count in the order of their rows.
+        In [0, 1]; its expectation is k / (n - 1) for unrelated representations. Of neighbours
+        at equal distance those of earlier rows are taken.
 
     Raises
     ------
     ValueError
-        If k is not between 1 and n - 1, values are not finite, or lengths differ.
+        If k is not between 1 and n - 1, `metric` is unknown, values are not finite, or lengths
+        differ.
 
     References
     ----------
@@ -327,12 +353,13 @@ def mutual_knn_alignment(X: Any, Y: Any, *, k: int = 10, metric: str = "cosine")
     if not whole or not 1 <= k < n:
         raise ValueError(f"k={k!r} must be a whole number from 1 to n - 1 = {n - 1}")
     a, b = (_neighbours(view, int(k), metric) for view in views.values())
-    # Numbers that are in both sorted lists of a row stand twice in the two put together.
+    # A neighbour in both lists occurs twice, in adjacent places after sorting.
     both = np.sort(np.concatenate([a, b], axis=1), axis=1)
     return float(np.count_nonzero(both[:, 1:] == both[:, :-1])) / (n * int(k))
 
 
 def _dense(a: Any, name: str) -> Array:
+    """A validated dense matrix."""
     a = check_matrix(a, name)
     return a.toarray() if hasattr(a, "toarray") else a
 
@@ -346,19 +373,20 @@ def _neighbours(X: Array, k: int, metric: str) -> np.ndarray[Any, Any]:
     if metric == "cosine":
         norm = xp.sqrt(xp.sum(X * X, axis=1))[:, None]
         U = V = X / xp.where(norm > 0, norm, xp.ones_like(norm))
-    elif metric == "euclidean":  # -|u - v|^2 / 2 + |u|^2 / 2, the same order for each u
+    elif metric == "euclidean":  # u'v - |v|^2 / 2 orders v as -|u - v|^2
         U = V = X - xp.mean(X, axis=0)
         half = xp.sum(V * V, axis=1)[:, None] / 2
         U = xp.concat([U, xp.ones_like(half)], axis=1)
         V = xp.concat([V, -half], axis=1)
     found = to_numpy(top_k(U, V, k + 1)[0])
-    # The item itself goes to the end; it may not be among so many at equal distance.
+    # Move the item itself to the end; among ties it may be missing from the k + 1.
     own = found == np.arange(found.shape[0])[:, None]
     order = np.argsort(own, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(found, order, axis=1)
 
 
 def _undefined(what: str) -> float:
+    """NaN, with a warning."""
     warnings.warn(
         f"{what} is not defined, so it is NaN: a view does not vary over these rows",
         UserWarning,
@@ -368,23 +396,31 @@ def _undefined(what: str) -> float:
 
 
 def _norm(a: Array) -> float:
+    """The Frobenius norm."""
     return float(namespace(a).linalg.vector_norm(a))
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two blocks of moments, up to rotations of each.
+    """The moments of two blocks, up to an orthogonal map of each.
 
-    In the root form a block of more columns than the root has rows is rotated to so few.
+    Attributes
+    ----------
+    moments : Moments
+    names : pair of str
+        The names of the blocks.
+    roots : dict
+        In the root form the factors R of "x" and "y" with R'R = scatter; a block of more columns
+        than R has rows is rotated to as few. Empty in the scatter form.
     """
 
     moments: Moments
     names: tuple[str, str]
     roots: dict[str, Array]
-    """In the root form, of the blocks "x" and "y"; empty in the scatter form."""
 
     @classmethod
     def of(cls, X: Any, Y: Any, sample_weight: Any) -> _Pair:
+        """Collect the moments of two matrices, or take those given."""
         if isinstance(X, Moments):
             if Y is not None or sample_weight is not None:
                 raise TypeError("Moments hold both views and their weights: pass them alone")
@@ -413,12 +449,13 @@ class _Pair:
         return self.names["xy".index(key)]
 
     def scatter(self, a: str, b: str) -> Array:
+        """``X'Y`` of the centred blocks a, b in {"x", "y"}."""
         if not self.roots:
             return self.moments.scatter(self._name(a), self._name(b))
         return self.roots[a].mT @ self.roots[b]
 
     def total(self, a: str) -> float:
-        """The sum of squares of a centred view; 0 for one that is constant up to rounding."""
+        """The sum of squares of a centred view; 0 for a view that is constant up to rounding."""
         m, name = self.moments, self._name(a)
         xp = namespace(m.mean(name))
         varies = xp.where(m.constant(name), 0.0, m.variance(name, ddof=0))
@@ -426,11 +463,11 @@ class _Pair:
 
     @property
     def varies(self) -> bool:
-        """Whether both views do."""
+        """Whether both views vary."""
         return self.total("x") > 0 and self.total("y") > 0
 
     def principal_cross(self, share: float) -> Array:
-        """The cross block between the whitened leading principal components of the views."""
+        """The cross-covariance of the whitened leading principal components of both views."""
         if self.roots:
             left, right = (_leading_left(self.roots[a], share) for a in "xy")
             return left.mT @ right
@@ -439,11 +476,13 @@ class _Pair:
 
 
 def _leading_left(R: Array, share: float) -> Array:
+    """The leading left singular vectors that explain this share of the variance."""
     u, s, _ = svd(R)
     return u[:, : _leading_count(to_numpy(s) ** 2, share, max(R.shape))]
 
 
 def _leading_whitening(S: Array, share: float) -> Array:
+    """Weights W of the leading principal components with W'S W = I."""
     xp = namespace(S)
     values, vectors = xp.linalg.eigh(S)
     values, vectors = xp.flip(values), xp.flip(vectors, axis=1)
@@ -452,7 +491,7 @@ def _leading_whitening(S: Array, share: float) -> Array:
 
 
 def _leading_count(variances: np.ndarray[Any, Any], share: float, d: int) -> int:
-    """How many leading variances make up the share; those that are rounding noise never do."""
+    """The smallest number of leading variances with this share; rounding noise never counts."""
     real = variances > variances[0] * d * 4 * np.finfo(np.float64).eps
     kept = np.where(real, variances, 0.0)
     reached = np.cumsum(kept) >= share * np.sum(kept) * (1 - 1e-12)

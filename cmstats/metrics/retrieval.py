@@ -1,14 +1,4 @@
-"""Retrieval metrics, search, and scorers for model selection.
-
-The arguments are those of one convention: `U` and `V` are embeddings whose inner product is
-the similarity (what `embed` of every model returns), or `U` alone is a matrix of scores with
-the queries in rows. Row i of `U` and row i of `V` belong together unless `x_ids` and `y_ids`
-say otherwise. Scores are never stored whole (`cmstats.kernels.ranks`), results are numbers
-and a DataFrame on the host.
-
-Ties count as broken at random in ranks (constant scores are at chance level, not perfect), and
-as in `sklearn.metrics.average_precision_score` in average precisions.
-"""
+"""Retrieval metrics, search, and scorers for model selection (conventions: `cmstats.metrics`)."""
 
 from __future__ import annotations
 
@@ -28,12 +18,15 @@ from cmstats.kernels.ranks import (
     partner_ranks,
     top_k,
 )
+from cmstats.metrics.relevance import Relevance, view_sizes
 
 __all__ = [
+    "DIRECTIONS",
     "make_retrieval_scorer",
     "mean_average_precision",
     "mean_reciprocal_rank",
     "median_rank",
+    "metric_names",
     "recall_at_10_scorer",
     "recall_at_k",
     "retrieval_chance",
@@ -45,9 +38,14 @@ __all__ = [
 HostArray = np.ndarray[Any, Any]
 
 DIRECTIONS = ("x -> y", "y -> x")
+"""The rows of `retrieval_report`: queries -> candidates."""
 
 
-# ------------------------------------------------------------------------------ report
+def metric_names(ks: Iterable[int], labels: Any) -> list[str]:
+    """The quality columns of `retrieval_report`; without labels mAP repeats the ranks."""
+    return [*(f"R@{k}" for k in ks), "median_rank", "MRR", *(["mAP"] if labels is not None else [])]
+
+
 def retrieval_report(
     U: Array,
     V: Array | None = None,
@@ -57,26 +55,41 @@ def retrieval_report(
     x_ids: Any = None,
     y_ids: Any = None,
 ) -> pd.DataFrame:
-    """Cross-modal retrieval in both directions.
+    r"""Cross-modal retrieval in both directions.
+
+    For query i with scores :math:`s_{ij}`, partners :math:`P_i` and best partner's score
+    :math:`s_i^* = \max_{j \in P_i} s_{ij}`, the rank of the best partner is
+
+    .. math:: r_i = 1 + \#\{j \notin P_i: s_{ij} > s_i^*\}
+        + \frac{\#\{j \notin P_i: s_{ij} = s_i^*\}}{1 + \#\{j \in P_i: s_{ij} = s_i^*\}}
+
+    (its expectation when ties are broken at random), and over n queries
+
+    .. math:: \mathrm{R@}k = \frac1n \#\{i: r_i \le k\}, \quad
+        \mathrm{MRR} = \frac1n \sum_i \frac1{r_i}, \quad
+        \mathrm{mAP} = \frac1n \sum_i \frac1{|C_i|} \sum_{j \in C_i}
+        \frac{\#\{l \in C_i: s_{il} \ge s_{ij}\}}{\#\{l: s_{il} \ge s_{ij}\}}
+
+    with :math:`C_i` the candidates of the query's class, or its partners without labels.
 
     Parameters
     ----------
     U : array of shape (n, d), or (n, m) when `V` is None
         Embeddings of the first view, or a matrix of scores (first view in rows). Embeddings
         on a disk (a memory-map, shards, anything with shape, dtype and slicing) are read tile
-        by tile, for each 256 queries all candidates once; fastest in the order of their ids.
+        by tile, all candidates once for every 256 queries; fastest if sorted by id.
     V : array of shape (m, d), optional
         Embeddings of the second view; ``U @ V.T`` is the similarity.
     labels : array of shape (n,), or a pair of arrays of shapes (n,) and (m,), optional
-        Classes. mAP then takes all candidates of the query's class as relevant, over the
-        whole ranking; a missing label (None, NaN) is relevant to nothing. When n != m and
-        no ids are given, all columns do.
+        Classes. All candidates of the query's class are then relevant for the mAP, over the
+        whole ranking; a missing label (None, NaN) is relevant to nothing. Where n != m and no
+        ids are given, labels define the partners of the ranks too.
     ks : iterable of int, default (1, 5, 10)
         Cut-offs of the recalls.
     x_ids, y_ids : arrays of shapes (n,) and (m,), optional
-        Items: a candidate is a partner of a query when their ids are equal (five captions of
-        an image share its id). Without ids, row i belongs with row i; one of the two may be
-        left out and is then 0, 1, 2, ...
+        Ids of items: a candidate is a partner of a query when their ids are equal (five
+        captions of an image share its id). Without ids, row i belongs with row i; one of the
+        two may be left out and is then 0, 1, 2, ...
 
     Returns
     -------
@@ -91,8 +104,13 @@ def retrieval_report(
     Raises
     ------
     ValueError
-        NaN in either array (which, how many, the first), shapes that do not fit, or a
-        direction in which no query has a partner.
+        If either array holds NaN, shapes do not fit, a cut-off is less than 1, or no query of
+        a direction has a partner.
+
+    References
+    ----------
+    Manning, C., Raghavan, P. and Schütze, H. (2008). Introduction to Information Retrieval,
+    chapter 8. Cambridge University Press.
 
     Examples
     --------
@@ -104,25 +122,25 @@ def retrieval_report(
     >>> list(report.index), round(float(report.loc["mean", "R@10"]), 2)
     (['x -> y', 'y -> x', 'mean'], 0.75)
     """
-    task = RetrievalTask(task_shape(U, V), labels, x_ids, y_ids)
+    relevance = Relevance(view_sizes(U, V), labels, x_ids, y_ids)
     cutoffs = _check_cutoffs(ks)
-    counts = partner_counts(U, V, x_ids=task.ids[0], y_ids=task.ids[1])
+    counts = partner_counts(U, V, x_ids=relevance.ids[0], y_ids=relevance.ids[1])
     rows = {}
     for name, count, side in zip(DIRECTIONS, counts, (0, 1), strict=True):
-        own, other = task.relevance(side)
+        own, other = relevance.classes(side)
         if own is None:
             precisions = _single_precisions(count)
         else:
             queries, candidates = (U, V) if not side else _swap(U, V)
             precisions = to_numpy(average_precisions(queries, candidates, x_ids=own, y_ids=other))
         ranks = _found(to_numpy(count.ranks()), f"of {name}")
-        if own is task.ids[side]:  # the same queries, of which the line before has told
+        if own is relevance.ids[side]:  # the warning of the line before covers these queries
             precisions = precisions[~np.isnan(precisions)]
         rows[name] = {
             **_rank_metrics(ranks, cutoffs),
             "mAP": float(np.mean(_found(precisions, f"of {name} (mAP, by label)"))),
             "n_queries": int(np.sum(to_numpy(count.relevant_ties) > 0)),
-            "n_candidates": task.shape[1 - side],
+            "n_candidates": relevance.shape[1 - side],
         }
     return _with_mean(rows)
 
@@ -136,11 +154,16 @@ def retrieval_chance(
     x_ids: Any = None,
     y_ids: Any = None,
 ) -> pd.DataFrame:
-    """The expected `retrieval_report` of scores that know nothing.
+    r"""The expected `retrieval_report` of candidates in random order.
 
-    With r relevant candidates among m in random order, the best has rank > k with probability
-    C(m - r, k) / C(m, k), and the expected average precision is
-    ``(H_m + (r - 1) (m - H_m) / (m - 1)) / m``, where H_m = 1 + 1/2 + ... + 1/m.
+    With r relevant candidates among m, the rank R of the best one and the average precision AP
+    have
+
+    .. math:: P(R > k) = \binom{m - r}{k} \Big/ \binom{m}{k}, \quad
+        E(\mathrm{AP}) = \frac1m \Bigl(H_m + \frac{(r - 1)(m - H_m)}{m - 1}\Bigr), \quad
+        H_m = \sum_{i=1}^m \frac1i
+
+    averaged over the queries.
 
     Parameters
     ----------
@@ -154,20 +177,30 @@ def retrieval_chance(
     DataFrame
         Rows and columns of `retrieval_report`.
 
+    Raises
+    ------
+    ValueError
+        As in `retrieval_report`.
+
+    References
+    ----------
+    Bestgen, Y. (2015). Exact expected average precision of the random baseline for system
+    evaluation. Prague Bulletin of Mathematical Linguistics 103.
+
     Examples
     --------
     >>> from cmstats.metrics import retrieval_chance
     >>> retrieval_chance(50)["R@10"].round(3).tolist()
     [0.2, 0.2, 0.2]
     """
-    task = RetrievalTask((n, n if m is None else m), labels, x_ids, y_ids)
+    relevance = Relevance((n, n if m is None else m), labels, x_ids, y_ids)
     cutoffs = _check_cutoffs(ks)
     rows = {}
     for side, name in enumerate(DIRECTIONS):
-        size = task.shape[1 - side]
-        partners = _relevant_counts(*task.partners(side))
+        size = relevance.shape[1 - side]
+        partners = _relevant_counts(*relevance.partners(side))
         partners = partners[partners > 0]
-        own, other = task.relevance(side)
+        own, other = relevance.classes(side)
         relevant = partners if own is None else _relevant_counts(own, other)
         kinds, shares = np.unique(partners, return_counts=True)
         survival = sum(c * _survival(size, int(r)) for r, c in zip(kinds, shares, strict=True))
@@ -188,26 +221,28 @@ def retrieval_chance(
 
 
 def _survival(size: int, relevant: int) -> HostArray:
-    """P(the best of `relevant` candidates among `size` has rank > k), k = 0 .. size."""
+    """``P(R > k)`` of the best of `relevant` among `size` candidates, for k = 0 .. size."""
     k = np.arange(size)
     factors = np.maximum(size - relevant - k, 0) / (size - k)
     return np.concatenate([[1.0], np.cumprod(factors)])
 
 
 def _median_of(survival: HostArray) -> float:
+    """The median of a rank with this survival function."""
     below = int(np.argmax(survival <= 0.5 + 1e-12))  # the first k with P(rank <= k) >= 1/2
     tied = abs(survival[below] - 0.5) < 1e-12
     return below + 0.5 if tied else float(below)
 
 
 def _relevant_counts(own: HostArray, other: HostArray) -> HostArray:
+    """The number of candidates with the code of each query."""
     ordered = np.sort(other)
     right = np.searchsorted(ordered, own, side="right")
     return np.asarray(right - np.searchsorted(ordered, own, side="left"))
 
 
 def _single_precisions(count: PartnerCounts) -> HostArray:
-    """Average precision with one relevant candidate: its precision."""
+    """Average precisions with one relevant candidate, 1 / (all that score at least as high)."""
     return np.asarray(1.0 / (1.0 + to_numpy(count.greater) + to_numpy(count.ties)))
 
 
@@ -220,27 +255,41 @@ def _rank_metrics(ranks: HostArray, cutoffs: list[int]) -> dict[str, float]:
 
 
 def _with_mean(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """The table of both directions and their mean."""
     first, second = rows.values()
     mean = {name: (first[name] + second[name]) / 2 for name in first}
     report = pd.DataFrame([first, second, mean], index=[*rows, "mean"])
-    for name in ("n_queries", "n_candidates"):  # whole numbers print as such where they are
+    for name in ("n_queries", "n_candidates"):  # the mean of two sizes may be half-integer
         if bool((report[name] % 1 == 0).all()):
             report[name] = report[name].astype(np.int64)
     return report
 
 
-# ----------------------------------------------------------------------- single numbers
 def recall_at_k(
     U: Array, V: Array | None = None, *, k: int = 10, x_ids: Any = None, y_ids: Any = None
 ) -> float:
-    """Share of the queries in `U` with a partner among their k best candidates in `V`.
+    r"""Share of the queries in `U` with a partner among their k best candidates in `V`.
+
+    .. math:: \mathrm{R@}k = \frac1n \#\{i: r_i \le k\}
+
+    with :math:`r_i` the rank of query i's best partner.
 
     Parameters
     ----------
     U, V, x_ids, y_ids
         As in `retrieval_report`. For the other direction swap them (transpose scores).
-    k : int, default 10
+    k : int, default=10
         The cut-off.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        As in `retrieval_report`.
 
     Examples
     --------
@@ -256,7 +305,20 @@ def recall_at_k(
 def median_rank(U: Array, V: Array | None = None, *, x_ids: Any = None, y_ids: Any = None) -> float:
     """Median over the queries in `U` of the rank of their best partner in `V`, 1 = best.
 
-    Parameters are those of `retrieval_report`.
+    Parameters
+    ----------
+    U, V, x_ids, y_ids
+        As in `retrieval_report`. For the other direction swap them (transpose scores).
+
+    Returns
+    -------
+    float
+        At least 1; (m + 1) / 2 for constant scores of one partner among m candidates.
+
+    Raises
+    ------
+    ValueError
+        As in `retrieval_report`.
 
     Examples
     --------
@@ -271,9 +333,24 @@ def median_rank(U: Array, V: Array | None = None, *, x_ids: Any = None, y_ids: A
 def mean_reciprocal_rank(
     U: Array, V: Array | None = None, *, x_ids: Any = None, y_ids: Any = None
 ) -> float:
-    """Mean over the queries in `U` of 1 / rank of their best partner in `V`.
+    r"""Mean over the queries in `U` of 1 / rank of their best partner in `V`.
 
-    Parameters are those of `retrieval_report`.
+    .. math:: \mathrm{MRR} = \frac1n \sum_i \frac1{r_i}
+
+    Parameters
+    ----------
+    U, V, x_ids, y_ids
+        As in `retrieval_report`. For the other direction swap them (transpose scores).
+
+    Returns
+    -------
+    float
+        In (0, 1].
+
+    Raises
+    ------
+    ValueError
+        As in `retrieval_report`.
 
     Examples
     --------
@@ -293,13 +370,28 @@ def mean_average_precision(
     x_ids: Any = None,
     y_ids: Any = None,
 ) -> float:
-    """Mean over the queries in `U` of the average precision of their ranking of all of `V`.
+    r"""Mean over the queries in `U` of the average precision of their ranking of all of `V`.
+
+    .. math:: \mathrm{mAP} = \frac1n \sum_i \frac1{|C_i|} \sum_{j \in C_i}
+        \frac{\#\{l \in C_i: s_{il} \ge s_{ij}\}}{\#\{l: s_{il} \ge s_{ij}\}}
+
+    with :math:`C_i` the candidates that are relevant to query i.
 
     Parameters
     ----------
     U, V, labels, x_ids, y_ids
-        As in `retrieval_report`: candidates of the query's label are relevant, without
-        labels those of its id, without ids the one in its row.
+        As in `retrieval_report`: relevant are the candidates with the query's label, without
+        labels those with its id, without ids the one in its row.
+
+    Returns
+    -------
+    float
+        In (0, 1].
+
+    Raises
+    ------
+    ValueError
+        As in `retrieval_report`.
 
     Examples
     --------
@@ -309,19 +401,20 @@ def mean_average_precision(
     >>> round(mean_average_precision(scores, labels=["a", "b", "a"]), 3)
     0.778
     """
-    task = RetrievalTask(task_shape(U, V), labels, x_ids, y_ids)
-    own, other = task.relevance(0)
+    relevance = Relevance(view_sizes(U, V), labels, x_ids, y_ids)
+    own, other = relevance.classes(0)
     return float(np.mean(_found(to_numpy(average_precisions(U, V, x_ids=own, y_ids=other)), "")))
 
 
 def _ranks(U: Array, V: Array | None, x_ids: Any, y_ids: Any) -> HostArray:
-    task = RetrievalTask(task_shape(U, V), None, x_ids, y_ids)
-    ranks = partner_ranks(U, V, x_ids=task.ids[0], y_ids=task.ids[1])
+    """Ranks of the best partners on the host, of the queries that have one."""
+    relevance = Relevance(view_sizes(U, V), None, x_ids, y_ids)
+    ranks = partner_ranks(U, V, x_ids=relevance.ids[0], y_ids=relevance.ids[1])
     return _found(to_numpy(ranks), "")
 
 
 def _found(values: HostArray, what: str) -> HostArray:
-    """The values of queries that have a relevant candidate; one warning about the others."""
+    """Drop the NaN of queries without a relevant candidate, with one warning."""
     missing = np.isnan(values)
     if missing.all():
         raise ValueError(
@@ -337,19 +430,22 @@ def _found(values: HostArray, what: str) -> HostArray:
     return values[~missing]
 
 
-# ------------------------------------------------------------------------------ search
 def search(U: Array, V: Array, k: int = 10) -> tuple[Array, Array]:
-    """The k candidates in `V` with the largest inner product with each query in `U`.
+    r"""The k candidates in `V` with the largest inner product with each query in `U`.
+
+    .. math:: s_{ij} = \langle u_i, v_j \rangle
+
+    is computed tile by tile (exact search, time n m d); only the k best are stored.
 
     Parameters
     ----------
     U : array of shape (n, d), or (d,) for a single query
         Query vectors, for example ``model.embed(y=texts)``.
     V : array of shape (m, d)
-        Candidate vectors, for example ``model.embed(X=images)``; read tile by tile where they
-        are on a disk.
-    k : int, default 10
-        How many; all m of them when k is larger.
+        Candidate vectors, for example ``model.embed(X=images)``; arrays on a disk are read
+        tile by tile.
+    k : int, default=10
+        The number of candidates per query, at most m of them.
 
     Returns
     -------
@@ -357,6 +453,13 @@ def search(U: Array, V: Array, k: int = 10) -> tuple[Array, Array]:
         Rows of `V`, best first; equal scores in the order of their index.
     scores : array of the same shape
         Their inner products.
+
+    Raises
+    ------
+    TypeError
+        If `V` is None: scores are searched by `kernels.ranks.top_k`.
+    ValueError
+        If either array holds NaN, or shapes do not fit.
 
     Examples
     --------
@@ -375,90 +478,6 @@ def search(U: Array, V: Array, k: int = 10) -> tuple[Array, Array]:
     return (indices[0, :], scores[0, :]) if single else (indices, scores)
 
 
-# ------------------------------------------------------------- which items belong together
-class RetrievalTask:
-    """Sizes, and on the host the integers that say what is relevant to what."""
-
-    def __init__(self, shape: tuple[int, int], labels: Any, x_ids: Any, y_ids: Any) -> None:
-        self.shape = shape
-        n, m = shape
-        given = x_ids is not None or y_ids is not None
-        ids = (
-            _codes(
-                np.arange(n) if x_ids is None else x_ids,
-                np.arange(m) if y_ids is None else y_ids,
-                shape,
-                ("x_ids", "y_ids"),
-            )
-            if given
-            else None
-        )
-        self.labels = None if labels is None else _label_codes(labels, shape)
-        if ids is None and n != m:
-            if self.labels is None:
-                raise ValueError(
-                    f"the two sides have {n} and {m} items: pass x_ids and y_ids (or a pair of "
-                    "labels) to say which belong together"
-                )
-            ids = self.labels
-        self.ids: tuple[Any, Any] = (None, None) if ids is None else ids
-
-    def partners(self, side: int) -> tuple[HostArray, HostArray]:
-        """Ids of the queries and of the candidates; side 1 takes the second view as queries."""
-        if self.ids[0] is None:
-            return np.arange(self.shape[0]), np.arange(self.shape[0])
-        return self.ids[side], self.ids[1 - side]
-
-    def relevance(self, side: int) -> tuple[Any, Any]:
-        """What mAP goes by: labels, else ids, else (None, None) for row by row."""
-        codes = self.ids if self.labels is None else self.labels
-        return codes[side], codes[1 - side]
-
-
-def _label_codes(labels: Any, shape: tuple[int, int]) -> tuple[HostArray, HostArray]:
-    pair = isinstance(labels, tuple) and len(labels) == 2
-    if pair and not any(isinstance(part, str) or np.ndim(to_numpy(part)) != 1 for part in labels):
-        return _codes(labels[0], labels[1], shape, ("labels of x", "labels of y"))
-    if shape[0] != shape[1]:
-        raise ValueError(
-            f"the two sides have {shape[0]} and {shape[1]} items: "
-            "labels must be a pair (labels of x, labels of y)"
-        )
-    return _codes(labels, labels, shape, ("labels", "labels"))
-
-
-def _codes(
-    x: Any, y: Any, shape: tuple[int, int], names: tuple[str, str]
-) -> tuple[HostArray, HostArray]:
-    """Integers that are equal where the values are; a missing value equals nothing."""
-    sides = []
-    for values, length, name in zip((x, y), shape, names, strict=True):
-        values = to_numpy(values)
-        if values.ndim != 1 or len(values) != length:
-            raise ValueError(
-                f"{name} must be a vector with one value for each of the {length} items, "
-                f"got shape {values.shape}"
-            )
-        sides.append(values)
-    kinds = {side.dtype.kind for side in sides}
-    if len(kinds) > 1 and kinds & set("US"):  # numbers beside text would turn into text
-        sides = [side.astype(object) for side in sides]
-    codes, _ = pd.factorize(np.concatenate(sides))
-    x_codes, y_codes = codes[: shape[0]].astype(np.int64), codes[shape[0] :].astype(np.int64)
-    y_codes[y_codes < 0] = -2  # missing on one side is not missing on the other
-    return x_codes, y_codes
-
-
-def task_shape(U: Any, V: Any) -> tuple[int, int]:
-    """Items of the two sides."""
-    if V is None:
-        if np.ndim(U) != 2 if not is_array(U) else U.ndim != 2:
-            raise ValueError("a score matrix must be two-dimensional, queries in rows")
-        n, m = (U if hasattr(U, "shape") else np.asarray(U)).shape
-        return int(n), int(m)
-    return tuple(int(a.shape[0] if hasattr(a, "shape") else len(a)) for a in (U, V))  # type: ignore[return-value]
-
-
 def _swap(U: Any, V: Any) -> tuple[Any, Any]:
     if V is not None:
         return V, U
@@ -472,24 +491,25 @@ def _check_cutoffs(ks: Iterable[int]) -> list[int]:
     return cutoffs
 
 
-# ----------------------------------------------------------------------------- scorers
 def total_correlation_scorer(estimator: Any, X: Array, y: Array) -> float:
-    """Sum of the correlations of the paired variates of held-out data.
+    r"""Sum of the correlations of the paired variates of held-out data.
 
-    A scorer for `GridSearchCV` and `cross_val_score`. Unlike the mean that `score` is, it
-    can choose the number of components: one that correlates by chance adds nothing.
+    .. math:: \sum_k \operatorname{corr}(u_k, v_k)
+
+    A scorer for `GridSearchCV` and `cross_val_score`. Unlike `score`, which is the mean, it
+    can choose the number of components: one that correlates by chance adds 0 on average.
 
     Parameters
     ----------
     estimator : object
-        With ``transform(X, y) -> (Xc, Yc)``.
-    X, y : array of shapes (n, p) and (n, q)
+        A fitted model with ``transform(X, y) -> (Xc, Yc)``.
+    X, y : arrays of shapes (n, p) and (n, q)
         Held-out data.
 
     Returns
     -------
     float
-        NaN with a warning for one row or a constant variate.
+        In [-k, k] for k components; NaN with a warning for one row or a constant variate.
 
     Examples
     --------
@@ -516,7 +536,7 @@ def total_correlation_scorer(estimator: Any, X: Array, y: Array) -> float:
 
 
 class _RetrievalScorer:
-    """A scorer that is pickled and printed by its two arguments."""
+    """A scorer as an object: it can be pickled, and its repr is its call."""
 
     def __init__(self, metric: str, kind: str | None) -> None:
         self.metric, self.kind = metric, kind
@@ -538,17 +558,22 @@ def make_retrieval_scorer(metric: str = "R@10", *, kind: str | None = None) -> A
 
     Parameters
     ----------
-    metric : str, default "R@10"
+    metric : str, default="R@10"
         A column of `retrieval_report`: "R@k" for any k, "median_rank" (negated: larger is
         better), "MRR" or "mAP".
     kind : str, optional
-        The similarity, passed to ``estimator.embed``; its default when left out.
+        The similarity, passed to ``estimator.embed``; by default that of the model.
 
     Returns
     -------
     callable
-        ``scorer(estimator, X, y) -> float``. It can be pickled. Recalls depend on the number
-        of candidates, so compare folds of one size.
+        ``scorer(estimator, X, y, *, labels=None) -> float``, which can be pickled. Recalls
+        depend on the number of candidates, so folds should have one size.
+
+    Raises
+    ------
+    ValueError
+        If `metric` is no column of `retrieval_report`.
 
     Examples
     --------
@@ -564,3 +589,4 @@ def make_retrieval_scorer(metric: str = "R@10", *, kind: str | None = None) -> A
 
 
 recall_at_10_scorer = make_retrieval_scorer("R@10")
+"""Recall at 10, the mean of both directions, as a scorer."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cmstats.metrics.retrieval import DIRECTIONS
+from cmstats.metrics.retrieval import DIRECTIONS, metric_names
 from cmstats.model_selection.records import Comparison, Record
 from cmstats.model_selection.suggestions import Suggestions, suggest_models
 from cmstats.rows.progress import progress_bar
@@ -191,12 +191,10 @@ def _check_names(task: Comparison, baseline: str | None, metric: str | None) -> 
 # ------------------------------------------------------------------------------- summaries
 def _summary(task: Comparison, records: dict[str, Record]) -> pd.DataFrame:
     """Means over the folds, in the order of columns that the docstring promises."""
-    quality = [*(f"R@{k}" for k in task.ks), "median_rank", "MRR"]
-    quality += ["mAP"] if task.labels is not None else []
-    quality += ["total_correlation", "log_likelihood"]
+    names = metric_names(task.ks, task.labels)
+    quality = [*names, "total_correlation", "log_likelihood"]
     seen = {name for record in records.values() for fold in record.folds for name in fold}
     quality += [name for name in ("R2", "accuracy") if name in seen]
-    names = [name for name in quality if name.startswith(("R@", "median_rank", "MRR", "mAP"))]
     both_ways = [f"{name} ({direction})" for direction in DIRECTIONS for name in names]
     of_folds = [*quality, *both_ways, *SECONDS]
     extra = {name for record in records.values() for name in record.extra}

@@ -19,9 +19,10 @@ from cmstats.arrays import Array, is_array, is_numpy, namespace, take_rows, to_n
 from cmstats.baselines.two_view import unit_rows
 from cmstats.kernels.linalg import inner
 from cmstats.kernels.ranks import average_precisions, partner_counts
+from cmstats.metrics.relevance import Relevance
 from cmstats.metrics.retrieval import (
     DIRECTIONS,
-    RetrievalTask,
+    metric_names,
     retrieval_report,
     total_correlation_scorer,
 )
@@ -212,12 +213,7 @@ def judged(
     items: dict[str, HostArray] = {}
     if found is not None:
         report: Any = retrieval_report(found.U, found.V, labels=labels, ks=ks).loc
-        names = [
-            "MRR",
-            *(f"R@{k}" for k in ks),
-            "median_rank",
-            *(["mAP"] if labels is not None else []),
-        ]
+        names = ["MRR", *(name for name in metric_names(ks, labels) if name != "MRR")]
         values.update({name: float(report["mean", name]) for name in names})
         values.update({f"{n} ({d})": float(report[d, n]) for d in DIRECTIONS for n in names})
         items.update(_retrieval_items(found, labels, ks))
@@ -244,7 +240,7 @@ def _retrieval_items(found: Ranking, labels: Any, ks: tuple[int, ...]) -> dict[s
     items = {"MRR": np.mean(1 / ranks, axis=0)}
     items.update({f"R@{k}": np.mean(ranks <= k, axis=0) for k in ks})
     if labels is not None:
-        codes = RetrievalTask((len(labels), len(labels)), labels, None, None).relevance(0)[0]
+        codes = Relevance((len(labels), len(labels)), labels, None, None).classes(0)[0]
         swapped = (found.U.T, None) if found.V is None else (found.V, found.U)
         each = [
             to_numpy(average_precisions(U, V, x_ids=codes, y_ids=codes))

@@ -9,7 +9,7 @@ import numpy as np
 
 from cmstats.arrays import Array, row_slices, to_numpy
 from cmstats.kernels.linalg import inner
-from cmstats.metrics.retrieval import RetrievalTask, task_shape
+from cmstats.metrics.relevance import Relevance, view_sizes
 from cmstats.plotting.retrieval import directions_of, draw_direction, embedded
 from cmstats.plotting.style import (
     BLUE,
@@ -110,10 +110,10 @@ class PrecisionRecallCurveDisplay:
         """
         if labels is None:
             raise ValueError("give labels: they say which candidates are relevant to a query")
-        task = RetrievalTask(task_shape(U, V), labels, None, None)
+        relevance = Relevance(view_sizes(U, V), labels, None, None)
         curves, chance, means = [], [], []
         for side in (0, 1):
-            own, other = task.relevance(side)
+            own, other = relevance.classes(side)
             found = [_query(s[other == c], s[other != c]) for s, c in _rankings(U, V, side, own)]
             kept = [f for f in found if f is not None]
             if not kept:

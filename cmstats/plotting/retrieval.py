@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from cmstats.arrays import Array
-from cmstats.metrics.retrieval import DIRECTIONS, retrieval_chance, retrieval_report, task_shape
+from cmstats.metrics.relevance import view_sizes
+from cmstats.metrics.retrieval import DIRECTIONS, retrieval_chance, retrieval_report
 from cmstats.plotting.style import (
     BLUE,
     GREY,
@@ -97,7 +98,7 @@ class RecallCurveDisplay:
         """
         if k < 1:
             raise ValueError(f"k={k} must be at least 1")
-        n, m = task_shape(U, V)
+        n, m = view_sizes(U, V)
         ks = range(1, min(k, max(n, m)) + 1)
         ids = {"ks": ks, "x_ids": x_ids, "y_ids": y_ids}
         tables = [retrieval_report(U, V, **ids), retrieval_chance(n, m, **ids)]
