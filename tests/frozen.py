@@ -12,6 +12,7 @@ later and is no difference: attributes, parameters (positional ones at the end),
 What may only become less, within a factor: passes over the rows and peak memory.
 """
 
+# ruff: noqa: E501, RUF005 (a line of a table is one expression)
 from __future__ import annotations
 
 import base64
@@ -390,6 +391,15 @@ def but(a: Any, value: float, row: int = 3, column: int = 1) -> Any:
     return out
 
 
+_FOLDERS: list[Any] = []  # they are removed when the process ends
+
+
+def folder() -> str:
+    """A new folder."""
+    _FOLDERS.append(tempfile.TemporaryDirectory())
+    return str(_FOLDERS[-1].name)
+
+
 _DATA: dict[str, Any] = {}
 
 
@@ -431,7 +441,7 @@ def data() -> dict[str, Any]:
         U=rng.normal(size=(12, 3)), G=rng.normal(size=(15, 3)),
         constant=np.insert(X, 2, 7.0, axis=1), twice=np.hstack([X, X[:, :2]]),
         ill=X * np.logspace(0, -7, 6) + X[:, :1], nan=np.nan, inf=np.inf,
-        np=np, pd=pd, scipy=scipy, math=math, tempfile=tempfile, cmstats=cmstats,
+        np=np, pd=pd, scipy=scipy, math=math, folder=folder, cmstats=cmstats,
         passes=passes, peak=peak, parts=parts, pieces=pieces, but=but, untimed=untimed, Rows=Rows,
         torch_of=_torch_of, strict_of=_strict_of, dask_of=_dask_of, kfold=_kfold,
     )  # fmt: skip
@@ -930,7 +940,7 @@ case("MultitaskRegressor views", ["MultitaskRegressor(alpha=1.0).fit([X, V], Y)"
      "m.predict([x, v])\nm.predict(dict(image=x, sound=v))\nm.score(dict(image=x, sound=v), y)\n"
      "m.score([x, v], y)\nm.score_moments(Moments.from_data(image=x, sound=v, y=y))")  # fmt: skip
 case("MultitaskRegressor em", fits("MultitaskRegressor(alpha=1.0, missing='em')", EM)
-     + ["MultitaskRegressor(missing='em').fit(XE, YG)"],
+     + ["MultitaskRegressor(cv=2, missing='em').fit(XE, YG)"],
      "m.predict(xe)\nm.score(x, y)\nm.score(xe, y)", tol=1e-6, hide="task_corr")  # fmt: skip
 
 # --------------------------------------------------------------- classes, pipelines, anchors
@@ -1052,7 +1062,7 @@ Moments.from_data(x=X, y=YN, missing='em')
 Moments.from_data(x=X, y=YN, missing='em', sample_weight=W)
 Moments.from_data(x=XS, y=Y, missing='em') + Moments.from_data(x=X, y=YN, missing='em')
 Moments.from_data(x=X, y=YN, missing='em').before_shrinkage((0.2, 0.3))
-[Moments.load(m) for m in [tempfile.mkdtemp() + '/m.npz'] if Moments.from_data(x=X, y=Y).save(m) is None][0]
+[Moments.load(m) for m in [folder() + '/m.npz'] if Moments.from_data(x=X, y=Y).save(m) is None][0]
 """), READ + """
 m.whitened('x', 'y', shrinkage=(0.1, 0.2)).cross
 m.paired_correlations('x', 'y', np.eye(m.width('x'), 2), np.eye(m.width('y'), 2))
@@ -1195,7 +1205,7 @@ compare({{'bad': CCA(99)}}, X, Y, cv=3, on_error='raise', {QUICK})
 compare({{}}, X, Y)
 compare({{'cca': CCA(2)}}, X, Y, baseline='other')
 untimed(learning_curves({{'cca': CCA(2, shrinkage=0.1), 'one': CCA(1)}}, X, Y, sizes=[10, 20], cv=3, random_state=0))
-overtakes(learning_curves({{'a': CCA(2, shrinkage=0.1), 'b': CCA(1)}}, X, Y, sizes=[10, 20], cv=3, random_state=0), 'a', 'b')
+overtakes(learning_curves({{'a': CCA(2, shrinkage=0.1), 'b': CCA(1)}}, X, Y, sizes=[10, 20], cv=2, random_state=0), 'a', 'b')
 [(k, repr(e)) for k, e in suggest_models(X, Y, random_state=0).items()]
 [(k, repr(e)) for k, e in suggest_models(X, Y, task='regression', random_state=0).items()]
 [(k, repr(e)) for k, e in suggest_models(X, Y, task='classification', labels=labels, random_state=0).items()]
@@ -1208,10 +1218,10 @@ case("data sets", lines("""
 load_mnist_halves(data_home='/nowhere')
 load_wikipedia(data_home='/nowhere')
 """), tol=1e-5)  # fmt: skip
-case("shards", "write_shards(tempfile.mkdtemp(), [(X[:30], Y[:30]), (X[30:], Y[30:])], rows=25)",
+case("shards", "write_shards(folder(), [(X[:30], Y[:30]), (X[30:], Y[30:])], rows=25)",
      "type(m).__name__")  # fmt: skip
-case("shards", "[write_shards(d, parts(X, Y), rows=25) and d for d in [tempfile.mkdtemp()]][0][:0]")
-case("shards", "[open_shards(d) for d in [tempfile.mkdtemp()] if write_shards(d, parts(X, Y), rows=25)"
+case("shards", "[write_shards(d, parts(X, Y), rows=25) and d for d in [folder()]][0][:0]")
+case("shards", "[open_shards(d) for d in [folder()] if write_shards(d, parts(X, Y), rows=25)"
      " is None or True][0]", "m.x.shape\nm.y[22:27]\nCCA(2, shrinkage='cv').fit(*m).correlations_\n"
      "np.concatenate(list(map_rows(lambda a: a[:, :1], m.x, rows=13)))\nm.x[5]\nlen(m.x)")  # fmt: skip
 case("shards", lines("""
@@ -1491,7 +1501,10 @@ def stored() -> dict[str, dict[str, Any]]:
 
 def write(prefix: str) -> None:
     """Freeze what is, keeping other cases where there is a prefix."""
-    found = (stored() if prefix and FILE.exists() else {}) | results(prefix)
+    known = {*CASES, *promises()}
+    before = stored() if prefix and FILE.exists() else {}
+    kept = {k: v for k, v in before.items() if k in known and not k.startswith(prefix)}
+    found = kept | results(prefix)
     text = json.dumps(found, separators=(",", ":"), sort_keys=True)
     FILE.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
     print(f"{len(found)} cases, {FILE.stat().st_size / 1e6:.2f} MB")
