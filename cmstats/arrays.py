@@ -8,8 +8,10 @@ NumPy.
 from __future__ import annotations
 
 import functools
+import sys
+import warnings
 from collections.abc import Iterator
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, Literal, TypeAlias
 
 import array_api_compat
@@ -27,6 +29,7 @@ __all__ = [
     "check_rows",
     "check_weights",
     "count_nonfinite",
+    "dense",
     "describe_nonfinite",
     "device_of",
     "float64",
@@ -40,6 +43,7 @@ __all__ = [
     "row_slices",
     "take_rows",
     "to_numpy",
+    "warn",
 ]
 
 
@@ -323,6 +327,11 @@ def take_rows(a: Any, rows: slice | Array) -> Any:
     return a[rows, ...] if isinstance(rows, slice) else namespace(a).take(a, rows, axis=0)
 
 
+def dense(a: Any) -> Any:
+    """A sparse matrix as a NumPy array; anything else as it is."""
+    return a.toarray() if scipy.sparse.issparse(a) else a
+
+
 def row_slices(n: int, size: int) -> Iterator[slice]:
     """Slices that cut ``range(n)`` into runs of at most `size`."""
     for start in range(0, n, size):
@@ -348,3 +357,13 @@ def position(block: Any, row: int) -> str:
     """
     locate = getattr(block, "locate", None)
     return "" if locate is None or not is_lazy(block) else f"; row {row} is {locate(row)}"
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the first line outside of this package, which is the user's."""
+    package = __name__.partition(".")[0]
+    level = 1
+    frame: FrameType | None = sys._getframe()
+    while frame and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

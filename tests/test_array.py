@@ -21,6 +21,7 @@ from cmstats.arrays import (
     result_dtype,
     take_rows,
     to_numpy,
+    warn,
 )
 from cmstats.kernels.linalg import qr_r, solve_triangular, svd
 from cmstats.rows import chunks as streams
@@ -253,3 +254,11 @@ def test_project_in_runs_of_rows_equals_project_at_once(
 
 def test_cupy_is_not_imported_without_a_cupy_array() -> None:
     assert not any(name.split(".")[0] in ("cupy", "cupyx") for name in sys.modules)
+
+
+def test_a_warning_points_at_the_first_line_outside_of_the_package() -> None:
+    inside = {"__name__": "cmstats.somewhere", "warn": warn}
+    exec("def outer():\n    inner()\ndef inner():\n    warn('beware', FutureWarning)", inside)
+    with pytest.warns(FutureWarning, match="beware") as caught:
+        inside["outer"]()
+    assert caught[0].filename == __file__

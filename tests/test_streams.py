@@ -14,6 +14,7 @@ from cmstats import CCA, Moments, MomentsSearchCV
 from cmstats.arrays import check_weights
 from cmstats.rows import chunks as streams
 from cmstats.rows.chunks import batches, check_blocks, chunks, is_lazy
+from cmstats.rows.source import MappedRows
 
 
 class Rows:
@@ -225,3 +226,20 @@ def test_maps_do_not_stay_in_memory(tmp_path: Path, mode: Any) -> None:
         if line.endswith("z.npy")
     )
     assert (held < 10_000) == (mode != "c")
+
+
+def test_mapped_rows_of_a_span_count_from_its_first_row() -> None:
+    class Squares:
+        shape, dtype, ndim = (10,), np.dtype(np.int64), 1
+
+        def __getitem__(self, rows: Any) -> Any:
+            return np.arange(10)[rows] ** 2
+
+    rows = MappedRows(Squares(), lambda part, start: part + 100 * start, span=slice(4, 9))
+    assert is_lazy(rows)
+    assert rows.shape == (5, 1)
+    np.testing.assert_array_equal(rows[:], [[16], [25], [36], [49], [64]])
+    np.testing.assert_array_equal(rows[3:8], [[349], [364]])
+    np.testing.assert_array_equal(rows[np.array([4, 0])], [[64], [16]])
+    parts = [part for _, (part,), _ in chunks([MappedRows(Squares(), span=slice(1, 4))], rows=2)]
+    np.testing.assert_array_equal(np.concatenate(parts), [[1], [4], [9]])

@@ -28,7 +28,7 @@ from cmstats.arrays import (
 )
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import signs
-from cmstats.models.kernel_map import SAMPLE, KernelMap, take_in_memory
+from cmstats.models.kernel_map import SAMPLE, KernelMap
 from cmstats.models.landmarks import (
     Weights,
     centres,
@@ -40,6 +40,7 @@ from cmstats.models.landmarks import (
     triangular_dual,
 )
 from cmstats.rows.chunks import chunks, is_lazy
+from cmstats.rows.source import take_in_memory
 
 __all__ = ["ExactKernelMap", "NystroemMap", "RandomFourierMap"]
 
@@ -471,7 +472,7 @@ class RandomFourierMap(KernelMap):
 # ------------------------------------------------------------------------------ checks
 def _eps(X: Any) -> float:
     like = np.empty(0, X.dtype) if is_lazy(X) else X
-    return whitening.EPS if result_dtype(like) == namespace(like).float64 else 1.2e-7
+    return whitening.EPS if result_dtype(X) == namespace(X).float64 else 1.2e-7
 
 
 def _symmetric(K: Array) -> Array:

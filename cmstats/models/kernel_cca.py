@@ -20,11 +20,12 @@ from cmstats.kernels.linalg import signs
 from cmstats.models.base import all_or_nothing
 from cmstats.models.cca import CCA
 from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
-from cmstats.models.kernel_map import KernelMap, MappedRows, refuse_sparse, take_in_memory
+from cmstats.models.kernel_map import KernelMap, mapped_rows, refuse_sparse
 from cmstats.moments.folds import best_index, grid_scores
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import shrinkage_grid, shrinkage_tuple
 from cmstats.rows.chunks import chunks, project
+from cmstats.rows.source import take_in_memory
 
 __all__ = ["KernelCCA"]
 
@@ -273,7 +274,7 @@ class KernelCCA(CCA):
     def _fit_rows(self, form: Any, X: Any, y: Any, sample_weight: Any) -> None:
         weights = check_weights(sample_weight, X.shape[0], X)
         if hasattr(self, "x_map_"):  # the root after the scatter, through the same maps
-            X, y = MappedRows(X, self.x_map_), MappedRows(y, self.y_map_)
+            X, y = mapped_rows(X, self.x_map_), mapped_rows(y, self.y_map_)
         else:
             X, y = self._fit_maps(X, y, weights)
         super()._fit_rows(form, X, y, weights)
@@ -283,7 +284,7 @@ class KernelCCA(CCA):
         namespace(*(a for a in (X, y) if is_array(a)))  # of one library
         if not hasattr(self, "x_map_"):
             return X, y
-        return MappedRows(X, self.x_map_), MappedRows(y, self.y_map_)
+        return mapped_rows(X, self.x_map_), mapped_rows(y, self.y_map_)
 
     def _check_x(self, X: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
         refuse_sparse(X, "X")
@@ -521,6 +522,6 @@ def _fit_map(feature_map: KernelMap, data: Any, weights: Any) -> Any:
     if isinstance(feature_map, ExactKernelMap) and weights is not None and (weights == 0).any():
         present = np.flatnonzero(weights)  # a row of weight 0 is none
         feature_map._fit(take_in_memory(data, present), weights[present])
-        return MappedRows(data, feature_map)
+        return mapped_rows(data, feature_map)
     coordinates = feature_map._fit(data, weights)
-    return MappedRows(data, feature_map) if coordinates is None else coordinates
+    return mapped_rows(data, feature_map) if coordinates is None else coordinates

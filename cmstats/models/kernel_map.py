@@ -14,22 +14,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cmstats.arrays import (
     Array,
-    device_of,
     float64,
-    is_array,
     is_numpy,
     namespace,
     result_dtype,
-    take_rows,
     to_numpy,
 )
 from cmstats.kernels import gram
 from cmstats.models import dask as _dask_rows
 from cmstats.models.landmarks import Weights, draw_repeated
-from cmstats.rows.chunks import check_rows, chunks, in_memory, is_lazy
+from cmstats.rows.chunks import check_rows, chunks, is_lazy
 from cmstats.rows.matrix import check_matrix
+from cmstats.rows.source import MappedRows, RowSource, take_in_memory
 
-__all__ = ["SAMPLE", "KernelMap", "MappedRows", "refuse_sparse", "take_in_memory"]
+__all__ = ["SAMPLE", "KernelMap", "mapped_rows", "refuse_sparse"]
 
 SAMPLE = 1000
 """Rows that set the bandwidth."""
@@ -116,10 +114,7 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         check_is_fitted(self)
         checked = self._check(X)
         rows = max(256, (64 << 20) // (8 * max(1, self._n_features_out)))
-        parts = [
-            self._coordinates(self._columns(self._rows(part, start)))
-            for start, (part,), _ in chunks([checked], rows=rows)
-        ]
+        parts = [self._mapped(part, start) for start, (part,), _ in chunks([checked], rows=rows)]
         return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
 
     def __sklearn_tags__(self) -> Tags:
@@ -141,6 +136,10 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         checked = X if is_lazy(X) else check_matrix(X, "X")
         validate_data(self, X, reset=reset, skip_check_array=True)
         return checked
+
+    def _mapped(self, part: Array, start: int) -> Array:
+        """The coordinates of rows in memory, of which the first is row `start`."""
+        return self._coordinates(self._columns(self._rows(part, start)))
 
     def _rows(self, part: Array, start: int = 0) -> Array:
         """Rows that the kernel takes, or a sentence that says which one it does not."""
@@ -199,29 +198,18 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return self._block(float64(rows))
 
 
-class MappedRows:
-    """A view through its fitted map, mapped run by run as it is read.
+def mapped_rows(X: RowSource, feature_map: KernelMap) -> MappedRows:
+    """The coordinates of rows, computed as they are read.
 
     Parameters
     ----------
     X : checked matrix or lazy array of shape (n, p)
     feature_map : fitted KernelMap
     """
-
-    def __init__(self, X: Any, feature_map: KernelMap) -> None:
-        self._X, self._map = X, feature_map
-        self.shape = (int(X.shape[0]), feature_map._n_features_out)
-        self.ndim = 2
-        like = np.empty(0, X.dtype) if is_lazy(X) else X
-        self.dtype = np.dtype(str(result_dtype(like)).rpartition(".")[2].strip("'>"))
-
-    def __getitem__(self, rows: slice | np.ndarray[Any, Any]) -> Array:
-        start = (rows.start or 0) if isinstance(rows, slice) else 0
-        part = self._map._rows(take_in_memory(self._X, rows), start)
-        return self._map._coordinates(self._map._columns(part))
+    dtype = np.dtype(str(result_dtype(X)).rpartition(".")[2].strip("'>"))
+    return MappedRows(X, feature_map._mapped, feature_map._n_features_out, dtype)
 
 
-# ------------------------------------------------------------------------------------ rows
 def refuse_sparse(X: Any, name: str) -> None:
     """Raise the one sentence about sparse matrices."""
     if scipy.sparse.issparse(X):
@@ -229,11 +217,3 @@ def refuse_sparse(X: Any, name: str) -> None:
             f"{name} is sparse, and kernel blocks are dense: pass {name}.toarray(), or coordinates "
             "of less width (TruncatedSVD)"
         )
-
-
-def take_in_memory(X: Any, rows: slice | Array) -> Array:
-    """The rows named by a slice or by positions on the host, in memory."""
-    if is_array(X) and not is_numpy(namespace(X)) and isinstance(rows, np.ndarray):
-        rows = namespace(X).asarray(rows, device=device_of(X))
-    part = in_memory(take_rows(X, rows))
-    return namespace(part).reshape(part, (-1, 1)) if part.ndim == 1 else part

@@ -37,6 +37,7 @@ from cmstats.kernels.threads import run_tasks
 from cmstats.kernels.transfer import require_cupy, to_device, upload
 from cmstats.moments.patterns import Mask, PatternTable, incomplete_rows
 from cmstats.rows.chunks import batches, chunks, is_lazy, position
+from cmstats.rows.source import within
 
 __all__ = ["GATHER_ROWS", "Form", "Gathered", "fold_sums", "foreign", "gathered", "thin"]
 
@@ -100,7 +101,7 @@ def fold_sums(
     """
     arrays = list(blocks.values())
     if span is not None:
-        arrays = [_within(a, span) for a in arrays]
+        arrays = [within(a, span) for a in arrays]
         ids = None if ids is None else ids[span]
         weights = None if weights is None else weights[span]
     if foreign(arrays) is not None or str(device) == "cpu":
@@ -123,26 +124,6 @@ def foreign(arrays: Iterable[Any]) -> Array | None:
     return next((a for a in arrays if is_array(a) and not is_numpy(namespace(a))), None)
 
 
-def _within(block: Any, span: slice) -> Any:
-    """Some of the rows, unread where they are on a disk."""
-    if not is_lazy(block) or isinstance(block, np.ndarray):
-        return take_rows(block, span)
-    return _Span(block, span)
-
-
-class _Span:
-    """Some of the rows of what is read by slices."""
-
-    def __init__(self, block: Any, span: slice) -> None:
-        self._block, self._start = block, span.start
-        self.shape = (span.stop - span.start, *block.shape[1:])
-        self.dtype, self.ndim = block.dtype, block.ndim
-
-    def __getitem__(self, take: slice) -> Any:
-        start, stop, _ = take.indices(self.shape[0])
-        return self._block[self._start + start : self._start + stop]
-
-
 class NonFiniteError(Exception):
     """Sums came out as NaN or infinite: the rows have to be looked at."""
 
@@ -159,7 +140,7 @@ def _whole_count(
     for name, a in blocks.items():
         nans = infinite = 0
         first = None
-        for start, (part,), _ in chunks([a if span is None else _within(a, span)]):
+        for start, (part,), _ in chunks([a if span is None else within(a, span)]):
             part = part.toarray() if hasattr(part, "toarray") else part
             more_nan, more_inf, at = count_nonfinite(part, offset + start, nan=nan)
             nans, infinite, first = nans + more_nan, infinite + more_inf, first or at

@@ -6,10 +6,10 @@ import functools
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from cmstats.arrays import (
     Array,
+    dense,
     device_of,
     float64,
     namespace,
@@ -18,7 +18,7 @@ from cmstats.arrays import (
 )
 from cmstats.kernels import whitening
 from cmstats.moments.patterns import Mask, incomplete_rows
-from cmstats.rows.chunks import in_memory
+from cmstats.rows.source import MappedRows, RowSource
 
 __all__ = ["FilledRows", "Filler"]
 
@@ -93,15 +93,8 @@ class Filler:
         return -(cross @ W @ W.mT)
 
 
-class FilledRows:
-    """Rows read by slices, with every NaN filled in as they are read."""
+class FilledRows(MappedRows):
+    """Rows with every NaN filled in as they are read."""
 
-    def __init__(self, rows: Any, fill: Filler) -> None:
-        self._rows, self._fill = rows, fill
-        self.shape, self.dtype, self.ndim = (rows.shape[0], fill.width), rows.dtype, 2
-
-    def __getitem__(self, take: Any) -> Any:
-        """The filled rows of a slice, as a NumPy array."""
-        part = self._rows[take]
-        part = part.toarray() if scipy.sparse.issparse(part) else np.asarray(in_memory(part))
-        return self._fill(part.reshape(-1, self.shape[1]))
+    def __init__(self, rows: RowSource, fill: Filler) -> None:
+        super().__init__(rows, lambda part, _: fill(dense(part)), fill.width)

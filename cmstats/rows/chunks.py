@@ -1,13 +1,12 @@
-"""Blocks of rows out of whatever holds them: arrays, memory-maps, things that slice.
+"""Runs of rows of any source, and batches of a stream.
 
-Anything with ``shape``, ``dtype`` and slicing (a memory-map, an HDF5 or zarr array) is read
-run by run and never whole; a background thread reads the next run while one is in use.
+Sources on a disk (a memory-map, an HDF5 or zarr array, shards) are read a run at a time, never
+whole; a background thread reads the next run while one is in use.
 """
 
 from __future__ import annotations
 
 import contextvars
-import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -24,10 +23,10 @@ from cmstats.arrays import (
     position,
     result_dtype,
     row_slices,
-    take_rows,
 )
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.progress import progress_bar
+from cmstats.rows.source import RowSource, in_memory, take_in_memory
 
 __all__ = [
     "batches",
@@ -43,18 +42,18 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 128 << 20
-"""How many bytes of rows one run holds."""
+"""Bytes of the rows of one run."""
 
 READ_BYTES = 64 << 20
-"""The same where rows are read from a disk: there are up to three runs at a time then."""
+"""The same for sources on a disk, of which up to three runs are in memory at a time."""
 
 Run: TypeAlias = tuple[int, list[Any], Array | None]
 
 
 def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, Any]:
-    """Matrices of equally many rows, validated without touching more than their shape.
+    """Matrices of equally many rows, validated by shape and dtype only.
 
-    Values that are not finite are found by the pass that reads them.
+    NaN and infinity are found by the pass that reads the rows.
 
     Raises
     ------
@@ -86,7 +85,7 @@ def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, An
 
 
 def check_lengths(blocks: Mapping[str, Any]) -> None:
-    """Raise, with the shapes, where blocks have different numbers of rows."""
+    """Raise, with the shapes, if blocks differ in their number of rows."""
     if len({a.shape[0] for a in blocks.values()}) > 1:
         shapes = " and ".join(f"{name} has shape {tuple(a.shape)}" for name, a in blocks.items())
         raise ValueError(
@@ -96,7 +95,7 @@ def check_lengths(blocks: Mapping[str, Any]) -> None:
 
 
 def chunks(
-    blocks: Sequence[Any], weights: Array | None = None, *, rows: int | None = None
+    blocks: Sequence[RowSource], weights: Array | None = None, *, rows: int | None = None
 ) -> Iterator[Run]:
     """Runs of rows: (number of the first row, the blocks' rows, their weights).
 
@@ -105,7 +104,7 @@ def chunks(
 
     Parameters
     ----------
-    blocks : sequence of array-likes of equally many rows
+    blocks : sequence of RowSource of equally many rows
     weights : array of shape (n,), optional
     rows : int, optional
         Rows in a run; by default about 128 MiB of them, and 64 MiB where a block is lazy.
@@ -116,16 +115,18 @@ def chunks(
         width = sum(_row_bytes(b) for b in blocks)
         size = min(CHUNK_BYTES, READ_BYTES) if lazy else CHUNK_BYTES
         rows = max(1024, size // max(1, width))
-    runs = (
-        (take.start, [_read(b, take) for b in blocks], None if weights is None else weights[take])
-        for take in row_slices(n, rows)
-    )
+    runs = (_read(blocks, weights, take) for take in row_slices(n, rows))
     return _ahead(runs) if lazy and n > rows else runs
+
+
+def _read(blocks: Sequence[RowSource], weights: Array | None, rows: slice) -> Run:
+    parts = [take_in_memory(block, rows) for block in blocks]
+    return rows.start, parts, None if weights is None else weights[rows]
 
 
 def _ahead(runs: Iterator[Run]) -> Iterator[Run]:
     """The same runs, each read by a background thread while the one before is in use."""
-    context = contextvars.copy_context()  # np.errstate is the caller's there too
+    context = contextvars.copy_context()  # np.errstate of the caller holds in the thread too
 
     def read() -> Run | None:
         return context.run(lambda: next(runs, None))
@@ -136,32 +137,12 @@ def _ahead(runs: Iterator[Run]) -> Iterator[Run]:
         while (run := coming.result()) is not None:
             coming = reader.submit(read)
             yield run
-            run = None  # or one run more than needed would be kept while waiting
+            run = None  # else a third run would stay in memory during the wait
 
 
-def _row_bytes(block: Any) -> int:
+def _row_bytes(block: RowSource) -> int:
     width = 1 if block.ndim == 1 else int(block.shape[1])
     return width * int(getattr(block.dtype, "itemsize", 8))
-
-
-def _read(block: Any, take: slice) -> Any:
-    part = in_memory(take_rows(block, take))
-    return part.reshape(-1, 1) if part.ndim == 1 else part
-
-
-def in_memory(part: Any) -> Any:
-    """Rows taken from anywhere, read here and now; what is in memory already is left as it is.
-
-    A memory-map's pages, which count as this process's memory as long as it lives, are given
-    back. They stay in the system's page cache; of a private map ("c") changes would be lost.
-    """
-    if not is_lazy(part):
-        return part
-    rows = np.array(part)  # or a map would be read page by page when it is multiplied
-    file = getattr(part, "_mmap", None)
-    if file is not None and hasattr(file, "madvise") and part.mode in ("r", "r+", "w+"):
-        file.madvise(mmap.MADV_DONTNEED)
-    return rows
 
 
 def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:
@@ -173,11 +154,11 @@ def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:
         If rows read from a disk are not finite.
     """
     if scipy.sparse.issparse(X):
-        dtype = result_dtype(X.data)
+        dtype = result_dtype(X)
         return np.asarray(X @ weights.astype(dtype)) - (mean @ weights).astype(dtype)
     xp = namespace(weights) if is_lazy(X) else namespace(X, weights)
-    dtype = result_dtype(np.empty(0, X.dtype) if is_lazy(X) else X)
-    # The centre is taken off first: after the product it would cancel digits.
+    dtype = result_dtype(X)
+    # The mean is subtracted before the product: afterwards digits would cancel.
     mean, weights = xp.astype(mean, dtype), xp.astype(weights, dtype)
     parts = []
     for start, (part,), _ in chunks([X]):

@@ -1,0 +1,126 @@
+"""What rows are read from: the protocol of a row source, and sources derived from others."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from cmstats.arrays import Array, device_of, is_array, is_lazy, is_numpy, namespace, take_rows
+
+__all__ = ["MappedRows", "RowSource", "in_memory", "take_in_memory", "within"]
+
+
+class RowSource(Protocol):
+    """A matrix (or a vector, which counts as one column) whose rows are read by slices.
+
+    Arrays of any library, SciPy's CSR matrices, memory-maps, HDF5 and zarr arrays,
+    `ShardedMatrix`, `ParquetMatrix` and `MappedRows` conform. Two things are optional:
+
+    - ``device``: where the rows are. Sources without it yield NumPy arrays (`arrays.device_of`).
+    - ``locate(row)``: where a row is stored, ``"row 17 of img_emb/img_emb_3.npy"``; error
+      messages name the row so (`arrays.position`).
+
+    A source can be read again, in any order. What can be read only once, a stream of batches, is
+    an iterable instead (`views.is_stream`, `chunks.batches`).
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows, and the number of columns where `ndim` is 2."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """The type of the values, as the library of the rows names it."""
+        ...
+
+    @property
+    def ndim(self) -> int:
+        """1 or 2."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """The rows of a slice."""
+        ...
+
+
+class MappedRows:
+    """A function of the rows of a source, evaluated as they are read.
+
+    Parameters
+    ----------
+    source : RowSource of shape (n, p)
+    function : callable(rows, start), optional
+        Maps rows in memory to as many rows; `start` is the number of the first. The rows
+        themselves by default.
+    width : int, optional
+        The number of columns of the result, that of the source by default.
+    dtype : dtype, optional
+        The type of the result, that of the source by default.
+    span : slice, optional
+        The rows of the source that this has, all by default; `start` counts from the first.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        function: Callable[[Any, int], Array] | None = None,
+        width: int | None = None,
+        dtype: Any = None,
+        *,
+        span: slice | None = None,
+    ) -> None:
+        self._source, self._function = source, function
+        self._first, stop, _ = (span or slice(None)).indices(int(source.shape[0]))
+        if width is None:
+            width = 1 if source.ndim == 1 else int(source.shape[1])
+        self.shape: tuple[int, int] = (stop - self._first, width)
+        self.dtype: Any = source.dtype if dtype is None else dtype
+        self.ndim = 2
+
+    def __getitem__(self, rows: slice | np.ndarray[Any, Any]) -> Array:
+        """The mapped rows of a slice or of an array of positions."""
+        start = 0
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(self.shape[0])
+            rows = slice(self._first + start, self._first + stop, step)
+        elif self._first:
+            rows = rows + self._first
+        part = take_in_memory(self._source, rows)
+        return part if self._function is None else self._function(part, start)
+
+
+def within(source: RowSource, span: slice) -> RowSource:
+    """Some of the rows of a source; those on a disk stay there until they are read."""
+    if not is_lazy(source) or isinstance(source, np.ndarray):
+        rows: RowSource = take_rows(source, span)
+        return rows
+    return MappedRows(source, span=span)
+
+
+def take_in_memory(source: RowSource, rows: slice | np.ndarray[Any, Any]) -> Any:
+    """Rows named by a slice or by positions, read into memory; a vector gives one column."""
+    at: Any = rows
+    if isinstance(rows, np.ndarray) and is_array(source) and not is_numpy(namespace(source)):
+        at = namespace(source).asarray(rows, device=device_of(source))
+    part = in_memory(take_rows(source, at))
+    return namespace(part).reshape(part, (-1, 1)) if part.ndim == 1 else part
+
+
+def in_memory(part: Any) -> Any:
+    """Rows of a source on a disk as a NumPy array; rows in memory as they are.
+
+    Pages of a memory-map count as memory of the process while the map exists, so they are given
+    back; the system keeps them in its page cache. A private map (mode "c") is left alone, because
+    its changes would be lost.
+    """
+    if not is_lazy(part):
+        return part
+    rows = np.array(part)  # a copy: products would read a map page by page
+    file = getattr(part, "_mmap", None)
+    if file is not None and hasattr(file, "madvise") and part.mode in ("r", "r+", "w+"):
+        file.madvise(mmap.MADV_DONTNEED)
+    return rows
