@@ -471,7 +471,6 @@ class RandomFourierMap(KernelMap):
 
 # ------------------------------------------------------------------------------ checks
 def _eps(X: Any) -> float:
-    like = np.empty(0, X.dtype) if is_lazy(X) else X
     return whitening.EPS if result_dtype(X) == namespace(X).float64 else 1.2e-7
 
 
