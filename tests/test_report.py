@@ -56,7 +56,7 @@ def full(data: Any) -> Report:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without their pictures, which take most of the time."""
-    monkeypatch.setattr("cmstats.report.page._figure", lambda draw, size: "data:,")
+    monkeypatch.setattr("cmstats.report.page.figure_address", lambda draw, size: "data:,")
 
 
 @pytest.fixture
@@ -321,7 +321,7 @@ def test_findings_say_what_is_wrong(data: Any) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_much_is_sampled_and_wide_is_narrowed(monkeypatch: pytest.MonkeyPatch, data: Any) -> None:
     X, Y, labels = data
-    monkeypatch.setattr("cmstats.report.prepared.WIDEST", 5)
+    monkeypatch.setattr("cmstats.report.views.WIDEST", 5)
     report = build(X, Y, labels, max_items=100, quick=True)
     assert len(report.train) == 75
     assert len(report.test) == 25

@@ -1,12 +1,11 @@
-"""One page about two matrices of features: what they share, and how sure that is.
+"""A report on the relation of two matrices of features, with its uncertainty.
 
-`build` looks the data over, chooses the shrinkage and the similarity on the training items
-alone, judges them on the held-out ones with tests and intervals, names the pairs that may be
-wrong and compares models; the result prints as a table and writes itself as one HTML file that
-needs nothing else.
+`build` checks the data, chooses the shrinkage and the similarity on the training items alone,
+evaluates them on the held-out ones with tests and intervals, lists the pairs that may be wrong
+and compares models. The result prints as a table and is written as one self-contained HTML file.
 """
 
-from cmstats.report.building import build, build_emoji
-from cmstats.report.result import Report, write_new
+from cmstats.report.analysis import build, build_emoji
+from cmstats.report.report import Report, write_new
 
 __all__ = ["Report", "build", "build_emoji", "write_new"]

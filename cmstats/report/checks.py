@@ -1,4 +1,4 @@
-"""What is worth knowing of two matrices before any model: each finding says what to do."""
+"""Checks of the data before any model: findings, each with advice."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse
 
-from cmstats.report.prepared import Given
+from cmstats.report.views import Views
 
-__all__ = ["Warned", "look_over"]
+__all__ = ["Warned", "check_views"]
 
 Floats = npt.NDArray[np.float64]
 
 CELLS = 8_000_000
-"""Numbers of a view that are looked at: more rows than fit are left out of the checks."""
+"""The most numbers of a view in the checks; of a larger view a sample of rows is checked."""
 SPREAD = 1e3
-"""Columns whose standard deviations differ by more than this factor are of different units."""
+"""The ratio of standard deviations from which columns are taken to have different units."""
 CONDITION = 1e6
+"""The condition number from which columns are called nearly dependent."""
 EXTREME = 8.0
-"""Robust standard deviations of the distance from the centre beyond which a row is extreme."""
+"""The robust z-score of its distance from the centre from which a row is called extreme."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Warned:
 
 @dataclass
 class _Facts:
-    """One view's numbers."""
+    """The quantities that are checked in one view."""
 
     shape: tuple[int, int]
     dtype: str
@@ -56,26 +57,29 @@ class _Facts:
     row_hashes: list[bytes]
 
 
-def look_over(
-    given: Given, rows: Any, names: tuple[str, str], labels: Any, n_train: int
+def check_views(
+    given: Views, rows: Any, names: tuple[str, str], labels: Any, n_train: int
 ) -> tuple[pd.DataFrame, list[Warned], int]:
-    """The summary of both views, the warnings, and how many rows were looked at.
+    """The summary of both views, the findings, and the number of rows that were checked.
 
     Parameters
     ----------
-    given : Given
-        The views as they came, with their gaps.
+    given : Views
+        The views as given, with their gaps.
     rows : array of int
-        The numbers of these rows in the user's arrays.
+        The numbers of these rows in the whole data.
     names : pair of str
+        The names of the views.
     labels : array or None
+        The classes of these rows.
     n_train : int
+        The number of training items.
     """
     width = max(a.shape[1] for a in given.views)
     at = _spread_rows(len(rows), max(200, CELLS // width))
-    looked = rows[at]
+    numbers = rows[at]
     facts = [
-        _facts(view, at, looked, size) for view, size in zip(given.views, given.sizes, strict=True)
+        _facts(view, at, numbers, size) for view, size in zip(given.views, given.sizes, strict=True)
     ]
     warned: list[Warned] = []
     for fact, name in zip(facts, names, strict=True):
@@ -86,6 +90,7 @@ def look_over(
 
 
 def _row(f: _Facts) -> dict[str, Any]:
+    """The row of the summary for one view."""
     return {
         "rows": f.shape[0],
         "columns": f.shape[1],
@@ -103,10 +108,12 @@ def _row(f: _Facts) -> dict[str, Any]:
 
 
 def _spread_rows(n: int, most: int) -> npt.NDArray[np.intp]:
+    """At most `most` row numbers, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.intp))
 
 
-def _facts(view: Any, at: Any, looked: Any, size: tuple[tuple[int, int], str, float]) -> _Facts:
+def _facts(view: Any, at: Any, numbers: Any, size: tuple[tuple[int, int], str, float]) -> _Facts:
+    """Check the rows `at` of a view, whose row numbers in the data are `numbers`."""
     a = view[at]
     a = np.asarray(a.toarray() if scipy.sparse.issparse(a) else a)
     gaps = np.isnan(a) if a.dtype.kind == "f" else np.zeros(a.shape, dtype=bool)
@@ -127,34 +134,35 @@ def _facts(view: Any, at: Any, looked: Any, size: tuple[tuple[int, int], str, fl
         repeated_rows=len(row_hashes) - len(set(row_hashes)), rank=rank,
         possible=min(len(kept), len(set(row_hashes)) - 1), condition=condition,
         spread=float(kept.max() / kept.min()) if len(kept) else np.nan,
-        extreme=looked[_extreme(distance)].tolist(), row_hashes=row_hashes,
+        extreme=numbers[_extreme(distance)].tolist(), row_hashes=row_hashes,
     )  # fmt: skip
 
 
 def _hashes(a: Any) -> list[bytes]:
-    a = np.ascontiguousarray(a + 0)  # + 0: -0.0 is 0.0
+    """A hash of each row; equal rows have equal hashes."""
+    a = np.ascontiguousarray(a + 0)  # adding 0 turns -0.0 into 0.0
     return [hashlib.blake2b(row.data, digest_size=16).digest() for row in a]
 
 
 def _complete(a: Floats, gaps: Any) -> tuple[Floats, int]:
-    """Column means in the gaps; how many columns have nothing else."""
+    """Impute gaps by column means, and count the columns without any entry."""
     seen = (~gaps).sum(axis=0)
     total = np.where(gaps, 0.0, a).sum(axis=0)
     return np.where(gaps, total / np.maximum(seen, 1), a), int((seen == 0).sum())
 
 
 def _spectrum(z: Floats) -> tuple[int, float, Floats]:
-    """Rank and condition of standardised columns; the distance of each row from the centre.
+    """Rank and condition of standardised columns, and the distance of each row from the centre.
 
-    The distances are those of Mahalanobis for the correlation matrix shrunk by n^-1/2 towards
-    the identity, so that they exist for more columns than rows.
+    The distance is Mahalanobis' with the correlation matrix shrunk towards the identity by
+    n^-1/2, which is invertible for more columns than rows too.
     """
     n, p = z.shape
     if p == 0:
         return 0, np.nan, np.zeros(n)
     values, vectors = np.linalg.eigh(z @ z.T if n < p else z.T @ z)
     values = np.maximum(values, 0)
-    # Squares of singular values: half of the digits are gone.
+    # Eigenvalues are squared singular values, hence resolved to half of the digits only.
     kept = values > values[-1] * max(n, p) * np.finfo(float).eps
     rank = int(kept.sum())
     condition = float(np.sqrt(values[-1] / values[kept][0])) if rank else np.nan
@@ -165,15 +173,15 @@ def _spectrum(z: Floats) -> tuple[int, float, Floats]:
 
 
 def _extreme(distance: Floats) -> npt.NDArray[np.intp]:
-    """Rows whose distance lies far above the others', the farthest first."""
+    """Rows whose distance exceeds the median by `EXTREME` robust deviations, farthest first."""
     middle = np.median(distance)
     unit = 1.4826 * np.median(np.abs(distance - middle))
     far = np.flatnonzero(distance - middle > EXTREME * max(unit, 1e-3 * middle, 1e-12))
     return far[np.argsort(-distance[far], kind="stable")]
 
 
-# ----------------------------------------------------------------------------- sentences
 def _of_view(f: _Facts, name: str) -> list[Warned]:
+    """Findings in one view."""
     out = []
     if f.missing:
         share = f.missing / (len(f.row_hashes) * f.shape[1])
@@ -237,6 +245,7 @@ def _of_view(f: _Facts, name: str) -> list[Warned]:
 
 
 def _of_pairs(facts: list[_Facts], names: tuple[str, str], n_train: int) -> list[Warned]:
+    """Findings in the pairs of rows, and in the sizes of the data."""
     out = []
     pairs = Counter(zip(facts[0].row_hashes, facts[1].row_hashes, strict=True))
     repeated = sum(pairs.values()) - len(pairs)
@@ -280,6 +289,7 @@ def _of_pairs(facts: list[_Facts], names: tuple[str, str], n_train: int) -> list
 
 
 def _of_labels(labels: Any) -> list[Warned]:
+    """Findings in the labels."""
     if labels is None:
         return []
     out = []
@@ -301,9 +311,11 @@ def _of_labels(labels: Any) -> list[Warned]:
 
 
 def _count(n: int, one: str, many: str = "") -> str:
+    """A number with its noun."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def _list(numbers: list[int], what: str = "column", most: int = 5) -> str:
+    """The first numbers of a list, after their noun."""
     shown = ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
     return f"{what if len(numbers) == 1 else what + 's'} {shown}"

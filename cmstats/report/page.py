@@ -1,14 +1,13 @@
-"""The report as one HTML document: numbers in words, pictures inside, no script, no network."""
+"""The report as one HTML document with embedded pictures, without scripts or network access."""
 
 from __future__ import annotations
 
-import io
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,16 +18,15 @@ from cmstats.plotting import (
     RecallCurveDisplay,
     ShrinkagePathDisplay,
 )
-from cmstats.report.cells import METRICS, cell, data_address, similarity_name
-
-if TYPE_CHECKING:
-    from cmstats.report.result import Report
+from cmstats.report.findings import Findings
+from cmstats.report.pictures import figure_address
+from cmstats.report.tables import METRICS, cell, similarity_name
 
 __all__ = ["render"]
 
 WHOLE = {"rows", "columns", "missing entries", "constant columns", "repeated columns",
          "repeated rows", "rank", "extreme rows"}  # fmt: skip
-"""Lines of the summary that count something."""
+"""Lines of the summary that are whole numbers."""
 COMPARED = ("mAP", "MRR", "R@10", "median_rank", "log_likelihood", "fit_seconds",
             "query_seconds")  # fmt: skip
 UNITS = {"log_likelihood": "log p(y|x) (nats)", "fit_seconds": "fit (s)",
@@ -36,8 +34,8 @@ UNITS = {"log_likelihood": "log p(y|x) (nats)", "fit_seconds": "fit (s)",
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "numba", "matplotlib")
 
 
-def render(report: Report) -> str:
-    """The page.
+def render(report: Findings) -> str:
+    """The HTML page of a report.
 
     Raises
     ------
@@ -63,7 +61,7 @@ def render(report: Report) -> str:
     }
     source = files("cmstats.report").joinpath("page.html").read_text(encoding="utf-8")
     with warnings.catch_warnings():
-        # A label in a script that Matplotlib's font lacks is drawn as a box, which is seen.
+        # Matplotlib draws a box for a glyph that its font lacks; the box says enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figures = dict(_figures(report))
     return str(
@@ -83,19 +81,20 @@ def render(report: Report) -> str:
     )
 
 
-# ------------------------------------------------------------------------------- in words
 def _number(x: Any, how: str) -> str:
+    """A formatted number with a minus sign; empty where it is missing."""
     return "" if x is None or not np.isfinite(x) else format(x, how).replace("-", "−")
 
 
 def _p_value(p: Any) -> str:
+    """A p-value with three decimals; empty where it is missing."""
     if p is None or not np.isfinite(p):
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _summary(report: Report) -> list[tuple[str, list[str]]]:
-    """The lines of the summary, one cell a view."""
+def _summary(report: Findings) -> list[tuple[str, list[str]]]:
+    """The lines of the summary, with one cell per view."""
     lines = []
     for name in report.summary.columns:
         values = report.summary[name]
@@ -109,8 +108,8 @@ def _summary(report: Report) -> list[tuple[str, list[str]]]:
     return lines
 
 
-def _compared(report: Report) -> list[dict[str, Any]]:
-    """The columns of the comparison that say something, with their formats."""
+def _compared(report: Findings) -> list[dict[str, Any]]:
+    """The columns of the comparison that hold a value, with titles and formats."""
     if report.models is None:
         return []
     table = report.models.table
@@ -123,43 +122,28 @@ def _compared(report: Report) -> list[dict[str, Any]]:
     return out
 
 
-def _item(report: Report, row: int) -> str:
+def _item(report: Findings, row: int) -> str:
+    """The name of an item."""
     return "" if report.names is None else str(report.names[row])
 
 
 def _versions(own: str) -> list[str]:
+    """The versions of the packages and of the platform."""
     out = [f"cmstats {own}", f"Python {platform.python_version()}"]
     for name in PACKAGES:
         try:
             out.append(f"{name} {version(name)}")
-        except PackageNotFoundError:  # a checkout or another distribution of it
+        except PackageNotFoundError:  # a checkout, or a distribution of another name
             continue
     return [*out, f"{platform.system()} {platform.machine()}"]
 
 
-# -------------------------------------------------------------------------------- pictures
-def _figure(draw: Callable[[Any], object], size: tuple[float, float]) -> str:
-    """A drawing as a data address. Not through pyplot: a notebook would show it a second time."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "the pictures of a report need Matplotlib: install it with "
-            "`pip install cmstats[report]`"
-        ) from error
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure.subplots())
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=160)
-    return data_address(out.getvalue(), "png")
-
-
 def _picture(draw: Any, size: tuple[float, float], title: str, caption: str, alt: str) -> Any:
     """A plot with a caption, and a description for those who cannot see it."""
-    return {"source": _figure(draw, size), "title": title, "caption": caption, "alt": alt}
+    return {"source": figure_address(draw, size), "title": title, "caption": caption, "alt": alt}
 
 
-def _figures(report: Report) -> Iterator[tuple[str, list[dict[str, str]]]]:
+def _figures(report: Findings) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """The plots of each section."""
     yield "correlations", [_correlations(report)]
     yield "shrinkage", _shrinkage(report)
@@ -167,7 +151,8 @@ def _figures(report: Report) -> Iterator[tuple[str, list[dict[str, str]]]]:
     yield "retrieval", [_recall(report)]
 
 
-def _correlations(report: Report) -> Any:
+def _correlations(report: Findings) -> Any:
+    """Training and held-out correlations of the components."""
     held_out, train = report.held_out_correlations, report.train_correlations
     shown = min(len(train), 100)
     display = CorrelationDisplay(held_out, train=train, n_held_out=len(report.test))
@@ -181,7 +166,8 @@ def _correlations(report: Report) -> Any:
     )  # fmt: skip
 
 
-def _shrinkage(report: Report) -> list[Any]:
+def _shrinkage(report: Findings) -> list[Any]:
+    """The cross-validated score over the shrinkage; empty where no score is finite."""
     if not np.isfinite(report.shrinkage_scores).all(axis=1).any():
         return []
     sx, sy = report.model.shrinkage_
@@ -196,7 +182,8 @@ def _shrinkage(report: Report) -> list[Any]:
     ]  # fmt: skip
 
 
-def _embeddings(report: Report) -> Iterator[Any]:
+def _embeddings(report: Findings) -> Iterator[Any]:
+    """Both views on the first four components, two by two."""
     U, V = report.variates
     for a, b in ((0, 1), (2, 3)):
         if b >= U.shape[1]:
@@ -213,7 +200,8 @@ def _embeddings(report: Report) -> Iterator[Any]:
         )  # fmt: skip
 
 
-def _recall(report: Report) -> Any:
+def _recall(report: Findings) -> Any:
+    """The recall curves of both directions."""
     found = report.retrieval
     ks = pd.RangeIndex(1, len(found.chance_curve) + 1, name="k")
     recall, chance = (

@@ -1,4 +1,4 @@
-"""Quick candidates beside each other, for the report."""
+"""The comparison of models: the fast ones of `suggest_models` on a sample of the items."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from cmstats.model_selection.comparison import compare, suggest_models
 __all__ = ["Models", "compare_models"]
 
 TRAINED, HELD_OUT = 1000, 500
-"""The most items that models are fitted to, and judged on."""
+"""The most items in training and in evaluation."""
 SLOW = ("ContrastiveAligner",)
+"""Suggested models that take longer than the rest of the page."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """A comparison.
+    """A comparison of models.
 
     Attributes
     ----------
     table : DataFrame
-        That of `compare`.
+        The table of `compare`.
     reasons : dict of name -> sentence
-        Why each was suggested.
+        Why each model was suggested.
     n_train, n_test : int
-        Items fitted to, and judged on.
+        The items in training and in evaluation.
     left_out : tuple of str
-        Suggested, but too slow for a report.
+        Models that were suggested but are too slow for a report.
+    remarks : tuple of str
+        The distinct warnings of the models.
     """
 
     table: pd.DataFrame
@@ -43,17 +46,17 @@ class Models:
 
     @property
     def metric(self) -> str:
-        """The metric that is tested."""
+        """The metric whose differences are tested."""
         return str(self.table.attrs["metric"])
 
 
 def compare_models(
     X: Any, Y: Any, labels: Any, train: Any, test: Any, shrinkage: Any, seed: int
 ) -> Models:
-    """`compare` the quick ones of `suggest_models` on the report's own split, or a part of it.
+    """`compare` the fast models of `suggest_models` on the report's split, or a sample of it.
 
-    Where a model would search for its shrinkage it gets the report's, which was chosen on the
-    training items: the search would take longer than all the rest of the page.
+    A model that would search for its shrinkage is given the report's, which was chosen on the
+    training items: the search would take longer than the rest of the page.
     """
     rng = np.random.default_rng(seed)
     train, test = (
@@ -83,5 +86,5 @@ def compare_models(
 
 
 def _complete(labels: Any) -> Any:
-    """The labels, or None where some are missing: some models cannot learn from gaps."""
+    """The labels, or None if any is missing: some models accept only complete labels."""
     return None if pd.isna(pd.Series(labels)).any() else labels

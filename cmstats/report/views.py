@@ -1,4 +1,4 @@
-"""Two views made ready in bounded time: rows drawn, gaps filled, very wide views narrowed."""
+"""Both views as dense matrices of bounded size: rows sampled, gaps imputed, width reduced."""
 
 from __future__ import annotations
 
@@ -14,25 +14,32 @@ from cmstats.arrays import is_array, is_numpy, namespace, take_rows, to_numpy
 from cmstats.rows.chunks import is_lazy
 from cmstats.rows.matrix import check_matrix
 
-__all__ = ["Given", "take_given", "usable"]
+__all__ = ["Views", "dense_view", "take_views"]
 
 WIDEST = 768
-"""Columns beyond which a view is replaced by its leading principal components."""
+"""The most columns of a view; a wider one is replaced by its leading principal components."""
 COVARIANCE = 4096
-"""Columns up to which their covariance is formed for that."""
+"""The most columns whose covariance matrix is formed for the principal components."""
 
 
 @dataclass
-class Given:
-    """Both views on the host, with the rows that are used."""
+class Views:
+    """The sampled rows of both views on the host.
+
+    Attributes
+    ----------
+    views : pair of arrays or CSR matrices
+        With their gaps (NaN).
+    sizes : pair of (shape, type, mebibytes)
+        The sizes of the whole views as given.
+    """
 
     views: tuple[Any, Any]
     sizes: tuple[tuple[tuple[int, int], str, float], ...]
-    """Shape, type and mebibytes of each as it came."""
 
 
-def take_given(X: Any, Y: Any, rows: Any, names: tuple[str, str]) -> Given:
-    """The rows of both views as NumPy or CSR; only these are read from a disk.
+def take_views(X: Any, Y: Any, rows: Any, names: tuple[str, str]) -> Views:
+    """These rows of both views as NumPy arrays or CSR; no others are read from a disk.
 
     Raises
     ------
@@ -48,10 +55,11 @@ def take_given(X: Any, Y: Any, rows: Any, names: tuple[str, str]) -> Given:
         if values.dtype.kind == "f" and values.size and bool(np.isnan(values).all()):
             raise ValueError(f"{name} holds nothing but NaN: there is nothing to analyse")
         views.append(taken)
-    return Given((views[0], views[1]), tuple(sizes))
+    return Views((views[0], views[1]), tuple(sizes))
 
 
 def _take(a: Any, rows: Any) -> Any:
+    """Rows by number, of a lazy matrix or of an array of any library."""
     if is_lazy(a):
         return np.asarray(a[rows])
     if is_array(a) and not is_numpy(namespace(a)):
@@ -60,26 +68,28 @@ def _take(a: Any, rows: Any) -> Any:
 
 
 def _on_host(a: Any) -> Any:
-    """A page is made on the host, wherever the features live."""
+    """A NumPy array or a sparse matrix on the host."""
     return a if scipy.sparse.issparse(a) else np.asarray(to_numpy(a))
 
 
 def _dtype(a: Any) -> str:
+    """The element type of a view, for display."""
     kind = str(getattr(a, "dtype", "mixed")).removeprefix("torch.").removeprefix("numpy.")
     return f"{kind}, sparse" if scipy.sparse.issparse(a) else kind
 
 
 def _mebibytes(a: Any) -> float:
+    """The memory of a view."""
     if scipy.sparse.issparse(a):
         a = a.tocsr()
         return float(a.data.nbytes + a.indices.nbytes + a.indptr.nbytes) / 2**20
     return float(a.shape[0] * a.shape[1] * getattr(a.dtype, "itemsize", 8)) / 2**20
 
 
-def usable(a: Any, train: Any, name: str, seed: int) -> tuple[npt.NDArray[Any], str]:
-    """A dense matrix without gaps and of bounded width, and what was done to get it.
+def dense_view(a: Any, train: Any, name: str, seed: int) -> tuple[npt.NDArray[Any], str]:
+    """A dense matrix without gaps of at most `WIDEST` columns, and a sentence if it was reduced.
 
-    Means and principal components are those of the training rows.
+    Column means and principal components are estimated on the training rows.
     """
     if not scipy.sparse.issparse(a) and a.dtype.kind == "f":
         gaps = np.isnan(a)
@@ -91,7 +101,7 @@ def usable(a: Any, train: Any, name: str, seed: int) -> tuple[npt.NDArray[Any], 
     if p <= WIDEST:
         return np.asarray(a.toarray() if scipy.sparse.issparse(a) else a), ""
     k = min(WIDEST, len(train) - 1)
-    if scipy.sparse.issparse(a):  # not centred: it would fill up
+    if scipy.sparse.issparse(a):  # centring would destroy the sparsity
         axes, what = TruncatedSVD(k, random_state=seed), "singular directions"
     else:
         solver = "covariance_eigh" if p <= COVARIANCE else "randomized"

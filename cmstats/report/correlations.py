@@ -1,0 +1,173 @@
+"""Tests and intervals of the canonical correlations."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.model_selection import KFold
+
+from cmstats.inference import (
+    canonical_correlation_test,
+    correlation_intervals,
+    permutation_test,
+)
+from cmstats.models.cca import CCA
+
+__all__ = ["Evidence", "correlation_evidence"]
+
+Floats = npt.NDArray[np.float64]
+
+LEVEL = 0.05
+SHOWN = 20
+"""The most components in the table."""
+ROWS = 2000
+"""The most rows of the permutation test."""
+WORK = 3e11
+"""The most floating-point operations of the permutation test."""
+FOLDED = 600
+"""The most columns of both views for the jackknife's intervals, which take 20 fits."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Correlations with tests and intervals.
+
+    Attributes
+    ----------
+    table : DataFrame of one row per component
+        ``training``, ``held_out`` with ``lower`` and ``upper``; ``p_permutation``; and if there
+        are enough rows ``p_wilks``, ``estimate``, ``estimate_lower``, ``estimate_upper``.
+    supported : int
+        The number of leading components with a permutation p-value of at most 0.05.
+    held : int
+        The number of leading components whose held-out interval lies above 0.
+    n_components : int
+        The number of components of the model.
+    n_permutations, permuted_rows : int
+        The permutations, and the rows that were permuted.
+    permutation_shrinkage : str
+        The shrinkage in the permutation test, in words.
+    left_out : tuple of str
+        A sentence for each test or interval that was left out.
+    """
+
+    table: pd.DataFrame
+    supported: int
+    held: int
+    n_components: int
+    n_permutations: int
+    permuted_rows: int
+    permutation_shrinkage: str
+    left_out: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """A sentence on how many components are supported."""
+        p = float(self.table["p_permutation"].iloc[0])
+        if not self.supported and not self.held:
+            return (
+                "No component is supported: the permutation test of the first has "
+                f"p = {p:.2g}, and its held-out correlation is not told from 0. Nothing linear "
+                "that the views share was found."
+            )
+        limit = self.supported == len(self.table) < self.n_components
+        return (
+            f"{'At least ' if limit else ''}{self.supported} of {self.n_components} components "
+            f"{'is' if self.supported == 1 else 'are'} supported by the permutation test "
+            f"(family-wise p ≤ {LEVEL:g}"
+            + (f", the first {len(self.table)} were tested" if limit else "")
+            + f"); on held-out items the first {self.held} of {len(self.table)} "
+            f"{'has' if self.held == 1 else 'have'} an interval above 0."
+        )
+
+
+def correlation_evidence(
+    X: Any, Y: Any, train: Any, train_correlations: Floats, held_out: Floats, n_held: int,
+    seed: int, quick: bool,
+) -> Evidence:  # fmt: skip
+    """Test the correlations on the training items, with intervals of the held-out ones.
+
+    The held-out interval is Fisher's z: the variates are fixed, since the rows had no part in
+    fitting them. The permutation test is run without shrinkage, or with Ledoit and Wolf's where
+    rows are few; the chosen shrinkage has used the pairing and would have to be chosen anew in
+    every permutation.
+    """
+    k = min(SHOWN, len(train_correlations))
+    lower, upper = _fisher(held_out, n_held)
+    table = pd.DataFrame(
+        {"training": train_correlations, "held_out": held_out, "lower": lower, "upper": upper},
+        index=pd.RangeIndex(1, len(held_out) + 1, name="component"),
+    ).iloc[:k]
+    held = _leading(np.nan_to_num(lower, nan=-1.0)[:k] > 0)
+    left_out = []
+    x, y = X[train].astype(np.float64), Y[train].astype(np.float64)
+    width = x.shape[1] + y.shape[1]
+    if len(x) > width + 2:
+        with warnings.catch_warnings():  # the page lists constant columns already
+            warnings.simplefilter("ignore", UserWarning)
+            try:
+                tests = canonical_correlation_test(CCA(shrinkage=0.0).fit(x, y))
+                table["p_wilks"] = tests["wilks_p"].cummax().reindex(table.index)
+            except ValueError as error:
+                left_out.append(f"Wilks' test was left out: {error}.")
+    else:
+        left_out.append(
+            f"Wilks' test needs more rows than the {len(x)} training items for {width} columns."
+        )
+    permuted, count, rows, shrinkage = _permuted(x, y, k, seed, quick)
+    table["p_permutation"] = permuted.reindex(table.index)
+    if len(x) > 2 * width and width <= FOLDED and not quick:
+        try:
+            folds = KFold(20, shuffle=True, random_state=seed)
+            found = correlation_intervals(x, y, cv=folds, n_components=None)
+            columns = {"estimate": "estimate", "lower": "estimate_lower",
+                       "upper": "estimate_upper"}  # fmt: skip
+            found = found.rename(columns=columns)[list(columns.values())].reindex(table.index)
+            table = table.join(found)
+        except ValueError as error:
+            left_out.append(f"Intervals of the population's correlations: {error}.")
+    elif not quick:
+        left_out.append(
+            "Intervals of the population's correlations are given where the training items are "
+            f"twice as many as the columns, and these at most {FOLDED}."
+        )
+    supported = _leading(table["p_permutation"].to_numpy() <= LEVEL)
+    return Evidence(table, supported, held, len(held_out), count, rows, shrinkage, tuple(left_out))
+
+
+def _leading(holds: Any) -> int:
+    """The length of the leading run of True."""
+    return int(np.argmin(np.append(holds, False)))
+
+
+def _fisher(r: Floats, n: int) -> tuple[Floats, Floats]:
+    """95 % intervals of correlations of n rows by Fisher's z."""
+    half = 1.959964 / np.sqrt(max(n - 3, 1))
+    z = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12))
+    return np.tanh(z - half), np.tanh(z + half)
+
+
+def _permuted(x: Any, y: Any, k: int, seed: int, quick: bool) -> tuple[Any, int, int, str]:
+    """Family-wise p-values, permutations, rows and shrinkage, within `ROWS` and `WORK`."""
+    rng = np.random.default_rng(seed)
+    at = np.sort(rng.permutation(len(x))[:ROWS])
+    x, y = x[at], y[at]
+    n, widths = len(x), (x.shape[1], y.shape[1])
+    m = min(*widths, n - 1)
+    cost = 2 * n * min(widths[0], n) * min(widths[1], n) + (2 * m) ** 3 / 3
+    work, most = (WORK / 4, 199) if quick else (WORK, 999)
+    count = next((c for c in (999, 199) if c <= most and c * cost <= work), 99)
+    shrinkage: Any = 0.0 if sum(widths) < n / 4 else "auto"
+    try:
+        tests = permutation_test(
+            x, y, n_permutations=count, statistic="wilks", n_components=min(k, m),
+            shrinkage=shrinkage, random_state=seed,
+        )  # fmt: skip
+    except ValueError:  # a constant view, or fewer dimensions than components
+        return pd.Series([1.0], index=[1]), count, n, str(shrinkage)
+    return tests["p_value"], count, n, "none" if shrinkage == 0.0 else "of Ledoit and Wolf"
