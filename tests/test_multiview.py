@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 import warnings
@@ -20,6 +21,7 @@ from test_namespaces import PLACES, Place
 from cmstats import CCA, Moments, MomentsSearchCV, MultiviewCCA, load_emoji
 from cmstats.arrays import to_numpy
 from cmstats.kernels.linalg import leading_eigenvectors
+from cmstats.rows.views import RESERVED
 
 METHODS = ["mcca", "gcca"]
 
@@ -819,3 +821,8 @@ class ColumnsAsViews(MultiviewCCA):
 )
 def test_scikit_learn_contract(estimator: Any, check: Any) -> None:
     check(estimator)
+
+
+@pytest.mark.parametrize("constructor", [Moments.from_data, Moments.folds])
+def test_no_view_is_named_like_a_parameter_of_moments(constructor: Any) -> None:
+    assert {*inspect.signature(constructor).parameters} - {"blocks"} <= {*RESERVED}

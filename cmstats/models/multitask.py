@@ -14,11 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, device_of, namespace, to_numpy
 from cmstats.models.base import MomentsEstimator, all_or_nothing
-from cmstats.models.features import Features, column_slices, several
 from cmstats.models.ridge import about_plane, plane_point, r2, ridge, search, squared_errors
 from cmstats.moments.moments import Moments
 from cmstats.moments.tasks import TaskMoments, as_x_and_y
 from cmstats.rows.chunks import project
+from cmstats.rows.views import Features, column_slices, several
 
 __all__ = ["ALPHAS", "MultitaskRegressor"]
 

@@ -26,7 +26,7 @@ from cmstats.arrays import (
 )
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.progress import progress_bar
-from cmstats.rows.source import RowSource, in_memory, take_in_memory
+from cmstats.rows.source import RowSource, in_memory, take_in_memory, width_of
 
 __all__ = [
     "batches",
@@ -141,8 +141,7 @@ def _ahead(runs: Iterator[Run]) -> Iterator[Run]:
 
 
 def _row_bytes(block: RowSource) -> int:
-    width = 1 if block.ndim == 1 else int(block.shape[1])
-    return width * int(getattr(block.dtype, "itemsize", 8))
+    return width_of(block) * int(getattr(block.dtype, "itemsize", 8))
 
 
 def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:
@@ -201,7 +200,7 @@ def batches(source: Iterable[Any], names: Sequence[str] = ("x", "y")) -> Iterato
             named = check_blocks(named)
         except ValueError as error:
             raise ValueError(f"batch {number}: {error}") from None
-        shape = [(name, 1 if a.ndim == 1 else int(a.shape[1])) for name, a in named.items()]
+        shape = [(name, width_of(a)) for name, a in named.items()]
         if expected is None:
             expected = shape
         elif dict(shape) != dict(expected):

@@ -10,7 +10,7 @@ import numpy as np
 
 from cmstats.arrays import Array, device_of, is_array, is_lazy, is_numpy, namespace, take_rows
 
-__all__ = ["MappedRows", "RowSource", "in_memory", "take_in_memory", "within"]
+__all__ = ["MappedRows", "RowSource", "in_memory", "take_in_memory", "width_of", "within"]
 
 
 class RowSource(Protocol):
@@ -75,8 +75,7 @@ class MappedRows:
     ) -> None:
         self._source, self._function = source, function
         self._first, stop, _ = (span or slice(None)).indices(int(source.shape[0]))
-        if width is None:
-            width = 1 if source.ndim == 1 else int(source.shape[1])
+        width = width_of(source) if width is None else width
         self.shape: tuple[int, int] = (stop - self._first, width)
         self.dtype: Any = source.dtype if dtype is None else dtype
         self.ndim = 2
@@ -91,6 +90,11 @@ class MappedRows:
             rows = rows + self._first
         part = take_in_memory(self._source, rows)
         return part if self._function is None else self._function(part, start)
+
+
+def width_of(source: RowSource) -> int:
+    """The number of columns; a vector is one."""
+    return 1 if source.ndim == 1 else int(source.shape[1])
 
 
 def within(source: RowSource, span: slice) -> RowSource:

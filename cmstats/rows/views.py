@@ -1,7 +1,8 @@
-"""Two or more named views: lists and dicts of matrices, checked against those of the fit."""
+"""Named views of the same items: lists and dicts of matrices, checked against those of fit."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,19 +11,20 @@ import numpy as np
 
 from cmstats.rows.chunks import check_lengths, is_lazy
 from cmstats.rows.matrix import check_matrix
+from cmstats.rows.source import width_of
 
-__all__ = ["NamedViews", "column_names", "is_stream"]
+__all__ = ["Features", "NamedViews", "column_names", "column_slices", "is_stream", "several"]
 
 RESERVED = (
     "cls", "form", "sample_weight", "missing", "device", "cv", "groups", "rows", "checkpoint",
     "progress",
 )  # fmt: skip
-"""What `Moments` takes beside blocks, so that no view can be called so."""
+"""Parameters of the constructors of `Moments`, so no block of it can have these names."""
 
 
 @dataclass(frozen=True)
 class NamedViews:
-    """What an estimator remembers of the views it was fitted to.
+    """The names, widths and column names of two or more views, as seen in fit.
 
     Attributes
     ----------
@@ -41,7 +43,7 @@ class NamedViews:
     columns: tuple[Any, ...]
 
     def __post_init__(self) -> None:
-        """Raise where there are too few."""
+        """Raise if there are fewer than two."""
         if len(self.names) < 2:
             raise ValueError(
                 f"{len(self.names)} view ({', '.join(self.names)}): canonical correlations need at "
@@ -50,7 +52,7 @@ class NamedViews:
 
     @classmethod
     def of_blocks(cls, names: Sequence[str], widths: Sequence[int]) -> NamedViews:
-        """Views of which only moments are known."""
+        """Views known by their moments only."""
         count = len(names)
         return cls(tuple(names), tuple(widths), (2,) * count, (None,) * count)
 
@@ -67,7 +69,7 @@ class NamedViews:
         blocks = _complete(named, named)
         known = cls(
             tuple(blocks),
-            tuple(_width(b) for b in blocks.values()),
+            tuple(width_of(b) for b in blocks.values()),
             tuple(int(a.ndim if hasattr(a, "ndim") else np.ndim(a)) for a in named.values()),
             tuple(column_names(a) for a in named.values()),
         )
@@ -84,7 +86,7 @@ class NamedViews:
         Raises
         ------
         ValueError
-            If one is missing, or does not fit those of the fit.
+            If one is missing, or differs from the fit in width or column names.
         """
         named = _named(views, self.names)
         blocks = _complete(named, self.names)
@@ -97,7 +99,7 @@ class NamedViews:
         Raises
         ------
         ValueError
-            If none is given, or one does not fit those of the fit.
+            If none is given, or one differs from the fit in width or column names.
         """
         named = {a: v for a, v in _named(views, self.names).items() if v is not None}
         if not named:
@@ -109,9 +111,9 @@ class NamedViews:
     def _check_columns(self, named: dict[str, Any], blocks: dict[str, Any]) -> None:
         for name, block in blocks.items():
             at = self.names.index(name)
-            if _width(block) != self.widths[at]:
+            if width_of(block) != self.widths[at]:
                 raise ValueError(
-                    f"view {name} has {_width(block)} features, but the model is expecting "
+                    f"view {name} has {width_of(block)} features, but the model is expecting "
                     f"{self.widths[at]} features in it"
                 )
             known, found = self.columns[at], column_names(named[name])
@@ -122,15 +124,15 @@ class NamedViews:
                 )
 
     def as_fitted(self, each: Iterable[Any]) -> Any:
-        """Things by view: a list if a list was fitted, otherwise a dict."""
+        """One object for each view: a list if a list was fitted, otherwise a dict."""
         return list(each) if self.listed else dict(zip(self.names, each, strict=True))
 
     def in_order(self, each: Any) -> dict[str, Any]:
-        """Things by name, out of a list or a dict of all views."""
+        """One object for each view, from a list or dict of all views to a dict."""
         return dict(each) if isinstance(each, Mapping) else dict(zip(self.names, each, strict=True))
 
     def as_given(self, views: Any, found: dict[str, Any]) -> Any:
-        """Things by view in the container of `views`; None where nothing was found."""
+        """One object for each view, in the container of `views`; None for those not found."""
         if isinstance(views, Mapping):
             return {name: found.get(name) for name in views}
         return [found.get(name) for name in self.names]
@@ -141,7 +143,7 @@ def _list_names(count: int) -> tuple[str, ...]:
 
 
 def _named(views: Any, known: tuple[str, ...] | None) -> dict[str, Any]:
-    """Views by name, None for those not observed."""
+    """The views by name; None for a view that was not observed."""
     if isinstance(views, Mapping):
         wrong = [a for a in views if not isinstance(a, str) or a in RESERVED]
         if wrong:
@@ -170,7 +172,7 @@ def _named(views: Any, known: tuple[str, ...] | None) -> dict[str, Any]:
 
 
 def _complete(named: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Matrices of one length, of all views; values are checked by the pass that reads them."""
+    """All views as matrices of one length; NaN is found by the pass that reads them."""
     for name in names:
         if named.get(name) is None:
             raise ValueError(
@@ -187,8 +189,104 @@ def _checked(view: Any, name: str, *, ensure_finite: Any) -> Any:
     return view if is_lazy(view) else check_matrix(view, name, ensure_finite=ensure_finite)
 
 
-def _width(block: Any) -> int:
-    return 1 if block.ndim == 1 else int(block.shape[1])
+@dataclass(frozen=True)
+class Features:
+    """The features of a regression: one matrix, or several of the same rows side by side.
+
+    Attributes
+    ----------
+    blocks : dict of name to matrix
+    names : array of str or None
+        The names of all columns, if every matrix is a frame that has them.
+    """
+
+    blocks: dict[str, Any]
+    names: np.ndarray[Any, Any] | None = None
+
+    @classmethod
+    def of(cls, X: Any, *, order: tuple[str, ...] = (), ensure_finite: bool = True) -> Features:
+        """Check a dict of matrices, or a list or tuple of them, named x0, x1, ...
+
+        Parameters
+        ----------
+        X : dict, list or tuple of matrices
+        order : tuple of str
+            The names of the views seen in fit; a dict is reordered to it.
+        ensure_finite : bool
+        """
+        given = _named_features(X)
+        if isinstance(X, Mapping) and order:
+            if set(given) != set(order):
+                raise ValueError(
+                    f"the views of X are {', '.join(given)}, but those seen in fit were "
+                    f"{', '.join(order)}"
+                )
+            given = {name: given[name] for name in order}
+        blocks = {k: _checked(a, k, ensure_finite=ensure_finite) for k, a in given.items()}
+        check_lengths(blocks)
+        each = [names for names in map(column_names, given.values()) if names is not None]
+        return cls(blocks, np.concatenate(each) if len(each) == len(given) else None)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and columns of all matrices together."""
+        rows = int(next(iter(self.blocks.values())).shape[0])
+        return rows, sum(self.widths.values())
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The number of columns of each matrix."""
+        return {name: width_of(a) for name, a in self.blocks.items()}
+
+    def check(self, columns: dict[str, slice], width: int, names: Any) -> None:
+        """Raise if widths or column names differ from those seen in fit."""
+        found = self.widths
+        if columns and [*column_slices(found).values()] != [*columns.values()]:
+            expected = ", ".join(str(cut.stop - cut.start) for cut in columns.values())
+            raise ValueError(
+                f"the views of X have {', '.join(map(str, found.values()))} features, but those "
+                f"seen in fit had {expected}"
+            )
+        if self.shape[1] != width:
+            raise ValueError(f"X has {self.shape[1]} features, but fit saw {width} features")
+        if self.names is None or names is None:
+            return
+        differ = (i for i, (a, b) in enumerate(zip(self.names, names, strict=True)) if a != b)
+        if (i := next(differ, None)) is not None:
+            raise ValueError(
+                "The feature names of the views should match those that were passed during fit: "
+                f"column {i} is {self.names[i]!r} where fit saw {names[i]!r}"
+            )
+
+
+def several(X: Any) -> bool:
+    """Whether X is a dict, or a list or tuple of matrices (a list of rows is one matrix)."""
+    if isinstance(X, Mapping):
+        return not hasattr(X, "shape")  # some sparse matrices are mappings
+    is_sequence = isinstance(X, (list, tuple)) and len(X) > 0
+    return is_sequence and all(len(getattr(a, "shape", ())) == 2 for a in X)
+
+
+def column_slices(widths: Mapping[str, int]) -> dict[str, slice]:
+    """The columns of each view among those of all views side by side."""
+    ends = np.cumsum([0, *widths.values()]).tolist()
+    cuts = (slice(a, b) for a, b in itertools.pairwise(ends))
+    return dict(zip(widths, cuts, strict=True))
+
+
+def _named_features(X: Any) -> dict[str, Any]:
+    if not isinstance(X, Mapping):
+        return {f"x{i}": a for i, a in enumerate(X)}
+    if not X:
+        raise ValueError("X is a dict without a view: give at least one matrix")
+    taken = {*RESERVED, "y"} - {"cls"}  # views become blocks of moments beside y
+    for name in X:
+        if not isinstance(name, str) or name in taken:
+            raise ValueError(
+                f"a view of X is named {name!r}: names must be text, other than "
+                f"{', '.join(sorted(taken))}"
+            )
+    return dict(X)
 
 
 def is_stream(X: Any, y: Any) -> bool:
