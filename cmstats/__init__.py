@@ -1,35 +1,139 @@
-"""Classical statistical cross-modal analysis: CCA and its kin from joint moments."""
+"""Classical statistical cross-modal analysis: CCA and its kin from joint moments.
 
-from cmstats.datasets.loaders import load_emoji, load_linnerud, load_mnist_halves, load_wikipedia
-from cmstats.inference import (
-    bootstrap,
-    canonical_correlation_test,
-    component_stability,
-    correlation_intervals,
-    loadings_table,
-    permutation_test,
-    redundancy,
-)
-from cmstats.metrics.retrieval import retrieval_report, search
-from cmstats.model_selection.comparison import compare, learning_curves, overtakes, suggest_models
-from cmstats.model_selection.search import MomentsSearchCV
-from cmstats.models.autoencoder import LinearAutoencoder
-from cmstats.models.cca import CCA
-from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
-from cmstats.models.gaussian import ConditionalGaussian
-from cmstats.models.kernel_cca import KernelCCA
-from cmstats.models.mixture import ConditionalGaussianMixture
-from cmstats.models.multitask import MultitaskRegressor
-from cmstats.models.multiview import MultiviewCCA
-from cmstats.models.pipeline import TwoViewPipeline
-from cmstats.models.semantic import SemanticMatching
-from cmstats.moments.moments import Moments
-from cmstats.rows.chunks import map_rows
-from cmstats.rows.files import open_shards
-from cmstats.rows.parquet import open_parquet
-from cmstats.rows.writer import write_shards
+A name is imported at its first access: ``import cmstats`` by itself loads no other library.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+
+def lazy(
+    package: str, names: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package that imports its names at first access.
+
+    Parameters
+    ----------
+    package : str
+        Its ``__name__``.
+    names : mapping of str to sequence of str
+        The public names in each of its submodules. The submodules are attributes too.
+
+    Returns
+    -------
+    tuple of two functions
+        As PEP 562 describes them.
+    """
+    homes = {name: module for module, public in names.items() for name in public}
+
+    def load(name: str) -> Any:
+        if name in homes:
+            value = getattr(import_module(f"{package}.{homes[name]}"), name)
+        elif not name.startswith("_") and find_spec(f"{package}.{name}"):
+            value = import_module(f"{package}.{name}")
+        else:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def listing() -> list[str]:
+        from pkgutil import iter_modules
+
+        module = sys.modules[package]
+        modules = (m.name for m in iter_modules(module.__path__) if not m.name.startswith("_"))
+        return sorted({*vars(module)["__all__"], *modules})
+
+    return load, listing
+
+
+if TYPE_CHECKING:
+    from cmstats.datasets import load_emoji, load_linnerud, load_mnist_halves, load_wikipedia
+    from cmstats.inference import (
+        bootstrap,
+        canonical_correlation_test,
+        component_stability,
+        correlation_intervals,
+        loadings_table,
+        permutation_test,
+        redundancy,
+    )
+    from cmstats.metrics import retrieval_report, search
+    from cmstats.model_selection import (
+        MomentsSearchCV,
+        compare,
+        learning_curves,
+        overtakes,
+        suggest_models,
+    )
+    from cmstats.models import (
+        CCA,
+        ConditionalGaussian,
+        ConditionalGaussianMixture,
+        ExactKernelMap,
+        KernelCCA,
+        LinearAutoencoder,
+        MultitaskRegressor,
+        MultiviewCCA,
+        NystroemMap,
+        RandomFourierMap,
+        SemanticMatching,
+        TwoViewPipeline,
+    )
+    from cmstats.moments import Moments
+    from cmstats.rows.chunks import map_rows
+    from cmstats.rows.files import open_shards
+    from cmstats.rows.parquet import open_parquet
+    from cmstats.rows.writer import write_shards
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "datasets": ("load_emoji", "load_linnerud", "load_mnist_halves", "load_wikipedia"),
+            "inference": (
+                "bootstrap",
+                "canonical_correlation_test",
+                "component_stability",
+                "correlation_intervals",
+                "loadings_table",
+                "permutation_test",
+                "redundancy",
+            ),
+            "metrics": ("retrieval_report", "search"),
+            "model_selection": (
+                "MomentsSearchCV",
+                "compare",
+                "learning_curves",
+                "overtakes",
+                "suggest_models",
+            ),
+            "models": (
+                "CCA",
+                "ConditionalGaussian",
+                "ConditionalGaussianMixture",
+                "ExactKernelMap",
+                "KernelCCA",
+                "LinearAutoencoder",
+                "MultitaskRegressor",
+                "MultiviewCCA",
+                "NystroemMap",
+                "RandomFourierMap",
+                "SemanticMatching",
+                "TwoViewPipeline",
+            ),
+            "moments": ("Moments",),
+            "rows.chunks": ("map_rows",),
+            "rows.files": ("open_shards",),
+            "rows.parquet": ("open_parquet",),
+            "rows.writer": ("write_shards",),
+        },
+    )
 
 __all__ = [
     "CCA",

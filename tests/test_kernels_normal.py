@@ -244,7 +244,7 @@ def test_many_callers_leave_blas_as_it_was() -> None:
 
 
 def test_an_error_in_a_tile_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_log_sum_exp", lambda *_: 1 / 0)
+    monkeypatch.setattr(cpu, "log_sum_exp", lambda *_: 1 / 0)
     for n in (3, 30_000):
         with pytest.raises(ZeroDivisionError):
             mixture_logpdf(np.zeros((n, 12)), [1.0], np.zeros((1, 12)), np.eye(12)[None])

@@ -8,7 +8,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import array_api_compat
-import pandas as pd
 import scipy.sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -159,6 +158,8 @@ class DeepBaseline(TwoViewBaseline):
             raise ValueError(
                 "the loss was not finite after the first epoch of training: lower learning_rate"
             )
+        import pandas as pd
+
         epochs = pd.RangeIndex(1, len(outcome.losses) + 1, name="epoch")
         scores = pd.Series(outcome.scores, index=epochs[: len(outcome.scores)], dtype=float)
         self.history_ = pd.DataFrame(

@@ -8,18 +8,15 @@ run side by side on Python threads and are merged by `Accumulator.finish`.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import array_api_compat
-import numba
 import numpy as np
 import scipy.sparse
-from numba.extending import get_cython_function_address
 
 from cmstats.arrays import (
     Array,
@@ -33,7 +30,7 @@ from cmstats.arrays import (
     row_slices,
     take_rows,
 )
-from cmstats.kernels.threads import cores, run_tasks
+from cmstats.kernels.threads import cores, even_slices, run_tasks
 from cmstats.kernels.transfer import within_memory
 
 __all__ = [
@@ -41,13 +38,12 @@ __all__ = [
     "Sums",
     "accumulate",
     "accumulator_count",
-    "even_slices",
     "provisional_centre",
     "scatter",
 ]
 
-FLUSH_ROWS = 8192
-"""float32 products are added into float64 at least every so many rows."""
+SMALL = 1 << 14
+"""Up to this many entries NumPy's own calls take less time than a compiled loop over a tile."""
 
 Precision: TypeAlias = Literal["highest", "high"]
 
@@ -156,12 +152,6 @@ def accumulate(
     return Accumulator.finish(parts)
 
 
-def even_slices(n: int, parts: int) -> list[slice]:
-    """`parts` slices that cut ``range(n)`` into runs whose lengths differ by one at most."""
-    bounds = [n * i // max(1, parts) for i in range(parts + 1)]
-    return [slice(*pair) for pair in itertools.pairwise(bounds)]
-
-
 def provisional_centre(blocks: Sequence[Array], rows: Array | None = None) -> tuple[Array, bool]:
     """A provisional mean, and whether the spread asks for double precision.
 
@@ -216,42 +206,26 @@ class Accumulator:
         double: bool = False,
         precision: Precision = "highest",
     ) -> None:
-        self.widths = [int(b.shape[1]) for b in blocks]
-        self.offsets = list(np.cumsum([0, *self.widths]))
+        self.offsets = list(np.cumsum([0, *(int(b.shape[1]) for b in blocks)]))
         self.xp = xp = namespace(centre)
-        double = double or (is_numpy(xp) and any(_tile_dtype(b) == np.float64 for b in blocks))
-        d = self.offsets[-1]
-        self.centre = centre
         self.n = 0.0
         self.rows = 0
-        device = device_of(centre)
-        self.dtype: Any
-        if is_numpy(xp):
-            self.dtype = np.dtype(np.float64 if double else np.float32)
-            rows = int(np.clip((8 << 20) // (8 * d), 256, 1024))
-            self._tile = np.empty((rows, d), self.dtype)
-            self._local_centre = centre.astype(self.dtype)
-            # A centre rounded to the working precision is the centre from here on.
-            self.centre = self._local_centre.astype(np.float64)
-            self._partial = np.zeros((d, d), self.dtype, order="F")
-            self._partial_rows = 0
-            self._double: np.ndarray[Any, Any] | None = None
-        else:
-            dtypes = [result_dtype(b) for b in blocks]
-            self.dtype = xp.float64 if double or xp.float64 in dtypes else xp.float32
-            self._on_cuda = array_api_compat.is_cupy_namespace(xp)
-            half = self._on_cuda and self.dtype == xp.float32
-            half = half and all(b.dtype == xp.float16 for b in blocks)
-            rounded = xp.astype(centre, xp.float16) if half else centre
-            self._local_centre = xp.astype(rounded, self.dtype)
-            self.centre = xp.astype(self._local_centre, xp.float64)
-            split = "tf32" if precision == "high" and self.dtype == xp.float32 else None
-            self._split = "half" if half else split
-            self._tiles: Any = None
+        d, device = self.offsets[-1], device_of(centre)
+        double = double or xp.float64 in [result_dtype(b) for b in blocks]
+        self.dtype = xp.float64 if double else xp.float32
+        self._split: str | None = None
+        if array_api_compat.is_cupy_namespace(xp) and not double:
+            half = all(b.dtype == xp.float16 for b in blocks)
+            self._split = "half" if half else "tf32" if precision == "high" else None
+        rounded = xp.astype(centre, xp.float16) if self._split == "half" else centre
+        self._local_centre = xp.astype(rounded, self.dtype)
+        # A centre rounded to the working precision is the centre from here on.
+        self.centre = xp.astype(self._local_centre, xp.float64)
         self.first = xp.zeros((d,), dtype=xp.float64, device=device)
         self.third = xp.zeros((d,), dtype=xp.float64, device=device)
         self.fourth = xp.zeros((len(blocks),), dtype=xp.float64, device=device)
         self._second: Array | None = None
+        self._tiles: Any = None
 
     def add(
         self,
@@ -260,105 +234,87 @@ class Accumulator:
         rows: slice | Array | None = None,
     ) -> None:
         """Add the rows of `blocks` named by `rows` (a slice or integer positions)."""
-        if is_numpy(self.xp):
-            self._add_numpy(blocks, weights, rows)
-        elif self._on_cuda:
-            self._add_cuda(blocks, weights, rows)
+        n = blocks[0].shape[0]
+        if isinstance(rows, slice):
+            n = len(range(*rows.indices(n)))
+        elif rows is not None:
+            n = rows.shape[0]
+        host = is_numpy(self.xp)
+        if array_api_compat.is_cupy_namespace(self.xp) or (host and n * self.offsets[-1] > SMALL):
+            self._add_tiles(blocks, weights, rows)
         else:
-            self._add_namespace(blocks, weights, rows)
+            self._add_products(blocks, weights, rows)
 
-    # NumPy: the Numba kernel fills a tile, BLAS adds its product in place.
-    def _add_numpy(
-        self, blocks: Sequence[Array], weights: Array | None, rows: slice | Array | None
-    ) -> None:
-        syrk = _syrk(self.dtype)
-        height = self._tile.shape[0]
-        for take in _tiles(rows, blocks[0].shape[0], height):
-            w = None if weights is None else np.asarray(weights[take], np.float64)
-            roots = np.empty(0) if w is None else np.sqrt(w)
-            m = 0
-            for i, block in enumerate(blocks):
-                x = _dense(block[take])
-                m = x.shape[0]
-                lo, hi = self.offsets[i], self.offsets[i + 1]
-                self.fourth[i] += _centre_tile(
-                    x,
-                    self._local_centre[lo:hi],
-                    roots,
-                    self._tile[:m, lo:hi],
-                    self.first[lo:hi],
-                    self.third[lo:hi],
-                )
-            self.rows += m
-            self.n += m if w is None else float(w.sum())
-            syrk(self._tile[:m], self._partial)
-            self._partial_rows += m
-            if self.dtype != np.float64 and self._partial_rows >= FLUSH_ROWS:
-                self._flush()
-
-    def _flush(self) -> None:
-        """Add the float32 products so far into float64."""
-        if self._double is None:
-            self._double = np.zeros(self._partial.shape, np.float64, order="F")
-        self._double += self._partial
-        self._partial[...] = 0
-        self._partial_rows = 0
-
-    def upper(self) -> np.ndarray[Any, Any]:
-        """The second moments about the centre in the upper triangle, float64."""
-        if self.dtype == np.float64:
-            return self._partial
-        self._flush()
-        assert self._double is not None
-        return self._double
-
-    # Any namespace: the same arithmetic in library calls.
-    def _add_namespace(
-        self, blocks: Sequence[Array], weights: Array | None, rows: slice | Array | None
-    ) -> None:
+    def _taken(
+        self, blocks: Sequence[Array], weights: Array | None, rows: slice | Array | None, size: int
+    ) -> Iterator[tuple[list[Array], Array | None]]:
+        """Runs of at most `size` rows with their weights, counted as they go by."""
         xp = self.xp
-        for take in _tiles(rows, blocks[0].shape[0], 1024):
-            w = None if weights is None else xp.astype(take_rows(weights, take), xp.float64)
-            centred = []
-            for i, block in enumerate(blocks):
-                lo, hi = self.offsets[i], self.offsets[i + 1]
-                x = xp.astype(take_rows(block, take), self.dtype) - self._local_centre[lo:hi]
-                norms = xp.sum(xp.astype(x, xp.float64) ** 2, axis=1)
-                heavy = norms if w is None else norms * w
-                self.fourth[i] += xp.sum(heavy * norms)
-                wide = xp.astype(x, xp.float64)
-                self.third[lo:hi] += heavy @ wide
-                self.first[lo:hi] += xp.sum(wide, axis=0) if w is None else w @ wide
-                centred.append(x if w is None else x * xp.astype(xp.sqrt(w), self.dtype)[:, None])
-            z = xp.concat(centred, axis=1)
-            self.rows += z.shape[0]
-            self.n += z.shape[0] if w is None else float(xp.sum(w))
-            product = xp.astype(z.mT @ z, xp.float64)
-            self._second = product if self._second is None else self._second + product
-
-    # CuPy: a CUDA kernel fills a tile, cuBLAS multiplies it.
-    def _add_cuda(
-        self, blocks: Sequence[Array], weights: Array | None, rows: slice | Array | None
-    ) -> None:
-        from cmstats.kernels._cuda import covariance as cuda
-
-        xp = self.xp
-        if self._tiles is None:
-            # The root of a weight could take float16 out of its range; float32 holds it.
-            split = None if weights is not None and self._split == "half" else self._split
-            d = self.offsets[-1]
-            self._tiles = within_memory(
-                lambda: cuda.Tiles(d, self.dtype, split), f"a tile of rows of {d} columns", 8 * d
-            )
-        sums = self.first, self.third, self.fourth
-        for take in _tiles(rows, blocks[0].shape[0], self._tiles.rows):
+        for take in _tiles(rows, blocks[0].shape[0], size):
             w = None if weights is None else xp.astype(take_rows(weights, take), xp.float64)
             parts = [take_rows(b, take) for b in blocks]
-            roots = xp.empty((0,), dtype=self.dtype) if w is None else xp.sqrt(w)
-            self._tiles.add(parts, roots, self._local_centre, sums)
+            if is_numpy(xp):
+                parts = [_dense(part) for part in parts]
+            yield parts, w
             self.rows += parts[0].shape[0]
             self.n += parts[0].shape[0] if w is None else float(xp.sum(w))
-        self._second = self._tiles
+
+    def _add_products(
+        self, blocks: Sequence[Array], weights: Array | None, rows: slice | Array | None
+    ) -> None:
+        """Add rows in library calls: any namespace, and little data of NumPy's."""
+        xp = self.xp
+        for parts, w in self._taken(blocks, weights, rows, 1024):
+            centred = []
+            # What overflows or is NaN comes out in the sums.
+            with np.errstate(over="ignore", invalid="ignore"):
+                for i, part in enumerate(parts):
+                    lo, hi = self.offsets[i], self.offsets[i + 1]
+                    x = xp.astype(part, self.dtype) - self._local_centre[lo:hi]
+                    wide = xp.astype(x, xp.float64, copy=False)
+                    norms = xp.sum(wide * wide, axis=1)
+                    heavy = norms if w is None else norms * w
+                    self.fourth[i] += xp.sum(heavy * norms)
+                    self.third[lo:hi] += heavy @ wide
+                    self.first[lo:hi] += xp.sum(wide, axis=0) if w is None else w @ wide
+                    z = x if w is None else x * xp.astype(xp.sqrt(w), self.dtype)[:, None]
+                    centred.append(z)
+                z = xp.concat(centred, axis=1)
+                product = xp.astype(z.mT @ z, xp.float64, copy=False)
+            self._second = product if self._second is None else self._second + product
+
+    def _add_tiles(
+        self, blocks: Sequence[Array], weights: Array | None, rows: slice | Array | None
+    ) -> None:
+        """Add rows by a compiled loop that fills a tile and a BLAS call that multiplies it."""
+        xp = self.xp
+        if self._tiles is None:
+            self._tiles = self._make_tiles(weights)
+        sums = self.first, self.third, self.fourth
+        for parts, w in self._taken(blocks, weights, rows, self._tiles.rows):
+            roots = xp.empty((0,), dtype=xp.float64) if w is None else xp.sqrt(w)
+            self._tiles.add(parts, roots, self._local_centre, sums)
+
+    def _make_tiles(self, weights: Array | None) -> Any:
+        d = self.offsets[-1]
+        if is_numpy(self.xp):
+            from cmstats.kernels._cpu import covariance as cpu
+
+            return cpu.Tiles(d, self.dtype)
+        from cmstats.kernels._cuda import covariance as cuda
+
+        # The root of a weight could take float16 out of its range; float32 holds it.
+        split = None if weights is not None and self._split == "half" else self._split
+        return within_memory(
+            lambda: cuda.Tiles(d, self.dtype, split), f"a tile of rows of {d} columns", 8 * d
+        )
+
+    def second(self) -> Array | None:
+        """The second moments about the centre, exactly symmetric; None before any row."""
+        if self._tiles is None:
+            return self._second
+        found = self._tiles.matrix()
+        return found if self._second is None else found + self._second
 
     @staticmethod
     def finish(parts: Sequence[Accumulator]) -> Sums:
@@ -429,23 +385,14 @@ def shift_norm_sums(
 
 def _second(parts: Sequence[Accumulator]) -> Array:
     """The second moments of all accumulators about their centre, exactly symmetric."""
-    head = parts[0]
-    if not is_numpy(head.xp):
-        d = head.offsets[-1]
-        zero = head.xp.zeros((d, d), dtype=head.xp.float64, device=device_of(head.centre))
-        found = [part._second for part in parts if part._second is not None]
-        return sum((m if is_array(m) else m.matrix() for m in found), zero)
-    total: np.ndarray[Any, Any] = head.upper()
-    for part in parts[1:]:
-        total += part.upper()
-    _mirror_upper(total)
-    return np.ascontiguousarray(total.T)  # symmetric: the transpose only names the order
-
-
-def _tile_dtype(block: Any) -> np.dtype[Any]:
-    """The dtype the Numba kernel works in for this block."""
-    dtype = np.dtype(block.dtype)
-    return np.dtype(np.float32 if dtype.kind in "fV" and dtype.itemsize <= 4 else np.float64)
+    found = [matrix for part in parts if (matrix := part.second()) is not None]
+    if not found:
+        xp, d = parts[0].xp, parts[0].offsets[-1]
+        return xp.zeros((d, d), dtype=xp.float64, device=device_of(parts[0].centre))
+    total = found[0]
+    for matrix in found[1:]:
+        total += matrix
+    return total
 
 
 def _tiles(rows: slice | Array | None, n: int, height: int) -> Iterator[slice | Array]:
@@ -462,98 +409,7 @@ def _dense(x: Any) -> np.ndarray[Any, Any]:
     """A tile of rows as the C-contiguous float32 or float64 array the kernel reads."""
     if scipy.sparse.issparse(x):
         x = x.toarray()
-    return np.ascontiguousarray(x, dtype=_tile_dtype(x))
-
-
-# Reassociation lets the row norm vectorise; NaN and infinity keep their meaning.
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def _centre_tile(
-    x: Any, centre: Any, roots: Any, out: Any, first: Any, third: Any
-) -> float:  # pragma: no cover - compiled
-    """``out = sqrt(w) (x - centre)`` with the sums of w y, w ||y||^2 y; returns sum w ||y||^4.
-
-    Four rows share one sweep over the sums: one row at a time is three times slower.
-    """
-    n, p = x.shape
-    fourth = 0.0
-    a = np.zeros(4)  # w y = a * out
-    b = np.zeros(4)  # w ||y||^2 y = b * out
-    for start in range(0, n, 4):
-        rows = min(4, n - start)
-        for k in range(rows):
-            i = start + k
-            root = roots[i] if roots.size > 0 else 1.0
-            norm = 0.0
-            for j in range(p):
-                y = x[i, j] - centre[j]
-                out[i, j] = root * y
-                norm += y * y
-            a[k] = root
-            b[k] = root * norm
-            fourth += b[k] * b[k]
-        if rows == 4:
-            a0, a1, a2, a3 = a[0], a[1], a[2], a[3]
-            b0, b1, b2, b3 = b[0], b[1], b[2], b[3]
-            for j in range(p):
-                y0 = out[start, j]
-                y1 = out[start + 1, j]
-                y2 = out[start + 2, j]
-                y3 = out[start + 3, j]
-                first[j] += a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3
-                third[j] += b0 * y0 + b1 * y1 + b2 * y2 + b3 * y3
-        else:
-            for k in range(rows):
-                for j in range(p):
-                    first[j] += a[k] * out[start + k, j]
-                    third[j] += b[k] * out[start + k, j]
-    return fourth
-
-
-@functools.cache
-def _syrk(dtype: np.dtype[Any]) -> Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None]:
-    """In-place ``upper(c) += tile' tile`` that lets other Python threads run meanwhile.
-
-    The wrappers in scipy.linalg.blas hold the interpreter lock, NumPy's product cannot add
-    in place and mirrors the triangle each time: BLAS is called through its own address.
-    """
-    double = dtype == np.float64
-    address = get_cython_function_address(
-        "scipy.linalg.cython_blas", "dsyrk" if double else "ssyrk"
-    )
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 10)(address)
-    one = (ctypes.c_double if double else ctypes.c_float)(1.0)
-    ref = ctypes.byref
-
-    def add(tile: np.ndarray[Any, Any], c: np.ndarray[Any, Any]) -> None:
-        # A C-ordered tile (k, n) is the Fortran-ordered (n, k) matrix that syrk multiplies.
-        k, n = tile.shape
-        size = ctypes.c_int(n)
-        call(
-            ref(ctypes.c_char(b"U")),
-            ref(ctypes.c_char(b"N")),
-            ref(size),
-            ref(ctypes.c_int(k)),
-            ref(one),
-            tile.ctypes.data,
-            ref(size),
-            ref(one),
-            c.ctypes.data,
-            ref(size),
-        )
-
-    return add
-
-
-@numba.njit(nogil=True, cache=True)
-def _mirror_upper(a: Any) -> None:  # pragma: no cover - compiled
-    """Copy the upper triangle of a Fortran-ordered matrix into the lower, by tiles."""
-    n = a.shape[0]
-    step = 64
-    for jj in range(0, n, step):
-        for ii in range(0, jj + step, step):
-            for j in range(jj, min(jj + step, n)):
-                for i in range(ii, min(ii + step, j)):
-                    a[j, i] = a[i, j]
+    return np.ascontiguousarray(x, dtype=result_dtype(x))
 
 
 def accumulator_count(blocks: Sequence[Array], work: int) -> int:

@@ -34,7 +34,6 @@ from cmstats.arrays import (
     row_slices,
     to_numpy,
 )
-from cmstats.kernels._cpu import gram as cpu
 from cmstats.kernels.parameters import Spec
 from cmstats.kernels.transfer import within_memory
 
@@ -169,6 +168,8 @@ def gram(
     spec = _check_kernel(kernel, gamma, degree, coef0, X, Y)
     if is_numpy(xp):
         K = np.empty(shape, dtype=dtype) if out is None else out
+        from cmstats.kernels._cpu import gram as cpu
+
         sums = cpu.fill(X, Y, spec, _preparation(X, Y, spec, dtype), K, return_row_sums)
     elif array_api_compat.is_cupy_namespace(xp):
         K, sums = _cupy(X, Y, spec, out, shape, dtype, return_row_sums)

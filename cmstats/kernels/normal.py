@@ -27,7 +27,6 @@ import numpy as np
 import scipy.sparse
 
 from cmstats.arrays import Array, check_matrix, device_of, is_numpy, namespace, result_dtype
-from cmstats.kernels._cpu import normal as cpu
 from cmstats.kernels.linalg import cholesky, solve_triangular, svd
 from cmstats.kernels.parameters import CovarianceType, Normals
 from cmstats.kernels.threads import blas_for
@@ -416,6 +415,8 @@ def _components(X: Array, normals: Normals) -> Array:
     xp = namespace(X)
     if is_numpy(xp):
         out = np.empty((X.shape[0], normals.means.shape[0]), dtype=result_dtype(X))
+        from cmstats.kernels._cpu import normal as cpu
+
         cpu.log_densities(X, normals, None, components=out)
     elif array_api_compat.is_cupy_namespace(xp):
         out = _cupy(X, normals, None, components=True)[1]
@@ -434,6 +435,8 @@ def evaluate(
     if is_numpy(xp):
         density = np.empty(n, dtype=result_dtype(X))
         resp = np.empty((n, k), dtype=density.dtype) if responsibilities else None
+        from cmstats.kernels._cpu import normal as cpu
+
         cpu.log_densities(X, normals, log_weights, density=density, responsibilities=resp)
     elif array_api_compat.is_cupy_namespace(xp):
         density, terms = _cupy(X, normals, log_weights, components=responsibilities)

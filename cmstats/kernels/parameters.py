@@ -1,4 +1,4 @@
-"""The checked parameters that a kernel's dispatcher hands to its routes."""
+"""What a kernel's dispatcher and its routes exchange: checked parameters, and sums."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Literal, NamedTuple
 
 from cmstats.arrays import Array
 
-__all__ = ["CovarianceType", "Normals", "Spec"]
+__all__ = ["CovarianceType", "MixtureSums", "Normals", "Second", "Spec"]
 
 CovarianceType = Literal["full", "tied", "diag", "low_rank"]
+Second = Literal["full", "diag", "none"]
 
 
 class Spec(NamedTuple):
@@ -44,3 +45,31 @@ class Normals:
     whitening: Array
     constants: Array
     projections: Array | None = None
+
+
+@dataclass(frozen=True)
+class MixtureSums:
+    """Sums over the rows under the responsibilities, about the means they were made with.
+
+    Attributes
+    ----------
+    log_likelihood : float
+        Sum of w log p(x).
+    n : array of shape (k,)
+    first : array of shape (k, d)
+    second : array of shape (k, d, d) or (k, d), or None
+    """
+
+    log_likelihood: float
+    n: Array
+    first: Array
+    second: Array | None
+
+    def __add__(self, other: MixtureSums) -> MixtureSums:
+        second = None if self.second is None else self.second + other.second
+        return MixtureSums(
+            self.log_likelihood + other.log_likelihood,
+            self.n + other.n,
+            self.first + other.first,
+            second,
+        )

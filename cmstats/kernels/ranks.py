@@ -36,7 +36,6 @@ from cmstats.arrays import (
     namespace,
     row_slices,
 )
-from cmstats.kernels._cpu import ranks as cpu
 from cmstats.kernels.rank_problem import BLOCK_SCORES, Layout, Problem, unsort
 
 __all__ = ["PartnerCounts", "average_precisions", "partner_counts", "partner_ranks", "top_k"]
@@ -178,6 +177,8 @@ def top_k(U: Array, V: Array | None = None, k: int = 10) -> tuple[Array, Array]:
     problem = Problem.check(U, V, None, None, paired=False)
     k = min(int(k), problem.shape[1])
     if is_numpy(problem.xp):
+        from cmstats.kernels._cpu import ranks as cpu
+
         return cpu.top_k(problem, k)
     return _reference_top_k(problem, k)
 
@@ -215,6 +216,8 @@ def average_precisions(
         xp = namespace(counts.greater)
         return 1.0 / xp.astype(1 + counts.greater + counts.ties, xp.float64)
     if is_numpy(problem.xp):
+        from cmstats.kernels._cpu import ranks as cpu
+
         return cpu.average_precisions(problem)
     return _reference_average_precisions(problem)
 
@@ -231,6 +234,8 @@ def _counts(problem: Problem, *, both: bool) -> tuple[PartnerCounts, PartnerCoun
 
         x, y = cuda.counts(problem, layout, both)
     else:
+        from cmstats.kernels._cpu import ranks as cpu
+
         x, y = cpu.counts(problem, layout, both)
     x_counts = PartnerCounts(*unsort(x, layout.x_order))
     return x_counts, PartnerCounts(*unsort(y, layout.y_order)) if both else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["blas_for", "cores", "one_core", "run_tasks", "serial_blas", "share"]
+__all__ = ["blas_for", "cores", "even_slices", "one_core", "run_tasks", "serial_blas", "share"]
 
 Item = TypeVar("Item")
 
@@ -141,3 +142,9 @@ def run_tasks(tasks: Sequence[Callable[[], object]], *, inline: bool = False) ->
             task()
 
     share(work, tasks, inline=inline)
+
+
+def even_slices(n: int, parts: int) -> list[slice]:
+    """`parts` slices that cut ``range(n)`` into runs whose lengths differ by one at most."""
+    bounds = [n * i // max(1, parts) for i in range(parts + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(bounds)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from cmstats.arrays import is_array, to_numpy
 
@@ -111,6 +110,8 @@ def _codes(
     kinds = {side.dtype.kind for side in sides}
     if len(kinds) > 1 and kinds & set("US"):  # np.concatenate would turn numbers into text
         sides = [side.astype(object) for side in sides]
+    import pandas as pd
+
     codes, _ = pd.factorize(np.concatenate(sides))
     x_codes, y_codes = codes[: shape[0]].astype(np.int64), codes[shape[0] :].astype(np.int64)
     y_codes[y_codes < 0] = -2  # a missing x and a missing y are not partners

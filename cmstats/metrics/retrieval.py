@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from cmstats.arrays import Array, float64, is_array, namespace, to_numpy
 from cmstats.kernels.ranks import (
@@ -19,6 +18,9 @@ from cmstats.kernels.ranks import (
     top_k,
 )
 from cmstats.metrics.relevance import Relevance, view_sizes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "DIRECTIONS",
@@ -256,6 +258,8 @@ def _rank_metrics(ranks: HostArray, cutoffs: list[int]) -> dict[str, float]:
 
 def _with_mean(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
     """The table of both directions and their mean."""
+    import pandas as pd
+
     first, second = rows.values()
     mean = {name: (first[name] + second[name]) / 2 for name in first}
     report = pd.DataFrame([first, second, mean], index=[*rows, "mean"])

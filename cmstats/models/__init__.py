@@ -1,15 +1,38 @@
 """The models: each a closed form on moments, or on rows where it has none."""
 
-from cmstats.models.autoencoder import LinearAutoencoder
-from cmstats.models.cca import CCA
-from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
-from cmstats.models.gaussian import ConditionalGaussian
-from cmstats.models.kernel_cca import KernelCCA
-from cmstats.models.mixture import ConditionalGaussianMixture
-from cmstats.models.multitask import MultitaskRegressor
-from cmstats.models.multiview import MultiviewCCA
-from cmstats.models.pipeline import TwoViewPipeline
-from cmstats.models.semantic import SemanticMatching
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cmstats import lazy
+
+if TYPE_CHECKING:
+    from cmstats.models.autoencoder import LinearAutoencoder
+    from cmstats.models.cca import CCA
+    from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
+    from cmstats.models.gaussian import ConditionalGaussian
+    from cmstats.models.kernel_cca import KernelCCA
+    from cmstats.models.mixture import ConditionalGaussianMixture
+    from cmstats.models.multitask import MultitaskRegressor
+    from cmstats.models.multiview import MultiviewCCA
+    from cmstats.models.pipeline import TwoViewPipeline
+    from cmstats.models.semantic import SemanticMatching
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "autoencoder": ("LinearAutoencoder",),
+            "cca": ("CCA",),
+            "feature_maps": ("ExactKernelMap", "NystroemMap", "RandomFourierMap"),
+            "gaussian": ("ConditionalGaussian",),
+            "kernel_cca": ("KernelCCA",),
+            "mixture": ("ConditionalGaussianMixture",),
+            "multitask": ("MultitaskRegressor",),
+            "multiview": ("MultiviewCCA",),
+            "pipeline": ("TwoViewPipeline",),
+            "semantic": ("SemanticMatching",),
+        },
+    )
 
 __all__ = [
     "CCA",

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cmstats.arrays import Array, device_of, namespace, to_numpy
-from cmstats.kernels.mixture import MixtureSums, Second, mixture_sums
-from cmstats.kernels.parameters import Normals
+from cmstats.kernels.mixture import mixture_sums
+from cmstats.kernels.parameters import MixtureSums, Normals, Second
 from cmstats.models.mixture_density import Mixture, Rows
 
 __all__ = ["NOISE_FLOOR", "Maximizer", "Run", "expectation_maximization", "start"]

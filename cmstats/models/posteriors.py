@@ -8,7 +8,6 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
@@ -73,6 +72,8 @@ def check_labels(labels: Any, n: int) -> HostArray:
             f"labels must be a vector with one class for each of the {n} rows, got shape "
             f"{tuple(out.shape)}"
         )
+    import pandas as pd
+
     missing = pd.isna(out)
     if missing.any():
         raise ValueError(

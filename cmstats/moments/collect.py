@@ -29,11 +29,10 @@ from cmstats.kernels.covariance import (
     Accumulator,
     Sums,
     accumulator_count,
-    even_slices,
     provisional_centre,
 )
 from cmstats.kernels.linalg import qr_r
-from cmstats.kernels.threads import run_tasks
+from cmstats.kernels.threads import even_slices, run_tasks
 from cmstats.kernels.transfer import require_cupy, to_device, upload
 from cmstats.moments.patterns import Mask, PatternTable, incomplete_rows
 from cmstats.rows.chunks import batches, chunks, is_lazy, position

@@ -11,10 +11,10 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["main", "read_array"]
 
@@ -143,7 +143,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# ----------------------------------------------------------------------------- commands
 def _demo(arguments: argparse.Namespace) -> None:
     out = arguments.out
     if out is None:
@@ -230,7 +229,6 @@ def _check_out(path: Path, *, force: bool) -> None:
         raise _UsageError(f"{path}: there is no folder {path.parent}")
 
 
-# -------------------------------------------------------------------------------- files
 def _short(name: str) -> str:
     return Path(name).name
 
@@ -296,6 +294,8 @@ def read_array(name: str, *, numbers: bool = True) -> npt.NDArray[Any]:
     Traceback (most recent call last):
     ValueError: features.txt: is no .npy, .npz (or FILE.npz:MEMBER), .csv or .parquet file
     """
+    import numpy as np
+
     path, member = name, None
     if ".npz:" in name and not Path(name).exists():
         path, _, member = name.rpartition(":")
@@ -326,6 +326,8 @@ def read_array(name: str, *, numbers: bool = True) -> npt.NDArray[Any]:
 
 
 def _read_npz(path: str, member: str | None) -> npt.NDArray[Any]:
+    import numpy as np
+
     try:
         with np.load(path, allow_pickle=False) as file:
             if not hasattr(file, "files"):
@@ -355,6 +357,8 @@ def _read_frame(path: str, suffix: str) -> Any:
 
 
 def _frame_values(path: str, frame: Any, *, numbers: bool) -> npt.NDArray[Any]:
+    import numpy as np
+
     if frame.shape[1] == 1 and len(frame) and isinstance(frame.iloc[0, 0], (list, np.ndarray)):
         rows = [np.asarray(row) for row in frame.iloc[:, 0]]
         if len({row.shape for row in rows}) != 1:

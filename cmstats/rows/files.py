@@ -13,10 +13,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "PathLike",
@@ -417,6 +419,8 @@ class Shards:
         counts = [int(parquet.read_metadata(path).num_rows) for path in files]
         _check_pairs(self.x.paths, self.x.counts, [str(path) for path in files], counts)
         wanted = None if columns is None else list(columns)
+        import pandas as pd
+
         tables = [parquet.read_table(path, columns=wanted).to_pandas() for path in files]
         frame: pd.DataFrame = pd.concat(tables, ignore_index=True)
         return frame

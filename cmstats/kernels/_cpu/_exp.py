@@ -12,6 +12,8 @@ import numba
 import numpy as np
 from numba.extending import overload
 
+from cmstats.kernels._cpu._jit import jit
+
 __all__ = ["EXACT", "SUM", "exp", "exp_double", "exp_single"]
 
 EXACT = {"contract", "nsz"}
@@ -20,7 +22,7 @@ SUM = {"contract", "nsz", "reassoc"}
 """fastmath: lets a sum over contiguous columns use vector lanes."""
 
 
-@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+@jit(fastmath=EXACT, error_model="numpy")
 def exp_double(v):  # type: ignore[no-untyped-def]  # pragma: no cover
     """exp of a float64 at most 0, to an ulp or two."""
     low = v < -708.0
@@ -47,7 +49,7 @@ def exp_double(v):  # type: ignore[no-untyped-def]  # pragma: no cover
     return 0.0 if low else p * np.int64(bits).view(np.float64)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+@jit(fastmath=EXACT, error_model="numpy")
 def exp_single(v):  # type: ignore[no-untyped-def]  # pragma: no cover
     """exp of a float32 at most 0, to an ulp or two."""
     low = v < np.float32(-87.0)

@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
 from cmstats.arrays import row_slices
 from cmstats.kernels._cpu._exp import EXACT, SUM, exp
+from cmstats.kernels._cpu._jit import jit
 from cmstats.kernels.parameters import Spec
 from cmstats.kernels.threads import run_tasks
 
@@ -105,7 +105,7 @@ def _fill_tile(
 
 # Rows are sliced first: an index r0 + i could be negative as far as Numba knows, and the test
 # for it would keep the inner loop from using vector lanes.
-@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+@jit(fastmath=EXACT, error_model="numpy")
 def _rbf(out, r0, c0, x2, y2, scale):  # type: ignore[no-untyped-def]  # pragma: no cover
     two = out.dtype.type(2.0)
     zero = out.dtype.type(0.0)
@@ -117,7 +117,7 @@ def _rbf(out, r0, c0, x2, y2, scale):  # type: ignore[no-untyped-def]  # pragma:
             row[j] = exp(scale * (zero if d2 < zero else d2))
 
 
-@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+@jit(fastmath=EXACT, error_model="numpy")
 def _exponential(out, r0, c0, n, m, scale):  # type: ignore[no-untyped-def]  # pragma: no cover
     for i in range(n):
         row = out[r0 + i, c0 : c0 + m]
@@ -125,7 +125,7 @@ def _exponential(out, r0, c0, n, m, scale):  # type: ignore[no-untyped-def]  # p
             row[j] = exp(scale * row[j])
 
 
-@numba.njit(nogil=True, cache=True, fastmath=EXACT)
+@jit(fastmath=EXACT)
 def _power(out, r0, c0, n, m, degree):  # type: ignore[no-untyped-def]  # pragma: no cover
     base = np.empty(m, out.dtype)
     for i in range(n):
@@ -136,7 +136,7 @@ def _power(out, r0, c0, n, m, degree):  # type: ignore[no-untyped-def]  # pragma
                 row[j] *= base[j]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=SUM, error_model="numpy")
+@jit(fastmath=SUM, error_model="numpy")
 def _l1_distances(out, r0, c0, X, Y):  # type: ignore[no-untyped-def]  # pragma: no cover
     for i in range(X.shape[0]):
         for j in range(Y.shape[0]):
@@ -146,7 +146,7 @@ def _l1_distances(out, r0, c0, X, Y):  # type: ignore[no-untyped-def]  # pragma:
             out[r0 + i, c0 + j] = total
 
 
-@numba.njit(nogil=True, cache=True, fastmath=SUM, error_model="numpy")
+@jit(fastmath=SUM, error_model="numpy")
 def _chi2_distances(out, r0, c0, X, Y):  # type: ignore[no-untyped-def]  # pragma: no cover
     zero, one = out.dtype.type(0.0), out.dtype.type(1.0)
     for i in range(X.shape[0]):

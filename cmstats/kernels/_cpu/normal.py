@@ -7,15 +7,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
 from cmstats.arrays import result_dtype, row_slices
 from cmstats.kernels._cpu._exp import EXACT, SUM, exp_double
+from cmstats.kernels._cpu._jit import jit
 from cmstats.kernels.parameters import Normals
 from cmstats.kernels.threads import run_tasks
 
-__all__ = ["fill_plan", "log_densities"]
+__all__ = ["fill_plan", "log_densities", "log_sum_exp"]
 
 FUSED_COLUMNS = 96
 """Up to this many columns the loops written here beat BLAS: they skip the triangle's zeros."""
@@ -50,7 +50,7 @@ def log_densities(
             components[tile] = terms.T
         if density is not None:
             r = nothing if responsibilities is None else responsibilities[tile]
-            _log_sum_exp(terms, density[tile], r)
+            log_sum_exp(terms, density[tile], r)
 
     small = n * k * d * (1 if normals.kind == "diag" else d) < 2_000_000
     run_tasks([functools.partial(work, tile) for tile in row_slices(n, rows)], inline=small)
@@ -129,14 +129,14 @@ def _low_rank_fill(means: Any, scales: Any, P: Any) -> Callable[[Any, Any, Any],
     return fill
 
 
-@numba.njit(nogil=True, cache=True, fastmath=EXACT)
+@jit(fastmath=EXACT)
 def _centre(X, mean, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     for i in range(X.shape[0]):
         for j in range(X.shape[1]):
             out[i, j] = X[i, j] - mean[j]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=SUM)
+@jit(fastmath=SUM)
 def _row_norms(z, constant, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     for i in range(z.shape[0]):
         total = 0.0
@@ -145,7 +145,7 @@ def _row_norms(z, constant, out):  # type: ignore[no-untyped-def]  # pragma: no 
         out[i] = constant - 0.5 * total
 
 
-@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+@jit(fastmath=EXACT, error_model="numpy")
 def _fill_diagonal(means, scales, X, constants, terms):  # type: ignore[no-untyped-def]  # pragma: no cover
     k, d = means.shape
     n = X.shape[0]
@@ -168,7 +168,7 @@ def _fill_diagonal(means, scales, X, constants, terms):  # type: ignore[no-untyp
                 terms[comp, start + r] = constants[comp] - 0.5 * q[r]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
+@jit(fastmath=EXACT, error_model="numpy")
 def _fill_full(means, W, X, constants, terms):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Terms of full covariances: rows across the vector lanes, W in blocks of 2 x 4.
 
@@ -229,8 +229,8 @@ def _fill_full(means, W, X, constants, terms):  # type: ignore[no-untyped-def]  
                 terms[comp, start + r] = constants[comp] - 0.5 * q[r]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
-def _log_sum_exp(terms, density, responsibilities):  # type: ignore[no-untyped-def]  # pragma: no cover
+@jit(fastmath=EXACT, error_model="numpy")
+def log_sum_exp(terms, density, responsibilities):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Over the rows of `terms` (k, n), which is overwritten; responsibilities may be empty."""
     k, n = terms.shape
     largest = terms[0].copy()

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numba
 import numpy as np
 
 from cmstats.arrays import is_array, row_slices
+from cmstats.kernels._cpu._jit import jit
 from cmstats.kernels.rank_problem import HostArray, Layout, Problem, read_rows
 from cmstats.kernels.threads import share
 
@@ -165,7 +165,7 @@ def counts(problem: Problem, layout: Layout, both: bool) -> tuple[HostArray, Hos
     return x, y
 
 
-@numba.njit(nogil=True, cache=True)
+@jit()
 def _exact(scores: HostArray, left: HostArray, right: HostArray, i: int, j: int) -> float:
     """One score in float64, summed in one order; as it is in a score matrix."""
     if left.shape[1] == 0:
@@ -176,7 +176,7 @@ def _exact(scores: HostArray, left: HostArray, right: HostArray, i: int, j: int)
     return total
 
 
-@numba.njit(nogil=True, cache=True)
+@jit()
 def _best_of_tile(
     scores: HostArray,
     left: HostArray,
@@ -206,7 +206,7 @@ def _best_of_tile(
                     y_exact[j] = max(y_exact[j], exact)
 
 
-@numba.njit(nogil=True, cache=True)
+@jit()
 def _count_rows(
     scores: HostArray,
     left: HostArray,
@@ -249,7 +249,7 @@ def _count_rows(
                         ties[i] += gap == 0
 
 
-@numba.njit(nogil=True, cache=True)
+@jit()
 def _count_columns(
     scores: HostArray,
     left: HostArray,
@@ -309,7 +309,7 @@ def top_k(problem: Problem, k: int) -> tuple[HostArray, HostArray]:
     return indices, values
 
 
-@numba.njit(nogil=True, cache=True)
+@jit()
 def _push_tile(
     scores: HostArray,
     width: int,
@@ -381,7 +381,7 @@ def average_precisions(problem: Problem) -> HostArray:
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@jit()
 def _average_precision_rows(
     scores: HostArray, ascending: HostArray, x_ids: HostArray, y_ids: HostArray, out: HostArray
 ) -> None:

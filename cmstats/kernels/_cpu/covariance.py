@@ -1,0 +1,185 @@
+"""Scatter matrices on the CPU: a loop centres and sums a tile of rows, BLAS adds its product.
+
+A tile that was centred is still in the cache when BLAS multiplies it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numba.extending import get_cython_function_address
+
+from cmstats.kernels._cpu._jit import jit
+
+__all__ = ["Tiles"]
+
+FLUSH_ROWS = 8192
+"""float32 products are added into float64 after at most this many rows."""
+TILE_NUMBERS = 1 << 20
+"""A tile has about this many entries, and 256 to 1024 rows."""
+
+
+class Tiles:
+    """The sum of z'z over tiles of centred rows z = sqrt(w) (x - centre), in float64.
+
+    Parameters
+    ----------
+    d : int
+        Columns.
+    dtype : float32 or float64
+        The working precision.
+    """
+
+    def __init__(self, d: int, dtype: Any) -> None:
+        self.dtype = np.dtype(dtype)
+        self.rows = int(np.clip(TILE_NUMBERS // d, 256, 1024))
+        self._tile = np.empty((self.rows, d), self.dtype)
+        # SYRK writes the upper triangle only.
+        self._part = np.zeros((d, d), self.dtype, order="F")
+        self._part_rows = 0
+        self._total = self._part if self.dtype == np.float64 else None
+
+    def add(
+        self,
+        blocks: Sequence[np.ndarray[Any, Any]],
+        roots: np.ndarray[Any, Any],
+        centre: np.ndarray[Any, Any],
+        sums: tuple[np.ndarray[Any, Any], ...],
+    ) -> None:
+        """Centre the rows of all blocks, at most `rows` of them, and add their product.
+
+        Parameters
+        ----------
+        blocks : sequence of arrays of shape (m, p_b)
+            C-contiguous, float32 or float64.
+        roots : array of shape (m,), or (0,) without weights
+            Square roots of the weights.
+        centre : array of shape (d,)
+            In the working precision.
+        sums : arrays of shape (d,), (d,) and (number of blocks,), float64
+            To these the sums of w y, w ||y||^2 y and w ||y||^4 are added.
+        """
+        first, third, fourth = sums
+        m = blocks[0].shape[0]
+        tile = self._tile[:m]
+        start = 0
+        for index, x in enumerate(blocks):
+            part = slice(start, start := start + x.shape[1])
+            out = tile[:, part]
+            fourth[index] += _centre_rows(x, centre[part], roots, out, first[part], third[part])
+        _syrk(self.dtype)(tile, self._part)
+        self._part_rows += m
+        if self._part_rows >= FLUSH_ROWS:
+            self._flush()
+
+    def matrix(self) -> np.ndarray[Any, Any]:
+        """The sum so far, exactly symmetric; no rows can be added afterwards."""
+        total = self._flush()
+        _mirror_upper(total)
+        return total.T  # symmetric: the transpose only makes it C-contiguous
+
+    def _flush(self) -> np.ndarray[Any, Any]:
+        """Add the products in single precision into float64."""
+        if self.dtype != np.float64:
+            if self._total is None:
+                self._total = np.zeros(self._part.shape, np.float64, order="F")
+            self._total += self._part
+            self._part[...] = 0
+        self._part_rows = 0
+        assert self._total is not None
+        return self._total
+
+
+# Reassociation lets the row norm vectorise; NaN and infinity keep their meaning.
+@jit(fastmath={"reassoc", "contract"})
+def _centre_rows(
+    x: Any, centre: Any, roots: Any, out: Any, first: Any, third: Any
+) -> float:  # pragma: no cover - compiled
+    """``out = sqrt(w) (x - centre)`` with the sums of w y, w ||y||^2 y; returns sum w ||y||^4.
+
+    Four rows share one sweep over the sums: one row at a time is three times slower.
+    """
+    n, p = x.shape
+    fourth = 0.0
+    a = np.zeros(4)  # w y = a * out
+    b = np.zeros(4)  # w ||y||^2 y = b * out
+    for start in range(0, n, 4):
+        rows = min(4, n - start)
+        for k in range(rows):
+            i = start + k
+            root = roots[i] if roots.size > 0 else 1.0
+            norm = 0.0
+            for j in range(p):
+                y = x[i, j] - centre[j]
+                out[i, j] = root * y
+                norm += y * y
+            a[k] = root
+            b[k] = root * norm
+            fourth += b[k] * b[k]
+        if rows == 4:
+            a0, a1, a2, a3 = a[0], a[1], a[2], a[3]
+            b0, b1, b2, b3 = b[0], b[1], b[2], b[3]
+            for j in range(p):
+                y0 = out[start, j]
+                y1 = out[start + 1, j]
+                y2 = out[start + 2, j]
+                y3 = out[start + 3, j]
+                first[j] += a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3
+                third[j] += b0 * y0 + b1 * y1 + b2 * y2 + b3 * y3
+        else:
+            for k in range(rows):
+                for j in range(p):
+                    first[j] += a[k] * out[start + k, j]
+                    third[j] += b[k] * out[start + k, j]
+    return fourth
+
+
+@functools.cache
+def _syrk(dtype: np.dtype[Any]) -> Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None]:
+    """In-place ``upper(c) += tile' tile`` that lets other Python threads run meanwhile.
+
+    The wrappers in scipy.linalg.blas hold the interpreter lock, NumPy's product cannot add
+    in place and mirrors the triangle each time: BLAS is called through its own address.
+    """
+    double = dtype == np.float64
+    address = get_cython_function_address(
+        "scipy.linalg.cython_blas", "dsyrk" if double else "ssyrk"
+    )
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 10)(address)
+    one = (ctypes.c_double if double else ctypes.c_float)(1.0)
+    ref = ctypes.byref
+
+    def add(tile: np.ndarray[Any, Any], c: np.ndarray[Any, Any]) -> None:
+        # A C-ordered tile (k, n) is the Fortran-ordered (n, k) matrix that syrk multiplies.
+        k, n = tile.shape
+        size = ctypes.c_int(n)
+        call(
+            ref(ctypes.c_char(b"U")),
+            ref(ctypes.c_char(b"N")),
+            ref(size),
+            ref(ctypes.c_int(k)),
+            ref(one),
+            tile.ctypes.data,
+            ref(size),
+            ref(one),
+            c.ctypes.data,
+            ref(size),
+        )
+
+    return add
+
+
+@jit()
+def _mirror_upper(a: Any) -> None:  # pragma: no cover - compiled
+    """Copy the upper triangle of a Fortran-ordered matrix into the lower, by tiles."""
+    n = a.shape[0]
+    step = 64
+    for jj in range(0, n, step):
+        for ii in range(0, jj + step, step):
+            for j in range(jj, min(jj + step, n)):
+                for i in range(ii, min(ii + step, j)):
+                    a[j, i] = a[i, j]
