@@ -32,6 +32,8 @@ class BootstrapResult:
         The nominal coverage of the interval.
     method : str
         "percentile" or "bca".
+    features : list of str or None
+        Names of the rows of a statistic with one row per feature of a view.
     """
 
     estimate: Any
@@ -41,7 +43,7 @@ class BootstrapResult:
     distribution: Any
     level: float
     method: str
-    _features: list[str] | None = field(default=None, repr=False)
+    features: list[str] | None = field(default=None, repr=False)
 
     def to_frame(self) -> pd.DataFrame:
         """The result as a frame with one row per number.
@@ -53,10 +55,10 @@ class BootstrapResult:
             by feature and component where these are known, else by position.
         """
         shape = self.estimate.shape
-        if self._features is not None:
+        if self.features is not None:
             components = component_index(shape[1])
             names = ["feature", "component"]
-            index: Any = pd.MultiIndex.from_product([self._features, components], names=names)
+            index: Any = pd.MultiIndex.from_product([self.features, components], names=names)
         elif len(shape) > 1:
             index = pd.MultiIndex.from_product([range(size) for size in shape])
         else:

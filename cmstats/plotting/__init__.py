@@ -1,8 +1,8 @@
-"""Displays: the pictures of a model and of what was found about it, in scikit-learn's manner.
+"""Displays of models and results, with the interface of scikit-learn's.
 
-Each display holds the numbers it draws; ``from_estimator``, ``from_predictions`` and
-``from_results`` compute them, and ``plot(ax=None)`` draws them again in any axes. Arrays of
-other libraries are copied to the host. Matplotlib is imported when something is drawn.
+A display holds the numbers that it draws; ``from_estimator``, ``from_predictions`` and
+``from_results`` compute and draw them, and ``plot(ax=None)`` draws them again in any axes. Arrays
+of other libraries are copied to the host. Matplotlib is imported when something is drawn.
 """
 
 from cmstats.plotting.bootstrap import BootstrapDisplay

@@ -1,4 +1,4 @@
-"""Bootstrap intervals, one line for each number."""
+"""Bootstrap intervals, one line per number."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from typing import Any, Self
 import numpy as np
 
 from cmstats.inference.bootstrap import BootstrapResult, bootstrap
-from cmstats.plotting.style import BLUE, axes_of, component_at, legend_above, plain, strongest
+from cmstats.plotting.display import Display, component_at, strongest
+from cmstats.plotting.style import BLUE, axes_of, legend_above, plain
 
 __all__ = ["BootstrapDisplay"]
 
 
-class BootstrapDisplay:
-    """Estimates with their bootstrap intervals; full markers where the interval leaves out 0.
+class BootstrapDisplay(Display):
+    """Estimates with their bootstrap intervals; filled markers where 0 lies outside.
 
     Parameters
     ----------
     result : BootstrapResult
-        What `bootstrap` returns.
+        The result of `bootstrap`.
     component : int, default=0
-        Of a statistic with components in its columns, which, from 0.
+        The column to draw of a statistic with components in its columns, from 0.
     labels : sequence of str, optional
-        Names of the numbers; by default the names of the features, if `bootstrap` knew them.
+        Names of the numbers; by default the names of the features, if they are known.
     statistic : str, default="estimate"
-        What it is, for the axis.
+        The name of the statistic, for the axis.
 
     Attributes
     ----------
     estimate, lower, upper : arrays of shape (p,)
-        What is drawn.
+        The estimates and the ends of their intervals.
     labels : list of str
-    ax_, figure_ : the axes and their figure, after `plot`
+        The names of the numbers.
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     Examples
     --------
@@ -70,7 +73,7 @@ class BootstrapDisplay:
             self.component = component_at(component, parts[0].shape[1])
             parts = [a[:, self.component] for a in parts]
         self.estimate, self.lower, self.upper = (np.atleast_1d(a) for a in parts)
-        names: Any = labels if labels is not None else result._features
+        names: Any = labels if labels is not None else result.features
         if names is None:
             names = [""] if len(self.estimate) == 1 else map(str, range(len(self.estimate)))
         self.labels = [str(name) for name in names]
@@ -93,7 +96,7 @@ class BootstrapDisplay:
         ax: Any = None,
         **kwargs: Any,
     ) -> Self:
-        """Run `bootstrap`, and draw what it finds.
+        """Run `bootstrap` and draw its result.
 
         Parameters
         ----------
@@ -102,12 +105,18 @@ class BootstrapDisplay:
         component, labels
             See `BootstrapDisplay`.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `bootstrap`.
+            Passed to `bootstrap`.
 
         Returns
         -------
         BootstrapDisplay
+
+        Raises
+        ------
+        ValueError
+            As in `bootstrap`, or if there is no such component.
         """
         result = bootstrap(estimator, X, y, statistic, **kwargs)
         name = statistic.strip("_").replace("_", " ") if isinstance(statistic, str) else "estimate"
@@ -124,15 +133,16 @@ class BootstrapDisplay:
         ax: Any = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw what `bootstrap` returned.
+        """Draw the result of `bootstrap`.
 
         Parameters
         ----------
         result, component, labels, statistic
             See `BootstrapDisplay`.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -142,14 +152,14 @@ class BootstrapDisplay:
         return display.plot(ax, **kwargs)
 
     def plot(self, ax: Any = None, *, max_items: int = 30) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default.
+            Axes to draw in; by default those of a new figure.
         max_items : int, default=30
-            Draw the numbers with the largest absolute estimates, largest on top.
+            Draw at most this many, those with the largest absolute estimates, largest on top.
 
         Returns
         -------
@@ -181,5 +191,4 @@ class BootstrapDisplay:
         method = {"bca": "BCa"}.get(self.result.method, self.result.method)
         ax.set_xlabel(f"{self.statistic}{of}, {100 * self.result.level:g} % {method} interval")
         legend_above(ax)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)

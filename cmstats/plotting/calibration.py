@@ -1,4 +1,4 @@
-"""Whether predicted standard deviations are as large as they say."""
+"""Calibration of predicted means and standard deviations."""
 
 from __future__ import annotations
 
@@ -8,48 +8,45 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from cmstats.arrays import to_numpy
-from cmstats.plotting.style import (
-    BAND,
-    BLUE,
-    GREY,
-    Floats,
-    axes_of,
-    check_fitted,
-    legend_above,
-    plain,
-    share_axis,
-)
+from cmstats.plotting.display import Display, Floats, check_fitted
+from cmstats.plotting.style import BAND, BLUE, GREY, axes_of, legend_above, plain, share_axis
 
 __all__ = ["ConditionalCalibrationDisplay"]
 
 KINDS = ("coverage", "histogram")
 
 
-class ConditionalCalibrationDisplay:
+class ConditionalCalibrationDisplay(Display):
     r"""Calibration of a normal p(y | x): coverage of its intervals, or its probability integrals.
 
     For held-out :math:`y` with predicted mean :math:`m` and standard deviation :math:`s` the
-    probability integral transform :math:`u = \Phi((y - m) / s)` is uniform where the
-    prediction is right (Dawid 1984), and the central interval of level c holds y where
-    :math:`|2u - 1| \le c`.
+    probability integral transform
+
+    .. math:: u = \Phi\Bigl(\frac{y - m}{s}\Bigr)
+
+    is uniform if the predictive distribution is correct (Dawid 1984), and y lies in the central
+    interval of level c where :math:`|2u - 1| \le c`.
 
     Parameters
     ----------
     pit : array of shape (n,) or (n, q)
-        The transforms of held-out values, NaN where there is none.
+        The transforms of held-out values, NaN where the value is missing.
 
     Attributes
     ----------
     nominal, actual : arrays of shape (19,)
         Levels of central intervals, and the share of held-out values in them.
     standard_error : array of shape (19,)
-        Of `actual`, over rows: the targets of a row depend on each other.
-    ax_, figure_ : the axes and their figure, after `plot`
+        The standard error of `actual`, with rows as the sampling units: the targets of a row
+        are dependent.
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     Notes
     -----
-    A curve below the diagonal, or a histogram like a U, says that the standard deviations are
-    too small; above it, or a hump, too large; a slope, that the mean is off.
+    A curve below the diagonal or a U-shaped histogram means that the standard deviations are
+    too small; a curve above it or a hump-shaped histogram, that they are too large; a sloped
+    histogram, that the means are biased.
 
     References
     ----------
@@ -93,12 +90,13 @@ class ConditionalCalibrationDisplay:
         Parameters
         ----------
         y : array of shape (n,) or (n, q)
-            What came, NaN where it is missing.
+            Observed values, NaN where missing.
         mean, std : arrays of the same shape
-            What was predicted.
+            Predicted means and standard deviations.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -127,12 +125,14 @@ class ConditionalCalibrationDisplay:
         Parameters
         ----------
         estimator : fitted model with ``predict(X, return_std=True)``
-            `ConditionalGaussian`; of other models the normal with that mean and standard
-            deviation is judged.
+            `ConditionalGaussian`; for other models, the normal distribution with that mean and
+            standard deviation is evaluated.
         X, y : array-likes of n rows
+            Held-out rows.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -164,16 +164,16 @@ class ConditionalCalibrationDisplay:
         kind: Literal["coverage", "histogram"] = "coverage",
         n_bins: int = 20,
     ) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default.
+            Axes to draw in; by default those of a new figure.
         kind : {"coverage", "histogram"}, default="coverage"
             Actual over nominal coverage, or the probability integral transforms.
         n_bins : int, default=20
-            Of the histogram.
+            The number of bins of the histogram.
 
         Returns
         -------
@@ -187,10 +187,10 @@ class ConditionalCalibrationDisplay:
         else:
             ax = axes_of(ax, (6.4, 4.0))
             self._histogram(ax, n_bins)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)
 
     def _coverage(self, ax: Any) -> None:
+        """Actual over nominal coverage, with 95 % intervals."""
         plain(ax, grid="both")
         ax.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1.5, label="calibrated")
         reach = ndtri(0.975) * self.standard_error
@@ -209,6 +209,7 @@ class ConditionalCalibrationDisplay:
         legend_above(ax)
 
     def _histogram(self, ax: Any, n_bins: int) -> None:
+        """The density of the transforms, with 95 % intervals."""
         plain(ax)
         edges = np.linspace(0, 1, n_bins + 1)
         seen = np.isfinite(self.pit)
@@ -232,7 +233,7 @@ class ConditionalCalibrationDisplay:
 
 
 def _share(which: Any, seen: Any) -> tuple[float, float]:
-    """The share among the values seen, and its standard error with rows as the sample."""
+    """The share among the observed values, and its standard error with rows as the units."""
     hits, counts = (which & seen).sum(axis=1), seen.sum(axis=1)
     share = hits.sum() / counts.sum()
     n = int((counts > 0).sum())

@@ -1,4 +1,4 @@
-"""Learning curves and comparisons of models."""
+"""Comparisons of models, and their learning curves."""
 
 from __future__ import annotations
 
@@ -6,17 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from cmstats.plotting.style import (
-    BLUE,
-    COLOURS,
-    GREY,
-    LINES,
-    MARKERS,
-    axes_of,
-    frame_of,
-    legend_above,
-    plain,
-)
+from cmstats.plotting.display import Display, frame_of
+from cmstats.plotting.style import BLUE, COLOURS, GREY, LINES, MARKERS, axes_of, legend_above, plain
 
 __all__ = ["ComparisonDisplay", "LearningCurvesDisplay"]
 
@@ -36,25 +27,28 @@ LOGARITHMIC = ("fit_seconds", "query_seconds", "peak_memory_mb", "n_parameters")
 
 
 def _axis_name(metric: str) -> str:
+    """The label of an axis of this metric."""
     if metric.startswith("R@"):
         return f"recall at {metric[2:]} (share of queries)"
     return NAMES.get(metric, metric)
 
 
-class LearningCurvesDisplay:
-    """Quality over the number of training pairs, a line for each model.
+class LearningCurvesDisplay(Display):
+    """A metric over the number of training pairs, one line per model.
 
     Parameters
     ----------
     curves : DataFrame
-        What `learning_curves` returns.
+        The result of `learning_curves`.
     metric : str, optional
-        One of its metrics; "MRR" where it is there, else the first.
+        One of its metrics; by default "MRR" if it has that, else the first.
 
     Attributes
     ----------
     metric : str
-    ax_, figure_ : the axes and their figure, after `plot`
+        The metric that is drawn.
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     Examples
     --------
@@ -80,15 +74,16 @@ class LearningCurvesDisplay:
     def from_results(
         cls, curves: Any, *, metric: str | None = None, ax: Any = None, **kwargs: Any
     ) -> Self:
-        """Draw what `learning_curves` returned.
+        """Draw the result of `learning_curves`.
 
         Parameters
         ----------
         curves, metric
             See `LearningCurvesDisplay`.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -97,12 +92,12 @@ class LearningCurvesDisplay:
         return cls(curves, metric=metric).plot(ax, **kwargs)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default.
+            Axes to draw in; by default those of a new figure.
 
         Returns
         -------
@@ -113,7 +108,7 @@ class LearningCurvesDisplay:
         part = self.curves[self.curves["metric"] == self.metric]
         for i, (name, rows) in enumerate(part.groupby("model", sort=False)):
             look = i % len(COLOURS)
-            # A little apart, so that bars do not hide each other.
+            # Horizontal offsets keep the error bars from covering each other.
             beside = 1.02 ** (i - (part["model"].nunique() - 1) / 2)
             ax.errorbar(
                 beside * rows["n"], rows["mean"], rows["se"], color=COLOURS[look],
@@ -129,26 +124,27 @@ class LearningCurvesDisplay:
         ax.set_xlabel("training pairs")
         ax.set_ylabel(_axis_name(self.metric))
         legend_above(ax, title="mean ± standard error over the folds")
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)
 
 
-class ComparisonDisplay:
+class ComparisonDisplay(Display):
     """One metric of several models, with standard errors over the folds.
 
     Parameters
     ----------
     table : DataFrame
-        What `compare` returns.
+        The result of `compare`.
     metric : str, optional
-        One of its columns of numbers; by default the tested one.
+        One of its numeric columns; by default the tested one.
 
     Attributes
     ----------
     metric : str
+        The metric that is drawn.
     standard_errors : array of shape (n_models,)
-        NaN where there are none.
-    ax_, figure_ : the axes and their figure, after `plot`
+        Standard errors over the folds, NaN where there are none.
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     Examples
     --------
@@ -181,15 +177,16 @@ class ComparisonDisplay:
     def from_results(
         cls, table: Any, *, metric: str | None = None, ax: Any = None, **kwargs: Any
     ) -> Self:
-        """Draw what `compare` returned.
+        """Draw the result of `compare`.
 
         Parameters
         ----------
         table, metric
             See `ComparisonDisplay`.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -198,12 +195,12 @@ class ComparisonDisplay:
         return cls(table, metric=metric).plot(ax, **kwargs)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default.
+            Axes to draw in; by default those of a new figure.
 
         Returns
         -------
@@ -239,5 +236,4 @@ class ComparisonDisplay:
         ax.set_xlabel(_axis_name(self.metric))
         ax.set_ylabel("model")
         legend_above(ax, ncols=2)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)

@@ -1,4 +1,4 @@
-"""Canonical correlations: in training, held out, under the null, with their intervals."""
+"""Canonical correlations: training, held-out and null values, with their intervals."""
 
 from __future__ import annotations
 
@@ -8,54 +8,58 @@ import numpy as np
 
 from cmstats.arrays import Array, to_numpy
 from cmstats.inference.fitted import check_level, inner_model
-from cmstats.plotting.style import (
-    BAND,
-    BLUE,
-    GREEN,
-    VERMILLION,
-    Floats,
-    axes_of,
-    check_fitted,
-    frame_of,
-    legend_above,
-    plain,
-)
+from cmstats.plotting.display import Display, Floats, check_fitted, frame_of
+from cmstats.plotting.style import BAND, BLUE, GREEN, VERMILLION, axes_of, legend_above, plain
 
 __all__ = ["CorrelationDisplay", "column_correlations"]
 
 
-class CorrelationDisplay:
-    """Canonical correlations of each component, in training and held out.
+class CorrelationDisplay(Display):
+    r"""Canonical correlations of each component, in training and held out.
+
+    The held-out value of component k is :math:`\operatorname{corr}(u_k, v_k)` over rows that had
+    no part in the fit. By Fisher's z it lies with probability `level`, if the population value
+    is 0, in
+
+    .. math:: \pm \tanh\Bigl(\frac{z_{(1 + level) / 2}}{\sqrt{n - 3}}\Bigr)
+
+    which is the band of chance that is drawn.
 
     Parameters
     ----------
     held_out : array of shape (k,), optional
-        Correlations of the paired variates of rows the model has not seen.
+        Correlations of the paired variates of held-out rows.
     train : array of shape (k,), optional
-        Those of the training rows.
+        Correlations of the training rows.
     n_held_out : float, optional
-        How many held-out rows there are, for the band of chance.
+        The number of held-out rows, for the band of chance.
     test : DataFrame or (DataFrame, array), optional
-        What `permutation_test` returns for the training rows: markers are full where
-        ``p_value`` is at most 1 - `level`. With ``statistic="roy", return_null=True`` also a
-        band, where `level` of the training correlations lie if the component and all
-        later ones are none.
+        The result of `permutation_test` on the training rows: markers are filled where
+        ``p_value`` is at most 1 - `level`. With ``statistic="roy", return_null=True`` also the
+        band that contains `level` of the training correlations if the component and all later
+        ones are zero in the population.
     intervals : DataFrame, optional
-        What `correlation_intervals` returns.
+        The result of `correlation_intervals`.
     level : float, default=0.95
-        Of the bands of chance.
+        The probability of the bands of chance.
 
     Attributes
     ----------
     band : array of shape (2, k) or None
-        Ends of the band under permutation.
-    ax_, figure_ : the axes and their figure, after `plot`
+        The ends of the band under permutation.
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     See Also
     --------
-    CorrelationDisplay.from_estimator : Of a fitted model.
-    CorrelationDisplay.from_predictions : Of variates.
-    CorrelationDisplay.from_results : Of a test and of intervals alone.
+    CorrelationDisplay.from_estimator : From a fitted model.
+    CorrelationDisplay.from_predictions : From variates.
+    CorrelationDisplay.from_results : From a test and intervals alone.
+
+    References
+    ----------
+    Fisher, R. A. (1921). On the probable error of a coefficient of correlation deduced from a
+    small sample. Metron 1.
 
     Examples
     --------
@@ -108,18 +112,20 @@ class CorrelationDisplay:
         ax: Any = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw a fitted model's correlations.
+        """Draw the correlations of a fitted model.
 
         Parameters
         ----------
         estimator : fitted model, TwoViewPipeline or MomentsSearchCV
+            With ``transform(X, y)``, or `correlations_` where X and y are left out.
         X, y : array-likes, optional
-            Held-out rows of both views; without them only the training correlations show.
+            Held-out rows of both views; without them only training correlations are drawn.
         test, intervals, level
-            Of the training rows, see `CorrelationDisplay`.
+            Results on the training rows, see `CorrelationDisplay`.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -137,7 +143,7 @@ class CorrelationDisplay:
         check_fitted(estimator)
         model = inner_model(estimator) if hasattr(estimator, "fit") else estimator
         train = getattr(model, "correlations_", None)
-        # By rows: on moments (`correlations_on`) wide views would need their p x p scatter.
+        # From rows: `correlations_on` moments would need the p x p scatter of a wide view.
         held_out = None if X is None else column_correlations(*estimator.transform(X, y))
         n = None if X is None else float(len(X) if not hasattr(X, "shape") else X.shape[0])
         display = cls(
@@ -154,12 +160,13 @@ class CorrelationDisplay:
         Parameters
         ----------
         U, V : arrays of shape (n, k)
-            Variates of held-out rows, as `transform` returns them.
+            Variates of held-out rows, from `transform`.
         train : array of shape (k,), optional
             Correlations of the training rows.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -185,8 +192,9 @@ class CorrelationDisplay:
         test, intervals, level
             See `CorrelationDisplay`.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -194,16 +202,15 @@ class CorrelationDisplay:
         """
         return cls(test=test, intervals=intervals, level=level).plot(ax, **kwargs)
 
-    # ------------------------------------------------------------------------- drawing
     def plot(self, ax: Any = None, *, max_components: int | None = None) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default.
+            Axes to draw in; by default those of a new figure.
         max_components : int, optional
-            Draw the first so many; all by default.
+            Draw at most this many components, the first ones; all by default.
 
         Returns
         -------
@@ -220,10 +227,10 @@ class CorrelationDisplay:
         ax.set_xlabel("component")
         ax.set_ylabel("canonical correlation")
         legend_above(ax, ncols=2 if len(ax.get_legend_handles_labels()[0]) > 3 else 3)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)
 
     def _train(self, ax: Any, most: int | None) -> int:
+        """Draw the training correlations, with p-values; return the number of components."""
         if self.train is None:
             return 0
         values = self.train[:most]
@@ -240,6 +247,7 @@ class CorrelationDisplay:
         return len(values)
 
     def _held_out(self, ax: Any, most: int | None) -> int:
+        """Draw the held-out correlations; return the number of components."""
         if self.held_out is None:
             return 0
         values = self.held_out[:most]
@@ -250,12 +258,13 @@ class CorrelationDisplay:
         return len(values)
 
     def _intervals(self, ax: Any, most: int | None) -> int:
+        """Draw the intervals of the population values; return the number of components."""
         if self.intervals is None:
             return 0
         middle, lower, upper = (
             self.intervals[name].to_numpy()[:most] for name in ("estimate", "lower", "upper")
         )
-        # The estimate may lie on an end, and by rounding past it.
+        # The estimate may equal an end, and exceed it by rounding.
         reach = np.maximum([middle - lower, upper - middle], 0)
         ax.errorbar(
             np.arange(1, len(middle) + 1) + 0.18, middle, reach, linestyle="", color=GREEN,
@@ -265,11 +274,12 @@ class CorrelationDisplay:
         return len(middle)
 
     def _null(self, ax: Any, most: int | None) -> int:
+        """Draw the band under permutation; return the number of components."""
         if self.band is None:
             return 0
         low, high = self.band[:, :most]
         at = np.arange(1, len(low) + 1)
-        # A hatch tells this band from that of held-out values in greyscale.
+        # The hatch distinguishes this band from that of held-out values in greyscale.
         ax.fill_between(
             at, low, high, facecolor="none", edgecolor="#8a8a8a", hatch="////", linewidth=0.6,
             label=f"training, if there is none ({100 * self.level:g} %)",
@@ -278,6 +288,7 @@ class CorrelationDisplay:
         return len(low)
 
     def _chance(self, ax: Any, most: int | None) -> int:
+        """Draw the band of held-out correlations whose population value is 0."""
         if self.held_out is not None and self.n_held_out and self.n_held_out > 3:
             from scipy.special import ndtri
 
@@ -290,7 +301,7 @@ class CorrelationDisplay:
 
 
 def column_correlations(U: Any, V: Any) -> Floats:
-    """Correlations of the columns of U with the same columns of V."""
+    """Correlations of the columns of U with the same columns of V; NaN for constant ones."""
     u, v = (to_numpy(a).astype(np.float64) for a in (U, V))
     u, v = u - u.mean(axis=0), v - v.mean(axis=0)
     norms = np.sqrt((u * u).sum(axis=0) * (v * v).sum(axis=0))
@@ -298,12 +309,13 @@ def column_correlations(U: Any, V: Any) -> Floats:
         return np.asarray((u * v).sum(axis=0) / norms)
 
 
-# ------------------------------------------------------------------- a permutation test
 def _scale_of(table: Any) -> str:
+    """The name of the first column of a permutation test's table."""
     return "singular_value" if "singular_value" in table.columns else "correlation"
 
 
 def _p_values(table: Any) -> Floats:
+    """The family-wise p-values of a permutation test with one statistic."""
     if getattr(getattr(table, "index", None), "nlevels", 1) > 1:
         raise ValueError(
             "test holds several statistics: run permutation_test with one, 'roy' for the band"
@@ -313,7 +325,7 @@ def _p_values(table: Any) -> Floats:
 
 
 def _null_band(null: Any, table: Any, level: float) -> Floats:
-    """Quantiles of the largest correlation left, under permutation."""
+    """Quantiles of the largest remaining correlation (Roy's statistic) under permutation."""
     if "roy" not in table.columns:
         raise ValueError(
             "the null of this test is on the scale of its statistic, not of correlations: run "

@@ -1,4 +1,4 @@
-"""Both views in one plane."""
+"""Two components of both views in one scatter plot."""
 
 from __future__ import annotations
 
@@ -8,40 +8,32 @@ import numpy as np
 import pandas as pd
 
 from cmstats.arrays import Array, to_numpy
-from cmstats.plotting.style import (
-    BLUE,
-    COLOURS,
-    GREY,
-    MARKERS,
-    axes_of,
-    check_fitted,
-    component_at,
-    legend_above,
-    spread,
-)
+from cmstats.plotting.display import Display, check_fitted, component_at, spread
+from cmstats.plotting.style import BLUE, COLOURS, GREY, MARKERS, axes_of, legend_above
 
 __all__ = ["JointEmbeddingDisplay"]
 
 
-class JointEmbeddingDisplay:
-    """Both views in one plane: two components, coloured and marked by label.
+class JointEmbeddingDisplay(Display):
+    """Two components of both views in one scatter plot, coloured and marked by label.
 
-    Filled markers are the first view, hollow ones the second; a thin line joins some pairs.
+    Filled markers are the first view, hollow ones the second; thin lines join some pairs.
 
     Parameters
     ----------
     U, V : arrays of shape (n, 2)
-        Coordinates of both views, row by row partners.
+        Coordinates of both views; row i of both is the same item.
     labels : array of shape (n,), optional
-        Classes; the commonest get a colour and a marker each, the rest are grey.
+        Classes; the most frequent ones have a colour and a marker each, the others are grey.
     names : pair of str, default=("x", "y")
-        What the views are called in the legend.
+        The names of the views in the legend.
     axis_names : pair of str, optional
         The labels of the axes.
 
     Attributes
     ----------
-    ax_, figure_ : the axes and their figure, after `plot`
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     Examples
     --------
@@ -91,19 +83,24 @@ class JointEmbeddingDisplay:
         ax: Any = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw two variates of rows of both views.
+        """Draw two components of the variates of both views.
 
         Parameters
         ----------
         estimator : fitted model with ``transform(X, y)``
+            A model whose variates are drawn.
         X, y : array-likes of n rows each
+            The rows of both views.
         labels : array of shape (n,), optional
+            See `JointEmbeddingDisplay`.
         components : pair of int, default=(0, 1)
-            Which two, from 0.
+            The two components, from 0.
         names : pair of str, default=("x", "y")
+            The names of the views.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -112,7 +109,7 @@ class JointEmbeddingDisplay:
         Raises
         ------
         ValueError
-            If the model has fewer components than asked for.
+            If the model has no such component.
         sklearn.exceptions.NotFittedError
             If the estimator was not fitted.
         """
@@ -134,10 +131,13 @@ class JointEmbeddingDisplay:
         Parameters
         ----------
         U, V : arrays of shape (n, k), k at least 2
+            Embeddings of both views.
         labels : array of shape (n,), optional
+            See `JointEmbeddingDisplay`.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -146,16 +146,16 @@ class JointEmbeddingDisplay:
         return cls(to_numpy(U)[:, :2], to_numpy(V)[:, :2], labels=labels).plot(ax, **kwargs)
 
     def plot(self, ax: Any = None, *, max_items: int = 400, n_lines: int = 25) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default.
+            Axes to draw in; by default those of a new figure.
         max_items : int, default=400
-            Draw at most so many items, spread evenly over the rows.
+            Draw at most this many items, evenly spaced over the rows.
         n_lines : int, default=25
-            How many pairs are joined by a line, spread evenly over the items drawn.
+            The number of pairs joined by a line, evenly spaced over the items drawn.
 
         Returns
         -------
@@ -178,11 +178,10 @@ class JointEmbeddingDisplay:
         ax.set_xlabel(self.axis_names[0])
         ax.set_ylabel(self.axis_names[1])
         self._legend(ax, single=len(classes) == 1)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)
 
     def _classes(self) -> dict[str, tuple[Any, str, str]]:
-        """Rows, colour and marker of each class; the rare ones together."""
+        """Rows, colour and marker of each class; rare classes are joined."""
         everything = np.arange(len(self.U))
         if self.labels is None:
             return {"items": (everything, BLUE, "o")}
@@ -201,6 +200,7 @@ class JointEmbeddingDisplay:
         return classes
 
     def _legend(self, ax: Any, *, single: bool) -> None:
+        """A legend of views, pairs and, unless there is a single one, classes."""
         from matplotlib.lines import Line2D
 
         views = [

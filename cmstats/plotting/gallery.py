@@ -1,4 +1,4 @@
-"""A gallery of what a search finds."""
+"""A gallery of queries and the candidates that they retrieve."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ import numpy as np
 
 from cmstats.arrays import Array, to_numpy
 from cmstats.metrics.retrieval import search
-from cmstats.plotting.style import GREEN, axes_of, check_fitted
+from cmstats.plotting.display import Display, embedded
+from cmstats.plotting.style import GREEN, axes_of
 
 __all__ = ["RetrievalDisplay"]
 
 
-class RetrievalDisplay:
-    """A gallery: each row a query and its best candidates, the partner framed.
+class RetrievalDisplay(Display):
+    """A gallery with one row per query: its best candidates, with the partner framed.
 
     Queries and candidates are texts or pictures.
 
     Parameters
     ----------
     queries : sequence of m str, or of m pictures of shape (h, w, 3)
+        The queries.
     results : sequence of m sequences of str or pictures
-        The candidates found for each query, best first.
+        The candidates retrieved by each query, best first.
     hits : array of shape (m, k) of bool, optional
-        Which of them is the query's partner.
+        Whether a candidate is the query's partner.
 
     Attributes
     ----------
-    ax_, figure_ : the axes and their figure, after `plot`
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     Examples
     --------
@@ -67,23 +70,24 @@ class RetrievalDisplay:
         ax: Any = None,
         **kwargs: Any,
     ) -> Self:
-        """Search `V` for each row of `U`, and draw what is found.
+        """Search `V` for each row of `U`, and draw the results.
 
         Parameters
         ----------
         U : array of shape (m, d)
-            Embeddings of the queries, as `embed` returns them.
+            Embeddings of the queries, from `embed`.
         V : array of shape (n, d)
             Embeddings of the candidates.
         queries, candidates : sequences of m and of n str, or pictures of shape (h, w, 3)
-            What is drawn for each.
+            The texts or pictures that are drawn.
         partners : array of shape (m,) of int, optional
             The row of `V` that belongs to each query; -1 for none.
         k : int, default=8
-            How many candidates to show.
+            The number of candidates per query.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -124,12 +128,14 @@ class RetrievalDisplay:
         Parameters
         ----------
         estimator : fitted model with ``embed(X, y)``
-        X, y : array-likes of the two views; numbers of rows may differ
+            A model whose embeddings are searched.
+        X, y : array-likes
+            Rows of both views; their numbers may differ.
         queries, candidates : sequences of str or pictures
             For ``find="x"`` one query for each row of `y`, one candidate for each row of `X`;
             for ``find="y"`` the other way round.
         find : {"x", "y"}, default="x"
-            Which view is searched.
+            The view that is searched.
         kind : str, optional
             The similarity, as in `embed`.
         partners, k, ax, **kwargs
@@ -146,22 +152,21 @@ class RetrievalDisplay:
         """
         if find not in ("x", "y"):
             raise ValueError(f"find={find!r} must be 'x' or 'y', the view that is searched")
-        check_fitted(estimator)
-        u, v = estimator.embed(X, y, **({} if kind is None else {"kind": kind}))
+        u, v = embedded(estimator, X, y, kind)
         U, V = (v, u) if find == "x" else (u, v)
         return cls.from_predictions(
             U, V, queries=queries, candidates=candidates, partners=partners, k=k, ax=ax, **kwargs
         )
 
     def plot(self, ax: Any = None, *, query_width: float | None = None) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default, as large as the gallery needs.
+            Axes to draw in; by default those of a new figure of the gallery's size.
         query_width : float, optional
-            Width of the column of queries, in cells.
+            The width of the column of queries, in cells.
 
         Returns
         -------
@@ -169,7 +174,7 @@ class RetrievalDisplay:
         """
         rows, columns = len(self.results), max(len(row) for row in self.results)
         texts = isinstance(self.results[0][0], str)
-        wide = 2.1 if texts else 1.0  # a text needs more room than a picture
+        wide = 2.1 if texts else 1.0  # in cells: texts are wider than pictures
         asks_in_text = isinstance(self.queries[0], str)
         first = query_width if query_width is not None else (2.6 if asks_in_text else 1.1)
         width = first + 0.25 + columns * wide
@@ -197,16 +202,17 @@ class RetrievalDisplay:
         ax.plot([first + 0.12] * 2, [0.05, rows - 0.05], color="#bbbbbb", linewidth=1)
         ax.set(xlim=(0, width), ylim=(-0.05, rows + 0.05), aspect="equal")
         ax.set_axis_off()
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)
 
 
 def _wrapped(text: str, width: int) -> str:
+    """Text wrapped to at most three lines."""
     lines = textwrap.wrap(str(text), width) or [""]
     return "\n".join([*lines[:2], lines[2] + " …"] if len(lines) > 3 else lines)
 
 
 def _picture(ax: Any, pixels: Any, x: float, y: float, side: float) -> None:
+    """Draw a picture centred at (x, y)."""
     half = side / 2
     ax.imshow(
         pixels, extent=(x - half, x + half, y - half, y + half), interpolation="antialiased",
@@ -215,6 +221,7 @@ def _picture(ax: Any, pixels: Any, x: float, y: float, side: float) -> None:
 
 
 def _frame(ax: Any, x: float, y: float, width: float, height: float) -> None:
+    """Draw a frame centred at (x, y)."""
     from matplotlib.patches import FancyBboxPatch
 
     pad = 0.06

@@ -1,4 +1,4 @@
-"""Loadings: how variables go with the variates, as a heat map or in a circle."""
+"""Loadings of variables on the variates, as a heat map or a correlation circle."""
 
 from __future__ import annotations
 
@@ -10,16 +10,8 @@ import numpy as np
 from cmstats.arrays import to_numpy
 from cmstats.inference.fitted import inner_model
 from cmstats.inference.interpretation import loadings_table
-from cmstats.plotting.style import (
-    BLUE,
-    VERMILLION,
-    Floats,
-    axes_of,
-    component_at,
-    frame_of,
-    legend_above,
-    strongest,
-)
+from cmstats.plotting.display import Display, Floats, component_at, frame_of, strongest
+from cmstats.plotting.style import BLUE, VERMILLION, axes_of, legend_above
 
 __all__ = ["LoadingsDisplay"]
 
@@ -31,27 +23,30 @@ QUANTITIES = {
 }
 
 
-class LoadingsDisplay:
+class LoadingsDisplay(Display):
     """Loadings of both views' variables, as a heat map or as a correlation circle.
 
     Parameters
     ----------
     table : DataFrame
-        What `loadings_table` returns.
+        The result of `loadings_table`.
     quantity : {"loading", "cross_loading", "weight"}, default="loading"
+        The quantity of the table to draw.
     components : sequence of int, optional
-        Which, from 0; by default all, up to ten. The circle takes the first two.
+        The components, from 0; by default all, up to ten. The circle takes the first two.
     correlations : array of shape (k,), optional
         Canonical correlations, for the axes of the circle.
     names : pair of str, default=("x", "y")
-        What the views are called.
+        The names of the views.
 
     Attributes
     ----------
     values : dict of str -> array of shape (p, len(components))
-        What is drawn of each view, "x" and "y".
+        The values of each view, "x" and "y".
     features : dict of str -> list of str
-    ax_, figure_ : the axes and their figure, after `plot`
+        The names of the variables of each view.
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     Examples
     --------
@@ -107,12 +102,15 @@ class LoadingsDisplay:
         Parameters
         ----------
         estimator : fitted CCA, or a search or pipeline around one
+            As in `loadings_table`.
         kind : {"heatmap", "circle"}, default="heatmap"
+            See `plot`.
         quantity, components, names
             See `LoadingsDisplay`.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -141,17 +139,17 @@ class LoadingsDisplay:
         kind: Literal["heatmap", "circle"] = "heatmap",
         max_features: int | None = None,
     ) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default.
+            Axes to draw in; by default those of a new figure.
         kind : {"heatmap", "circle"}, default="heatmap"
-            The circle shows two components, a point for each variable; points outside the
-            inner circle, of radius 1/2, are those that the two represent.
+            The circle shows two components, one point per variable; variables outside the
+            inner circle, of radius 1/2, are well represented by the two.
         max_features : int, optional
-            Of each view, so many variables with the largest sums of squares over the
+            The most variables per view, those with the largest sums of squares over the
             components drawn: rows of the heat map (20 by default), labels in the circle (10).
 
         Returns
@@ -164,11 +162,10 @@ class LoadingsDisplay:
         if most < 1:
             raise ValueError(f"max_features={max_features} must be at least 1")
         ax = self._circle(ax, most) if kind == "circle" else self._heatmap(ax, most)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)
 
-    # ------------------------------------------------------------------------ heat map
     def _heatmap(self, ax: Any, most: int) -> Any:
+        """A heat map with one row per variable, both views below each other."""
         kept = {view: strongest((a**2).sum(axis=1), most) for view, a in self.values.items()}
         rows = np.concatenate([self.values[view][kept[view]] for view in kept])
         k, split = rows.shape[1], len(kept["x"])
@@ -177,7 +174,7 @@ class LoadingsDisplay:
         ax = axes_of(ax, size)
         reach = max(float(np.abs(rows).max()), 1e-12) if self.quantity == "weight" else 1.0
         image = ax.imshow(rows, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto")
-        # Both ends of the map are equally dark: the sign is in the numbers.
+        # In greyscale both ends of the colour map are equally dark: print the numbers too.
         for i, j in np.ndindex(rows.shape):
             ax.text(
                 j, i, _number(float(rows[i, j]), reach), ha="center", va="center", fontsize=8,
@@ -197,6 +194,7 @@ class LoadingsDisplay:
         return ax
 
     def _name_views(self, ax: Any, kept: dict[str, Any]) -> None:
+        """Name the views at the right of the heat map."""
         centres, labels, start = [], [], 0
         for name, (view, rows) in zip(self.names, kept.items(), strict=True):
             total = len(self.features[view])
@@ -209,8 +207,8 @@ class LoadingsDisplay:
         right.tick_params(length=0)
         right.spines[:].set_visible(False)
 
-    # -------------------------------------------------------------------------- circle
     def _circle(self, ax: Any, most: int) -> Any:
+        """A correlation circle of two components, with labels of the strongest variables."""
         if self.quantity == "weight":
             raise ValueError(
                 "the circle is of correlations: use quantity='loading' or kind='heatmap'"
@@ -249,6 +247,7 @@ class LoadingsDisplay:
         return ax
 
     def _axis_name(self, i: int) -> str:
+        """The label of an axis of the circle."""
         c = self.components[i]
         other = " of the other view" if self.quantity == "cross_loading" else ""
         name = f"correlation with variate {c + 1}{other}"
@@ -258,20 +257,22 @@ class LoadingsDisplay:
 
 
 def _number(value: float, reach: float) -> str:
+    """A number of the heat map, without a sign where it rounds to 0."""
     digits = 2 if reach >= 0.1 else None
     text = f"{value:.2f}" if digits else f"{value:.1g}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def _short(name: str, most: int = 30) -> str:
+    """A name cut to `most` characters."""
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _label(ax: Any, points: Floats, words: list[tuple[str, str, str]]) -> None:
-    """Labels around the circle, left and right, with a line to each point.
+    """Labels left and right of the circle, with a line to each point.
 
-    On each side they stand in the order of the heights at which rays through the points
-    meet the circle, moved apart as little as keeps them from overlapping.
+    The height of a label is that at which the ray through its point meets the circle, moved by
+    the least squares that avoid overlaps (isotonic regression of heights less gaps).
     """
     from sklearn.isotonic import isotonic_regression
 

@@ -1,4 +1,4 @@
-"""Precision over recall of cross-modal rankings, by labels."""
+"""Precision over recall of cross-modal rankings with labels."""
 
 from __future__ import annotations
 
@@ -10,43 +10,40 @@ import numpy as np
 from cmstats.arrays import Array, row_slices, to_numpy
 from cmstats.kernels.linalg import inner
 from cmstats.metrics.relevance import Relevance, view_sizes
-from cmstats.plotting.retrieval import directions_of, draw_direction, embedded
-from cmstats.plotting.style import (
-    BLUE,
-    GREY,
-    VERMILLION,
-    Floats,
-    axes_of,
-    legend_above,
-    plain,
-    share_axis,
-)
+from cmstats.plotting.display import Display, Floats, embedded
+from cmstats.plotting.retrieval import direction_labels, draw_direction
+from cmstats.plotting.style import BLUE, GREY, VERMILLION, axes_of, legend_above, plain, share_axis
 
 __all__ = ["PrecisionRecallCurveDisplay"]
 
 RECALLS = np.linspace(0, 1, 101)
 
 
-class PrecisionRecallCurveDisplay:
-    """Precision over recall of rankings by label, the mean over the queries.
+class PrecisionRecallCurveDisplay(Display):
+    r"""Interpolated precision over recall, the mean over the queries.
 
-    At each recall the precision is the best that a query has at this recall or a larger one
-    (interpolated precision); candidates with a query's label are relevant to it.
+    Candidates with a query's label are relevant to it. With :math:`P_i(r)` the precision of
+    query i at recall r,
+
+    .. math:: P(r) = \frac1n \sum_i \max_{s \ge r} P_i(s)
 
     Parameters
     ----------
     precision : array of shape (2, r)
-        Of the directions x -> y and y -> x.
+        Mean interpolated precisions of the directions x -> y and y -> x.
     recall : array of shape (r,)
+        The recalls at which they are evaluated.
     chance : pair of float, optional
         The mean share of relevant candidates.
     mean_average_precision : pair of float, optional
+        The mAP of both directions, for the legend.
     names : pair of str, default=("x", "y")
-        What the views are called.
+        The names of the views.
 
     Attributes
     ----------
-    ax_, figure_ : the axes and their figure, after `plot`
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     References
     ----------
@@ -92,12 +89,14 @@ class PrecisionRecallCurveDisplay:
         Parameters
         ----------
         U, V, labels
-            As in `retrieval_report`. Whole rankings are sorted, in time n m log m; equal
-            scores are looked at together.
+            As in `retrieval_report`. Whole rankings are sorted, in time n m log m; candidates
+            of equal score enter the ranking together.
         names : pair of str, default=("x", "y")
+            The names of the views.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -145,7 +144,9 @@ class PrecisionRecallCurveDisplay:
         Parameters
         ----------
         estimator : fitted model with ``embed(X, y)``
+            A model whose embeddings are searched.
         X, y : array-likes of the two views
+            Held-out rows.
         kind : str, optional
             The similarity, as in `embed`.
         labels, names, ax, **kwargs
@@ -165,14 +166,14 @@ class PrecisionRecallCurveDisplay:
         name: str | None = None,
         colours: Sequence[str] = (BLUE, VERMILLION),
     ) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default.
+            Axes to draw in; by default those of a new figure.
         name, colours : str, pair of str, optional
-            To tell several models in the same axes apart.
+            A prefix of the legend and the colours, to distinguish models in the same axes.
 
         Returns
         -------
@@ -180,7 +181,7 @@ class PrecisionRecallCurveDisplay:
         """
         ax = axes_of(ax, (6.4, 4.0))
         plain(ax)
-        for i, label in enumerate(directions_of(self.names, name)):
+        for i, label in enumerate(direction_labels(self.names, name)):
             if self.mean_average_precision is not None:
                 label += f" (mAP {self.mean_average_precision[i]:.2f})"
             draw_direction(
@@ -196,12 +197,11 @@ class PrecisionRecallCurveDisplay:
         ax.set_xlabel("recall (share of the relevant candidates found)")
         ax.set_ylabel("precision (share relevant)")
         legend_above(ax)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)
 
 
 def _rankings(U: Any, V: Any, side: int, codes: Any) -> Any:
-    """Scores of all candidates and the label of every query with one, block by block."""
+    """Yield the scores and the label of each query that has a label, block by block."""
     if V is None:
         scores = to_numpy(U) if side == 0 else to_numpy(U).T
         yield from ((s, c) for s, c in zip(scores, codes, strict=True) if c >= 0)
@@ -215,12 +215,12 @@ def _rankings(U: Any, V: Any, side: int, codes: Any) -> Any:
 
 
 def _query(relevant: Floats, others: Floats) -> tuple[Floats, float, float] | None:
-    """Interpolated precision at `RECALLS`, average precision and the share of relevant ones."""
+    """Interpolated precision at `RECALLS`, average precision, share of relevant candidates."""
     count = len(relevant)
     if not count:
         return None
     ranked = np.sort(relevant)[::-1]
-    # At the score of the j-th relevant candidate, with all that score the same or more.
+    # Candidates that score at least as high as the j-th relevant one.
     hits = np.searchsorted(-ranked, -ranked, side="right")
     wrong = len(others) - np.searchsorted(np.sort(others), ranked, side="left")
     precision = hits / (hits + wrong)

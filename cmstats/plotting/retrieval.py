@@ -11,44 +11,34 @@ import pandas as pd
 from cmstats.arrays import Array
 from cmstats.metrics.relevance import view_sizes
 from cmstats.metrics.retrieval import DIRECTIONS, retrieval_chance, retrieval_report
-from cmstats.plotting.style import (
-    BLUE,
-    GREY,
-    VERMILLION,
-    axes_of,
-    check_fitted,
-    legend_above,
-    plain,
-    share_axis,
-)
+from cmstats.plotting.display import Display, embedded
+from cmstats.plotting.style import BLUE, GREY, VERMILLION, axes_of, legend_above, plain, share_axis
 
-__all__ = ["LOOKS", "RecallCurveDisplay", "directions_of", "embedded"]
+__all__ = ["LOOKS", "RecallCurveDisplay", "direction_labels", "draw_direction"]
 
 LOOKS = ((BLUE, "-", "o"), (VERMILLION, "--", "s"))
 
 
-def embedded(estimator: Any, X: Any, y: Any, kind: str | None) -> tuple[Any, Any]:
-    """Both views through a fitted model."""
-    check_fitted(estimator)
-    U, V = estimator.embed(X, y, **({} if kind is None else {"kind": kind}))
-    return U, V
+class RecallCurveDisplay(Display):
+    r"""Recall at k: the share of queries with a partner among their k best candidates.
 
+    .. math:: \mathrm{R@}k = \frac1n \#\{i: r_i \le k\}
 
-class RecallCurveDisplay:
-    """Recall at k: the share of queries that find a partner among their k best candidates.
+    with :math:`r_i` the rank of query i's best partner (`retrieval_report`).
 
     Parameters
     ----------
     recall : DataFrame
         Rows k = 1, 2, ...; columns "x -> y" and "y -> x".
     chance : DataFrame of the same shape, optional
-        What candidates in random order give.
+        The recalls of candidates in random order (`retrieval_chance`).
     names : pair of str, default=("x", "y")
-        What the views are called.
+        The names of the views.
 
     Attributes
     ----------
-    ax_, figure_ : the axes and their figure, after `plot`
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     Examples
     --------
@@ -86,11 +76,13 @@ class RecallCurveDisplay:
         U, V, x_ids, y_ids
             As in `retrieval_report`.
         k : int, default=50
-            The largest; at most the number of candidates.
+            The largest k; at most the number of candidates.
         names : pair of str, default=("x", "y")
+            The names of the views.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
         **kwargs
-            For `plot`.
+            Passed to `plot`.
 
         Returns
         -------
@@ -131,7 +123,9 @@ class RecallCurveDisplay:
         Parameters
         ----------
         estimator : fitted model with ``embed(X, y)``
+            A model whose embeddings are searched.
         X, y : array-likes of the two views
+            Held-out rows.
         kind : str, optional
             The similarity, as in `embed`.
         k, x_ids, y_ids, names, ax, **kwargs
@@ -153,14 +147,14 @@ class RecallCurveDisplay:
         name: str | None = None,
         colours: Sequence[str] = (BLUE, VERMILLION),
     ) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default.
+            Axes to draw in; by default those of a new figure.
         name, colours : str, pair of str, optional
-            To tell several models in the same axes apart.
+            A prefix of the legend and the colours, to distinguish models in the same axes.
 
         Returns
         -------
@@ -168,7 +162,7 @@ class RecallCurveDisplay:
         """
         ax = axes_of(ax, (6.4, 4.0))
         plain(ax)
-        directions = directions_of(self.names, name)
+        directions = direction_labels(self.names, name)
         for i, label in enumerate(directions):
             ks, values = self.recall.index.to_numpy(), self.recall.iloc[:, i].to_numpy()
             marks = [int(np.argmin(np.abs(ks - t))) for t in _ticks(len(ks))]
@@ -188,12 +182,11 @@ class RecallCurveDisplay:
         ax.set_xlabel("k, the number of candidates shown")
         ax.set_ylabel("recall at k (share of queries)")
         legend_above(ax)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)
 
 
 def draw_direction(ax: Any, i: int, x: Any, y: Any, *, colour: str, label: str, marks: Any) -> None:
-    """The curve of direction `i`, told apart by line, marker and the marker's face too."""
+    """The curve of direction `i`, distinguished by line, marker and filling as well as colour."""
     _, line, marker = LOOKS[i]
     ax.plot(
         x, y, line, color=colour, marker=marker, markevery=marks, markersize=5, linewidth=1.5,
@@ -201,12 +194,13 @@ def draw_direction(ax: Any, i: int, x: Any, y: Any, *, colour: str, label: str, 
     )  # fmt: skip
 
 
-def directions_of(names: tuple[str, str], model: str | None) -> list[str]:
-    """The directions by the names of the views, after the model's name if there is one."""
+def direction_labels(names: tuple[str, str], model: str | None) -> list[str]:
+    """Legend entries of both directions, after the model's name if there is one."""
     start = "" if model is None else f"{model}, "
     return [f"{start}{names[0]} → {names[1]}", f"{start}{names[1]} → {names[0]}"]
 
 
 def _ticks(most: int) -> list[int]:
+    """1, 2, 5, 10, ... up to `most`."""
     ticks = [t * 10**e for e in range(len(str(most))) for t in (1, 2, 5)]
     return [t for t in ticks if t <= most]

@@ -1,4 +1,4 @@
-"""The cross-validated score along the shrinkage."""
+"""The cross-validated score over the shrinkage."""
 
 from __future__ import annotations
 
@@ -6,37 +6,30 @@ from typing import Any, Self
 
 import numpy as np
 
-from cmstats.plotting.style import (
-    COLOURS,
-    LINES,
-    MARKERS,
-    Floats,
-    axes_of,
-    fold_errors,
-    legend_above,
-    plain,
-)
+from cmstats.plotting.display import Display, Floats, fold_errors
+from cmstats.plotting.style import COLOURS, LINES, MARKERS, axes_of, legend_above, plain
 
 __all__ = ["ShrinkagePathDisplay"]
 
 
-class ShrinkagePathDisplay:
-    """The cross-validated score along the shrinkage.
+class ShrinkagePathDisplay(Display):
+    """The cross-validated score over the shrinkage, with standard errors over the folds.
 
     Parameters
     ----------
     shrinkages : array of shape (m, 2)
-        The pairs (x, y) tried; for models of more views a column for each.
+        The pairs (x, y) that were tried; one column per view for models of more views.
     scores : array of shape (m, n_folds)
-        The held-out score of each in each fold.
+        Their held-out scores in each fold.
     score_name : str, default="correlation"
-        What the score is, for the axis.
+        The name of the score, for the axis.
 
     Attributes
     ----------
     best : tuple of float
         The pair with the best mean score.
-    ax_, figure_ : the axes and their figure, after `plot`
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
 
     Examples
     --------
@@ -73,9 +66,10 @@ class ShrinkagePathDisplay:
         ----------
         estimator : fitted MomentsSearchCV or GridSearchCV over ``shrinkage``, or a model fitted \
 with ``shrinkage="cv"``
-            Or a pipeline around one. Of a grid with other parameters too, the best of those at
-            each shrinkage shows.
+            Or a pipeline around one. Where the grid has other parameters too, the best of these
+            at each shrinkage is drawn.
         ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
 
         Returns
         -------
@@ -84,12 +78,12 @@ with ``shrinkage="cv"``
         Raises
         ------
         ValueError
-            If the estimator searched no numbers for the shrinkage.
+            If the estimator tried no numeric shrinkage.
         """
         model, tried, scores = _searched(estimator)
         views = max(len(s) if isinstance(s, (tuple, list)) else 2 for s in tried)
         pairs = [tuple(s) if isinstance(s, (tuple, list)) else (s,) * views for s in tried]
-        # "auto" is a formula, not a place on the axis.
+        # "auto" has no place on a numeric axis.
         numeric = [not any(s is None or isinstance(s, str) for s in pair) for pair in pairs]
         if not any(numeric):
             raise ValueError("the search tried no numbers for the shrinkage")
@@ -97,15 +91,15 @@ with ``shrinkage="cv"``
         return cls(kept, np.asarray(scores)[numeric], score_name=_score_name(model)).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Draw the display.
 
-        Where pairs were tried, there is one line for each view whose shrinkage varies: the
-        best score at that view's shrinkage, over those of the other view.
+        Where pairs were tried, there is one line per view whose shrinkage varies: the best
+        score at each of its values over the shrinkages of the other view.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            A new figure by default.
+            Axes to draw in; by default those of a new figure.
 
         Returns
         -------
@@ -127,11 +121,10 @@ with ``shrinkage="cv"``
         one = len(set(self.best)) == 1
         best = "chosen: " + " and ".join(f"{s:g}" for s in (self.best[:1] if one else self.best))
         legend_above(ax, title=best)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return self._drawn_in(ax)
 
     def _lines(self) -> list[tuple[str, int]]:
-        """What to draw: its name, and the view along whose shrinkage."""
+        """The lines to draw: label, and the view whose shrinkage is on the axis."""
         S = self.shrinkages
         if bool(np.all(S[:, :1] == S)):
             return [("both views" if S.shape[1] == 2 else "all views", 0)]
@@ -147,7 +140,7 @@ with ``shrinkage="cv"``
         return lines
 
     def _profile(self, side: int) -> tuple[list[float], Floats, Floats]:
-        """At each value of one view's shrinkage the best mean score, and its standard error."""
+        """Values of one view's shrinkage, with the best mean score and its standard error."""
         mean, error = self.scores.mean(axis=1), fold_errors(self.scores)
         values, at = [], []
         for value in np.unique(self.shrinkages[:, side]):
@@ -158,12 +151,13 @@ with ``shrinkage="cv"``
         return values, mean[at], error[at]
 
     def _scale(self, ax: Any) -> None:
+        """A logarithmic axis of the shrinkage, with a place for 0 if it was tried."""
         from matplotlib.ticker import NullLocator
 
         positive = self.shrinkages[self.shrinkages > 0]
         if len(positive) == self.shrinkages.size:
             ax.set_xscale("log")
-        else:  # 0 has no place on a log axis; it gets one left of the smallest
+        else:  # symlog has a linear part around 0, left of the smallest
             smallest = float(positive.min()) if len(positive) else 1.0
             ax.set_xscale("symlog", linthresh=smallest, linscale=0.5)
             decades = 10.0 ** np.arange(np.ceil(np.log10(smallest)), 1)
@@ -174,7 +168,7 @@ with ``shrinkage="cv"``
 
 
 def _searched(estimator: Any) -> tuple[Any, list[Any], Any]:
-    """The model, the shrinkages it or the search around it tried, and their scores."""
+    """The model or search that chose the shrinkage, what it tried, and the scores."""
     found = estimator
     while found is not None:
         if hasattr(found, "cv_shrinkages_"):
@@ -196,7 +190,7 @@ def _searched(estimator: Any) -> tuple[Any, list[Any], Any]:
 
 
 def _score_name(model: Any) -> str:
-    """What the scores of a search, or of a model's own choice, are."""
+    """The name of the score of a search, or of a model that chose its shrinkage."""
     search = hasattr(model, "cv_results_")
     inner = model.estimator if search else model
     if getattr(model, "scoring", None) is not None:
