@@ -1,13 +1,14 @@
 """Build the packaged emoji set: ``python scripts/build_emoji.py [--out DIR]``.
 
-Needs Pillow with its Raqm text layout (FriBiDi is found at run time, Debian: ``libfribidi0``) and
-the Debian packages ``fonts-noto-color-emoji`` (the glyphs), ``unicode-data`` (``emoji-test.txt``:
-the list, the names, the groups) and ``unicode-cldr-core`` (the English keywords).
+It needs the package itself, Pillow with Raqm text layout (which loads FriBiDi at run time, Debian:
+``libfribidi0``) and the Debian packages ``fonts-noto-color-emoji`` (the glyphs), ``unicode-data``
+(``emoji-test.txt``: the list, the names, the groups) and ``unicode-cldr-core`` (the English
+keywords).
 
-Everything here is deterministic: no random numbers, an order given by hashes, and signs fixed by
-a rule. Everything that is *fitted* (block scales, principal axes, vocabulary, idf, the latent
-semantic axes) sees the training items only; the split is therefore made first, from the characters
-and subgroups alone.
+The result is deterministic: there are no random numbers, the order of the split is given by hashes,
+and a rule fixes the signs. Block scales, principal axes, vocabulary, idf and latent semantic axes
+are fitted on the training items only; the split is therefore made first, from the characters and
+subgroups alone.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ EMOJI_TEST = Path("/usr/share/unicode/emoji/emoji-test.txt")
 CLDR = Path("/usr/share/unicode/cldr/common")
 
 FONT_SIZE = 109  # the one size of the font's bitmaps; any other is an error in FreeType
-CANVAS = 136  # a glyph is 136 x 128 pixels: a square that loses nothing
+CANVAS = 136  # a glyph has 136 x 128 pixels
 SIDE = 64
 COLUMNS = 44  # of the sheet: 44 x 43 thumbnails is nearly square
 N_TEST = 468
-SHEET_QUALITY = 60  # the sheet and the arrays together stay below 4 MB
+SHEET_QUALITY = 60  # keeps the sheet and the arrays together below 4 MB
 
-# Chosen by 3-fold cross-validation on the training items (README.md beside this file).
+# Chosen by 3-fold cross-validation on the training items (cmstats/datasets/data/README.md).
 IMAGE_BLOCKS = ("hog8", "hog8_signed", "hog16_signed", "lab", "colours1", "colours2", "colours4")
 IMAGE_DIMS = 400
 TEXT_DIMS = 384
@@ -100,8 +101,8 @@ def render(emoji: Iterable[Emoji], font: Path = FONT) -> npt.NDArray[np.uint8]:
 def split(emoji: list[Emoji], n_test: int = N_TEST) -> npt.NDArray[np.bool_]:
     """Mask of the held-out items: every n/n_test-th, by subgroup and within it by hash.
 
-    A systematic sample of that order holds out the same share of every subgroup, and a hash of the
-    characters (unlike a random generator's stream) is the same everywhere and for ever.
+    A systematic sample in that order holds out the same share of every subgroup, and a hash of the
+    characters, unlike the stream of a random generator, does not depend on a library's version.
     """
     order = sorted(
         range(len(emoji)),
@@ -119,9 +120,9 @@ def split(emoji: list[Emoji], n_test: int = N_TEST) -> npt.NDArray[np.bool_]:
 def hog(image: Floats, cell: int, *, signed: bool = False) -> Floats:
     """Histograms of oriented gradients of (n, s, s, c) images (Dalal and Triggs, CVPR 2005).
 
-    The gradient is that of the channel where it is largest; votes in bins of 20 degrees are linear
-    in angle and place; 2 x 2 cells make an L2-Hys block. `signed` tells dark-to-light from
-    light-to-dark.
+    The gradient is taken from the channel with the largest magnitude; votes are interpolated
+    linearly between bins of 20 degrees and between cells; 2 x 2 cells form an L2-Hys block.
+    `signed` distinguishes edges from dark to light from those from light to dark.
     """
     n, side = image.shape[:2]
     dy, dx = np.zeros_like(image), np.zeros_like(image)
@@ -196,7 +197,7 @@ def image_blocks(thumbnails: npt.NDArray[np.uint8]) -> dict[str, Floats]:
     """The blocks of image features of (n, 64, 64, 4) thumbnails, before any fitting."""
     rgb = thumbnails[..., :3] / np.float32(255)
     alpha = thumbnails[..., 3:] / np.float32(255)
-    # The outline shows in alpha, whatever the colour; the rest on white, as on a page.
+    # Colours are composed on white; alpha adds the outline of glyphs that are themselves white.
     edges = np.concatenate([rgb * alpha + (1 - alpha), alpha], axis=-1)
     lab = to_lab(rgb)
     return {
@@ -242,7 +243,7 @@ def text_encoder(texts: list[str], k: int) -> TextEncoder:
         char_vocabulary=char.get_feature_names_out().astype(np.str_),
         char_idf=char.idf_.astype(np.float32),
         train_texts=texts,
-        # float16, so that the held-out features come from the very numbers that are stored
+        # float16 as stored, so that the packaged set reproduces the held-out features exactly
         train_features=(T / lengths[:, None]).astype(np.float16),
         train_lengths=lengths.astype(np.float32),
         eigenvalues=values.astype(np.float32),
@@ -250,7 +251,7 @@ def text_encoder(texts: list[str], k: int) -> TextEncoder:
 
 
 def sheet(thumbnails: npt.NDArray[np.uint8]) -> Image.Image:
-    """All thumbnails on white on one image, 44 a row (an alpha channel would double the file)."""
+    """One image of all thumbnails on white, 44 per row; an alpha channel would double the file."""
     rows = -(-len(thumbnails) // COLUMNS)
     padded = np.zeros((rows * COLUMNS, SIDE, SIDE, 4), np.uint8)
     padded[: len(thumbnails)] = thumbnails

@@ -1,4 +1,4 @@
-"""The data that ships with the package, and loaders for the standard cross-modal sets."""
+"""Loaders of the emoji set, of Linnerud's data, and of standard sets in the user's files."""
 
 from __future__ import annotations
 
@@ -34,20 +34,27 @@ _N_EMOJI = 1870  # the last row of the sheet is not full
 _DATA_VARIABLE = "CMSTATS_DATA"
 
 
-# --- the emoji set ------------------------------------------------------------------------------
-
-
 def text_vectorizers(
     word_vocabulary: Sequence[str] | None = None, char_vocabulary: Sequence[str] | None = None
 ) -> tuple[Any, Any]:
     """TF-IDF of words and of character n-grams inside words, each of unit length.
 
-    One place for both settings: the build script fits these, the encoder applies them.
+    The build script fits these vectorizers and the encoder applies them, so that their settings
+    are written once.
+
+    Parameters
+    ----------
+    word_vocabulary, char_vocabulary : sequence of str, optional
+        The terms of a fitted set; by default they are learnt by `fit`.
+
+    Returns
+    -------
+    word, char : TfidfVectorizer
     """
     word = TfidfVectorizer(
         sublinear_tf=True,
         strip_accents="unicode",
-        token_pattern=r"\b\w+\b",  # keeps one-letter words, as in "A button (blood type)"
+        token_pattern=r"\b\w+\b",  # with one-letter words, as in "A button (blood type)"
         vocabulary=word_vocabulary,
     )
     char = TfidfVectorizer(
@@ -55,7 +62,9 @@ def text_vectorizers(
         strip_accents="unicode",
         analyzer="char_wb",
         ngram_range=(3, 5),
-        min_df=1 if char_vocabulary is not None else 2,  # a vocabulary is already chosen
+        min_df=1
+        if char_vocabulary is not None
+        else 2,  # a given vocabulary has been selected already
         vocabulary=char_vocabulary,
     )
     return word, char
@@ -64,10 +73,10 @@ def text_vectorizers(
 class TextEncoder:
     """Map texts to the text features of the emoji set.
 
-    Latent semantic analysis: with Z the TF-IDF of the n training texts and ``Z Z' = V L V'``, the
-    axes are ``Z' V L^-1/2`` and the coordinates of the training texts ``T = V L^1/2``. So the axes
-    are ``Z' T L^-1``: the training texts and their coordinates, which the set stores anyhow, give
-    back the axes, which would be twice its size.
+    Latent semantic analysis (Deerwester et al. 1990): with Z the TF-IDF of the n training texts
+    and ``Z Z' = V L V'``, the axes are ``Z' V L^-1/2`` and the coordinates of the training texts
+    ``T = V L^1/2``. Hence the axes are ``Z' T L^-1`` and follow from the training texts and their
+    coordinates, which the set contains anyway; the axes themselves would double its size.
 
     Parameters
     ----------
@@ -107,6 +116,7 @@ class TextEncoder:
 
     @cached_property
     def _vectorizers(self) -> tuple[Any, Any]:
+        """The fitted vectorizers of words and of character n-grams."""
         word, char = text_vectorizers(self.word_vocabulary.tolist(), self.char_vocabulary.tolist())
         word.idf_ = self.word_idf.astype(np.float64)
         char.idf_ = self.char_idf.astype(np.float64)
@@ -114,6 +124,7 @@ class TextEncoder:
 
     @cached_property
     def _axes(self) -> list[npt.NDArray[np.float64]]:
+        """The latent semantic axes of each vectorizer, ``Z' T L^-1``."""
         T = self.train_features.astype(np.float64) * self.train_lengths[:, None]
         return [v.transform(self.train_texts).T @ (T / self.eigenvalues) for v in self._vectorizers]
 
@@ -137,7 +148,7 @@ class TextEncoder:
             raise TypeError(f"encode_text takes a list of texts; got one str: use [{texts!r}].")
         texts = list(texts)
         features = np.zeros((len(texts), len(self.eigenvalues)))
-        if not texts:  # scikit-learn would call the vocabulary empty
+        if not texts:  # scikit-learn raises for no texts
             return features.astype(np.float32)
         for vectorizer, axes in zip(self._vectorizers, self._axes, strict=True):
             features += vectorizer.transform(texts) @ axes
@@ -183,7 +194,7 @@ def _thumbnails(indices: npt.ArrayLike | None = None) -> npt.NDArray[np.uint8]:
     if indices is None:
         return tiles
     chosen = np.asarray(indices)
-    # an empty list arrives as floats
+    # NumPy converts an empty list to floats.
     return np.asarray(tiles[chosen if chosen.size else chosen.astype(np.intp)])
 
 
@@ -194,10 +205,11 @@ def load_emoji(return_X_y: Literal[False] = ...) -> Bunch: ...
 def load_emoji(return_X_y: bool = False) -> Bunch | tuple[Float32, Float32]:
     """Load the emoji set: 1870 pictures with their names and keywords.
 
-    Every fully-qualified emoji of Unicode 15.0 without skin-tone variants. The image features are
-    principal components of histograms of oriented gradients and coarse colour of the 64 px glyph;
-    the text features are TF-IDF of name and English keywords on latent semantic axes, each row of
-    unit length. Whatever was fitted to make them was fitted on the training items.
+    It contains every fully-qualified emoji of Unicode 15.0 without skin-tone variants. The image
+    features are principal components of histograms of oriented gradients and of coarse colour of
+    the 64 px glyph; the text features are TF-IDF of name and English keywords on latent semantic
+    axes, each row of unit length. All components, axes and scales were fitted on the training
+    items.
 
     Parameters
     ----------
@@ -213,7 +225,7 @@ def load_emoji(return_X_y: bool = False) -> Bunch | tuple[Float32, Float32]:
         text : array of shape (n, 384), float32
         names : array of n str, "red apple"
         keywords : array of n str, separated by " | " ("apple | fruit | red | red apple")
-        texts : list of n str, name and keywords: what `text` was made of
+        texts : list of n str, name and keywords, from which `text` was computed
         characters : array of n str, the emoji itself
         group, subgroup : arrays of n str, 9 and 99 distinct ("Food & Drink", "food-fruit")
         train, test : arrays of int, the 1402 and 468 rows of the fixed split
@@ -228,10 +240,16 @@ def load_emoji(return_X_y: bool = False) -> Bunch | tuple[Float32, Float32]:
 
     Notes
     -----
-    Some flags share one picture (Norway and Bouvet Island), and the only keyword of a country's
-    flag is "flag": perfect retrieval is out of reach. Names and groups are from Unicode's
-    ``emoji-test.txt``, keywords from CLDR; recipe and licences:
+    Perfect retrieval is impossible: some flags share one picture (Norway and Bouvet Island), and
+    the only keyword of a country's flag is "flag". Names and groups are from Unicode's
+    ``emoji-test.txt``, keywords from CLDR; the construction and the licences are described in
     ``cmstats/datasets/data/README.md``.
+
+    References
+    ----------
+    Dalal, N. and Triggs, B. (2005). Histograms of oriented gradients for human detection. CVPR.
+    Deerwester, S. et al. (1990). Indexing by latent semantic analysis. Journal of the American
+    Society for Information Science 41.
 
     Examples
     --------
@@ -283,9 +301,6 @@ def load_emoji(return_X_y: bool = False) -> Bunch | tuple[Float32, Float32]:
     )
 
 
-# --- sets that ship with scikit-learn -----------------------------------------------------------
-
-
 @overload
 def load_linnerud(return_X_y: Literal[True]) -> tuple[Float64, Float64]: ...
 @overload
@@ -307,6 +322,7 @@ def load_linnerud(return_X_y: bool = False) -> Bunch | tuple[Float64, Float64]:
         y : array of shape (20, 3), float64: weight (pounds), waist (inches), pulse (beats a minute)
         feature_names, target_names : lists of 3 str
         DESCR : str
+    (X, y) : tuple, if `return_X_y`
 
     References
     ----------
@@ -332,11 +348,8 @@ def load_linnerud(return_X_y: bool = False) -> Bunch | tuple[Float64, Float64]:
     )
 
 
-# --- sets that the reader has on disk -----------------------------------------------------------
-
-
 def _read(name: str, data_home: PathLike | None) -> dict[str, npt.NDArray[Any]]:
-    """Read every array of one .npz file of the data folder."""
+    """All arrays of one .npz file of the data folder."""
     home = data_home if data_home is not None else os.environ.get(_DATA_VARIABLE)
     if not home:
         raise FileNotFoundError(
@@ -368,7 +381,7 @@ def load_mmreg(data_home: PathLike | None = None) -> Bunch:
         y : array of shape (600, 5), float64: read, write, math, science (scores), sex (0, 1)
         feature_names, target_names : lists of str
 
-        float64, because the published results are known to many digits.
+        float64, since the published results have many digits.
 
     Raises
     ------
@@ -520,7 +533,7 @@ def load_fashion(data_home: PathLike | None = None) -> Bunch:
     FileNotFoundError: fashion_products_clip2000.npz is not in ...
     """
     stored = _read("fashion_products_clip2000.npz", data_home)
-    # RandomState: its streams are frozen for ever, those of Generator are not.
+    # The streams of RandomState never change (NEP 19), those of Generator may.
     order = np.random.RandomState(0).permutation(len(stored["image"]))
     return Bunch(
         image=stored["image"].astype(np.float32),
