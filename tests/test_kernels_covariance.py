@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -150,3 +153,22 @@ def test_high_precision_changes_nothing_off_cuda(to_xp: Any, rng: np.random.Gene
     np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
     with pytest.raises(ValueError, match="precision must be 'highest' or 'high', got 'low'"):
         scatter(Z, precision="low")  # type: ignore[arg-type]
+
+
+def test_compiled_kernels_run_where_no_folder_can_hold_numbas_cache() -> None:
+    """As in a read-only container without a home."""
+    code = """
+from numba.core import caching
+def refuse(self):
+    raise PermissionError(13, "read-only")
+caching._CacheLocator.ensure_cache_path = refuse
+import numpy as np
+from cmstats.kernels.covariance import SMALL, scatter
+Z = np.random.default_rng(0).normal(size=(2 * SMALL, 2))
+np.testing.assert_allclose(scatter(Z)[2], np.cov(Z.T) * (len(Z) - 1))
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "NUMBA_CACHE_DIR")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
