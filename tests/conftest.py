@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
+from contract.registry import parametrize
 from hypothesis import settings
 
 SIMULATOR = "simulator"
@@ -35,12 +36,21 @@ def _has_cuda_device() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked gpu where there is no CUDA device; put the simulator's result last."""
+    """Skip what needs a CUDA device or torch where there is none; the simulator's result last."""
+    if importlib.util.find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="torch is not installed"))
     items.sort(key=lambda item: SIMULATOR in getattr(item, "fixturenames", ()))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not _has_cuda_device():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every property of the contract, for every model that is enrolled."""
+    parametrize(metafunc)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

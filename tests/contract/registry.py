@@ -1,0 +1,576 @@
+"""The models, each enrolled once; what a property needs to know of one is said here.
+
+A new model is one entry. Its `rows` are what `fit` takes: `pair` (two views, or features and
+targets), `alone` (one view), `several` (a list of views). What can be seen of its public methods
+and of the signature of `fit` is not said twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+
+from cmstats import (
+    CCA,
+    ConditionalGaussian,
+    ConditionalGaussianMixture,
+    ExactKernelMap,
+    KernelCCA,
+    LinearAutoencoder,
+    Moments,
+    MomentsSearchCV,
+    MultitaskRegressor,
+    MultiviewCCA,
+    NystroemMap,
+    RandomFourierMap,
+    SemanticMatching,
+    TwoViewPipeline,
+)
+from cmstats.baselines import ASIF, ContrastiveAligner, DeepCCA
+
+from .rows import (
+    Rows,
+    alone,
+    arrays_of,
+    fitted_numbers,
+    pair,
+    several,
+    unlabelled,
+    with_holes,
+)
+
+KINDS = ("cosine", "weighted_cosine", "csa", "likelihood_ratio")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One enrolled model."""
+
+    name: str
+    make: Callable[[], Any]
+    rows: Callable[..., Rows] = unlabelled
+    _: KW_ONLY
+    main: bool = False
+    """The entry of its class on which the properties run that no parameter changes."""
+    folds: Any = None
+    """The `cv` by which "cv" or a search deals the rows to folds."""
+    form: str = "scatter"
+    """The representation of moments that `fit` solves in."""
+    kinds: tuple[str, ...] = ()
+    """The kinds of similarity and of embedding."""
+    without: tuple[str, ...] = ()
+    """Calls that mean nothing here: keys of `CALLS`, or methods."""
+    seeded: str = ""
+    """Why the order of the rows matters."""
+    by_row: bool = False
+    """Whether it has fitted attributes for single rows or for a basis that depends on them."""
+    mapped: bool = False
+    """Whether its moments are those of mapped rows."""
+    batches: bool = True
+    """Whether `partial_fit` takes batches, where there is one."""
+    dask: str = "fit"
+    """What takes Dask arrays: "fit" and the outputs, the "outputs" alone, or nothing."""
+    sparse: bool = True
+    torch: bool = False
+    """Whether it is trained with torch."""
+    atol: float = 1e-10
+    """How far two ways to one model may differ."""
+    atol32: float = 2e-3
+    """How far single precision may."""
+    broken: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Tests that fail today, each with the reason: expected failures, strictly."""
+
+    # ------------------------------------------------------------------- what it has
+    @property
+    def cls(self) -> type:
+        return type(self.make())
+
+    def has(self, method: str) -> bool:
+        return method not in self.without and hasattr(self.make(), method)
+
+    @property
+    def moments(self) -> bool:
+        return self.has("fit_moments")
+
+    @property
+    def partial(self) -> bool:
+        return self.batches and self.has("partial_fit")
+
+    @property
+    def score(self) -> bool:
+        return self.has("score")
+
+    @property
+    def weights(self) -> bool:
+        return "sample_weight" in inspect.signature(self.make().fit).parameters or isinstance(
+            self.make(), TwoViewPipeline
+        )
+
+    @property
+    def missing(self) -> bool:
+        """Whether the rows have holes."""
+        return any(np.isnan(v).any() for v in self.rows().views.values())
+
+    @property
+    def many(self) -> bool:
+        """Whether all views go into the first argument."""
+        return "view0" in self.rows(5).views
+
+    # ------------------------------------------------------------------- what is done
+    def args(self, rows: Rows) -> tuple[Any, ...]:
+        views = tuple(rows.views.values())
+        return (list(views),) if "view0" in rows.views else views
+
+    def labels(self, rows: Rows) -> dict[str, Any]:
+        return {} if rows.labels is None else {"labels": rows.labels}
+
+    def batch(self, rows: Rows) -> Any:
+        """What a stream yields."""
+        args = self.args(rows)
+        return args[0] if len(args) == 1 and self.many else args
+
+    def fit(self, rows: Rows, weights: Any = None, est: Any = None, method: str = "fit") -> Any:
+        est = self.make() if est is None else est
+        given = {} if weights is None else {"sample_weight": weights}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return getattr(est, method)(*self.args(rows), **self.labels(rows), **given)
+
+    def score_of(self, est: Any, rows: Rows, weights: Any = None) -> float:
+        given = {} if weights is None else {"sample_weight": weights}
+        return float(est.score(*self.args(rows), **self.labels(rows), **given))
+
+    def moments_of(self, est: Any, rows: Rows, weights: Any = None, folds: Any = None) -> Any:
+        """The moments of rows, as the estimator `est` would take them; in folds where asked."""
+        blocks = dict(rows.views)
+        if self.mapped:
+            blocks = {"x": est.x_map_.transform(rows.x), "y": est.y_map_.transform(rows.y)}
+        how: dict[str, Any] = {"form": self.form, "sample_weight": weights}
+        if self.missing:
+            how = {"sample_weight": weights, "missing": "em"}
+        if folds is not None:
+            return Moments.folds(cv=folds, **how, **blocks)
+        return Moments.from_data(**how, **blocks)
+
+    def fresh(self, fitted: Any) -> Any:
+        """An estimator to fit to moments: unfitted, but for the maps where moments need them."""
+        return copy.deepcopy(fitted) if self.mapped else clone(fitted)
+
+    def fold_ids(self, n: int) -> Any:
+        """The fold of each row."""
+        if isinstance(self.folds, int):
+            return np.arange(n) % self.folds
+        ids = np.empty(n, dtype=int)
+        for k, (_, test) in enumerate(self.folds.split(np.empty(n))):
+            ids[test] = k
+        return ids
+
+    def calls(self, est: Any, rows: Rows) -> dict[str, list[Any]]:
+        """What every method returns of a few rows, as arrays and numbers."""
+        out = {}
+        for name, call in CALLS_OF_MANY.items() if self.many else CALLS.items():
+            method, _, rest = name.partition(" ")
+            if name in self.without or method in self.without or not hasattr(est, method):
+                continue
+            if rest.startswith("kind=") and rest[5:] not in self.kinds:
+                continue
+            if "y" not in rows.views and not self.many and name not in CALLS_OF_ONE:
+                continue
+            if call is _predict_spread and not _returns_spread(est):
+                continue
+            out[name] = arrays_of(call(est, rows))
+        return out
+
+    def outcome(self, est: Any, rows: Rows) -> dict[str, list[Any]]:
+        """`everything` that can be compared between fits to other orders of the rows."""
+        return (
+            self.calls(est, rows.take(slice(0, 9))) if self.by_row else self.everything(est, rows)
+        )
+
+    def everything(self, est: Any, rows: Rows) -> dict[str, list[Any]]:
+        """What it was fitted to be and what it returns."""
+        return {**fitted_numbers(est), **self.calls(est, rows.take(slice(0, 9)))}
+
+
+def _returns_spread(est: Any) -> bool:
+    model = getattr(est, "best_estimator_", getattr(est, "model_", est))
+    return "return_std" in inspect.signature(model.predict).parameters
+
+
+def _predict_spread(est: Any, r: Rows) -> Any:
+    return est.predict(r.x, return_std=True, return_cov=True)
+
+
+def _score(est: Any, r: Rows) -> Any:
+    given = {} if r.labels is None else {"labels": r.labels}
+    return float(est.score(*r.views.values(), **given))
+
+
+CALLS: dict[str, Callable[[Any, Rows], Any]] = {
+    "transform x": lambda est, r: est.transform(r.x),
+    "transform y": lambda est, r: est.transform(y=r.y),
+    "transform": lambda est, r: est.transform(r.x, r.y),
+    "inverse_transform": lambda est, r: est.inverse_transform(est.transform(r.x)),
+    "predict": lambda est, r: est.predict(r.x),
+    "predict std": _predict_spread,
+    "decision_function": lambda est, r: est.decision_function(r.x),
+    "fuse x": lambda est, r: est.fuse(r.x),
+    "fuse y": lambda est, r: est.fuse(y=r.y),
+    "fuse": lambda est, r: est.fuse(r.x, r.y),
+    "score": _score,
+    "score_samples": lambda est, r: est.score_samples(*r.views.values()),
+    "score_tasks": lambda est, r: est.score_tasks(r.x, r.y),
+    "embed": lambda est, r: est.embed(r.x, r.y),
+    "embed x": lambda est, r: est.embed(r.x),
+    "embed y": lambda est, r: est.embed(y=r.y),
+    "similarity": lambda est, r: est.similarity(r.x, r.y),
+    "logpdf": lambda est, r: est.logpdf(r.x, r.y),
+    "outlier_scores": lambda est, r: est.outlier_scores(r.x, r.y),
+    "responsibilities x": lambda est, r: est.responsibilities(r.x),
+    "responsibilities": lambda est, r: est.responsibilities(r.x, r.y),
+    "mutual_information": lambda est, r: est.mutual_information(),
+    "mutual_information each": lambda est, r: est.mutual_information(per_component=True),
+    "sample": lambda est, r: est.sample(r.x, random_state=0),
+    "sample several": lambda est, r: est.sample(r.x, n_samples=3, random_state=0),
+    "aic": lambda est, r: float(est.aic(r.x, r.y)),
+    "bic": lambda est, r: float(est.bic(r.x, r.y)),
+    "condition": lambda est, r: est.condition(on={"y": r.y}).means,
+    "condition logpdf": lambda est, r: est.condition(on={}).logpdf(x=r.x),
+    "condition sample": lambda est, r: est.condition(on={"x": r.x}).sample(2, random_state=0)["y"],
+    **{
+        f"{method} kind={kind}": lambda est, r, method=method, kind=kind: getattr(est, method)(
+            r.x, r.y, kind=kind
+        )
+        for method in ("embed", "similarity")
+        for kind in (*KINDS, "inner_product")
+    },
+}
+"""What is called on every estimator that has it: the first word is the method's name."""
+
+CALLS_OF_ONE = {"transform x", "inverse_transform", "score", "score_samples"}
+
+
+def _some(r: Rows, *left_out: int) -> list[Any]:
+    return [None if i in left_out else v for i, v in enumerate(r.views.values())]
+
+
+CALLS_OF_MANY: dict[str, Callable[[Any, Rows], Any]] = {
+    "transform": lambda est, r: est.transform(_some(r)),
+    "transform some": lambda est, r: est.transform(_some(r, 1)),
+    "predict": lambda est, r: est.predict(_some(r, 0)),
+    "predict two": lambda est, r: est.predict(_some(r, 1, 2)),
+    "fuse": lambda est, r: est.fuse(_some(r)),
+    "fuse some": lambda est, r: est.fuse(_some(r, 2)),
+    "score": lambda est, r: float(est.score(_some(r))),
+    "embed": lambda est, r: est.embed(_some(r)),
+    "similarity": lambda est, r: est.similarity(_some(r, 2)),
+    **{
+        f"{method} kind={kind}": lambda est, r, method=method, kind=kind: getattr(est, method)(
+            _some(r, 2), kind=kind
+        )
+        for method in ("embed", "similarity")
+        for kind in ("cosine", "weighted_cosine", "eigenvalue_cosine")
+    },
+}
+"""The same where all views go into one argument."""
+
+
+# ------------------------------------------------------------------------------ the models
+def _cca(**parameters: Any) -> Callable[[], Any]:
+    return functools.partial(CCA, **parameters)
+
+
+def _search(est: Any, grid: Any) -> Callable[[], Any]:
+    cv = KFold(3, shuffle=True, random_state=0)
+    return lambda: MomentsSearchCV(clone(est), grid, cv=cv)
+
+
+def _kernel(**parameters: Any) -> Callable[[], Any]:
+    return functools.partial(KernelCCA, 3, **{"shrinkage": 0.05, "random_state": 0, **parameters})
+
+
+def _mixture(kind: Any, **parameters: Any) -> Callable[[], Any]:
+    return functools.partial(
+        ConditionalGaussianMixture, 2, covariance_type=kind, random_state=0, tol=1e-2, **parameters
+    )
+
+
+CLASSIFIER = make_pipeline(StandardScaler(), LogisticRegression(C=0.7))
+SHORT: dict[str, Any] = {"max_epochs": 3, "random_state": 0}
+DRAWN = "rows are drawn at random"
+SVD: dict[str, Any] = {"form": "root"}
+ALPHAS = (1.0, 30.0, 1e3)
+
+
+def _models() -> Iterator[Model]:
+    # ------------------------------------------------------------------------------ CCA
+    two: dict[str, Any] = {"kinds": KINDS}
+    yield Model("cca", _cca(), main=True, **two)
+    yield Model("cca-scale", _cca(scale=True), **two)
+    yield Model("cca-ridge", _cca(shrinkage=0.3, n_components=3), **two)
+    yield Model("cca-pair", _cca(shrinkage=(0.0, 0.6)), **two)
+    yield Model("cca-auto", _cca(shrinkage="auto"), **two)
+    yield Model("cca-auto-scale", _cca(shrinkage="auto", scale=True), **two)
+    yield Model("cca-mixed", _cca(shrinkage=("auto", 0.2), scale=True, n_components=2), **two)
+    yield Model("cca-full", _cca(shrinkage=1.0), **two)
+    yield Model("cca-cv", _cca(shrinkage="cv"), folds=5, **two)
+    yield Model("cca-cv-pair", _cca(shrinkage=("cv", 0.1), scale=True, cv=3), folds=3, **two)
+    yield Model("cca-svd", _cca(solver="svd"), **SVD, **two)
+    yield Model("cca-svd-scale", _cca(solver="svd", scale=True, shrinkage=0.3), **SVD, **two)
+    yield Model("cca-svd-auto", _cca(solver="svd", shrinkage="auto"), **SVD, **two)
+    cv: dict[str, Any] = {"shrinkage": "cv", "cv": 3, "n_components": 2}
+    yield Model("cca-svd-cv", _cca(solver="svd", **cv), folds=3, **SVD, **two)
+    holes = with_holes(unlabelled)
+    yield Model("cca-em", _cca(missing="em", n_components=2, shrinkage=0.3), holes, **two)
+    unweighted = "Ledoit-Wolf of incomplete moments takes weights for single rows"
+    broken = {
+        "test_weights_are_repeated_rows": unweighted,
+        "test_weights_of_two_are_rows_twice": unweighted,
+    }
+    auto = _cca(missing="em", shrinkage="auto")
+    yield Model("cca-em-auto", auto, holes, broken=broken, **two)
+    yield Model("cca-em-cv", _cca(missing="em", shrinkage="cv", cv=3), holes, folds=3, **two)
+    scaled = _cca(missing="em", scale=True, shrinkage=(0.1, 0.4))
+    yield Model("cca-em-scale", scaled, holes, **two)
+
+    # ------------------------------------------------------------------------ several views
+    kinds = {"kinds": ("cosine", "weighted_cosine", "eigenvalue_cosine")}
+
+    def multiview(**parameters: Any) -> Callable[[], Any]:
+        return functools.partial(MultiviewCCA, **parameters)
+
+    yield Model("multiview", multiview(n_components=3), several, main=True, **kinds)
+    yield Model("multiview-ridge", multiview(shrinkage=0.2, n_components=3), several, **kinds)
+    mixed = multiview(shrinkage=(0.1, "auto", 0.3), scale=True, n_components=3)
+    yield Model("multiview-mixed", mixed, several, **kinds)
+    yield Model("multiview-cv", multiview(**cv), several, folds=3, **kinds)
+    gcca = multiview(method="gcca", shrinkage=0.2, n_components=3)
+    yield Model("multiview-gcca", gcca, several, **kinds)
+    auto = multiview(solver="svd", shrinkage="auto", n_components=3)
+    yield Model("multiview-svd", auto, several, **SVD, **kinds)
+    full = multiview(method="gcca", solver="svd", shrinkage=1.0, n_components=3)
+    yield Model("multiview-svd-full", full, several, **SVD, **kinds)
+    many_holes = with_holes(several)
+    yield Model("multiview-em", multiview(missing="em", n_components=2), many_holes, **kinds)
+    dealt = "rows without an entry do not count when later batches are dealt to folds"
+    broken = {
+        "test_partial_fit_in_two_batches_is_fit": dealt,
+        "test_partial_fit_in_uneven_batches_is_fit": dealt,
+        "test_partial_fit_goes_on_from_fit": dealt,
+        "test_partial_fit_goes_on_from_fit_moments": dealt,
+    }
+    yield Model(
+        "multiview-em-cv", multiview(missing="em", **cv), many_holes, folds=3, broken=broken,
+        **kinds,
+    )  # fmt: skip
+
+    # ------------------------------------------------------------------------------ kernels
+    def kernel(name: str, *, main: bool = False, **parameters: Any) -> Model:
+        extra = {k: parameters.pop(k) for k in ("folds", "form", "seeded", "by_row", "batches")
+                 if k in parameters}  # fmt: skip
+        extra = {"atol": 1e-8, "atol32": 2e-2, **extra}
+        made = _kernel(**parameters)
+        return Model(name, made, main=main, kinds=KINDS, mapped=True, dask="outputs",
+                     sparse=False, **extra)  # fmt: skip
+
+    # The seeded maps choose landmarks by number of row; exact ones have none to choose.
+    draws = {"seeded": DRAWN}
+    landmarks: dict[str, Any] = {"approximation": "nystroem", "rank": 20, "gamma": 0.02, **draws}
+    exact: dict[str, Any] = {"approximation": "exact", "gamma": 0.02, "batches": False,
+                             "by_row": True}  # fmt: skip
+    yield kernel("kernel", main=True, **landmarks)
+    yield kernel("kernel-exact", **exact)
+    yield kernel("kernel-kmeans", landmarks="kmeans", **landmarks)
+    yield kernel("kernel-pivoted", landmarks="pivoted_cholesky", **landmarks)
+    yield kernel("kernel-raw", orthonormal=False, **landmarks)
+    yield kernel("kernel-rff", approximation="rff", rank=30, gamma=0.02, **draws)
+    yield kernel("kernel-auto", shrinkage="auto", **landmarks)
+    yield kernel("kernel-svd", solver="svd", form="root", **landmarks)
+    yield kernel("kernel-cv", shrinkage="cv", cv=3, folds=3, **landmarks)
+
+    # ---------------------------------------------------------------------------- densities
+    def gaussian(**parameters: Any) -> Callable[[], Any]:
+        return functools.partial(ConditionalGaussian, **parameters)
+
+    yield Model("gaussian", gaussian(shrinkage=0.2), main=True)
+    yield Model("gaussian-cv", gaussian(cv=3), folds=3)
+    yield Model("gaussian-cv-scale", gaussian(scale=True, cv=3), folds=3)
+    few = "raises at the first rows, where CCA waits for more"
+    broken = {
+        "test_partial_fit_in_uneven_batches_is_fit": few,
+        "test_partial_fit_row_by_row_is_fit": few,
+    }
+    ranked = gaussian(rank=2, shrinkage=(0.1, 0.3), scale=True)
+    yield Model("gaussian-rank", ranked, broken=broken)
+    yield Model("gaussian-auto", gaussian(shrinkage="auto"))
+    given = {"without": ("condition",)}  # what is given there is complete
+    broken = {"test_partial_fit_in_uneven_batches_is_fit": few}
+    em_gaussian = gaussian(missing="em", shrinkage=0.1)
+    yield Model("gaussian-em", em_gaussian, holes, broken=broken, **given)
+    yield Model("gaussian-em-cv", gaussian(missing="em", cv=3), holes, folds=3, **given)
+    em = {"dask": "outputs", "atol": 1e-7, "atol32": 5e-3}
+    yield Model("mixture", _mixture("full"), main=True, **em)
+    yield Model("mixture-tied", _mixture("tied"), **em)
+    yield Model("mixture-diagonal", _mixture("diagonal"), **em)
+    yield Model("mixture-low-rank", _mixture("low_rank", rank=2), **em)
+
+    # ------------------------------------------------------------------------- autoencoders
+    def autoencoder(name: str, *, main: bool = False, holed: bool = False, **p: Any) -> Model:
+        target = p.get("target", "self")
+        rows = alone if target == "self" else unlabelled
+        without = ("transform y", "transform", "fuse y", "fuse x") if target == "cross" else ()
+        more = SVD if p.get("solver") == "svd" else {}
+        made = functools.partial(LinearAutoencoder, **p, **({"missing": "em"} if holed else {}))
+        return Model(name, made, with_holes(rows) if holed else rows, main=main,
+                     without=without, **more)  # fmt: skip
+
+    yield autoencoder("self", main=True, n_components=2)
+    yield autoencoder("self-pca")
+    yield autoencoder("self-alpha", alpha=0.4)
+    yield autoencoder("self-noise", corruption=0.3)
+    yield autoencoder("self-noise-rank", corruption=0.3, n_components=2, scale=True)
+    both: dict[str, Any] = {"alpha": 0.05, "corruption": 0.2, "scale": True, "n_components": 3}
+    yield autoencoder("self-both", **both, solver="svd")
+    yield autoencoder("self-em", n_components=2, holed=True)
+    yield autoencoder("cross", target="cross", main=True)
+    yield autoencoder("cross-rank", target="cross", n_components=2, scale=True)
+    noise: dict[str, Any] = {"n_components": 2, "alpha": 0.3, "corruption": 0.2}
+    yield autoencoder("cross-noise", target="cross", **noise)
+    yield autoencoder("cross-svd", target="cross", solver="svd")
+    yield autoencoder("cross-em", target="cross", n_components=2, holed=True)
+    yield autoencoder("joint", target="joint", n_components=3, main=True)
+    yield autoencoder("joint-all", target="joint")
+    yield autoencoder("joint-alpha", target="joint", alpha=0.03, scale=True, solver="svd")
+    yield autoencoder("joint-noise", target="joint", n_components=3, corruption=0.3)
+    yield autoencoder("joint-em", target="joint", n_components=2, holed=True)
+
+    # --------------------------------------------------------------------------- regression
+    def tasks(**parameters: Any) -> Callable[[], Any]:
+        return functools.partial(MultitaskRegressor, **parameters)
+
+    search: dict[str, Any] = {"alphas": ALPHAS, "cv": 3}
+    yield Model("multitask", tasks(alpha=0.7), main=True)
+    yield Model("multitask-cv", tasks(), folds=5)
+    yield Model("multitask-origin", tasks(fit_intercept=False, **search), folds=3)
+    yield Model("multitask-each", tasks(alpha=(0.5, 1.0, 3.0, 10.0)))
+    yield Model("multitask-rank", tasks(rank=2, **search), folds=3)
+    yield Model("multitask-rank-cv", tasks(rank="cv", **search), folds=3)
+    yield Model("multitask-rank-alpha", tasks(rank="cv", alpha=5.0, cv=3), folds=3)
+    yield Model("multitask-svd", tasks(solver="svd", **search), folds=3, **SVD)
+    yield Model("multitask-least", tasks(alpha=0.0, solver="svd"), **SVD)
+    yield Model("multitask-em", tasks(missing="em", alpha=1.0), holes)
+    yield Model("multitask-em-cv", tasks(missing="em", **search), holes, folds=3)
+
+    # ------------------------------------------------------------- searches and pipelines
+    grid = {"shrinkage": [0.1, "auto"], "scale": [True, False]}
+    halves = KFold(3, shuffle=True, random_state=0)
+    yield Model("search", _search(CCA(2), grid), main=True, folds=halves, **two)
+    ridge = {"shrinkage": [0.1, 0.4]}
+    yield Model("search-gaussian", _search(ConditionalGaussian(), ridge), folds=halves)
+    yield Model("search-multiview", _search(MultiviewCCA(2), ridge), several, folds=halves, **kinds)
+    yield Model("search-multitask", _search(MultitaskRegressor(), {"alpha": [0.1, 9.0]}),
+                folds=halves)  # fmt: skip
+    yield Model("pipeline", lambda: TwoViewPipeline(CCA(shrinkage=0.2)), main=True, **two)
+    piped = functools.partial(TwoViewPipeline, CCA(2), x=Normalizer())
+    yield Model("pipeline-mapped", piped, **two)
+
+    # ------------------------------------------------------------------------ classification
+    semantic = {"kinds": ("inner_product", "cosine"), "dask": "outputs", "atol": 1e-5}
+    yield Model(
+        "semantic", lambda: SemanticMatching(clone(CLASSIFIER)), pair, main=True, **semantic
+    )
+    correlated = functools.partial(SemanticMatching, CLASSIFIER, correlate=CCA(2))
+    yield Model("semantic-cca", correlated, pair, **semantic)
+
+    # ----------------------------------------------------------------------------- baselines
+    yield Model("asif", lambda: ASIF(k=20, power=4), main=True, dask="outputs",
+                seeded="an anchor is a row")  # fmt: skip
+    trained: dict[str, Any] = {"torch": True, "seeded": DRAWN, "dask": "outputs", "atol32": 2e-3}
+    deep = functools.partial(DeepCCA, 3, hidden=(8,), **SHORT)
+    yield Model("deep-cca", deep, main=True, kinds=KINDS, **trained)
+    aligner = functools.partial(ContrastiveAligner, 6, **SHORT)
+    yield Model("aligner", aligner, main=True, **trained)
+
+    # --------------------------------------------------------------------------------- maps
+    def feature_map(name: str, made: Any, *, main: bool = False, seeded: str = DRAWN) -> Model:
+        return Model(name, made, alone, main=main, seeded=seeded, by_row=True, dask="outputs",
+                     sparse=False, atol=1e-8, atol32=5e-3)  # fmt: skip
+
+    rank: dict[str, Any] = {"rank": 9, "random_state": 0}
+    first = "the coordinates are those of the first rows"
+    yield feature_map("map-exact", lambda: ExactKernelMap("rbf", gamma=0.02), main=True,
+                      seeded="")  # fmt: skip
+    cholesky = functools.partial(ExactKernelMap, "laplacian", basis="cholesky")
+    yield feature_map("map-cholesky", cholesky, seeded=first)
+    deficient = functools.partial(ExactKernelMap, "linear", basis="cholesky")
+    yield feature_map("map-deficient", deficient, seeded=first)
+    yield feature_map("map-nystroem", functools.partial(NystroemMap, "rbf", **rank), main=True)
+    uniform = functools.partial(NystroemMap, "polynomial", **rank)
+    yield feature_map("map-uniform", uniform)
+    kmeans = functools.partial(NystroemMap, "rbf", landmarks="kmeans", **rank)
+    yield feature_map("map-kmeans", kmeans)
+    pivoted = functools.partial(NystroemMap, "rbf", landmarks="pivoted_cholesky", **rank)
+    yield feature_map("map-pivoted", pivoted)
+    raw = functools.partial(NystroemMap, "cosine", orthonormal=False, **rank)
+    yield feature_map("map-raw", raw)
+    fourier = functools.partial(RandomFourierMap, "laplacian", **rank)
+    yield feature_map("map-rff", fourier, main=True, seeded="")
+
+
+MODELS: list[Model] = list(_models())
+
+
+# ----------------------------------------------------------------------- how they are tested
+def every(
+    where: Callable[[Model], bool] = lambda model: True, *, variants: bool = True
+) -> Callable[[Any], Any]:
+    """A property of every model for which `where` is true; of one instance of each class only."""
+
+    def marked(test: Any) -> Any:
+        test.holds = lambda model: (variants or model.main) and where(model)
+        return test
+
+    return marked
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Hand each model in turn to a test with the argument `model` (a hook of `conftest`)."""
+    if "model" not in metafunc.fixturenames or not hasattr(metafunc.function, "holds"):
+        return
+    models = getattr(metafunc.module, "MODELS", MODELS)
+    given = []
+    for model in models:
+        if not metafunc.function.holds(model):
+            continue
+        marks = [pytest.mark.torch] if model.torch else []
+        reason = model.broken.get(metafunc.function.__name__)
+        if reason is not None:
+            marks.append(pytest.mark.xfail(reason=reason, strict=True))
+        given.append(pytest.param(model, marks=marks, id=model.name))
+    metafunc.parametrize("model", given)
+
+
+@functools.cache
+def fitted(model: Model, weighted: bool = False) -> Any:
+    """The model fitted to its rows, once; not to be changed."""
+    rows = model.rows()
+    return model.fit(rows, weights_of(len(rows)) if weighted else None)
+
+
+def weights_of(n: int) -> Any:
+    """Whole numbers from 0 to 3."""
+    return np.random.default_rng(3).integers(0, 4, n).astype(float)

@@ -1,0 +1,115 @@
+"""partial_fit = fit in any batches; a stream of batches = fit."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from .registry import Model, every, fitted, weights_of
+from .rows import Rows, assert_same
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of the first few rows
+
+
+def parts(rows: Rows, cuts: tuple[int, ...]) -> Iterator[tuple[slice, Rows]]:
+    for a, b in itertools.pairwise(cuts):
+        yield slice(a, b), rows.take(slice(a, b))
+
+
+def in_batches(model: Model, cuts: tuple[int, ...]) -> None:
+    rows = model.rows()
+    w = weights_of(len(rows)) + 1 if model.weights else None
+    est = model.make()
+    for at, part in parts(rows, cuts):
+        model.fit(part, None if w is None else w[at], est, "partial_fit")
+    found, expected = (model.everything(e, rows) for e in (est, model.fit(rows, w)))
+    assert_same(found, expected, model.atol)
+
+
+@every(lambda m: m.partial and not m.mapped)
+def test_partial_fit_in_two_batches_is_fit(model: Model) -> None:
+    in_batches(model, (0, 45, 90))
+
+
+@every(lambda m: m.partial and not m.mapped)
+def test_partial_fit_in_uneven_batches_is_fit(model: Model) -> None:
+    in_batches(model, (0, 1, 2, 40, 90))
+
+
+def row_by_row(model: Model) -> None:
+    rows, est = model.rows(25), model.make()
+    for _, part in parts(rows, tuple(range(26))):
+        model.fit(part, None, est, "partial_fit")
+    found, expected = (model.everything(e, rows) for e in (est, model.fit(rows)))
+    assert_same(found, expected, 100 * model.atol)
+
+
+@every(lambda m: m.partial and not m.mapped and not m.missing and m.folds is None)
+def test_partial_fit_row_by_row_is_fit(model: Model) -> None:
+    row_by_row(model)
+
+
+@pytest.mark.slow
+@every(lambda m: m.partial and not m.mapped and not m.missing and m.folds is not None)
+def test_partial_fit_row_by_row_deals_rows_to_the_folds_of_fit(model: Model) -> None:
+    row_by_row(model)
+
+
+@every(lambda m: m.partial and m.mapped)
+def test_maps_stay_those_of_the_first_batch(model: Model) -> None:
+    rows = model.rows()
+
+    def by(*cuts: int) -> Any:
+        est = model.make()
+        for _, part in parts(rows, (0, 50, *cuts, len(rows))):
+            model.fit(part, None, est, "partial_fit")
+        return model.everything(est, rows)
+
+    assert_same(by(51, 70), by(), model.atol)
+
+
+@every(lambda m: m.partial and not m.mapped)
+def test_partial_fit_goes_on_from_fit(model: Model) -> None:
+    rows = model.rows()
+    est = model.fit(rows.take(slice(0, 50)))
+    model.fit(rows.take(slice(50, None)), None, est, "partial_fit")
+    assert_same(model.everything(est, rows), model.everything(fitted(model), rows), model.atol)
+
+
+@every(lambda m: m.partial and not m.mapped)
+def test_partial_fit_goes_on_from_fit_moments(model: Model) -> None:
+    rows = model.rows()
+    first = rows.take(slice(0, 50))
+    est = model.make().fit_moments(model.moments_of(None, first, folds=model.folds))
+    model.fit(rows.take(slice(50, None)), None, est, "partial_fit")
+    found, expected = (model.everything(e, rows) for e in (est, fitted(model)))
+    assert_same(found, expected, model.atol)
+
+
+@every(lambda m: m.partial and not m.missing and not m.mapped)
+def test_one_row_is_not_yet_a_model(model: Model) -> None:
+    rows = model.rows()
+    est = model.fit(rows.take(slice(0, 1)), None, model.make(), "partial_fit")
+    with pytest.raises(NotFittedError):
+        model.calls(est, rows)
+
+
+@every(lambda m: m.partial and not m.mapped)
+@pytest.mark.parametrize("size", [1, 13])
+def test_a_stream_of_batches_is_fit(model: Model, size: int) -> None:
+    rows = model.rows()
+    cuts = (*range(0, len(rows), size), len(rows))
+    batches = [model.batch(part) for _, part in parts(rows, cuts)]
+    expected = model.everything(fitted(model), rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = model.make().fit(iter(batches))
+    assert_same(model.everything(found, rows), expected, model.atol)
+    if not model.many:
+        named = model.make().fit(part.views for _, part in parts(rows, cuts))
+        assert_same(model.everything(named, rows), expected, model.atol)
