@@ -62,9 +62,7 @@ def text_vectorizers(
         strip_accents="unicode",
         analyzer="char_wb",
         ngram_range=(3, 5),
-        min_df=1
-        if char_vocabulary is not None
-        else 2,  # a given vocabulary has been selected already
+        min_df=1 if char_vocabulary is not None else 2,  # a given vocabulary is already selected
         vocabulary=char_vocabulary,
     )
     return word, char
@@ -203,7 +201,7 @@ def load_emoji(return_X_y: Literal[True]) -> tuple[Float32, Float32]: ...
 @overload
 def load_emoji(return_X_y: Literal[False] = ...) -> Bunch: ...
 def load_emoji(return_X_y: bool = False) -> Bunch | tuple[Float32, Float32]:
-    """Load the emoji set: 1870 pictures with their names and keywords.
+    r"""Load the emoji set: 1870 pictures with their names and keywords.
 
     It contains every fully-qualified emoji of Unicode 15.0 without skin-tone variants. The image
     features are principal components of histograms of oriented gradients and of coarse colour of
@@ -240,6 +238,13 @@ def load_emoji(return_X_y: bool = False) -> Bunch | tuple[Float32, Float32]:
 
     Notes
     -----
+    With z the TF-IDF of a text, Z that of the training texts and :math:`ZZ' = V \Lambda V'`, the
+    text features are
+
+    .. math:: t = \Lambda^{-1/2} V' Z z, \qquad t / \|t\|
+
+    for the 384 leading eigenvectors (latent semantic analysis).
+
     Perfect retrieval is impossible: some flags share one picture (Norway and Bouvet Island), and
     the only keyword of a country's flag is "flag". Names and groups are from Unicode's
     ``emoji-test.txt``, keywords from CLDR; the construction and the licences are described in

@@ -34,6 +34,15 @@ class BootstrapResult:
         "percentile" or "bca".
     features : list of str or None
         Names of the rows of a statistic with one row per feature of a view.
+
+    Examples
+    --------
+    >>> from cmstats import CCA, load_linnerud
+    >>> from cmstats.inference import bootstrap
+    >>> X, Y = load_linnerud(return_X_y=True)
+    >>> result = bootstrap(CCA(1), X, Y, "y_loadings_", n_resamples=20, random_state=0)
+    >>> result.distribution.shape, result.level
+    ((20, 3, 1), 0.95)
     """
 
     estimate: Any

@@ -295,6 +295,11 @@ def recall_at_k(
     ValueError
         As in `retrieval_report`.
 
+    References
+    ----------
+    Manning, C., Raghavan, P. and Schütze, H. (2008). Introduction to Information Retrieval,
+    chapter 8. Cambridge University Press.
+
     Examples
     --------
     >>> import numpy as np
@@ -307,7 +312,13 @@ def recall_at_k(
 
 
 def median_rank(U: Array, V: Array | None = None, *, x_ids: Any = None, y_ids: Any = None) -> float:
-    """Median over the queries in `U` of the rank of their best partner in `V`, 1 = best.
+    r"""Median over the queries in `U` of the rank of their best partner in `V`, 1 = best.
+
+    .. math:: \operatorname{median}_i r_i, \qquad r_i = 1 + \#\{j: s_{ij} > s_i^*\}
+        + \tfrac12 \#\{j: s_{ij} = s_i^*\}
+
+    over the candidates j other than the partner, of score :math:`s_i^*` (for several partners
+    see `retrieval_report`).
 
     Parameters
     ----------
@@ -356,6 +367,10 @@ def mean_reciprocal_rank(
     ValueError
         As in `retrieval_report`.
 
+    References
+    ----------
+    Voorhees, E. M. (1999). The TREC-8 question answering track report. TREC-8.
+
     Examples
     --------
     >>> import numpy as np
@@ -396,6 +411,11 @@ def mean_average_precision(
     ------
     ValueError
         As in `retrieval_report`.
+
+    References
+    ----------
+    Manning, C., Raghavan, P. and Schütze, H. (2008). Introduction to Information Retrieval,
+    chapter 8. Cambridge University Press.
 
     Examples
     --------
@@ -515,6 +535,16 @@ def total_correlation_scorer(estimator: Any, X: Array, y: Array) -> float:
     float
         In [-k, k] for k components; NaN with a warning for one row or a constant variate.
 
+    Raises
+    ------
+    AttributeError
+        If the estimator has no `transform`.
+
+    References
+    ----------
+    Andrew, G., Arora, R., Bilmes, J. and Livescu, K. (2013). Deep canonical correlation analysis.
+    ICML.
+
     Examples
     --------
     >>> from sklearn.datasets import load_linnerud
@@ -577,7 +607,7 @@ def make_retrieval_scorer(metric: str = "R@10", *, kind: str | None = None) -> A
     Raises
     ------
     ValueError
-        If `metric` is no column of `retrieval_report`.
+        If `metric` is no quality column of `retrieval_report`.
 
     Examples
     --------

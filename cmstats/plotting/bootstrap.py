@@ -147,6 +147,13 @@ class BootstrapDisplay(Display):
         Returns
         -------
         BootstrapDisplay
+
+        Raises
+        ------
+        TypeError
+            If `result` is no BootstrapResult.
+        ValueError
+            If there is no such component, or labels have another length.
         """
         display = cls(result, component=component, labels=labels, statistic=statistic)
         return display.plot(ax, **kwargs)

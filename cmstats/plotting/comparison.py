@@ -88,6 +88,13 @@ class LearningCurvesDisplay(Display):
         Returns
         -------
         LearningCurvesDisplay
+
+        Raises
+        ------
+        TypeError
+            If `curves` is not the result of `learning_curves`.
+        ValueError
+            If the curves lack the metric.
         """
         return cls(curves, metric=metric).plot(ax, **kwargs)
 
@@ -191,6 +198,13 @@ class ComparisonDisplay(Display):
         Returns
         -------
         ComparisonDisplay
+
+        Raises
+        ------
+        TypeError
+            If `table` is not the result of `compare`.
+        ValueError
+            If the metric is no numeric column.
         """
         return cls(table, metric=metric).plot(ax, **kwargs)
 

@@ -171,6 +171,11 @@ class CorrelationDisplay(Display):
         Returns
         -------
         CorrelationDisplay
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is missing.
         """
         held_out = column_correlations(U, V)
         return cls(held_out, train=train, n_held_out=float(len(to_numpy(U)))).plot(ax, **kwargs)
@@ -199,6 +204,13 @@ class CorrelationDisplay(Display):
         Returns
         -------
         CorrelationDisplay
+
+        Raises
+        ------
+        TypeError
+            If an argument is not the table of its function.
+        ValueError
+            If both are left out, or a null distribution is not that of Roy's statistic.
         """
         return cls(test=test, intervals=intervals, level=level).plot(ax, **kwargs)
 

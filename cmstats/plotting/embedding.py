@@ -142,6 +142,11 @@ class JointEmbeddingDisplay(Display):
         Returns
         -------
         JointEmbeddingDisplay
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, or labels have another length.
         """
         return cls(to_numpy(U)[:, :2], to_numpy(V)[:, :2], labels=labels).plot(ax, **kwargs)
 

@@ -155,6 +155,13 @@ class PrecisionRecallCurveDisplay(Display):
         Returns
         -------
         PrecisionRecallCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            As in `from_predictions`.
+        sklearn.exceptions.NotFittedError
+            If the estimator was not fitted.
         """
         U, V = embedded(estimator, X, y, kind)
         return cls.from_predictions(U, V, labels=labels, names=names, ax=ax, **kwargs)

@@ -87,6 +87,11 @@ class RecallCurveDisplay(Display):
         Returns
         -------
         RecallCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            If k is less than 1, or as in `retrieval_report`.
         """
         if k < 1:
             raise ValueError(f"k={k} must be at least 1")
@@ -134,6 +139,13 @@ class RecallCurveDisplay(Display):
         Returns
         -------
         RecallCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            As in `from_predictions`.
+        sklearn.exceptions.NotFittedError
+            If the estimator was not fitted.
         """
         U, V = embedded(estimator, X, y, kind)
         return cls.from_predictions(
