@@ -32,8 +32,6 @@ class BootstrapResult:
         The nominal coverage of the interval.
     method : str
         "percentile" or "bca".
-    features : list of str or None
-        Names of the rows of a statistic with one row per feature of a view.
 
     Examples
     --------
@@ -52,7 +50,12 @@ class BootstrapResult:
     distribution: Any
     level: float
     method: str
-    features: list[str] | None = field(default=None, repr=False)
+    _features: list[str] | None = field(default=None, repr=False)
+
+    @property
+    def features(self) -> list[str] | None:
+        """Names of the rows of the statistic, if it has one row per feature of a view."""
+        return self._features
 
     def to_frame(self) -> pd.DataFrame:
         """The result as a frame with one row per number.
