@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cmstats.arrays import Array, is_lazy, namespace, take_rows
+from cmstats.arrays import Array, device_of, is_array, is_lazy, is_numpy, namespace, take_rows
 
 __all__ = ["MappedRows", "RowSource", "in_memory", "take_in_memory", "width_of", "within"]
 
@@ -107,7 +107,10 @@ def within(source: RowSource, span: slice) -> RowSource:
 
 def take_in_memory(source: RowSource, rows: slice | np.ndarray[Any, Any]) -> Any:
     """Rows named by a slice or by positions, read into memory; a vector gives one column."""
-    part = in_memory(take_rows(source, rows))
+    at: Any = rows
+    if isinstance(rows, np.ndarray) and is_array(source) and not is_numpy(namespace(source)):
+        at = namespace(source).asarray(rows, device=device_of(source))
+    part = in_memory(take_rows(source, at))
     return namespace(part).reshape(part, (-1, 1)) if part.ndim == 1 else part
 
 
