@@ -48,7 +48,7 @@ def _blocks_missing(n: int, p: int = 96, q: int = 64) -> Moments:
 
 def _iteration(n: int) -> dict[str, Any]:
     def iterations(m: Moments) -> Callable[[], object]:
-        problem = Problem.of(m._groups(), m.widths)
+        problem = Problem.of(m.sums_by_pattern(), m.widths)
         stacks, point = list(problem.stacks()), (0 * problem.target, problem.available()[0])
         return lambda: [step(problem, stacks, point, 0.0) for _ in range(20)]
 

@@ -114,7 +114,7 @@ def log_likelihood(rows: Any, mean: Any, C: Any) -> float:
 
 
 def maximum(m: Moments, prior: float = 0.0) -> missing.Estimate:
-    return missing.estimate(m._groups(), m.names, m.widths, prior=prior, ddof=0.0)
+    return missing.estimate(m.sums_by_pattern(), m.names, m.widths, prior=prior, ddof=0.0)
 
 
 # ------------------------------------------------------------------- without missing entries
@@ -170,12 +170,12 @@ def test_em_goes_to_the_closed_form_where_there_is_one(name: str, prior: float) 
     m = moments(SHAPES[name]())
     found = maximum(m, prior)
     assert found.method == "monotone"
-    problem = Problem.of(m._groups(), m.widths)
+    problem = Problem.of(m.sums_by_pattern(), m.widths)
     point, _, _, converged = em(problem, prior, 1e-12, 5000)
     assert converged
     iterated = problem.restored(*point, 0.0)
     np.testing.assert_allclose(iterated.mean, found.sums.mean, rtol=1e-9)
-    np.testing.assert_allclose(iterated.factor, found.sums.factor, rtol=1e-7, atol=1e-6)
+    np.testing.assert_allclose(iterated.matrix, found.sums.matrix, rtol=1e-7, atol=1e-6)
 
 
 # -------------------------------------------------------------------------------------- EM
@@ -202,8 +202,8 @@ def test_the_estimate_is_what_a_numerical_maximiser_finds(name: str, prior: floa
     L = np.zeros((d, d))
     L[np.tril_indices(d)] = best.x[d:]
     np.testing.assert_allclose(found.mean, best.x[:d], atol=1e-4)
-    np.testing.assert_allclose(found.factor / n, L @ L.T, atol=2e-3)
-    own = loss(np.r_[found.mean, np.linalg.cholesky(found.factor / n)[np.tril_indices(d)]])
+    np.testing.assert_allclose(found.matrix / n, L @ L.T, atol=2e-3)
+    own = loss(np.r_[found.mean, np.linalg.cholesky(found.matrix / n)[np.tril_indices(d)]])
     assert own <= best.fun + 1e-10
 
 
@@ -220,14 +220,14 @@ def test_the_penalised_likelihood_never_falls_and_is_that_of_the_rows(
     assert len(path) > 3
     assert (np.diff(path) > -1e-9 * np.abs(path[-1])).all()
     if not prior:
-        C = found.sums.factor / found.sums.n
+        C = found.sums.matrix / found.sums.n
         assert path[-1] == pytest.approx(log_likelihood(rows, found.sums.mean, C), rel=1e-9)
 
 
 def test_em_that_does_not_converge_says_so() -> None:
     m = moments(scattered())
     with pytest.warns(ConvergenceWarning, match="did not converge in 3 iterations"):
-        found = missing.estimate(m._groups(), m.names, m.widths, max_iter=3)
+        found = missing.estimate(m.sums_by_pattern(), m.names, m.widths, max_iter=3)
     assert not found.converged
 
 
@@ -275,7 +275,7 @@ def test_the_prior_is_the_one_of_greatest_evidence() -> None:
         rows = rows @ np.linalg.qr(rng.normal(size=(10, 10)))[0]
         m = Moments.from_data(x=np.r_[rows, rows + NAN], y=np.r_[rows, rows][:, :1], missing="em")
         m = Moments.from_data(x=rows, missing="em") + m.select("x")
-        found[name] = evident_prior(Problem.of([(np.ones(10, bool), m._complete)], [10]))
+        found[name] = evident_prior(Problem.of([(np.ones(10, bool), m.sums)], [10]))
     assert found["alike"] > 10 * found["apart"]
 
 
@@ -414,7 +414,7 @@ def test_incomplete_moments_save_load_and_pickle(shape: str, tmp_path: Path) -> 
     m.save(tmp_path / "m.npz")
     for again in (Moments.load(tmp_path / "m.npz"), pickle.loads(pickle.dumps(m))):
         assert again.incomplete
-        assert again._dealt == m._dealt == 302
+        assert again.rows_seen == m.rows_seen == 302
         assert_same(again, m, 0)
         assert_same(again + moments(Z), m + moments(Z), 1e-12)
 

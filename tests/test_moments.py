@@ -173,7 +173,7 @@ def test_a_root_has_no_more_rows_than_rows_or_columns(d: int, rng: np.random.Gen
         operator.add, (Moments.from_data(x=Z[i : i + 1], form="root") for i in range(40))
     )
     for m in (whole, pieces):
-        assert m._factor.shape[0] <= min(40, d)
+        assert m.sums.matrix.shape[0] <= min(40, d)
 
 
 def test_update_adds_rows_in_place(views: Any) -> None:

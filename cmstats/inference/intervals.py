@@ -190,7 +190,7 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> 
 def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, int]]:
     """Correlations of all rows and without each fold, the folds' sizes, the views' ranks."""
     # Without the fourth moments, of no use here, merging costs a third.
-    folds = [m._projected(m._mean, m._factor) for m in folds]
+    folds = [m.without_norms() for m in folds]
     all_rows = functools.reduce(operator.add, folds)
     total, ranks = _correlations(all_rows)
     if 0 in ranks:

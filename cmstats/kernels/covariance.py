@@ -11,8 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import array_api_compat
 import numpy as np
@@ -35,7 +34,7 @@ from cmstats.kernels.transfer import within_memory
 
 __all__ = [
     "Accumulator",
-    "Sums",
+    "RowSums",
     "accumulate",
     "accumulator_count",
     "provisional_centre",
@@ -48,20 +47,19 @@ SMALL = 1 << 14
 Precision: TypeAlias = Literal["highest", "high"]
 
 
-@dataclass(frozen=True)
-class Sums:
-    """What a pass over rows leaves behind, about the mean of the rows.
+class RowSums(NamedTuple):
+    """Sums over rows, about their mean.
 
     Attributes
     ----------
     n : float
         Sum of the weights.
     mean : array of shape (d,)
-    factor : array of shape (d, d), or of shape (m, d)
-        The scatter, sum of w (x - mean)(x - mean)'; in the root form R with R'R = scatter.
-    third : array of shape (d,) or None
+    scatter : array of shape (d, d)
+        The sum of w (x - mean)(x - mean)'.
+    third : array of shape (d,)
         Per block b of columns, the sum of w ||x_b - mean_b||^2 (x_b - mean_b).
-    fourth : array of shape (n_blocks,) or None
+    fourth : array of shape (n_blocks,)
         Per block, the sum of w ||x_b - mean_b||^4.
     rows : int
         The number of rows.
@@ -69,9 +67,9 @@ class Sums:
 
     n: float
     mean: Array
-    factor: Array
-    third: Array | None
-    fourth: Array | None
+    scatter: Array
+    third: Array
+    fourth: Array
     rows: int
 
 
@@ -132,12 +130,12 @@ def scatter(
     if precision not in ("highest", "high"):
         raise ValueError(f"precision must be 'highest' or 'high', got {precision!r}")
     sums = accumulate([Z], check_weights(weights, Z.shape[0], Z), precision)
-    return sums.n, sums.mean, sums.factor
+    return sums.n, sums.mean, sums.scatter
 
 
 def accumulate(
     blocks: Sequence[Array], weights: Array | None = None, precision: Precision = "highest"
-) -> Sums:
+) -> RowSums:
     """The sums of rows that are all in memory, by accumulators side by side."""
     n = blocks[0].shape[0]
     start = provisional_centre(blocks)
@@ -317,7 +315,7 @@ class Accumulator:
         return found if self._second is None else found + self._second
 
     @staticmethod
-    def finish(parts: Sequence[Accumulator]) -> Sums:
+    def finish(parts: Sequence[Accumulator]) -> RowSums:
         """The sums of all accumulators (which share one centre) about their own mean."""
         head = parts[0]
         xp = head.xp
@@ -357,7 +355,7 @@ class Accumulator:
                 second = second - below[:, None] * eye
         rows = sum(part.rows for part in parts)
         mean = head.centre + shift
-        return Sums(float(n), mean, second, xp.concat(thirds), xp.stack(fourths), rows)
+        return RowSums(float(n), mean, second, xp.concat(thirds), xp.stack(fourths), rows)
 
 
 def shift_norm_sums(

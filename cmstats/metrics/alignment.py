@@ -17,7 +17,6 @@ from cmstats.arrays import Array, check_weights, float64, namespace, to_numpy
 from cmstats.kernels.linalg import svd
 from cmstats.kernels.ranks import top_k
 from cmstats.moments.canonical import directions
-from cmstats.moments.collect import thin
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_blocks, check_lengths, chunks
 from cmstats.rows.matrix import check_matrix
@@ -407,16 +406,15 @@ class _Pair:
     Attributes
     ----------
     moments : Moments
-    names : pair of str
-        The names of the blocks.
-    roots : dict
-        In the root form the factors R of "x" and "y" with R'R = scatter; a block of more columns
-        than R has rows is rotated to as few. Empty in the scatter form.
+    names : tuple of str
+        The blocks that stand for "x" and "y".
+    rotated : Moments
+        `Moments.rotated`: in the root form no wider than the root is high.
     """
 
     moments: Moments
     names: tuple[str, str]
-    roots: dict[str, Array]
+    rotated: Moments
 
     @classmethod
     def of(cls, X: Any, Y: Any, sample_weight: Any) -> _Pair:
@@ -438,21 +436,14 @@ class _Pair:
                 f"these moments have the blocks {', '.join(m.names)}: pass those of two, "
                 "moments.select(a, b)"
             )
-        roots = {}
-        if m.form == "root":
-            for key, name in zip(("x", "y"), names, strict=True):
-                R = m._factor[:, m.columns(name)]
-                roots[key] = thin(R.mT).mT
-        return cls(m, (names[0], names[1]), roots)
+        return cls(m, (names[0], names[1]), m.rotated())
 
     def _name(self, key: str) -> str:
         return self.names["xy".index(key)]
 
     def scatter(self, a: str, b: str) -> Array:
-        """``X'Y`` of the centred blocks a, b in {"x", "y"}."""
-        if not self.roots:
-            return self.moments.scatter(self._name(a), self._name(b))
-        return self.roots[a].mT @ self.roots[b]
+        """``X'Y`` of the centred blocks a, b in {"x", "y"}, up to rotations."""
+        return self.rotated.scatter(self._name(a), self._name(b))
 
     def total(self, a: str) -> float:
         """The sum of squares of a centred view; 0 for a view that is constant up to rounding."""
@@ -467,32 +458,6 @@ class _Pair:
         return self.total("x") > 0 and self.total("y") > 0
 
     def principal_cross(self, share: float) -> Array:
-        """The cross-covariance of the whitened leading principal components of both views."""
-        if self.roots:
-            left, right = (_leading_left(self.roots[a], share) for a in "xy")
-            return left.mT @ right
-        left, right = (_leading_whitening(self.scatter(a, a), share) for a in "xy")
-        return left.mT @ self.scatter("x", "y") @ right
-
-
-def _leading_left(R: Array, share: float) -> Array:
-    """The leading left singular vectors that explain this share of the variance."""
-    u, s, _ = svd(R)
-    return u[:, : _leading_count(to_numpy(s) ** 2, share, max(R.shape))]
-
-
-def _leading_whitening(S: Array, share: float) -> Array:
-    """Weights W of the leading principal components with W'S W = I."""
-    xp = namespace(S)
-    values, vectors = xp.linalg.eigh(S)
-    values, vectors = xp.flip(values), xp.flip(vectors, axis=1)
-    k = _leading_count(to_numpy(values), share, S.shape[0])
-    return vectors[:, :k] / xp.sqrt(values[:k])
-
-
-def _leading_count(variances: np.ndarray[Any, Any], share: float, d: int) -> int:
-    """The smallest number of leading variances with this share; rounding noise never counts."""
-    real = variances > variances[0] * d * 4 * np.finfo(np.float64).eps
-    kept = np.where(real, variances, 0.0)
-    reached = np.cumsum(kept) >= share * np.sum(kept) * (1 - 1e-12)
-    return min(int(np.argmax(reached)) + 1, int(np.count_nonzero(real)))
+        """The cross block between the whitened leading principal components of the views."""
+        left, right = (self.rotated.whiten_leading(name, share) for name in self.names)
+        return left.cross(right)

@@ -20,9 +20,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, device_of, namespace, result_dtype
 from cmstats.kernels import whitening
-from cmstats.kernels.linalg import leading_eigh, signs, svd
+from cmstats.kernels.linalg import signs, svd
 from cmstats.models.base import TwoViewTransformer, all_or_nothing
 from cmstats.moments.moments import Moments
+from cmstats.moments.whitened import Whitened
 from cmstats.rows.chunks import check_lengths, check_rows, chunks, is_lazy, project
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.views import is_stream
@@ -222,7 +223,7 @@ class LinearAutoencoder(TwoViewTransformer):
         + w^2 ((1-c)^2 s + c (1-c) v) + 2 alpha w``: the least sum of squares of both layers is
         twice the nuclear norm of their product.
         """
-        s, U = _principal(m, self._ends[0], limit)
+        s, U = m.principal(self._ends[0], limit)
         xp = namespace(s)
         rank = int(s.shape[0])
         a = 1 - self.corruption
@@ -268,18 +269,15 @@ class LinearAutoencoder(TwoViewTransformer):
         # To add to the diagonal of the second moments, which have shrunk to a^2 of themselves.
         added = a * self.corruption * variance
         added = added + self.alpha * xp.astype(variance > 0, xp.float64)
-        factor = _noisy_factor(m, source, a * a, added)
-        self._warn_of_dependence(m, factor.rank)
-        if factor.root is None:
-            cross = m.projected_scatter(sink, source, factor.weights) / m.n
-        else:
-            cross = _root(m, sink).mT @ factor.root
+        white = _noisy(m, source, a * a, added)
+        self._warn_of_dependence(m, white.rank)
+        cross = white.against(sink)
         U, gain, Vt = svd(a * cross)
-        self.condition_ = factor.condition
+        self.condition_ = white.condition
         floor = float(gain[0]) * max(cross.shape) * whitening.EPS
         count = min(limit, int(xp.count_nonzero(gain > floor)))
         count = max(self._kept(count, count), 1)
-        encode = gain[:count, None] * Vt[:count, :] @ factor.weights.mT
+        encode = gain[:count, None] * Vt[:count, :] @ white.weights.mT
         return encode, U[:, :count]
 
     def _kept(self, rank: int, count: int) -> int:
@@ -347,10 +345,8 @@ class LinearAutoencoder(TwoViewTransformer):
             self._set_units(m)
         xp = namespace(self._unit)
         unit = xp.where(self._constant, float("inf"), self._unit) if fit else self._unit
-        factor = m._factor / unit[None, :]
-        factor = factor / unit[:, None] if m.form == "scatter" else factor
-        m = m._projected(0 * m._mean, factor)
-        return _as_blocks(m, ("z",), (sum(m.widths),)) if self.target == "joint" else m
+        m = m.scaled(1 / unit)
+        return m.relabelled({"z": sum(m.widths)}) if self.target == "joint" else m
 
     def _set_units(self, m: Moments) -> None:
         """What each column is divided by."""
@@ -395,13 +391,13 @@ class LinearAutoencoder(TwoViewTransformer):
         if self.target != "self":
             self.y_mean_ = moments.mean("y")
         if self.target == "joint":
-            self._set_one_view(_as_blocks(m, ("x", "y"), (p, moments.width("y"))))
+            self._set_one_view(m.relabelled({"x": p, "y": moments.width("y")}))
 
     def _set_one_view(self, m: Moments) -> None:
         """``E[code | x]`` under the shrunken joint normal: ``C_s,xx^-1 C_s,xz W_1'``."""
         xp = namespace(self._encode)
         # The fourth moments of the balanced views together are not known: this is OAS.
-        s = self.shrinkage_ = _as_blocks(m, ("z",), (sum(m.widths),)).ledoit_wolf("z")
+        s = self.shrinkage_ = m.relabelled({"z": sum(m.widths)}).ledoit_wolf("z")
         columns = self._encode.mT
         for view in ("x", "y"):
             at = m.columns(view)
@@ -800,57 +796,16 @@ class LinearAutoencoder(TwoViewTransformer):
         return tags
 
 
-def _as_blocks(m: Moments, names: tuple[str, ...], widths: tuple[int, ...]) -> Moments:
-    """The same columns parted into other blocks."""
-    return Moments(names, widths, m.form, replace(m._sums, third=None, fourth=None))
-
-
-def _root(m: Moments, name: str) -> Array:
-    """R with ``R'R`` the second moments per row of a block, for the root form."""
-    return m._factor[:, m.columns(name)] / m.n**0.5
-
-
-def _principal(m: Moments, name: str, k: int) -> tuple[Array, Array]:
-    """The k largest eigenvalues of the covariance (ddof=0) that are not 0, and their vectors."""
-    xp = namespace(m.mean(name))
-    d = m.width(name)
-    if m.form == "root":
-        _, r, Vt = svd(_root(m, name))
-        rank = int(xp.count_nonzero(r > r[0] * (max(d, m._factor.shape[0]) * whitening.EPS)))
-        k = min(k, rank)
-        return r[:k] ** 2, Vt[:k, :].mT
-    S = m.scatter(name) / m.n
-    s, U = leading_eigh(S, k)
-    k = int(xp.count_nonzero(s > s[0] * (d * whitening.EPS)))
-    return s[:k], U[:, :k]
-
-
-def _noisy_factor(m: Moments, name: str, keep: float, added: Array) -> whitening.Factor:
+def _noisy(m: Moments, name: str, keep: float, added: Array) -> Whitened:
     """Whiten ``keep * S + diag(added)``, S the second moments per row of a block."""
-    xp = namespace(added)
-    positive = added > 0
-    if not bool(xp.any(positive)):
-        return _least_squares_factor(m, name)
-    if m.form == "scatter":
-        S = m.scatter(name) / m.n
-        eye = xp.eye(S.shape[0], dtype=xp.float64, device=device_of(S))
-        return whitening.factor(keep * S + eye * added[None, :])
-    # In units in which what is added is the identity, the singular vectors of R solve it.
-    unit = xp.where(positive, 1 / xp.sqrt(xp.where(positive, added, 1.0)), 0.0)
-    factor = whitening.factor_root(_root(m, name) * unit[None, :], keep=keep, ridge=1.0)
-    return replace(factor, weights=unit[:, None] * factor.weights)
-
-
-def _least_squares_factor(m: Moments, name: str) -> whitening.Factor:
-    """Whiten S itself, on its range, so that weights are the shortest where not unique."""
-    if m.form == "scatter":
-        factor = whitening.factor(m.scatter(name) / m.n)
-    else:
-        factor = whitening.factor_root(_root(m, name))
-    if factor.rank < m.width(name):
-        # The factor's are the shortest in units of standard deviations, for the sake of digits.
-        s, U = _principal(m, name, factor.rank)
-        if s.shape[0] == factor.rank:
+    if bool(namespace(added).any(added > 0)):
+        return m.whiten(name, keep=keep, ridge=added, ddof=0)
+    # Without noise S itself on its range, so that weights are the shortest where not unique.
+    white = m.whiten(name, ddof=0)
+    if white.rank < m.width(name):
+        # These are the shortest in units of standard deviations, for the sake of digits.
+        s, U = m.principal(name, white.rank)
+        if s.shape[0] == white.rank:
             weights = U / namespace(s).sqrt(s)[None, :]
-            return replace(factor, weights=weights, root=None)
-    return factor
+            return replace(white, factor=replace(white.factor, weights=weights, root=None))
+    return white

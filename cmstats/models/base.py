@@ -296,7 +296,7 @@ class MomentsEstimator(TwoViewEstimator):
         if open_parameters:
             if not isinstance(self.cv, (int, np.integer)):
                 raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
-            start = sum(m._dealt for m in held)
+            start = sum(m.rows_seen for m in held)
             new = _dealt(data, start, int(self.cv))
             if len(before) not in (0, len(new)):
                 raise ValueError(
@@ -319,7 +319,7 @@ class MomentsEstimator(TwoViewEstimator):
 
     def _enough(self, parts: list[Moments | None]) -> bool:
         """Whether these moments, or those of all folds but one, make a model."""
-        counts = [0.0 if m is None else m._together for m in parts]
+        counts = [0.0 if m is None else m.rows_together for m in parts]
         held_out = max(counts) if len(counts) > 1 else 0.0
         return min(counts) > 0 and sum(counts) - held_out >= self._rows_needed()
 

@@ -16,9 +16,9 @@ from cmstats.arrays import Array, device_of, is_numpy, namespace, to_numpy
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import share
-from cmstats.moments.collect import thin
 from cmstats.moments.folds import training_moments
 from cmstats.moments.moments import Moments
+from cmstats.moments.sums import LeastSquares
 
 __all__ = [
     "Ridge",
@@ -37,27 +37,13 @@ Penalty = Any
 
 def about_plane(moments: Moments, intercept: bool) -> Moments:
     """Second moments about a point of the plane: the means, or the origin without intercept."""
-    if intercept:
-        return moments
-    xp = namespace(moments._mean)
-    step = moments.n**0.5 * moments._mean
-    if moments.form == "scatter":
-        factor = moments._factor + step[:, None] * step[None, :]
-    else:
-        factor = thin(xp.concat([moments._factor, step[None, :]]))
-    return moments._projected(0 * moments._mean, factor)
+    return moments if intercept else moments.about_origin()
 
 
 def plane_point(moments: Moments, intercept: bool) -> tuple[Array, Array]:
     """The point of `about_plane`, as x and y."""
     x, y = moments.mean("x"), moments.mean("y")
     return (x, y) if intercept else (0 * x, 0 * y)
-
-
-def _scatters(moments: Moments, varies: Array) -> tuple[Array, Array]:
-    """S_xx and S_xy with zeros, and not rounding, for columns of x that do not vary."""
-    S = moments.scatter("x") * varies[:, None] * varies[None, :]
-    return S, moments.scatter("x", "y") * varies[:, None]
 
 
 @dataclass(frozen=True)
@@ -86,26 +72,8 @@ class Spectrum:
 
     @classmethod
     def of(cls, moments: Moments) -> Spectrum:
-        """By eigendecomposition of the scatter, or by the SVD of the root."""
-        xp = namespace(moments.mean("x"))
-        varies = xp.astype(~moments.constant("x"), xp.float64)
-        p, fixed = moments.width("x"), int(xp.count_nonzero(varies == 0))
-        if moments.form == "root":
-            R = moments._factor
-            left, s, right = svd(R[:, moments.columns("x")] * varies[None, :])
-            cross = left.mT @ R[:, moments.columns("y")]
-            values, vectors, cross = s * s, right.mT, s[:, None] * cross
-            top = float(values[0])
-            least = float(values[p - fixed - 1]) if 0 < p - fixed <= s.shape[0] else 0.0
-            cut = top * (max(p, R.shape[0]) * whitening.EPS) ** 2
-        else:
-            S, S_xy = _scatters(moments, varies)
-            values, vectors = xp.linalg.eigh(S)
-            cross = vectors.mT @ S_xy
-            values = xp.where(values > 0, values, 0.0)
-            top, least = float(values[-1]), float(values[min(fixed, p - 1)])
-            cut = top * p * whitening.EPS
-        return cls(values, vectors, cross, least, cut)
+        """By eigendecomposition of the scatter, or by the SVD of its root."""
+        return cls(*moments.spectrum("x", "y"))
 
     def over(self, alpha: Penalty, power: float = 1.0) -> Array:
         """V'S_xy / (l + alpha)^power, and 0 where l + alpha is no more than rounding."""
@@ -160,14 +128,10 @@ def ridge(moments: Moments, alpha: Penalty, spectrum: Spectrum | None = None) ->
     """
     xp = namespace(moments.mean("x"))
     p = moments.width("x")
-    if isinstance(alpha, float) and spectrum is None and moments.form == "scatter":
-        varies = xp.astype(~moments.constant("x"), xp.float64)
-        S, S_xy = _scatters(moments, varies)
-        eye = xp.eye(p, dtype=xp.float64, device=device_of(S))
-        factor = whitening.factor(S + alpha * eye)
-        # A deficient rank is decided in the units of the data: least norm depends on them.
-        if factor.method == "cholesky":
-            half = factor.weights.mT @ S_xy
+    if isinstance(alpha, float) and spectrum is None:
+        solved = moments.cholesky("x", "y", alpha)
+        if solved is not None:
+            factor, half = solved
             return Ridge(factor.weights, half, factor.rank, factor.condition)
     s = Spectrum.of(moments) if spectrum is None else spectrum
     # A target that does not vary has no weights, whatever penalty.
@@ -197,10 +161,7 @@ class HeldOut:
     gap_x: Array
     gap_y: Array
     yy: Array
-    x: Array
-    y: Array
-    root: bool
-    """Whether `x`, `y` are roots R_x V, R_y, or the scatters V'S_xx V, V'S_xy."""
+    problem: LeastSquares
 
     @classmethod
     def of(
@@ -208,28 +169,15 @@ class HeldOut:
     ) -> HeldOut:
         """`point` is one that the fitted plane passes through."""
         gap_x, gap_y = moments.mean("x") - point[0], moments.mean("y") - point[1]
+        gap_x = gap_x if basis is None else gap_x @ basis
         yy = moments.variance("y", ddof=0) * moments.n
-        root = moments.form == "root"
-        if root:
-            R = moments._factor
-            x, y = R[:, moments.columns("x")], R[:, moments.columns("y")]
-        else:
-            x, y = moments.scatter("x"), moments.scatter("x", "y")
-        if basis is not None:
-            x, gap_x = x @ basis, gap_x @ basis
-            if not root:
-                x, y = (basis.mT @ a for a in (x, y))
-        return cls(moments.n, gap_x, gap_y, yy, x, y, root)
+        problem = moments.least_squares("x", "y", basis)
+        return cls(moments.n, gap_x, gap_y, yy, problem)
 
     def errors(self, weights: Array) -> Array:
         """The sum of squared residuals of each target, shape (q,)."""
-        xp = namespace(weights)
         offset = self.gap_y - self.gap_x @ weights
-        if self.root:
-            E = self.y - self.x @ weights
-            return xp.sum(E * E, axis=0) + self.n * offset**2
-        explained = weights * (2 * self.y - self.x @ weights)
-        return self.yy - xp.sum(explained, axis=0) + self.n * offset**2
+        return self.problem.errors(weights) + self.n * offset**2
 
     def path_errors(self, spectrum: Spectrum, alphas: Sequence[float]) -> Array:
         """Those of every penalty, shape (n_alphas, q), at the cost of about one.
@@ -239,9 +187,9 @@ class HeldOut:
         g_i g_k = (g_i - g_k) / (l_k - l_i): what does not depend on alpha is one product
         with M / (l_k - l_i). Pairs too close for the difference are summed as they are.
         """
-        xp = namespace(self.x)
+        xp = namespace(self.yy)
         Z, l, r = spectrum.cross, spectrum.values, spectrum.values.shape[0]
-        M, XY = self.gram()
+        M, XY = self.problem.normal_equations()
         g = spectrum.inverse(xp.asarray(alphas, dtype=xp.float64, device=device_of(l)))
         gt = g.mT
         apart = l[None, :] - l[:, None]
@@ -260,15 +208,6 @@ class HeldOut:
         weights = (Z * g[:, i, None] for i in range(len(alphas)))
         return errors + xp.stack([xp.sum(W * (M @ W), axis=0) for W in weights])
 
-    def gram(self, H: Array | None = None) -> tuple[Array, Array]:
-        """H'S_xx H and H'S_xy for coordinates H in the basis (those of the basis itself)."""
-        XH = self.x if H is None else self.x @ H
-        if H is None and not self.root:
-            return self.x, self.y
-        left: Array = XH if self.root else H
-        left = left.mT
-        return left @ XH, left @ self.y
-
     def rank_errors(self, weights: Array, directions: Array) -> Array:
         """Those of ``weights @ Q_k Q_k'`` for every k, Q_k the first k directions, (k, q).
 
@@ -276,7 +215,7 @@ class HeldOut:
         """
         xp = namespace(weights)
         Q, H = directions, weights @ directions.mT
-        HXH, HXy = self.gram(H)
+        HXH, HXy = self.problem.normal_equations(H)
         own = xp.linalg.diagonal(HXH)[:, None] * Q
         steps = Q * (2 * (xp.tril(HXH, k=-1) @ Q) + own - 2 * HXy)
         offset = self.gap_y - xp.cumulative_sum((self.gap_x @ H)[:, None] * Q, axis=0)

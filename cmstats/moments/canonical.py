@@ -9,12 +9,12 @@ from __future__ import annotations
 from cmstats.arrays import Array, device_of, namespace
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import leading_svd
-from cmstats.moments.moments import Moments, Whitened
+from cmstats.moments.moments import Moments, WhitenedPair
 
 __all__ = ["directions", "expected_ratio", "latent_mean", "likelihood_vectors", "pairs_of"]
 
 
-def directions(whitened: Whitened, k: int | None = None) -> tuple[Array, Array, Array]:
+def directions(whitened: WhitenedPair, k: int | None = None) -> tuple[Array, Array, Array]:
     """Weights and singular values of the whitened cross block, largest first.
 
     Where few are wanted of a large block they come from its leading subspace, to 1e-10 of the
@@ -45,7 +45,7 @@ def pairs_of(C_xy: Array, C_xx: Array, C_yy: Array) -> tuple[Array, Array, Array
     """`directions` of two blocks of a covariance matrix."""
     x, y = whitening.factor(C_xx), whitening.factor(C_yy)
     cross = x.weights.mT @ C_xy @ y.weights
-    return directions(Whitened(x, y, cross))
+    return directions(WhitenedPair(x, y, cross))
 
 
 def likelihood_vectors(a: Array, r: Array, *, is_x: bool) -> Array:

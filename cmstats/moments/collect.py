@@ -9,8 +9,8 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from cmstats.arrays import (
     count_nonfinite,
     describe_nonfinite,
     device_of,
-    float64,
     is_array,
     is_numpy,
     namespace,
@@ -27,23 +26,20 @@ from cmstats.arrays import (
 )
 from cmstats.kernels.covariance import (
     Accumulator,
-    Sums,
     accumulator_count,
     provisional_centre,
 )
-from cmstats.kernels.linalg import qr_r
 from cmstats.kernels.threads import even_slices, run_tasks
 from cmstats.kernels.transfer import require_cupy, to_device, upload
 from cmstats.moments.patterns import Mask, PatternTable, incomplete_rows
+from cmstats.moments.sums import Form, NonFiniteError, Root, Scatter, check_finite
 from cmstats.rows.chunks import batches, chunks, is_lazy, position
 from cmstats.rows.source import within
 
-__all__ = ["GATHER_ROWS", "Form", "Gathered", "fold_sums", "foreign", "gathered", "thin"]
+__all__ = ["GATHER_ROWS", "Gathered", "fold_sums", "foreign", "gathered"]
 
 GATHER_ROWS = 16384
 """How many rows of small batches are put together before they are multiplied."""
-
-Form: TypeAlias = Literal["scatter", "root"]
 
 
 def fold_sums(
@@ -55,12 +51,11 @@ def fold_sums(
     n_folds: int = 1,
     device: Any = None,
     tables: list[PatternTable] | None = None,
-    merge: Callable[[Sums, Sums], Sums],
     rows: int | None = None,
     span: slice | None = None,
     advance: Callable[[int], Any] | None = None,
     locate: Callable[[int], str] | None = None,
-) -> list[Sums | None]:
+) -> list[Scatter | None] | list[Root | None]:
     """The sums of each fold of the rows.
 
     Parameters
@@ -77,8 +72,6 @@ def fold_sums(
     tables : list of PatternTable, optional
         One for each fold, which takes the rows with NaN; they are an error without. In the
         scatter form only.
-    merge : callable
-        The sums of two groups of rows together.
     rows : int, optional
         Rows in a run.
     span : slice, optional
@@ -90,7 +83,7 @@ def fold_sums(
 
     Returns
     -------
-    list, one for each fold, of Sums
+    list, one for each fold, of Scatter or Root
         Of the rows without NaN; None for a fold that has none.
 
     Raises
@@ -111,7 +104,7 @@ def fold_sums(
         # What overflows or is NaN comes out in the sums, and is then told in words.
         with np.errstate(over="ignore", invalid="ignore"):
             if form == "root":
-                return _root_pass(arrays, weights, ids, n_folds, device, merge, rows, advance)
+                return _root_pass(arrays, weights, ids, n_folds, device, rows, advance)
             return _scatter_pass(arrays, weights, ids, n_folds, device, tables, rows, advance)
     except NonFiniteError:
         told = _whole_count(blocks, nan=tables is None, span=span, locate=locate)
@@ -121,10 +114,6 @@ def fold_sums(
 def foreign(arrays: Iterable[Any]) -> Array | None:
     """The first array of another library than NumPy, if there is one."""
     return next((a for a in arrays if is_array(a) and not is_numpy(namespace(a))), None)
-
-
-class NonFiniteError(Exception):
-    """Sums came out as NaN or infinite: the rows have to be looked at."""
 
 
 def _whole_count(
@@ -219,7 +208,7 @@ def _scatter_pass(
     tables: list[PatternTable] | None,
     run_rows: int | None,
     advance: Callable[[int], Any] | None,
-) -> list[Sums | None]:
+) -> list[Scatter | None]:
     folds: list[list[Accumulator]] = [[] for _ in range(n_folds)]
     for start, parts, w in _runs(arrays, weights, device, run_rows, advance):
         m = parts[0].shape[0]
@@ -245,11 +234,12 @@ def _scatter_pass(
         # CuPy's current stream belongs to the thread: work for a GPU stays on this one.
         run_tasks(tasks, inline=device is not None)
     for group in folds:
-        _check_finite(*(part.first for part in group))
-    sums = [Accumulator.finish(group) if group else None for group in folds]
-    _check_finite(*(s.factor for s in sums if s is not None))
+        check_finite(*(part.first for part in group))
+    widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in arrays]
+    sums = [Scatter.of(Accumulator.finish(group), widths) if group else None for group in folds]
+    check_finite(*(s.matrix for s in sums if s is not None))
     for table in tables or ():
-        _check_finite(*(a for _, s in table.items() for a in (s.mean, s.factor)))
+        check_finite(*(a for _, s in table.items() for a in (s.mean, s.matrix)))
     return sums
 
 
@@ -295,7 +285,7 @@ def _incomplete(
 
 def _pattern_sums(
     parts: list[Any], w: Array | None, observed: Mask, rows: np.ndarray[Any, Any]
-) -> Sums:
+) -> Scatter:
     """The sums over the observed columns of rows that have these."""
     masks = np.split(observed, np.cumsum([p.shape[1] for p in parts])[:-1])
     pairs = [(part, mask) for part, mask in zip(parts, masks, strict=True) if mask.any()]
@@ -306,7 +296,7 @@ def _pattern_sums(
         w, at = None if w is None else take_rows(w, at), _index(np.arange(rows.size), parts[0])
     sums = Accumulator(blocks, *provisional_centre(blocks, at))
     sums.add(blocks, w, at)
-    return replace(Accumulator.finish([sums]), third=None, fourth=None)
+    return Scatter.of(Accumulator.finish([sums]))
 
 
 def _columns(part: Any, mask: Mask) -> Any:
@@ -341,24 +331,16 @@ def _centre_of(
     return provisional_centre(sample if device is None else to_device(sample))
 
 
-def _check_finite(*arrays: Array) -> None:
-    for a in arrays:
-        xp = namespace(a)
-        if not bool(xp.isfinite(xp.sum(a))):
-            raise NonFiniteError
-
-
 def _root_pass(
     arrays: Sequence[Any],
     weights: Array | None,
     ids: np.ndarray[Any, Any] | None,
     n_folds: int,
     device: Any,
-    merge: Callable[[Sums, Sums], Sums],
     run_rows: int | None,
     advance: Callable[[int], Any] | None,
-) -> list[Sums | None]:
-    sums: list[Sums | None] = [None] * n_folds
+) -> list[Root | None]:
+    sums: list[Root | None] = [None] * n_folds
     d = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in arrays)
     # A QR factorisation pays from about two rows a column; a wide block is its own root.
     run_rows = run_rows or max(2 * d * n_folds, 4096)
@@ -369,65 +351,9 @@ def _root_pass(
             mine = parts if rows is None else [take_rows(p, rows) for p in parts]
             mine_w = w if rows is None or w is None else take_rows(w, rows)
             if mine[0].shape[0]:
-                piece, before = _root_sums(mine, mine_w), sums[fold]
-                sums[fold] = piece if before is None else merge(before, piece)
+                piece, before = Root.of_rows(mine, mine_w), sums[fold]
+                sums[fold] = piece if before is None else before + piece
     return sums
-
-
-def _root_sums(parts: Sequence[Any], w: Array | None) -> Sums:
-    """The sums in root form of rows that are in memory."""
-    xp = namespace(*(p for p in parts if is_array(p)))
-    Z = xp.concat([float64(p) for p in parts], axis=1)
-    if w is not None and not bool(xp.any(w > 0)):
-        Z, w = Z[:0, :], None
-    m = Z.shape[0]
-    n = float(m) if w is None else float(xp.sum(w))
-
-    def average(a: Array) -> Array:
-        if n == 0:
-            return xp.zeros((a.shape[1],), dtype=xp.float64, device=device_of(a))
-        return xp.mean(a, axis=0) if w is None else w @ a / n
-
-    mean = average(Z)
-    _check_finite(mean)
-    Z = Z - mean
-    # The rounding of the mean is taken off too: what is left is centred to the last digit.
-    rest = average(Z)
-    Z, mean = Z - rest, mean + rest
-    _check_finite(xp.sum(Z * Z, axis=0))
-    third, fourth = [], []
-    for lo, hi in itertools.pairwise(np.cumsum([0, *(int(p.shape[1]) for p in parts)]).tolist()):
-        z = Z[:, lo:hi]
-        norms = xp.sum(z * z, axis=1)
-        heavy = norms if w is None else w * norms
-        third.append(heavy @ z)
-        fourth.append(xp.sum(heavy * norms))
-    roots = xp.ones((m,), dtype=xp.float64, device=device_of(Z)) if w is None else xp.sqrt(w)
-    R = thin(_less_one_row(Z * roots[:, None], roots))
-    return Sums(n, mean, R, xp.concat(third), xp.stack(fourth), int(parts[0].shape[0]))
-
-
-def _less_one_row(Z: Array, roots: Array) -> Array:
-    """A root of centred rows with one row less.
-
-    The weighted rows add up to zero, so a Householder reflection that takes the vector of
-    root weights to the first axis leaves nothing in the first row. Merges of single rows
-    would otherwise grow a row each.
-    """
-    xp = namespace(Z)
-    m, d = Z.shape
-    if m == 0 or m > d:
-        return Z  # the QR factorisation is to come
-    norm = float(xp.sqrt(xp.sum(roots * roots)))
-    v = roots / norm
-    first = xp.concat([v[:1] + 1.0, v[1:]])  # both terms positive: nothing cancels
-    scale = 2.0 / float(xp.sum(first * first))
-    return (Z - first[:, None] * (scale * (first @ Z))[None, :])[1:, :]
-
-
-def thin(R: Array) -> Array:
-    """A root with no more rows than columns: R itself, or the R of its QR factorisation."""
-    return qr_r(R) if R.shape[0] > R.shape[1] else R
 
 
 @dataclass(frozen=True)

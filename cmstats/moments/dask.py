@@ -307,8 +307,7 @@ def _fold_moments(
     out: list[Any] = [None] * folds
     for fold, moments in zip(present.tolist(), made, strict=True):
         if none_counts:  # rows without weight are only counted
-            sums = replace(moments._complete, n=0.0)
-            moments = type(moments)(moments.names, moments.widths, moments.form, sums)
+            moments = moments.weightless()
         out[fold] = moments
     return out
 

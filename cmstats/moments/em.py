@@ -17,9 +17,9 @@ from scipy.special import multigammaln
 
 from cmstats.arrays import Array, device_of, namespace, row_slices, to_numpy
 from cmstats.kernels import whitening
-from cmstats.kernels.covariance import Sums
 from cmstats.kernels.linalg import block_matrix
-from cmstats.moments.patterns import Mask, pick
+from cmstats.moments.patterns import Mask
+from cmstats.moments.sums import Scatter
 
 __all__ = ["Problem", "SingularError", "em", "evident_prior"]
 
@@ -42,7 +42,7 @@ class Problem:
     ----------
     masks : bool array of shape (n_patterns, d), on the host
         Which of the columns that vary are observed.
-    patterns : list of Sums
+    patterns : list of Scatter
         Over the observed columns.
     varying : int array of shape (d,), on the host
         Which columns vary.
@@ -57,7 +57,7 @@ class Problem:
     """
 
     masks: np.ndarray[Any, Any]
-    patterns: list[Sums]
+    patterns: list[Scatter]
     varying: np.ndarray[Any, Any]
     target: Array
     center: Array
@@ -67,7 +67,7 @@ class Problem:
     log_units: tuple[float, float]
 
     @staticmethod
-    def of(groups: Sequence[tuple[Mask, Sums]], widths: Sequence[int]) -> Problem:
+    def of(groups: Sequence[tuple[Mask, Scatter]], widths: Sequence[int]) -> Problem:
         """The problem of a table's masks and sums; blocks have these widths."""
         first = groups[0][1].mean
         xp, device = namespace(first), device_of(first)
@@ -83,10 +83,10 @@ class Problem:
 
         patterns = []
         for mask, sums in groups:
-            own = pick(sums, np.flatnonzero(varies[mask]))
+            own = sums.take(np.flatnonzero(varies[mask]))
             c, u = put(center[mask & varies]), put(unit[mask & varies])
-            factor = own.factor / u[:, None] / u[None, :]
-            patterns.append(Sums(own.n, (own.mean - c) / u, factor, None, None, own.rows))
+            S = own.matrix / u[:, None] / u[None, :]
+            patterns.append(Scatter(own.n, (own.mean - c) / u, S, own.rows))
         return Problem(
             np.array([mask[varying] for mask, _ in groups]),
             patterns,
@@ -116,7 +116,7 @@ class Problem:
             for mask, s in zip(self.masks[take], self.patterns[take], strict=True):
                 spread = xp.take(eye, xp.asarray(np.flatnonzero(mask), device=device), axis=0)
                 means.append(s.mean @ spread)
-                half = s.factor @ spread
+                half = s.matrix @ spread
                 scatters.append(spread.mT @ half)
             n = xp.asarray(np.array([s.n for s in self.patterns[take]], float), device=device)
             seen = xp.asarray(self.masks[take].astype(float), device=device)
@@ -140,7 +140,7 @@ class Problem:
             R = vectors * values[None, :] @ vectors.mT
         return R, least
 
-    def restored(self, mean: Array, covariance: Array, ddof: float) -> Sums:
+    def restored(self, mean: Array, covariance: Array, ddof: float) -> Scatter:
         """Sums of all columns in their own units; a column that does not vary has no scatter."""
         xp, device = namespace(self.center), device_of(self.center)
         d, k = self.center.shape[0], self.varying.size
@@ -155,17 +155,17 @@ class Problem:
         S = S * ((self.n - ddof) * self.unit[:, None] * self.unit[None, :])
         S = 0.5 * (S + S.mT)
         mean = self.center + self.unit * xp.take(xp.concat([mean, zeros(d - k)]), back)
-        return Sums(self.n, mean, S, None, None, self.rows)
+        return Scatter(self.n, mean, S, self.rows)
 
 
-def _available(groups: Sequence[tuple[Mask, Sums]]) -> tuple[np.ndarray[Any, Any], ...]:
+def _available(groups: Sequence[tuple[Mask, Scatter]]) -> tuple[np.ndarray[Any, Any], ...]:
     """Mean, variance and weight of each column over the rows that have it, on the host."""
     d = groups[0][0].size
     n, mean, scatter = np.zeros(d), np.zeros(d), np.zeros(d)
     for mask, sums in groups:
         own = to_numpy(sums.mean)
         together = n[mask] + sums.n
-        scatter[mask] += to_numpy(namespace(sums.factor).linalg.diagonal(sums.factor))
+        scatter[mask] += to_numpy(namespace(sums.matrix).linalg.diagonal(sums.matrix))
         scatter[mask] += n[mask] * sums.n / together * (own - mean[mask]) ** 2
         mean[mask] = (n[mask] / together) * mean[mask] + (sums.n / together) * own
         n[mask] = together
@@ -190,7 +190,7 @@ def evident_prior(problem: Problem) -> float:
     R, n = problem.available()
     S = n * R
     if whole and whole[0].n >= max(n, 2.0):
-        S, n = whole[0].factor, whole[0].n
+        S, n = whole[0].matrix, whole[0].n
     n = max(n, 2.0)
     unit = 1 / xp.sqrt(problem.target)
     S = S * unit[:, None] * unit[None, :]

@@ -168,7 +168,7 @@ def grid_scores(
         warnings.simplefilter("always")
         # Matrices of d x d are too small for a threaded BLAS: whole fits share the cores.
         pairs = [(i, k) for k in range(len(folds)) for i in range(len(candidates))]
-        share(work, pairs, inline=not is_numpy(namespace(folds[0]._complete.mean)))
+        share(work, pairs, inline=not is_numpy(namespace(folds[0].like)))
     # The same sentence from every fold and candidate is said once.
     for message, category in {(str(w.message), w.category) for w in caught}:
         warnings.warn(f"in cross-validation: {message}", category, stacklevel=3)

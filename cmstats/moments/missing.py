@@ -18,10 +18,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from cmstats.arrays import Array, device_of, namespace
 from cmstats.kernels import whitening
-from cmstats.kernels.covariance import Sums
 from cmstats.kernels.linalg import block_matrix
 from cmstats.moments.em import Problem, SingularError, em, evident_prior
-from cmstats.moments.patterns import Mask, merged, pick
+from cmstats.moments.patterns import Mask
+from cmstats.moments.sums import Scatter
 
 __all__ = ["Estimate", "check_observed", "estimate", "rows_together", "shrunken_estimate"]
 
@@ -35,8 +35,8 @@ class Estimate:
 
     Attributes
     ----------
-    sums : Sums
-        ``factor / (n - 1)`` is the covariance.
+    sums : Scatter
+        ``matrix / (n - 1)`` is the covariance.
     method : {"complete", "monotone", "em"}
         "monotone" is the closed form for nested patterns.
     prior : float
@@ -48,7 +48,7 @@ class Estimate:
         Of the observed entries, with the prior's penalty, at each iterate of EM.
     """
 
-    sums: Sums
+    sums: Scatter
     method: Literal["complete", "monotone", "em"]
     prior: float = 0.0
     n_iter: int = 0
@@ -57,7 +57,7 @@ class Estimate:
 
 
 def estimate(
-    groups: Sequence[tuple[Mask, Sums]],
+    groups: Sequence[tuple[Mask, Scatter]],
     names: Sequence[str],
     widths: Sequence[int],
     *,
@@ -75,7 +75,7 @@ def estimate(
 
     Parameters
     ----------
-    groups : sequence of (mask of the observed columns, Sums)
+    groups : sequence of (mask of the observed columns, Scatter)
     names, widths : names of the blocks, and their numbers of columns
     prior : float, optional
         The number nu of pseudo-rows of an inverse-Wishart prior. The log-likelihood is lessened
@@ -154,7 +154,7 @@ def estimate(
     return Estimate(sums, "em", nu, n_iter, converged, tuple(path))
 
 
-def rows_together(groups: Sequence[tuple[Mask, Sums]], widths: Sequence[int]) -> float:
+def rows_together(groups: Sequence[tuple[Mask, Scatter]], widths: Sequence[int]) -> float:
     """The weight of the rows that tell of each two blocks; 0 if a column is never observed."""
     joint = _joint_weights(groups, sum(widths))
     starts = np.cumsum([0, *widths])[:-1]
@@ -164,7 +164,7 @@ def rows_together(groups: Sequence[tuple[Mask, Sums]], widths: Sequence[int]) ->
     return float(each.min())
 
 
-def _joint_weights(groups: Sequence[tuple[Mask, Sums]], d: int) -> np.ndarray[Any, Any]:
+def _joint_weights(groups: Sequence[tuple[Mask, Scatter]], d: int) -> np.ndarray[Any, Any]:
     """The weight of the rows that have both of each two columns, shape (d, d)."""
     masks = np.array([mask for mask, _ in groups], dtype=float).reshape(-1, d)
     weights: np.ndarray[Any, Any] = (masks.T * [sums.n for _, sums in groups]) @ masks
@@ -172,7 +172,7 @@ def _joint_weights(groups: Sequence[tuple[Mask, Sums]], d: int) -> np.ndarray[An
 
 
 def check_observed(
-    groups: Sequence[tuple[Mask, Sums]], names: Sequence[str], widths: Sequence[int]
+    groups: Sequence[tuple[Mask, Scatter]], names: Sequence[str], widths: Sequence[int]
 ) -> np.ndarray[Any, Any]:
     """The weight of the rows that have both of each two columns, shape (d, d).
 
@@ -208,12 +208,12 @@ def _chain(problem: Problem) -> list[int] | None:
 
 
 def shrunken_estimate(
-    groups: Sequence[tuple[Mask, Sums]],
+    groups: Sequence[tuple[Mask, Scatter]],
     widths: Sequence[int],
     shrinkage: Sequence[float],
     *,
     scale: bool = False,
-) -> Sums | None:
+) -> Scatter | None:
     """Moments whose coherent shrinkage is the closed form of shrunken regressions.
 
     Shrinking an estimate afterwards leaves each of its regressions as it was. Here the
@@ -230,7 +230,7 @@ def shrunken_estimate(
 
     Returns
     -------
-    Sums or None
+    Scatter or None
         None where patterns are not nested.
     """
     groups = [(mask, sums) for mask, sums in groups if sums.n > 0]
@@ -285,12 +285,12 @@ def _closed_form(
     xp, device = namespace(problem.center), device_of(problem.center)
     # Sorted by how often they are observed, the columns of a pattern are the first few.
     order = np.argsort(-problem.masks.sum(axis=0), kind="stable")
-    rows: Sums | None = None
-    having: dict[int, Sums] = {}
+    rows: Scatter | None = None
+    having: dict[int, Scatter] = {}
     for k in chain:
         seen = np.flatnonzero(problem.masks[k])
-        own = pick(problem.patterns[k], np.searchsorted(seen, order[: seen.size]))
-        rows = own if rows is None else merged(pick(rows, np.arange(seen.size)), own)
+        own = problem.patterns[k].take(np.searchsorted(seen, order[: seen.size]))
+        rows = own if rows is None else rows.take(np.arange(seen.size)) + own
         having[seen.size] = rows  # those with at least these columns
     prior = xp.take(problem.prior(nu), xp.asarray(order, device=device), axis=0)
     prior = xp.take(prior, xp.asarray(order, device=device), axis=1)
@@ -300,7 +300,7 @@ def _closed_form(
         sums, a = having[end], mean.shape[0]
         # A single row has no variance of its own, which is no reason to divide by zero.
         freedom = max(sums.n - ddof, 0.0) + nu or 1.0
-        S, added = (sums.factor + prior[:end, :end]) / freedom, 0 * sums.mean
+        S, added = (sums.matrix + prior[:end, :end]) / freedom, 0 * sums.mean
         if shrink is not None:
             S, added = shrink.of(S, order[:end], unit[:end])
         ridge = xp.concat([ridge, added[a:]])

@@ -13,11 +13,11 @@ import operator
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -26,13 +26,11 @@ from cmstats.arrays import (
     check_weights,
     device_of,
     is_dask,
-    is_numpy,
     namespace,
     row_slices,
     to_numpy,
 )
-from cmstats.kernels import covariance, whitening
-from cmstats.kernels.covariance import Sums
+from cmstats.kernels import whitening
 from cmstats.kernels.threads import blas_for
 from cmstats.kernels.transfer import to_device
 from cmstats.moments import dask as _dask
@@ -44,7 +42,7 @@ from cmstats.moments.checkpoint import (
     split_folds,
     write_arrays,
 )
-from cmstats.moments.collect import GATHER_ROWS, Form, fold_sums, foreign, gathered, thin
+from cmstats.moments.collect import GATHER_ROWS, fold_sums, foreign, gathered
 from cmstats.moments.missing import (
     Estimate,
     check_observed,
@@ -52,12 +50,15 @@ from cmstats.moments.missing import (
     rows_together,
     shrunken_estimate,
 )
-from cmstats.moments.patterns import Mask, Missing, Pattern, PatternTable, merged
+from cmstats.moments.patterns import Mask, Missing, Pattern, PatternTable
+from cmstats.moments.shrinkage import Shrunk
+from cmstats.moments.sums import FORMS, Form, LeastSquares, Norms, Root, Scatter, Spectrum
+from cmstats.moments.whitened import Whitened
 from cmstats.rows.chunks import check_blocks
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.splits import fold_ids
 
-__all__ = ["Moments", "Whitened"]
+__all__ = ["Moments", "WhitenedPair", "moments_of_rows"]
 
 FILE_VERSION = 2
 
@@ -80,6 +81,9 @@ class Moments:
         "scatter" holds the d x d scatter matrix S; "root" a thin factor R with R'R = S and
         at most min(n, d) rows, which keeps the condition number of the data instead of its
         square and is small for wide data.
+    sums : Scatter or Root
+        The sums over all columns side by side, with the algebra of this form
+        (`cmstats.moments.sums`).
 
     Notes
     -----
@@ -112,13 +116,11 @@ class Moments:
         self,
         names: Sequence[str],
         widths: Sequence[int],
-        form: Form,
-        sums: Sums,
+        sums: Scatter | Root,
         table: PatternTable | None = None,
     ) -> None:
         self.names = tuple(names)
         self.widths = tuple(int(w) for w in widths)
-        self.form = form
         self._complete = sums  # of the rows in which everything is observed
         self._table = table  # of the other rows, if there are any
         self._estimate: Estimate | None = None
@@ -143,17 +145,20 @@ class Moments:
         return self._complete.rows + (0 if self._table is None else self._table.rows)
 
     @property
-    def _sums(self) -> Sums:
+    def form(self) -> Form:
+        """How the second moments are held: "scatter" or "root"."""
+        return self._complete.form
+
+    @property
+    def like(self) -> Array:
+        """An array in the library and on the device of these moments."""
+        return self._complete.mean
+
+    @property
+    def sums(self) -> Scatter | Root:
+        """The sums over all columns side by side; where entries are missing, the estimate's."""
         found = self.estimate
         return self._complete if found is None else found.sums
-
-    @property
-    def _mean(self) -> Array:
-        return self._sums.mean
-
-    @property
-    def _factor(self) -> Array:
-        return self._sums.factor
 
     # -------------------------------------------------------------------- making them
     @classmethod
@@ -419,52 +424,12 @@ class Moments:
             other = other.select(*self.names)
         tables = [m._table for m in (self, other) if m._table is not None]
         table = functools.reduce(operator.add, tables) if tables else None
-        sums = self._with_complete(other)
-        return Moments(self.names, self.widths, self.form, sums, table)
+        sums = self._complete + other._complete  # type: ignore[operator]
+        return self._like_these(sums, table)
 
-    def _with_complete(self, other: Moments) -> Sums:
-        """The sums of the complete rows of both."""
-        a, b = self._complete, other._complete
-        if a.n == 0 or b.n == 0:
-            return replace(b if a.n == 0 else a, rows=a.rows + b.rows)
-        xp = namespace(a.mean, b.mean)
-        if self.form == "scatter":
-            sums = merged(a, b)
-        else:
-            n = a.n + b.n
-            step = (a.n * b.n / n) ** 0.5 * (b.mean - a.mean)
-            factor = thin(xp.concat([a.factor, b.factor, step[None, :]]))
-            mean = (a.n / n) * a.mean + (b.n / n) * b.mean
-            sums = Sums(n, mean, factor, None, None, a.rows + b.rows)
-        if a.third is None or b.third is None:
-            return sums
-        (third, fourth), (more, most) = (
-            m._complete_part()._norm_sums_about(sums.mean) for m in (self, other)
-        )
-        return replace(sums, third=third + more, fourth=fourth + most)
-
-    def _complete_part(self) -> Moments:
-        if self._table is None:
-            return self
-        return Moments(self.names, self.widths, self.form, self._complete)
-
-    def _norm_sums_about(self, point: Array) -> tuple[Array, Array]:
-        xp = namespace(self._mean)
-        thirds, fourths = [], []
-        for i, name in enumerate(self.names):
-            by = (self._mean - point)[self.columns(name)]
-            moved = covariance.shift_norm_sums(
-                self.n,
-                by,
-                0.0,
-                self.projected_scatter(name, name, by),
-                xp.sum(self.variance(name, ddof=0)) * self.n,
-                self._sums.third[self.columns(name)],  # type: ignore[index]
-                self._sums.fourth[i],  # type: ignore[index]
-            )
-            thirds.append(moved[0])
-            fourths.append(moved[1])
-        return xp.concat(thirds), xp.stack(fourths)
+    def _like_these(self, sums: Scatter | Root, table: PatternTable | None = None) -> Moments:
+        """Other sums of the same blocks."""
+        return Moments(self.names, self.widths, sums, table)
 
     # ---------------------------------------------------------------- incomplete rows
     @property
@@ -474,7 +439,9 @@ class Moments:
 
     def complete_rows(self) -> Moments | None:
         """The moments of the rows in which everything is observed; None if there are none."""
-        return self._complete_part() if self._complete.rows else None
+        if not self._complete.rows:
+            return None
+        return self if self._table is None else self._like_these(self._complete)
 
     def patterns(self) -> list[Pattern]:
         """The moments of the rows of each pattern of observed columns, complete rows first."""
@@ -482,13 +449,10 @@ class Moments:
         everything = np.ones(sum(self.widths), dtype=bool)
         found = []
         if c.rows:
-            complete = self._complete_part()
-            S = [[complete.scatter(a, b) for b in self.names] for a in self.names]
-            xp = namespace(c.mean)
-            scatter = xp.concat([xp.concat(row, axis=1) for row in S])
-            found.append(Pattern(everything, c.n, c.rows, c.mean, scatter))
+            every = slice(0, everything.size)
+            found.append(Pattern(everything, c.n, c.rows, c.mean, c.scatter(every, every)))
         for mask, s in () if self._table is None else self._table.items():
-            found.append(Pattern(mask, s.n, s.rows, s.mean, s.factor))
+            found.append(Pattern(mask, s.n, s.rows, s.mean, s.matrix))
         return found
 
     @property
@@ -507,7 +471,7 @@ class Moments:
         with self._lock:  # threads that fit several models to these moments wait for one
             if self._estimate is None:
                 with blas_for(sum(self.widths)):
-                    self._estimate = estimate(self._groups(), self.names, self.widths)
+                    self._estimate = estimate(self.sums_by_pattern(), self.names, self.widths)
             return self._estimate
 
     def before_shrinkage(self, shrinkage: Sequence[float], *, scale: bool = False) -> Moments:
@@ -538,30 +502,29 @@ class Moments:
         """
         if self._table is None or not self._table.sums or not all(shrinkage):
             return self
-        check_observed(self._groups(), self.names, self.widths)
+        check_observed(self.sums_by_pattern(), self.names, self.widths)
         with blas_for(sum(self.widths)):
-            sums = shrunken_estimate(self._groups(), self.widths, shrinkage, scale=scale)
-        return self if sums is None else Moments(self.names, self.widths, self.form, sums)
+            sums = shrunken_estimate(self.sums_by_pattern(), self.widths, shrinkage, scale=scale)
+        return self if sums is None else self._like_these(sums)
 
-    def _groups(self) -> list[tuple[Mask, Sums]]:
+    def sums_by_pattern(self) -> list[tuple[Mask, Scatter]]:
+        """The sums of the rows of each pattern of observed columns, complete rows first.
+
+        Only moments in the scatter form have incomplete rows.
+        """
         everything = np.ones(sum(self.widths), dtype=bool)
-        return [(everything, self._complete), *(self._table.items() if self._table else ())]
+        complete: Any = self._complete
+        return [(everything, complete), *(self._table.items() if self._table else ())]
 
     @property
-    def _together(self) -> float:
-        """The (weight of the) rows that tell of any two blocks together."""
+    def rows_together(self) -> float:
+        """The least weight (and number) of the rows that have any two of the blocks."""
         if self._table is None:
             return min(self.rows, self.n)
-        return min(self.rows, rows_together(self._groups(), self.widths))
-
-    def _estimated(self) -> Moments:
-        """The estimate alone, without the patterns."""
-        if self._table is None:
-            return self
-        return Moments(self.names, self.widths, self.form, self._sums)
+        return min(self.rows, rows_together(self.sums_by_pattern(), self.widths))
 
     @property
-    def _dealt(self) -> int:
+    def rows_seen(self) -> int:
         """The number of rows, with those in which nothing is observed."""
         return self.rows + (0 if self._table is None else self._table.empty)
 
@@ -590,16 +553,11 @@ class Moments:
 
     def mean(self, name: str) -> Array:
         """The mean of a block, shape (p,)."""
-        return self._mean[self.columns(name)]
+        return self.sums.mean[self.columns(name)]
 
     def scatter(self, a: str, b: str | None = None) -> Array:
         """The centred second moments sum w (a - mean)(b - mean)', shape (p_a, p_b)."""
-        at, bt = self.columns(a), self.columns(b or a)
-        if self.form == "scatter":
-            return self._factor[at, bt]
-        left, right = self._factor[:, at], self._factor[:, bt]
-        product = left.mT @ (left if at == bt else right)
-        return product
+        return self.sums.scatter(self.columns(a), self.columns(b or a))
 
     def cov(self, a: str, b: str | None = None, *, ddof: float = 1) -> Array:
         """The covariance of two blocks (of one with itself), shape (p_a, p_b).
@@ -615,24 +573,15 @@ class Moments:
 
     def variance(self, name: str, *, ddof: float = 1) -> Array:
         """The variance of each column of a block, shape (p,)."""
-        at = self.columns(name)
-        xp = namespace(self._factor)
-        if self.form == "scatter":
-            total = xp.linalg.diagonal(self._factor[at, at])
-        else:
-            total = xp.sum(self._factor[:, at] ** 2, axis=0)
-        return total / (self.n - ddof)
+        return self.sums.variance(self.columns(name), ddof)
 
     def constant(self, name: str) -> Array:
         """Which columns of a block do not vary beyond the rounding of their mean, shape (p,)."""
-        return self.variance(name, ddof=0) <= (8 * whitening.EPS * self.mean(name)) ** 2
+        return self.sums.constant(self.columns(name))
 
     def projected_scatter(self, a: str, b: str, weights: Array) -> Array:
         """``scatter(a, b) @ weights`` without forming a wide block's scatter."""
-        if self.form == "scatter":
-            return self._factor[self.columns(a), self.columns(b)] @ weights
-        left, right = self._factor[:, self.columns(a)], self._factor[:, self.columns(b)]
-        return left.mT @ (right @ weights)
+        return self.sums.project(self.columns(a), self.columns(b), weights)
 
     def paired_correlations(self, a: str, b: str, A: Array, B: Array) -> Array:
         """The correlations of the projections ``a @ A`` and ``b @ B``, pair by pair.
@@ -649,10 +598,10 @@ class Moments:
         array of shape (k,)
             NaN, with a warning, where a projection does not vary.
         """
-        xp = namespace(self._mean, A, B)
-        # Rounding noise of a column that does not vary is no variance.
-        A = A * xp.astype(~self.constant(a), xp.float64)[:, None]
-        B = B * xp.astype(~self.constant(b), xp.float64)[:, None]
+        xp = namespace(self.sums.mean, A, B)
+        # The variance of a constant column is a rounding error: it takes no part.
+        A = A * self.sums.varying(self.columns(a))[:, None]
+        B = B * self.sums.varying(self.columns(b))[:, None]
         aA, bB = self.projected_scatter(a, a, A), self.projected_scatter(b, b, B)
         # The product of roots, not the root of the product: that can overflow.
         spread = _root(xp.sum(A * aA, axis=0)) * _root(xp.sum(B * bB, axis=0))
@@ -675,37 +624,53 @@ class Moments:
 
         Those of incomplete rows are what these blocks alone would have given.
         """
-        at = [self.columns(name) for name in names]
+        columns = self._positions(names)
         index = [self.names.index(name) for name in names]
-        if self._table is not None:
-            columns = np.concatenate([np.arange(cut.start, cut.stop) for cut in at])
-            table, now_complete = self._table.take(columns)
-            kept = self._complete_part().select(*names)
-            for sums in now_complete:
-                kept = kept + Moments(kept.names, kept.widths, kept.form, sums)
-            return Moments(kept.names, kept.widths, kept.form, kept._complete, table.or_none())
-        xp = namespace(self._mean)
+        widths, complete = [self.widths[i] for i in index], self._complete
+        sums = complete.take(columns)
+        if complete.norms is not None:
+            sums = replace(sums, norms=complete.norms.take(index))
+        if self._table is None:
+            return Moments(names, widths, sums)
+        table, now_complete = self._table.take(columns)
+        sums = functools.reduce(operator.add, now_complete, sums)
+        return Moments(names, widths, sums, table.or_none())
 
-        def pick(a: Array, axis: int) -> Array:
-            parts = [a[cut] if a.ndim == 1 else (a[:, cut] if axis else a[cut, :]) for cut in at]
-            return xp.concat(parts, axis=axis)
+    def _positions(self, names: Iterable[str]) -> np.ndarray[Any, Any]:
+        """The columns of some blocks."""
+        return np.concatenate([np.arange(sum(self.widths))[self.columns(name)] for name in names])
 
-        factor = pick(self._factor, 1)
-        factor = pick(factor, 0) if self.form == "scatter" else thin(factor)
-        sums = self._sums
-        third = None if sums.third is None else pick(sums.third, 0)
-        fourth = None if sums.fourth is None else xp.stack([sums.fourth[i] for i in index])
-        picked = Sums(self.n, pick(sums.mean, 0), factor, third, fourth, self.rows)
-        return Moments(names, [self.widths[i] for i in index], self.form, picked)
+    def take(self, columns: np.ndarray[Any, Any], widths: Mapping[str, int]) -> Moments:
+        """The moments of some columns, by position, as blocks of these names and widths."""
+        return Moments(tuple(widths), tuple(widths.values()), self.sums.take(columns))
 
-    def _projected(self, mean: Array, factor: Array) -> Moments:
-        """Other second moments of the same rows, whose norms are known no more."""
-        return Moments(
-            self.names,
-            self.widths,
-            self.form,
-            replace(self._sums, mean=mean, factor=factor, third=None, fourth=None),
-        )
+    def relabelled(self, widths: Mapping[str, int]) -> Moments:
+        """The same columns as other blocks, without the norms that `ledoit_wolf` takes."""
+        return Moments(tuple(widths), tuple(widths.values()), self.sums.without_norms())
+
+    def without_norms(self) -> Moments:
+        """First and second moments alone: cheaper to merge, where `ledoit_wolf` is not asked."""
+        return self._like_these(self.sums.without_norms())
+
+    def scaled(self, unit: Array) -> Moments:
+        """The moments of the centred columns, all blocks side by side, times these units."""
+        return self._like_these(self.sums.scaled(unit))
+
+    def about_origin(self) -> Moments:
+        """Second moments about the origin, with means of zero: of a model without intercept."""
+        return self._like_these(self.sums.about_origin())
+
+    def rotated(self) -> Moments:
+        """The same moments in rotated coordinates, with no block wider than the root is high.
+
+        For what does not depend on the rotation of a block. Means are lost.
+        """
+        sums, widths = self.sums.rotated([self.columns(name) for name in self.names])
+        return Moments(self.names, widths, sums)
+
+    def weightless(self) -> Moments:
+        """The moments of the same rows with weight 0."""
+        return self._like_these(replace(self._complete, n=0.0))
 
     def partial_out(self, name: str) -> Moments:
         """The moments of the other blocks after regression on this one.
@@ -760,71 +725,88 @@ class Moments:
             raise ValueError(
                 f"{name!r} is the only block: nothing is left after partialling it out"
             )
-        if self._table is not None:
-            return self._estimated().partial_out(name)
-        kept = self.select(*rest)
-        xp = namespace(self._mean)
-        cut = self.columns(name)
-        if self.form == "scatter":
-            weights = whitening.factor(self._factor[cut, cut]).weights
-            cross = xp.concat([self.scatter(name, other) for other in rest], axis=1)
-            half = weights.mT @ cross
-            factor = kept._factor - half.mT @ half
-            factor = 0.5 * (factor + factor.mT)
-        else:
-            basis: Array = whitening.factor_root(self._factor[:, cut]).root
-            R = xp.concat([self._factor[:, self.columns(other)] for other in rest], axis=1)
-            for _ in range(2):  # twice is enough (Kahan): the residual is orthogonal
-                R = R - basis @ (basis.mT @ R)
-            factor = thin(R)
-        return kept._projected(kept._mean, factor)
+        sums = self.sums.partial_out(self.columns(name), self._positions(rest))
+        return Moments(rest, [self.width(other) for other in rest], sums)
 
     def standardized(self) -> Moments:
         """The moments of the centred columns divided by their standard deviations (ddof=1).
 
         Constant columns become zero.
         """
-        xp = namespace(self._mean)
-        variance = xp.concat([self.variance(name) for name in self.names])
-        constant = xp.concat([self.constant(name) for name in self.names])
-        unit = xp.where(constant, 0.0, 1 / xp.sqrt(xp.where(constant, 1.0, variance)))
-        factor = self._factor * unit[None, :]
-        factor = factor * unit[:, None] if self.form == "scatter" else factor
-        return self._projected(0 * self._mean, factor)
+        sums, every = self.sums, slice(0, sum(self.widths))
+        xp, constant = namespace(sums.mean), sums.constant(every)
+        deviation = xp.sqrt(xp.where(constant, 1.0, sums.variance(every)))
+        return self.scaled(xp.where(constant, 0.0, 1 / deviation))
 
     # -------------------------------------------------------------------- what models ask
-    def whitened(self, a: str, b: str, *, shrinkage: tuple[float, float] = (0.0, 0.0)) -> Whitened:
-        """Whiten two blocks of the coherently shrunken covariance.
+    def shrunk(
+        self,
+        shrinkage: Any,
+        *,
+        scale: bool = False,
+        target: Literal["independent"] = "independent",
+        blocks: Sequence[str] | None = None,
+        monotone: bool = True,
+    ) -> Shrunk:
+        """The second moments after coherent shrinkage; see `cmstats.moments.shrinkage.Shrunk`."""
+        return Shrunk(self, shrinkage, scale=scale, target=target, blocks=blocks, monotone=monotone)
 
-        Diagonal blocks are ``(1 - s) C + s tr(C) / p I``, the cross block is
-        ``sqrt((1 - s_a)(1 - s_b)) C_ab``; returned are weights with ``W' C_s W = I`` on the
-        range of each block and the cross block between the whitened blocks, before its
-        factor.
+    def whiten(
+        self, name: str, *, keep: float = 1.0, ridge: float | Array = 0.0, ddof: float = 1
+    ) -> Whitened:
+        """Whiten ``keep * C + ridge * I`` with C the covariance of a block.
+
+        Parameters
+        ----------
+        name : str
+        keep, ridge : float
+            The coefficients; `ridge` may be an array of one number for each column.
+        ddof : float, default=1
+            Of the covariance.
+
+        Returns
+        -------
+        Whitened
+            Constant columns have weight 0.
         """
-        left = self.whitening_factor(a, shrinkage[0])
-        right = self.whitening_factor(b, shrinkage[1])
-        if self.form == "scatter":
-            cross = left.weights.mT @ self.cov(a, b) @ right.weights
-        else:
-            basis: Array = left.root
-            cross = basis.mT @ right.root
-        return Whitened(left, right, cross)
+        at = self.columns(name)
+        factor = self.sums.whiten(at, keep=keep, ridge=ridge, ddof=ddof)
+        return Whitened(self, name, factor, ddof)
+
+    def whiten_leading(self, name: str, share: float) -> Whitened:
+        """Whiten the leading principal components of a block that hold a share of its variance."""
+        return Whitened(self, name, self.sums.whiten_leading(self.columns(name), share))
+
+    def spectrum(self, a: str, b: str) -> Spectrum:
+        """The eigenvalues of ``scatter(a)``, and ``scatter(a, b)`` in its eigenvectors."""
+        return self.sums.spectrum(self.columns(a), self.columns(b))
+
+    def cholesky(self, a: str, b: str, ridge: float) -> tuple[whitening.Factor, Array] | None:
+        """W with ``W' (scatter(a) + ridge I) W = I``, and ``W' scatter(a, b)``.
+
+        None where Cholesky's factorisation is not to be trusted: take the `spectrum`.
+        """
+        return self.sums.cholesky(self.columns(a), self.columns(b), ridge)
+
+    def principal(self, name: str, k: int) -> tuple[Array, Array]:
+        """The k largest eigenvalues of a block's covariance (ddof=0), without zeros; vectors."""
+        return self.sums.principal(self.columns(name), k)
+
+    def least_squares(self, a: str, b: str, basis: Array | None = None) -> LeastSquares:
+        """The regression of block b on block a, whose coefficients are those of a basis of it."""
+        return self.sums.least_squares(self.columns(a), self.columns(b), basis)
+
+    def whitened(self, a: str, b: str, *, shrinkage: tuple[float, float] = (0.0, 0.0)) -> Any:
+        """Two whitened blocks and the cross block between them (until callers take `shrunk`)."""
+        left, right = self.whitening_factor(a, shrinkage[0]), self.whitening_factor(b, shrinkage[1])
+        x, y = Whitened(self, a, left), Whitened(self, b, right)
+        return WhitenedPair(left, right, x.cross(y))
 
     def whitening_factor(self, name: str, shrinkage: float = 0.0) -> whitening.Factor:
         """The factor of one block's shrunken covariance, ``(1 - s) C + s tr(C) / p I``."""
-        xp = namespace(self._mean)
-        p = self.width(name)
-        # Columns that do not vary are rounding noise: zero, or they would be blown up to 1.
-        varies = xp.astype(~self.constant(name), xp.float64)
-        ridge = shrinkage * float(xp.sum(self.variance(name))) / p
-        if self.form == "root":
-            R = self._factor[:, self.columns(name)] * (varies / (self.n - 1) ** 0.5)[None, :]
-            return whitening.factor_root(R, keep=1 - shrinkage, ridge=ridge)
-        C = self.cov(name) * varies[:, None] * varies[None, :]
-        if shrinkage:
-            eye = xp.eye(p, dtype=xp.float64, device=device_of(C))
-            C = (1 - shrinkage) * C + ridge * eye
-        return whitening.factor(C)
+        trace = float(namespace(self.sums.mean).sum(self.variance(name)))
+        ridge = shrinkage * trace / self.width(name)
+        return self.whiten(name, keep=1 - shrinkage, ridge=ridge).factor
 
     def ledoit_wolf(self, name: str) -> float:
         """The shrinkage of one block that is best for its covariance, in [0, 1].
@@ -842,28 +824,24 @@ class Moments:
         >>> bool(np.isclose(s, ledoit_wolf_shrinkage(X)))
         True
         """
-        xp = namespace(self._mean)
+        sums = self.sums
+        xp = namespace(sums.mean)
         # Among incomplete rows those count that tell of other blocks too.
-        p, n = self.width(name), self._together if self.incomplete else self.n
+        p, n = self.width(name), self.rows_together if self.incomplete else self.n
         if p == 1:
             return 0.0  # its own trace is the target
         trace = float(xp.sum(self.variance(name, ddof=0)))
         if trace == 0:
             return 0.0
-        if self.form == "scatter" or p <= self._factor.shape[0]:
-            S = self.scatter(name)
-        else:  # the Gram matrix has the same norm and is smaller
-            R = self._factor[:, self.columns(name)]
-            S = R @ R.mT
         # In units of the trace, so that only the fourth moments can leave the range.
-        S = S / (self.n * trace)
+        S = sums.gram(self.columns(name)) / (self.n * trace)
         square = float(xp.sum(S * S))
         spread = square - 1 / p
         if spread <= 0:
             return 1.0
-        if self._sums.fourth is None:
+        if sums.norms is None:
             return min((square + 1) / ((n + 1) * spread), 1.0)
-        fourth = float(self._sums.fourth[self.names.index(name)]) / trace / trace
+        fourth = float(sums.norms.fourth[self.names.index(name)]) / trace / trace
         if not 0 < fourth < float("inf"):
             raise ValueError(
                 f"the fourth moments of {name} leave the range of double precision: its values "
@@ -887,10 +865,10 @@ class Moments:
             "rows": np.array(sums.rows),
             "form": np.array(self.form),
             "mean": to_numpy(sums.mean),
-            "factor": np.ascontiguousarray(to_numpy(sums.factor)),
+            "factor": np.ascontiguousarray(to_numpy(sums.matrix)),
         }
-        if sums.third is not None:
-            fields |= {k: to_numpy(getattr(sums, k)) for k in ("third", "fourth")}
+        if sums.norms is not None:
+            fields |= {k: to_numpy(getattr(sums.norms, k)) for k in ("third", "fourth")}
         if self._table is not None:
             fields |= self._table.fields()
         return fields
@@ -925,33 +903,22 @@ class Moments:
     @classmethod
     def _of_fields(cls, fields: dict[str, Any]) -> Moments:
         """What `_fields` told."""
-        names = [str(name) for name in fields["names"]]
-        sums = Sums(
-            float(fields["n"]),
-            fields["mean"],
-            fields["factor"],
-            fields.get("third"),
-            fields.get("fourth"),
-            int(fields["rows"]),
-        )
+        names, widths = [str(name) for name in fields["names"]], fields["widths"].tolist()
+        norms = None
+        if "third" in fields:
+            norms = Norms(tuple(widths), fields["third"], fields["fourth"])
+        form = FORMS[str(fields["form"])]  # type: ignore[index]
+        n, rows = float(fields["n"]), int(fields["rows"])
+        sums = form(n, fields["mean"], fields["factor"], rows, norms)
         table = PatternTable.from_fields(fields) if "pattern_masks" in fields else None
-        return cls(names, fields["widths"].tolist(), str(fields["form"]), sums, table)  # type: ignore[arg-type]
+        return cls(names, widths, sums, table)
 
-    def _on(self, like: Array) -> Moments:
-        """The same moments where another array is."""
-        xp, device = namespace(like), device_of(like)
-        if is_numpy(xp):
-            return self
-
-        def placed(s: Sums) -> Sums:
-            arrays = {k: getattr(s, k) for k in ("mean", "factor", "third", "fourth")}
-            given = {k: a for k, a in arrays.items() if a is not None}
-            return replace(s, **{k: xp.asarray(a, device=device) for k, a in given.items()})
-
+    def on(self, like: Array) -> Moments:
+        """The same moments in the library and on the device of another array."""
         table = self._table
         if table is not None:
-            table = replace(table, sums={k: placed(s) for k, s in table.sums.items()})
-        return Moments(self.names, self.widths, self.form, placed(self._complete), table)
+            table = replace(table, sums={k: s.on(like) for k, s in table.sums.items()})
+        return self._like_these(self._complete.on(like), table)
 
     def _shape(self) -> str:
         return ", ".join(f"{k}: {w}" for k, w in zip(self.names, self.widths, strict=True))
@@ -964,7 +931,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Whitened:
+class WhitenedPair:
     """Two whitened blocks: weights with ``W' C_s W = I`` and the cross block between them."""
 
     x: whitening.Factor
@@ -1100,19 +1067,15 @@ class _Pass:
         widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in blocks.values()]
         tables = [PatternTable(sum(widths))] * n_folds if self.missing == "em" else None
 
-        def merge(a: Sums, b: Sums) -> Sums:
-            both = Moments(names, widths, self.form, a) + Moments(names, widths, self.form, b)
-            return both._complete
-
         folds = fold_sums(
             blocks, self.form, weights, ids=ids, n_folds=n_folds, device=self.device,
-            tables=tables, merge=merge, rows=self.rows, **where,
+            tables=tables, rows=self.rows, **where,
         )  # fmt: skip
         found = []
         for fold, sums in enumerate(folds):
             held = tables[fold].or_none() if tables else None
-            sums = sums or _no_rows(self._like(blocks), self.form, widths)
-            found.append(Moments(names, widths, self.form, sums, held))
+            sums = sums or FORMS[self.form].empty(self._like(blocks), widths)
+            found.append(Moments(names, widths, sums, held))
         return found
 
     def _bar(self, total: int | None = None) -> Any:
@@ -1142,7 +1105,7 @@ class _Pass:
 
         def restored(folds: list[dict[str, Any]]) -> list[Moments]:
             like = self._like(blocks)
-            return [Moments._of_fields(fields)._on(like) for fields in folds]
+            return [Moments._of_fields(fields).on(like) for fields in folds]
 
         if saved is not None:
             total = restored(saved.folds)
@@ -1174,14 +1137,3 @@ def moments_of_rows(
     """The moments of each fold of rows, whose folds are known."""
     how = _Pass(form, missing, device)
     return how.over_checked(check_blocks(blocks), sample_weight, ids)
-
-
-def _no_rows(like: Array, form: Form, widths: Sequence[int]) -> Sums:
-    """The sums of no complete row, where another array is."""
-    xp, device, d = namespace(like), device_of(like), sum(widths)
-
-    def zeros(*shape: int) -> Array:
-        return xp.zeros(shape, dtype=xp.float64, device=device)
-
-    height = d if form == "scatter" else 0
-    return Sums(0.0, zeros(d), zeros(height, d), zeros(d), zeros(len(widths)), 0)

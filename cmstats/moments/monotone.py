@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from cmstats.arrays import Array, namespace
-from cmstats.kernels.covariance import Sums
 from cmstats.moments.folds import training_moments
 from cmstats.moments.joint_normal import JointNormal, pick
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import SHRINKAGES, standard_deviations
+from cmstats.moments.sums import Scatter
 
 __all__ = ["factored", "pairs_of_folds", "seen_alone", "shrinkage_by_density"]
 
@@ -66,8 +66,8 @@ def factored(joint: JointNormal, moments: Moments, alone: str, covariance: Array
     back = np.argsort(np.concatenate([a, rest]))
     scatter = pick(pick(whole, back, 0), back, 1) * (moments.n - 1)
     mean = pick(xp.concat([mean, other]), back, 0)
-    sums = Sums(moments.n, mean, scatter, None, None, moments.rows)
-    return Moments(moments.names, moments.widths, "scatter", sums)
+    sums = Scatter(moments.n, mean, scatter, moments.rows)
+    return Moments(moments.names, moments.widths, sums)
 
 
 def pairs_of_folds(folds: Sequence[Moments]) -> list[Moments]:

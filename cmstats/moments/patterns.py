@@ -7,16 +7,16 @@ so that a table of patterns streams, splits into folds and travels in place of t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
 
 from cmstats.arrays import Array, device_of, is_numpy, namespace, row_slices, take_rows, to_numpy
-from cmstats.kernels.covariance import Sums
+from cmstats.moments.sums import Scatter
 
-__all__ = ["Mask", "Missing", "Pattern", "PatternTable", "incomplete_rows", "merged", "pick"]
+__all__ = ["Mask", "Missing", "Pattern", "PatternTable", "incomplete_rows"]
 
 Missing = Literal["error", "em"]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -58,28 +58,28 @@ class PatternTable:
     ----------
     width : int
         The number of all columns.
-    sums : mapping of bytes to Sums
+    sums : mapping of bytes to Scatter
         The packed mask of the observed columns, and the sums over these columns.
     empty : int
         The number of rows in which nothing is observed.
     """
 
     width: int
-    sums: Mapping[bytes, Sums] = field(default_factory=dict)
+    sums: Mapping[bytes, Scatter] = field(default_factory=dict)
     empty: int = 0
 
     def __post_init__(self) -> None:
         _check_count(len(self.sums))
 
     @staticmethod
-    def of(observed: Mask, sums: Sums) -> PatternTable:
+    def of(observed: Mask, sums: Scatter) -> PatternTable:
         """The table of one pattern."""
         return PatternTable(observed.size, {_key(observed): sums})
 
     def __add__(self, other: PatternTable) -> PatternTable:
         together = dict(self.sums)
         for key, more in other.sums.items():
-            together[key] = merged(together[key], more) if key in together else more
+            together[key] = together[key] + more if key in together else more
         return PatternTable(self.width, together, self.empty + other.empty)
 
     def or_none(self) -> PatternTable | None:
@@ -96,7 +96,7 @@ class PatternTable:
             "pattern_n": np.array([s.n for s in sums], dtype=float),
             "pattern_rows": np.array([s.rows for s in sums], dtype=np.int64),
             "pattern_means": np.concatenate(flat + [to_numpy(s.mean) for s in sums]),
-            "pattern_factors": np.concatenate(flat + [to_numpy(s.factor).ravel() for s in sums]),
+            "pattern_factors": np.concatenate(flat + [to_numpy(s.matrix).ravel() for s in sums]),
             "empty_rows": np.array(self.empty),
         }
 
@@ -108,7 +108,7 @@ class PatternTable:
         means = np.split(fields["pattern_means"], np.cumsum(widths)[:-1])
         factors = np.split(fields["pattern_factors"], np.cumsum(widths**2)[:-1])
         sums = {
-            _key(mask): Sums(float(n), mean, factor.reshape(k, k), None, None, int(rows))
+            _key(mask): Scatter(float(n), mean, factor.reshape(k, k), int(rows))
             for mask, k, n, rows, mean, factor in zip(
                 masks, widths, fields["pattern_n"], fields["pattern_rows"], means, factors,
                 strict=len(masks) > 0,
@@ -126,7 +126,7 @@ class PatternTable:
         """The number of rows in which something is observed."""
         return sum(s.rows for s in self.sums.values())
 
-    def items(self) -> Iterator[tuple[Mask, Sums]]:
+    def items(self) -> Iterator[tuple[Mask, Scatter]]:
         """Masks of observed columns, with the sums over these."""
         for key, sums in self.sums.items():
             yield self.mask(key), sums
@@ -136,13 +136,13 @@ class PatternTable:
         packed = np.frombuffer(key, dtype=np.uint8)
         return np.unpackbits(packed, count=self.width).astype(bool)
 
-    def take(self, columns: np.ndarray[Any, Any]) -> tuple[PatternTable, list[Sums]]:
+    def take(self, columns: np.ndarray[Any, Any]) -> tuple[PatternTable, list[Scatter]]:
         """The table of some columns in another order, and the sums of rows now complete."""
         table, complete = PatternTable(len(columns), empty=self.empty), []
         for mask, sums in self.items():
             seen = mask[columns]
             position = np.cumsum(mask) - 1  # of a column among those observed
-            picked = pick(sums, position[columns[seen]])
+            picked = sums.take(position[columns[seen]])
             if seen.all():
                 complete.append(picked)
             elif seen.any():
@@ -163,26 +163,6 @@ def _check_count(patterns: int) -> None:
 
 def _key(observed: Mask) -> bytes:
     return np.packbits(observed).tobytes()
-
-
-def pick(sums: Sums, columns: np.ndarray[Any, Any]) -> Sums:
-    """The sums of some of the columns."""
-    xp = namespace(sums.mean)
-    at = xp.asarray(columns, device=device_of(sums.mean))
-    factor = xp.take(xp.take(sums.factor, at, axis=0), at, axis=1)
-    return replace(sums, mean=xp.take(sums.mean, at), factor=factor, third=None, fourth=None)
-
-
-def merged(a: Sums, b: Sums) -> Sums:
-    """The sums of both groups of rows, in the scatter form and without those of norms."""
-    rows = a.rows + b.rows
-    if a.n == 0 or b.n == 0:
-        return replace(b if a.n == 0 else a, rows=rows)
-    n = a.n + b.n
-    step = (a.n * b.n / n) ** 0.5 * (b.mean - a.mean)
-    factor = a.factor + b.factor + step[:, None] * step[None, :]
-    # A weighted mean of both: moving one by a share of the distance loses digits.
-    return Sums(n, (a.n / n) * a.mean + (b.n / n) * b.mean, factor, None, None, rows)
 
 
 def incomplete_rows(

@@ -27,8 +27,9 @@ from cmstats.arrays import (
     to_numpy,
 )
 from cmstats.moments import dask as _dask
-from cmstats.moments.collect import Form, _index, thin
+from cmstats.moments.collect import _index
 from cmstats.moments.moments import Moments
+from cmstats.moments.sums import Form
 from cmstats.rows.chunks import check_rows, chunks
 from cmstats.rows.splits import fold_ids
 
@@ -249,8 +250,7 @@ def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:
         moments = moments.select(*names, "y")
     widths = (sum(moments.width(name) for name in names), moments.width("y"))
     # Fourth moments are of the blocks as they were, and no regression needs them.
-    sums = replace(moments._sums, third=None, fourth=None)
-    return Moments(("x", "y"), widths, moments.form, sums)
+    return moments.relabelled({"x": widths[0], "y": widths[1]})
 
 
 def _groups(y: Any) -> list[tuple[int, ...]] | None:
@@ -318,11 +318,4 @@ def _with_tasks(
         return moments
     p = moments.width("x")
     kept = [*range(p), *(p + tasks.index(task) for task in wanted)]
-    at = _index(np.array(kept), moments._factor)
-    sums = moments._sums
-    xp = namespace(sums.factor)
-    factor = xp.take(sums.factor, at, axis=1)
-    factor = xp.take(factor, at, axis=0) if moments.form == "scatter" else thin(factor)
-    mean = xp.take(sums.mean, at)
-    sums = replace(sums, mean=mean, factor=factor, third=None, fourth=None)
-    return Moments(("x", "y"), (p, len(wanted)), moments.form, sums)
+    return moments.take(np.array(kept), {"x": p, "y": len(wanted)})

@@ -1,0 +1,654 @@
+"""Centred second moments of columns in two representations, `Scatter` and `Root`.
+
+`Scatter` holds the d x d scatter matrix S. `Root` holds a triangular factor R with R'R = S and at
+most min(n, d) rows: it keeps the condition number of the data instead of its square, and stays
+n x d when d > n. Both answer the same questions, so that no caller has to know which it holds.
+Columns are named by slices (contiguous blocks) or by integer positions on the host.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
+
+import numpy as np
+
+from cmstats.arrays import Array, device_of, float64, is_array, is_numpy, namespace, to_numpy
+from cmstats.kernels import whitening
+from cmstats.kernels.covariance import RowSums, shift_norm_sums
+from cmstats.kernels.linalg import leading_eigh, qr_r, svd
+
+__all__ = ["FORMS", "Form", "LeastSquares", "NonFiniteError", "Norms", "Root", "Scatter"]
+__all__ += ["Spectrum", "Sums", "check_finite"]
+
+Form: TypeAlias = Literal["scatter", "root"]
+
+
+class NonFiniteError(Exception):
+    """Sums are NaN or infinite: the rows hold values that are not finite, or overflow."""
+
+
+def check_finite(*arrays: Array) -> None:
+    """Raise `NonFiniteError` if an array holds NaN or infinity."""
+    for a in arrays:
+        xp = namespace(a)
+        if not bool(xp.isfinite(xp.sum(a))):
+            raise NonFiniteError
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Third and fourth moments of the norm of each block's rows, about the mean.
+
+    Ledoit and Wolf's (2004) shrinkage needs the fourth; the third is needed to move the point
+    that both are taken about when two groups of rows are merged.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        The number of columns of each block.
+    third : array of shape (d,)
+        Per block b of columns, the sum of w ||x_b - mean_b||^2 (x_b - mean_b).
+    fourth : array of shape (n_blocks,)
+        Per block, the sum of w ||x_b - mean_b||^4.
+    """
+
+    widths: tuple[int, ...]
+    third: Array
+    fourth: Array
+
+    def __add__(self, other: Norms) -> Norms:
+        """The norms of both groups of rows, which must be about the same point."""
+        return replace(self, third=self.third + other.third, fourth=self.fourth + other.fourth)
+
+    def cuts(self) -> list[slice]:
+        """The columns of each block."""
+        ends = itertools.accumulate(self.widths, initial=0)
+        return list(itertools.starmap(slice, itertools.pairwise(ends)))
+
+    def take(self, blocks: Sequence[int]) -> Norms:
+        """The norms of some of the blocks."""
+        xp, cuts = namespace(self.third), self.cuts()
+        return Norms(
+            tuple(self.widths[i] for i in blocks),
+            xp.concat([self.third[cuts[i]] for i in blocks]),
+            xp.stack([self.fourth[i] for i in blocks]),
+        )
+
+
+class Spectrum(NamedTuple):
+    """S_aa = V diag(l) V' and V'S_ab of two blocks a and b.
+
+    Attributes
+    ----------
+    values : array of shape (r,)
+        l, ascending in the scatter form and descending in the root form.
+    vectors : array of shape (p, r)
+        V.
+    cross : array of shape (r, q)
+        V'S_ab.
+    smallest : float
+        The least of the p eigenvalues, columns that do not vary excepted.
+    cut : float
+        Eigenvalues up to this are rounding errors.
+    """
+
+    values: Array
+    vectors: Array
+    cross: Array
+    smallest: float
+    cut: float
+
+
+@dataclass(frozen=True)
+class Sums(ABC):
+    """Count, mean and centred second moments of rows: what `Scatter` and `Root` have in common.
+
+    Attributes
+    ----------
+    n : float
+        The sum of the weights.
+    mean : array of shape (d,)
+    matrix : array of shape (d, d) or (m, d)
+        The scatter matrix, the sum of w (x - mean)(x - mean)'; or a triangular factor of it.
+    rows : int
+        The number of rows.
+    norms : Norms or None
+        None where they are not known, as after a regression.
+    """
+
+    n: float
+    mean: Array
+    matrix: Array
+    rows: int
+    norms: Norms | None = None
+
+    form: ClassVar[Form]
+
+    # ------------------------------------------------------------------------- merging
+    def __add__(self, other: Self) -> Self:
+        """The sums of both groups of rows (Chan, Golub and LeVeque 1983)."""
+        rows = self.rows + other.rows
+        if self.n == 0 or other.n == 0:
+            return replace(other if self.n == 0 else self, rows=rows)
+        n = self.n + other.n
+        step = (self.n * other.n / n) ** 0.5 * (other.mean - self.mean)
+        # A weighted mean of both: moving one by a share of the distance loses digits.
+        mean = (self.n / n) * self.mean + (other.n / n) * other.mean
+        norms = None
+        if self.norms is not None and other.norms is not None:
+            norms = self._norms_about(mean) + other._norms_about(mean)
+        matrix = self._merged_matrix(other.matrix, step)
+        return replace(self, n=n, mean=mean, matrix=matrix, rows=rows, norms=norms)
+
+    @abstractmethod
+    def _merged_matrix(self, other: Array, step: Array) -> Array:
+        """The matrix of both groups of rows, `step` the scaled distance of their means."""
+
+    def _norms_about(self, point: Array) -> Norms:
+        norms = self.norms
+        assert norms is not None
+        xp = namespace(self.mean)
+        thirds, fourths = [], []
+        for i, at in enumerate(norms.cuts()):
+            by = (self.mean - point)[at]
+            third, fourth = shift_norm_sums(
+                self.n,
+                by,
+                0.0,
+                self.project(at, at, by),
+                xp.sum(self.variance(at, ddof=0)) * self.n,
+                norms.third[at],
+                norms.fourth[i],
+            )
+            thirds.append(third)
+            fourths.append(fourth)
+        return replace(norms, third=xp.concat(thirds), fourth=xp.stack(fourths))
+
+    # ------------------------------------------------------------------------- reading
+    @abstractmethod
+    def scatter(self, at: slice, bt: slice) -> Array:
+        """A block of the scatter matrix."""
+
+    @abstractmethod
+    def squares(self, at: slice) -> Array:
+        """The diagonal of the scatter matrix."""
+
+    @abstractmethod
+    def project(self, at: slice, bt: slice, weights: Array) -> Array:
+        """``scatter(at, bt) @ weights`` without forming a wide block of the scatter."""
+
+    @abstractmethod
+    def gram(self, at: slice) -> Array:
+        """A matrix with the nonzero eigenvalues of ``scatter(at, at)``, the smallest at hand."""
+
+    def variance(self, at: slice, ddof: float = 1) -> Array:
+        """The variance of each column."""
+        return self.squares(at) / (self.n - ddof)
+
+    def constant(self, at: slice) -> Array:
+        """Which columns do not vary beyond the rounding of their mean."""
+        return self.variance(at, ddof=0) <= (8 * whitening.EPS * self.mean[at]) ** 2
+
+    def varying(self, at: slice) -> Array:
+        """1 for a column that varies, 0 for a constant one, float64."""
+        return namespace(self.mean).astype(~self.constant(at), namespace(self.mean).float64)
+
+    # ------------------------------------------------------------------ decompositions
+    @abstractmethod
+    def whiten(
+        self, at: slice, *, keep: float = 1.0, ridge: float | Array = 0.0, ddof: float = 1
+    ) -> whitening.Factor:
+        """Whiten ``keep * C + ridge * I`` with C the covariance; constant columns get weight 0.
+
+        Parameters
+        ----------
+        at : slice
+        keep, ridge : float
+            The coefficients; `ridge` may be an array of one number for each column.
+        ddof : float, default=1
+            Of the covariance.
+        """
+
+    @abstractmethod
+    def whiten_leading(self, at: slice, share: float) -> whitening.Factor:
+        """Whiten the leading principal components that hold a share of the variance (ddof=1)."""
+
+    @abstractmethod
+    def against(self, at: slice, bt: slice, factor: whitening.Factor, ddof: float = 1) -> Array:
+        """``C_ab W_b`` with the covariance C and the whitening weights W_b of the columns b."""
+
+    @abstractmethod
+    def spectrum(self, at: slice, bt: slice) -> Spectrum:
+        """The eigenvalues of ``scatter(at, at)``, and ``scatter(at, bt)`` in its eigenvectors."""
+
+    def cholesky(self, at: slice, bt: slice, ridge: float) -> tuple[whitening.Factor, Array] | None:
+        """W with ``W' (S_aa + ridge I) W = I``, and ``W'S_ab``, by Cholesky.
+
+        None where the spectrum has to decide what the rank is, and in the root form, which the
+        spectrum keeps accurate.
+        """
+        return None
+
+    @abstractmethod
+    def principal(self, at: slice, k: int) -> tuple[Array, Array]:
+        """The k largest eigenvalues of the covariance (ddof=0) that are not 0, and vectors."""
+
+    @abstractmethod
+    def least_squares(self, at: slice, bt: slice, basis: Array | None = None) -> LeastSquares:
+        """The regression of the columns b on the columns a, these in coordinates of a basis."""
+
+    # ------------------------------------------------------------------------ changing
+    @abstractmethod
+    def take(self, columns: np.ndarray[Any, Any]) -> Self:
+        """The sums of some columns, without norms."""
+
+    @abstractmethod
+    def scaled(self, unit: Array) -> Self:
+        """The sums of the centred columns times these units: the mean is zero, norms unknown."""
+
+    @abstractmethod
+    def about_origin(self) -> Self:
+        """Second moments about the origin in place of the mean, without norms."""
+
+    @abstractmethod
+    def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> Self:
+        """The sums of the columns `rest` after regression on the columns `cut`.
+
+        The scatter is the Schur complement S_ab - S_az S_zz^+ S_zb; the mean stays.
+        """
+
+    @abstractmethod
+    def rotated(self, cuts: Sequence[slice]) -> tuple[Self, tuple[int, ...]]:
+        """The same blocks in rotated coordinates, and their widths.
+
+        In the root form a block of more columns than the factor has rows m is turned to m
+        columns by an orthogonal matrix of its own; all other blocks stay as they are.
+        """
+
+    def without_norms(self) -> Self:
+        """The same sums without norms."""
+        return self if self.norms is None else replace(self, norms=None)
+
+    def on(self, like: Array) -> Self:
+        """The same sums in the library and on the device of another array."""
+        xp, device = namespace(like), device_of(like)
+        if is_numpy(xp):
+            return self
+
+        def put(a: Array) -> Array:
+            return xp.asarray(a, device=device)
+
+        norms = self.norms
+        if norms is not None:
+            norms = replace(norms, third=put(norms.third), fourth=put(norms.fourth))
+        return replace(self, mean=put(self.mean), matrix=put(self.matrix), norms=norms)
+
+    @classmethod
+    @abstractmethod
+    def _height(cls, d: int) -> int:
+        """The number of rows of the matrix where there is no row of data."""
+
+    @classmethod
+    def empty(cls, like: Array, widths: Sequence[int]) -> Self:
+        """The sums of no row, in the library and on the device of another array."""
+        xp, device, d = namespace(like), device_of(like), sum(widths)
+
+        def zeros(*shape: int) -> Array:
+            return xp.zeros(shape, dtype=xp.float64, device=device)
+
+        norms = Norms(tuple(widths), zeros(d), zeros(len(widths)))
+        return cls(0.0, zeros(d), zeros(cls._height(d), d), 0, norms)
+
+
+@dataclass(frozen=True)
+class Scatter(Sums):
+    """The d x d scatter matrix."""
+
+    form: ClassVar[Form] = "scatter"
+
+    @classmethod
+    def of(cls, found: RowSums, widths: Sequence[int] | None = None) -> Scatter:
+        """What a pass over rows found, with the norms of blocks of these widths."""
+        norms = None if widths is None else Norms(tuple(widths), found.third, found.fourth)
+        return cls(found.n, found.mean, found.scatter, found.rows, norms)
+
+    def _merged_matrix(self, other: Array, step: Array) -> Array:
+        return self.matrix + other + step[:, None] * step[None, :]
+
+    def scatter(self, at: slice, bt: slice) -> Array:
+        return self.matrix[at, bt]
+
+    def squares(self, at: slice) -> Array:
+        return namespace(self.matrix).linalg.diagonal(self.matrix[at, at])
+
+    def project(self, at: slice, bt: slice, weights: Array) -> Array:
+        return self.matrix[at, bt] @ weights
+
+    def gram(self, at: slice) -> Array:
+        return self.matrix[at, at]
+
+    def whiten(
+        self, at: slice, *, keep: float = 1.0, ridge: float | Array = 0.0, ddof: float = 1
+    ) -> whitening.Factor:
+        varies = self.varying(at)
+        # Columns that do not vary are rounding errors: set to 0, or they would be scaled to 1.
+        C = self.matrix[at, at] / (self.n - ddof) * varies[:, None] * varies[None, :]
+        if is_array(ridge) or ridge or keep != 1:
+            xp = namespace(C)
+            eye = xp.eye(C.shape[0], dtype=xp.float64, device=device_of(C))
+            C = keep * C + ridge * eye
+        return whitening.factor(C)
+
+    def whiten_leading(self, at: slice, share: float) -> whitening.Factor:
+        xp = namespace(self.matrix)
+        values, vectors = xp.linalg.eigh(self.matrix[at, at] / (self.n - 1))
+        values, vectors = xp.flip(values), xp.flip(vectors, axis=1)
+        k = _leading_count(values, share, values.shape[0])
+        weights = vectors[:, :k] / xp.sqrt(values[:k])
+        return _leading_factor(weights, values[:k])
+
+    def against(self, at: slice, bt: slice, factor: whitening.Factor, ddof: float = 1) -> Array:
+        return self.project(at, bt, factor.weights) / (self.n - ddof)
+
+    def spectrum(self, at: slice, bt: slice) -> Spectrum:
+        xp, varies = namespace(self.matrix), self.varying(at)
+        p, fixed = varies.shape[0], int(xp.count_nonzero(varies == 0))
+        # Zeros, and not rounding errors, for columns that do not vary.
+        values, vectors = xp.linalg.eigh(self.matrix[at, at] * varies[:, None] * varies[None, :])
+        cross = vectors.mT @ (self.matrix[at, bt] * varies[:, None])
+        values = xp.where(values > 0, values, 0.0)
+        top, least = float(values[-1]), float(values[min(fixed, p - 1)])
+        return Spectrum(values, vectors, cross, least, top * p * whitening.EPS)
+
+    def cholesky(self, at: slice, bt: slice, ridge: float) -> tuple[whitening.Factor, Array] | None:
+        varies = self.varying(at)
+        xp, S = namespace(varies), self.matrix[at, at] * varies[:, None] * varies[None, :]
+        eye = xp.eye(S.shape[0], dtype=xp.float64, device=device_of(S))
+        factor = whitening.factor(S + ridge * eye)
+        # A deficient rank is decided in the units of the data: least norm depends on them.
+        if factor.method != "cholesky":
+            return None
+        return factor, factor.weights.mT @ (self.matrix[at, bt] * varies[:, None])
+
+    def principal(self, at: slice, k: int) -> tuple[Array, Array]:
+        s, U = leading_eigh(self.matrix[at, at] / self.n, k)
+        floor = s[0] * (U.shape[0] * whitening.EPS)
+        k = int(namespace(s).count_nonzero(s > floor))
+        return s[:k], U[:, :k]
+
+    def least_squares(self, at: slice, bt: slice, basis: Array | None = None) -> LeastSquares:
+        xx, xy = self.matrix[at, at], self.matrix[at, bt]
+        if basis is not None:
+            xx, xy = basis.mT @ (xx @ basis), basis.mT @ xy
+        return _ScatterLeastSquares(xx, xy, self.variance(bt, ddof=0) * self.n)
+
+    def take(self, columns: np.ndarray[Any, Any]) -> Scatter:
+        xp = namespace(self.mean)
+        at = xp.asarray(columns, device=device_of(self.mean))
+        matrix = xp.take(xp.take(self.matrix, at, axis=0), at, axis=1)
+        return replace(self, mean=xp.take(self.mean, at), matrix=matrix, norms=None)
+
+    def scaled(self, unit: Array) -> Scatter:
+        matrix = self.matrix * unit[None, :] * unit[:, None]
+        return replace(self, mean=0 * self.mean, matrix=matrix, norms=None)
+
+    def about_origin(self) -> Scatter:
+        step = self.n**0.5 * self.mean
+        matrix = self.matrix + step[:, None] * step[None, :]
+        return replace(self, mean=0 * self.mean, matrix=matrix, norms=None)
+
+    def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> Scatter:
+        kept, xp = self.take(rest), namespace(self.matrix)
+        at = xp.asarray(rest, device=device_of(self.matrix))
+        weights = whitening.factor(self.matrix[cut, cut]).weights
+        half = weights.mT @ xp.take(self.matrix[cut, :], at, axis=1)
+        matrix = kept.matrix - half.mT @ half
+        return replace(kept, matrix=0.5 * (matrix + matrix.mT))
+
+    def rotated(self, cuts: Sequence[slice]) -> tuple[Scatter, tuple[int, ...]]:
+        return self, tuple(cut.stop - cut.start for cut in cuts)
+
+    @classmethod
+    def _height(cls, d: int) -> int:
+        return d
+
+
+@dataclass(frozen=True)
+class Root(Sums):
+    """A factor R of the scatter matrix, R'R = S, of at most min(n, d) rows."""
+
+    form: ClassVar[Form] = "root"
+
+    @classmethod
+    def of_rows(cls, parts: Sequence[Any], w: Array | None) -> Root:
+        """The sums of blocks of rows in memory, side by side.
+
+        Raises
+        ------
+        NonFiniteError
+            If values are not finite.
+        """
+        xp = namespace(*(p for p in parts if is_array(p)))
+        Z = xp.concat([float64(p) for p in parts], axis=1)
+        if w is not None and not bool(xp.any(w > 0)):
+            Z, w = Z[:0, :], None
+        m = Z.shape[0]
+        n = float(m) if w is None else float(xp.sum(w))
+
+        def average(a: Array) -> Array:
+            if n == 0:
+                return xp.zeros((a.shape[1],), dtype=xp.float64, device=device_of(a))
+            return xp.mean(a, axis=0) if w is None else w @ a / n
+
+        mean = average(Z)
+        check_finite(mean)
+        Z = Z - mean
+        # The rounding error of the mean is subtracted too: the rest is centred to the last digit.
+        rest = average(Z)
+        Z, mean = Z - rest, mean + rest
+        check_finite(xp.sum(Z * Z, axis=0))
+        widths = tuple(int(p.shape[1]) for p in parts)
+        third, fourth = [], []
+        for lo, hi in itertools.pairwise(itertools.accumulate(widths, initial=0)):
+            z = Z[:, lo:hi]
+            squares = xp.sum(z * z, axis=1)
+            heavy = squares if w is None else w * squares
+            third.append(heavy @ z)
+            fourth.append(xp.sum(heavy * squares))
+        norms = Norms(widths, xp.concat(third), xp.stack(fourth))
+        ones = xp.ones((m,), dtype=xp.float64, device=device_of(Z))
+        roots = ones if w is None else xp.sqrt(w)
+        R = _thin(_less_one_row(Z * roots[:, None], roots))
+        return cls(n, mean, R, int(parts[0].shape[0]), norms)
+
+    def _merged_matrix(self, other: Array, step: Array) -> Array:
+        return _thin(namespace(step).concat([self.matrix, other, step[None, :]]))
+
+    def scatter(self, at: slice, bt: slice) -> Array:
+        left = self.matrix[:, at]
+        # The same object on both sides lets NumPy compute half of the symmetric product.
+        right = left if at == bt else self.matrix[:, bt]
+        product: Array = left.mT @ right
+        return product
+
+    def squares(self, at: slice) -> Array:
+        return namespace(self.matrix).sum(self.matrix[:, at] ** 2, axis=0)
+
+    def project(self, at: slice, bt: slice, weights: Array) -> Array:
+        return self.matrix[:, at].mT @ (self.matrix[:, bt] @ weights)
+
+    def gram(self, at: slice) -> Array:
+        R = self.matrix[:, at]
+        return R @ R.mT if R.shape[1] > R.shape[0] else self.scatter(at, at)
+
+    def whiten(
+        self, at: slice, *, keep: float = 1.0, ridge: float | Array = 0.0, ddof: float = 1
+    ) -> whitening.Factor:
+        R = self.matrix[:, at] * (self.varying(at) / (self.n - ddof) ** 0.5)[None, :]
+        if not is_array(ridge):
+            return whitening.factor_root(R, keep=keep, ridge=ridge)
+        xp = namespace(ridge)
+        positive = ridge > 0
+        # In units in which the ridge is the identity, the singular vectors of R solve it.
+        unit = xp.where(positive, 1 / xp.sqrt(xp.where(positive, ridge, 1.0)), 0.0)
+        factor = whitening.factor_root(R * unit[None, :], keep=keep, ridge=1.0)
+        return replace(factor, weights=unit[:, None] * factor.weights)
+
+    def whiten_leading(self, at: slice, share: float) -> whitening.Factor:
+        R = self.matrix[:, at] / (self.n - 1) ** 0.5
+        u, s, vt = svd(R)
+        k = _leading_count(s * s, share, max(R.shape))
+        weights = vt[:k, :].mT / s[:k]
+        return replace(_leading_factor(weights, s[:k] ** 2), root=u[:, :k])
+
+    def against(self, at: slice, bt: slice, factor: whitening.Factor, ddof: float = 1) -> Array:
+        if factor.root is None:
+            return self.project(at, bt, factor.weights) / (self.n - ddof)
+        return (self.matrix[:, at] / (self.n - ddof) ** 0.5).mT @ factor.root
+
+    def spectrum(self, at: slice, bt: slice) -> Spectrum:
+        xp, varies = namespace(self.matrix), self.varying(at)
+        p, fixed = varies.shape[0], int(xp.count_nonzero(varies == 0))
+        left, s, right = svd(self.matrix[:, at] * varies[None, :])
+        cross = s[:, None] * (left.mT @ self.matrix[:, bt])
+        values = s * s
+        least = float(values[p - fixed - 1]) if 0 < p - fixed <= s.shape[0] else 0.0
+        cut = float(values[0]) * (max(p, self.matrix.shape[0]) * whitening.EPS) ** 2
+        return Spectrum(values, right.mT, cross, least, cut)
+
+    def principal(self, at: slice, k: int) -> tuple[Array, Array]:
+        R = self.matrix[:, at] / self.n**0.5
+        _, r, Vt = svd(R)
+        rank = int(namespace(r).count_nonzero(r > r[0] * (max(R.shape) * whitening.EPS)))
+        k = min(k, rank)
+        return r[:k] ** 2, Vt[:k, :].mT
+
+    def least_squares(self, at: slice, bt: slice, basis: Array | None = None) -> LeastSquares:
+        x = self.matrix[:, at]
+        return _RootLeastSquares(x if basis is None else x @ basis, self.matrix[:, bt])
+
+    def take(self, columns: np.ndarray[Any, Any]) -> Root:
+        xp = namespace(self.mean)
+        at = xp.asarray(columns, device=device_of(self.mean))
+        matrix = _thin(xp.take(self.matrix, at, axis=1))
+        return replace(self, mean=xp.take(self.mean, at), matrix=matrix, norms=None)
+
+    def scaled(self, unit: Array) -> Root:
+        return replace(self, mean=0 * self.mean, matrix=self.matrix * unit[None, :], norms=None)
+
+    def about_origin(self) -> Root:
+        step = self.n**0.5 * self.mean
+        matrix = _thin(namespace(step).concat([self.matrix, step[None, :]]))
+        return replace(self, mean=0 * self.mean, matrix=matrix, norms=None)
+
+    def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> Root:
+        xp = namespace(self.mean)
+        at = xp.asarray(rest, device=device_of(self.mean))
+        basis: Array = whitening.factor_root(self.matrix[:, cut]).root
+        R = xp.take(self.matrix, at, axis=1)
+        for _ in range(2):  # twice is enough (Kahan): the residual is orthogonal
+            R = R - basis @ (basis.mT @ R)
+        return replace(self, mean=xp.take(self.mean, at), matrix=_thin(R), norms=None)
+
+    def rotated(self, cuts: Sequence[slice]) -> tuple[Root, tuple[int, ...]]:
+        xp = namespace(self.matrix)
+        parts = [_thin(self.matrix[:, cut].mT).mT for cut in cuts]
+        # A block that is turned keeps the norm of its mean, which nobody asks for.
+        widths = tuple(int(p.shape[1]) for p in parts)
+        matrix = xp.concat(parts, axis=1)
+        mean = xp.zeros((sum(widths),), dtype=xp.float64, device=device_of(matrix))
+        return replace(self, mean=mean, matrix=matrix, norms=None), widths
+
+    @classmethod
+    def _height(cls, d: int) -> int:
+        return 0
+
+
+FORMS: dict[Form, type[Scatter] | type[Root]] = {"scatter": Scatter, "root": Root}
+
+
+def _thin(R: Array) -> Array:
+    """A factor with no more rows than columns: R itself, or the R of its QR factorisation."""
+    return qr_r(R) if R.shape[0] > R.shape[1] else R
+
+
+def _less_one_row(Z: Array, roots: Array) -> Array:
+    """A factor of centred rows with one row less.
+
+    The weighted rows add up to zero, so a Householder reflection that takes the vector of
+    root weights to the first axis leaves nothing in the first row. Merges of single rows
+    would otherwise grow a row each.
+    """
+    xp = namespace(Z)
+    m, d = Z.shape
+    if m == 0 or m > d:
+        return Z  # the QR factorisation is to come
+    norm = float(xp.sqrt(xp.sum(roots * roots)))
+    v = roots / norm
+    first = xp.concat([v[:1] + 1.0, v[1:]])  # both terms positive: nothing cancels
+    scale = 2.0 / float(xp.sum(first * first))
+    return (Z - first[:, None] * (scale * (first @ Z))[None, :])[1:, :]
+
+
+def _leading_factor(weights: Array, values: Array) -> whitening.Factor:
+    xp = namespace(values)
+    logdet = float(xp.sum(xp.log(values)))
+    condition = float((values[0] / values[-1]) ** 0.5)
+    return whitening.Factor(weights, int(values.shape[0]), logdet, condition, "eigh")
+
+
+def _leading_count(variances: Array, share: float, d: int) -> int:
+    """How many leading variances make up a share of their sum, rounding errors excepted."""
+    host = to_numpy(variances)
+    real = host > host[0] * d * 4 * np.finfo(np.float64).eps
+    kept = np.where(real, host, 0.0)
+    reached = np.cumsum(kept) >= share * np.sum(kept) * (1 - 1e-12)
+    return min(int(np.argmax(reached)) + 1, int(np.count_nonzero(real)))
+
+
+# ------------------------------------------------------------------------- least squares
+class LeastSquares(ABC):
+    """The regression of q centred targets on p centred regressors, for any coefficients."""
+
+    @abstractmethod
+    def errors(self, coefficients: Array) -> Array:
+        """The sum of squared residuals of each target, shape (q,)."""
+
+    @abstractmethod
+    def normal_equations(self, basis: Array | None = None) -> tuple[Array, Array]:
+        """H'S_xx H and H'S_xy for a basis H of the regressors."""
+
+
+@dataclass(frozen=True)
+class _ScatterLeastSquares(LeastSquares):
+    xx: Array
+    xy: Array
+    yy: Array
+    """The sum of squares of each target."""
+
+    def errors(self, coefficients: Array) -> Array:
+        explained = coefficients * (2 * self.xy - self.xx @ coefficients)
+        return self.yy - namespace(explained).sum(explained, axis=0)
+
+    def normal_equations(self, basis: Array | None = None) -> tuple[Array, Array]:
+        if basis is None:
+            return self.xx, self.xy
+        return basis.mT @ (self.xx @ basis), basis.mT @ self.xy
+
+
+@dataclass(frozen=True)
+class _RootLeastSquares(LeastSquares):
+    x: Array
+    y: Array
+
+    def errors(self, coefficients: Array) -> Array:
+        E = self.y - self.x @ coefficients  # a small residual keeps its digits
+        return namespace(E).sum(E * E, axis=0)
+
+    def normal_equations(self, basis: Array | None = None) -> tuple[Array, Array]:
+        x = self.x if basis is None else self.x @ basis
+        return x.mT @ x, x.mT @ self.y
