@@ -182,7 +182,7 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> 
     folds = Moments.folds(**given)
     m = functools.reduce(operator.add, folds)
     # As in CCA: a scatter matrix up to condition 1e4, beyond it the triangular factor.
-    if max(m.whitening_factor(name).condition for name in blocks) > 1e4:
+    if max(m.whiten(name).condition for name in blocks) > 1e4:
         folds = Moments.folds(form="root", **given)
     return folds
 
@@ -223,9 +223,9 @@ def _correlations(m: Moments) -> tuple[Any, tuple[int, int]]:
     """The canonical correlations after partialling out "z", and the ranks of both views."""
     if "z" in m.names:
         m = m.select("x", "y", "z").partial_out("z")
-    whitened = m.whitened("x", "y")
-    ranks = (whitened.x.rank, whitened.y.rank)
-    r = np.zeros(0) if 0 in ranks else to_numpy(svd(whitened.cross)[1])
+    x, y = m.whiten("x"), m.whiten("y")
+    ranks = (x.rank, y.rank)
+    r = np.zeros(0) if 0 in ranks else to_numpy(svd(x.cross(y))[1])
     return np.clip(r, 0.0, 1.0), ranks
 
 

@@ -124,11 +124,11 @@ def _of_model(cca: Any) -> tuple[Any, float, int, int]:
     m = total_moments(model)
     if getattr(model, "scale", False):
         m = m.standardized()
-    whitened = m.whitened("x", "y")
-    r = to_numpy(svd(whitened.cross)[1]) if 0 not in whitened.cross.shape else np.zeros(0)
+    x, y = m.whiten("x"), m.whiten("y")
+    r = to_numpy(svd(x.cross(y))[1]) if x.rank and y.rank else np.zeros(0)
     if not len(r):
         raise ValueError("every column of x or of y is constant: there is nothing to test")
-    return np.clip(r, 0.0, 1.0), m.n, whitened.x.rank, whitened.y.rank
+    return np.clip(r, 0.0, 1.0), m.n, x.rank, y.rank
 
 
 def _checked(correlations: Any, n: Any, p: Any, q: Any) -> tuple[Any, float, int, int]:

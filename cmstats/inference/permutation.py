@@ -23,7 +23,7 @@ from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import blas_for, cores, share
 from cmstats.moments.moments import Moments
-from cmstats.moments.shrinkage import shrinkage_numbers, shrinkage_tuple
+from cmstats.moments.shrinkage import shrinkage_tuple
 from cmstats.rows.progress import progress_bar
 
 __all__ = ["permutation_test"]
@@ -257,7 +257,7 @@ def _shrinkage_pair(X: Array, Y: Array, shrinkage: Any) -> tuple[float, float]:
     if "auto" not in pair:
         return float(pair[0]), float(pair[1])
     form: Any = "root" if X.shape[1] + Y.shape[1] > X.shape[0] else "scatter"
-    sx, sy = shrinkage_numbers(Moments.from_data(form=form, x=X, y=Y), ("x", "y"), pair)
+    sx, sy = Moments.from_data(form=form, x=X, y=Y).shrunk(pair).shrinkage
     return min(sx, 0.99), min(sy, 0.99)
 
 

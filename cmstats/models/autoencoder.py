@@ -395,16 +395,13 @@ class LinearAutoencoder(TwoViewTransformer):
 
     def _set_one_view(self, m: Moments) -> None:
         """``E[code | x]`` under the shrunken joint normal: ``C_s,xx^-1 C_s,xz W_1'``."""
-        xp = namespace(self._encode)
         # The fourth moments of the balanced views together are not known: this is OAS.
         s = self.shrinkage_ = m.relabelled({"z": sum(m.widths)}).ledoit_wolf("z")
-        columns = self._encode.mT
+        columns, shrunk = self._encode.mT, m.shrunk(s)
         for view in ("x", "y"):
             at = m.columns(view)
-            cov = sum(m.projected_scatter(view, b, columns[m.columns(b), :]) for b in m.names)
-            ridge = s * float(xp.sum(m.variance(view))) / m.width(view)
-            cov = (1 - s) * cov / (m.n - 1) + ridge * columns[at, :]
-            N = m.whitening_factor(view, s).weights
+            cov = sum(shrunk.project(view, b, columns[m.columns(b), :]) for b in m.names)
+            N = shrunk.whiten(view).weights
             weights = N @ (N.mT @ cov)
             setattr(self, f"{view}_weights_", weights / self._unit[at, None])
 
