@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -28,8 +29,7 @@ from sklearn.utils import get_tags
 
 from cmstats.arrays import device_of, is_dask, namespace
 from cmstats.kernels.threads import one_core
-from cmstats.moments.dask import Place, box, boxes_of, token
-from cmstats.rows.dask import check_numeric, library, numeric
+from cmstats.rows.dask import Chunk, check_numeric, library, numeric
 
 __all__ = ["apply", "fit_view", "on_dask", "refuse", "row_wise", "wrapped"]
 
@@ -167,6 +167,20 @@ def refuse(model: Any, method: str) -> None:
     )
 
 
+def _boxes_of(values: Sequence[Any]) -> Any:
+    """A Dask array whose chunk i holds object i."""
+    out = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        out[i] = value
+    return library("dask.array").from_array(out, chunks=1, name=False)
+
+
+def _box(value: Any) -> np.ndarray[Any, Any]:
+    out = np.empty(1, dtype=object)
+    out[0] = value
+    return out
+
+
 @dataclass
 class _Rows:
     """Rows as an argument of tasks: a Dask array, or one of boxes of what else holds rows."""
@@ -184,7 +198,7 @@ class _Rows:
 
         if not isinstance(a, da.Array) and hasattr(a, "map_partitions"):
             check_numeric(a, name)
-            boxes = a.map_partitions(box, meta=np.empty(0, dtype=object))
+            boxes = a.map_partitions(_box, meta=np.empty(0, dtype=object))
             return cls(boxes, None, None, functools.partial(_frame_like, a), a)
         a = numeric(a, name)
         a = a.rechunk({1: -1}) if a.ndim == 2 else a
@@ -252,7 +266,7 @@ def _in_memory_rows(a: Any, lengths: tuple[int, ...] | None) -> _Rows:
         )
     ends = np.cumsum([0, *lengths]).tolist()
     parts = [_take(a, i, j) for i, j in itertools.pairwise(ends)]
-    return _Rows(boxes_of(parts), lengths, None, lambda count: _take(a, 0, count))
+    return _Rows(_boxes_of(parts), lengths, None, lambda count: _take(a, 0, count))
 
 
 def _run(call: _Call, boxed: tuple[bool, ...], place: Any, *parts: Any) -> np.ndarray[Any, Any]:
@@ -265,7 +279,7 @@ def _run(call: _Call, boxed: tuple[bool, ...], place: Any, *parts: Any) -> np.nd
         values.append(part[0] if in_box else part)
     with one_core():
         try:
-            return box(call(values)[1])
+            return _box(call(values)[1])
         except ValueError as error:
             row = "" if place.start is None else f", whose first row is row {place.start}"
             raise ValueError(f"{error} (in Dask chunk {place.number}{row})") from None
@@ -299,9 +313,9 @@ def _lazily(model: Any, method: str, arguments: Any) -> Any:
     arguments = [part for r in rows for part in r.argument("i")]
     boxes = da.blockwise(
         _run, "i", dask.delayed(call, traverse=False), None, _boxes_flags(rows), None,
-        boxes_of([Place(s, i) for i, s in enumerate(starts)]), "i", *arguments,
+        _boxes_of([Chunk(s, i) for i, s in enumerate(starts)]), "i", *arguments,
         adjust_chunks={"i": 1}, align_arrays=False, dtype=object,
-        meta=np.empty(0, dtype=object), name=f"{method}-{token()}",
+        meta=np.empty(0, dtype=object), name=f"{method}-{uuid.uuid4().hex}",
     )  # fmt: skip
     out = []
     chunks = (np.nan,) * count if lengths is None else lengths
@@ -337,7 +351,7 @@ def _chosen(
     return da.blockwise(
         _pick, axes + rest, boxes, axes, k, None, first, None, like.ndim, None,
         new_axes=dict(zip(rest, map(int, like.shape[len(axes) :]), strict=True)),
-        adjust_chunks=rows, dtype=meta.dtype, meta=meta, name=f"result-{token()}",
+        adjust_chunks=rows, dtype=meta.dtype, meta=meta, name=f"result-{uuid.uuid4().hex}",
     )  # fmt: skip
 
 
@@ -395,12 +409,12 @@ def _blocks_of_pairs(model: Any, method: str, arguments: Any) -> Any:
         warnings.simplefilter("ignore")
         (like,) = call([v.probe(2) for v in views])[1]
     starts = [None if v.lengths is None else [0, *np.cumsum(v.lengths).tolist()] for v in views[:1]]
-    places = [Place(None if s is None else s[i], i) for s in starts for i in range(views[0].count)]
+    places = [Chunk(None if s is None else s[i], i) for s in starts for i in range(views[0].count)]
     boxes = da.blockwise(
         _run, "ij", dask.delayed(call, traverse=False), None, _boxes_flags(views), None,
-        boxes_of(places), "i", *views[0].argument("i"), *views[1].argument("j"),
+        _boxes_of(places), "i", *views[0].argument("i"), *views[1].argument("j"),
         adjust_chunks={"i": 1, "j": 1}, align_arrays=False, dtype=object,
-        meta=np.empty((0, 0), dtype=object), name=f"{method}-{token()}",
+        meta=np.empty((0, 0), dtype=object), name=f"{method}-{uuid.uuid4().hex}",
     )  # fmt: skip
     chunks = {
         axis: (np.nan,) * v.count if v.lengths is None else v.lengths
@@ -411,7 +425,7 @@ def _blocks_of_pairs(model: Any, method: str, arguments: Any) -> Any:
 
 def _one_chunk(a: Any) -> _Rows:
     """Rows in memory that go to every task whole."""
-    return _Rows(boxes_of([a]), (int(a.shape[0]),), None, lambda count: _take(a, 0, count))
+    return _Rows(_boxes_of([a]), (int(a.shape[0]),), None, lambda count: _take(a, 0, count))
 
 
 # -------------------------------------------------------------------------- transformers

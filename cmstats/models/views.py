@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cmstats.arrays import Array, is_dask, to_numpy
 from cmstats.models import dask as _dask_rows
-from cmstats.moments import dask as _dask
 from cmstats.rows.chunks import check_lengths, is_lazy
+from cmstats.rows.dask import columns_of
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.views import column_names
 
@@ -64,7 +64,7 @@ class TwoViewEstimator(BaseEstimator):
                 "data with X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if one item"
             )
         checked = self._read(X, "X", ensure_finite)
-        validate_data(self, _dask.columns_of(X), reset=reset, skip_check_array=True)
+        validate_data(self, columns_of(X), reset=reset, skip_check_array=True)
         fill = ensure_finite and not reset and self._missing == "em"
         return self._filled(checked, "x") if fill else checked
 

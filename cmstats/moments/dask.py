@@ -1,17 +1,17 @@
-"""The room that knows Dask: moments of chunks by tasks, merged by a tree.
+"""Moments of Dask arrays and frames: one task for each chunk of rows, merged by a tree.
 
-Dask arrays and Dask frames are taken where arrays are. Rows stay where they are: a task makes
-`Moments` of each chunk of rows, eight at a time are merged, and what travels is O(d^2), times
-the number of folds. Chunks of fewer rows than that is worth are put together first. Each task
-runs on one core, so that there should be at least as many chunks as cores. The tree is fixed by
-the chunks: a task that runs again elsewhere (a worker was lost) gives the same digits. What
-comes out lazily is in `_dask_rows`.
+Rows stay where they are. A task makes `Moments` of a chunk, `FAN_IN` of them are merged at a time,
+and what travels is O(d^2) times the number of folds; chunks with fewer rows than that is worth are
+put together first. Each task runs on one core, so there should be at least as many chunks as
+cores. The tree is fixed by the chunks: a task that is repeated because a worker was lost gives
+the same digits. Methods that map rows to rows are in `models.dask`.
 
-- Everything fitted by moments is fitted, in parts too, and scored, on Dask data: `Moments`, CCA,
-  MultiviewCCA, ConditionalGaussian, LinearAutoencoder, MultitaskRegressor (folds by row number
-  only), MomentsSearchCV, TwoViewPipeline around these (its transformers must need no fitting).
-- ConditionalGaussianMixture, SemanticMatching, KernelCCA and the baselines are fitted to rows in
-  memory, and say so: fit them to a sample; their row-wise methods take Dask data. (A kernel CCA
+- All models that are fitted by moments take Dask data in fit, partial_fit and score: `Moments`,
+  CCA, MultiviewCCA, ConditionalGaussian, LinearAutoencoder, MultitaskRegressor (folds by row
+  number only), MomentsSearchCV, and TwoViewPipeline around these if its transformers need no
+  fitting.
+- ConditionalGaussianMixture, SemanticMatching, KernelCCA and the baselines need their rows in
+  memory: they are fitted to a sample, and then take Dask data in row-wise methods. (A kernel CCA
   of all rows is CCA on ``NystroemMap().fit(sample).transform(dX)``.)
 """
 
@@ -20,222 +20,56 @@ from __future__ import annotations
 import functools
 import operator
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from cmstats.arrays import (
-    check_weights,
-    count_nonfinite,
-    describe_nonfinite,
-    is_array,
     is_dask,
     namespace,
-    to_numpy,
 )
 from cmstats.kernels.threads import one_core
-from cmstats.rows.chunks import check_lengths
-from cmstats.rows.dask import library, matrix, numeric
-from cmstats.rows.matrix import check_matrix
+from cmstats.rows.dask import Chunk, by_chunk, host_matrix, library, matrix, naming_chunk
 from cmstats.rows.splits import fold_ids
 
-__all__ = ["added", "columns_of", "fold_moments", "in_words", "tree"]
+__all__ = ["added", "fold_moments", "tree"]
 
 FAN_IN = 8
 """How many results are merged at a time."""
 
 
-# ------------------------------------------------------------------------------- rows
-def columns_of(a: Any) -> Any:
-    """What tells the names and the number of columns: of a Dask frame its empty model."""
-    return a._meta if is_dask(a) and hasattr(a, "columns") else a
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the rows of a task stand: the first of them, and the chunks they were."""
-
-    start: int | None
-    number: int
-    lengths: tuple[int, ...] = ()
-
-    def chunk(self, row: int) -> int:
-        """The number of the chunk of a row."""
-        ends = (self.start or 0) + np.cumsum(self.lengths)
-        return self.number + int(np.searchsorted(ends, row, side="right"))
-
-
-def _put_together(lengths: Sequence[int], least: int) -> list[Place]:
-    """Neighbouring chunks, so many that each task has at least so many rows."""
-    places: list[Place] = []
-    start, held, number = 0, [], 0
-    for i, length in enumerate(map(int, lengths)):
-        held.append(length)
-        if sum(held) >= least:
-            places.append(Place(start, number, tuple(held)))
-            start, held, number = start + sum(held), [], i + 1
-    if held and not places:
-        places.append(Place(0, 0, tuple(held)))
-    elif held:
-        places[-1] = replace(places[-1], lengths=(*places[-1].lengths, *held))
-    return places
-
-
-def boxes_of(values: Sequence[Any]) -> Any:
-    """A Dask array whose chunk i holds the thing i."""
-    da = library("dask.array")
-
-    out = np.empty(len(values), dtype=object)
-    for i, value in enumerate(values):
-        out[i] = value
-    return da.from_array(out, chunks=1, name=False)
-
-
-def box(value: Any, ndim: int = 1) -> np.ndarray[Any, Any]:
-    out = np.empty((1,) * ndim, dtype=object)
-    out[(0,) * ndim] = value
-    return out
-
-
-# -------------------------------------------------------------------- one pass, merged
 def tree(
     blocks: Mapping[str, Any],
-    of_rows: Callable[[dict[str, Any], Any, Any, Place], Any],
+    of_rows: Callable[[dict[str, Any], Any, Any, Chunk], Any],
     merge: Callable[[list[Any]], Any],
-    *,
-    sample_weight: Any = None,
-    ids: Any = None,
-    least: int = 1,
+    **how: Any,
 ) -> Any:
-    """What `of_rows` makes of each chunk of rows, merged by a tree of tasks.
+    """The results of `of_rows` for each chunk of rows (`rows.dask.by_chunk`), merged by a tree.
 
     Parameters
     ----------
-    blocks : mapping of name to array-like, one at least a Dask array or frame
-        Other chunks and other arrays are cut like those of the first that is.
-    of_rows : callable(named, weights, ids, place)
-        Run where the rows are, on one core.
-    merge : callable of a list of what `of_rows` and `merge` return, in the order of the rows
-    sample_weight, ids : arrays of shape (n,), optional
-    least : int
-        Chunks are put together until they have so many rows.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, or values are not finite: which block, which chunk, the first row.
+    blocks : mapping of name to array-like, at least one a Dask array or frame
+    of_rows : callable(named, weights, ids, chunk)
+    merge : callable of a list of results of `of_rows` and `merge`, in the order of the rows
+    **how
+        `sample_weight`, `ids` and `least`, see `by_chunk`.
     """
-    da = library("dask.array")
-
-    checked = {k: a if is_dask(a) else _host(a, k) for k, a in blocks.items()}
-    checked = {k: matrix(a, k) if is_dask(a) else a for k, a in checked.items()}
-    check_lengths(checked)
-    first = next(a for a in checked.values() if is_dask(a))
-    places = _put_together(first.chunks[0], max(1, least))
-    rows = tuple(sum(p.lengths) for p in places)
-    arrays = [_cut(a, rows) for a in checked.values()]
-    arguments: list[Any] = [part for a in arrays for part in (a, "ij")]
-    for vector in (_weights(sample_weight, sum(rows)), ids):
-        if vector is not None:
-            arguments += [_cut(vector, rows), "i"]
-    empty: Any = np.empty((0, 0), dtype=object)
-    parts = da.blockwise(
-        functools.partial(_of_chunk, of_rows, tuple(checked), sample_weight is not None), "ij",
-        boxes_of(places), "i", *arguments,
-        adjust_chunks={"i": 1, "j": 1}, align_arrays=False, dtype=object, meta=empty,
-        name=f"moments-{token()}",
-    )  # fmt: skip
-    joined = functools.partial(_merged, merge)
-    total = da.reduction(
-        parts, chunk=_same, combine=joined, aggregate=joined, axis=(0, 1), keepdims=True,
-        concatenate=False, split_every={0: FAN_IN, 1: 1}, dtype=object, meta=empty,
-        name=f"merge-{token()}",
-    )  # fmt: skip
-    return total.compute()[0, 0]
+    level = by_chunk(of_rows, blocks, **how)
+    join = library("dask").delayed(functools.partial(_merged, merge), pure=False)
+    name = f"merge-{uuid.uuid4().hex}"
+    depth = 0
+    while len(level) > 1:
+        groups = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
+        level = [join(g, dask_key_name=(name, depth, i)) for i, g in enumerate(groups)]
+        depth += 1
+    return level[0].compute()
 
 
-def token() -> str:
-    return uuid.uuid4().hex
-
-
-def _host(a: Any, name: str) -> Any:
-    """What is no Dask array, beside one: cut by rows and sent along."""
-    if scipy.sparse.issparse(a):
-        raise TypeError(
-            f"{name} is a sparse matrix beside a Dask array: make it one with "
-            f"dask.array.from_array({name}, chunks=...)"
-        )
-    if all(hasattr(a, k) for k in ("shape", "dtype", "ndim")) and not hasattr(a, "iloc"):
-        return a if a.ndim == 2 else check_matrix(np.asarray(a), name, ensure_finite=False)
-    return check_matrix(a, name, ensure_finite=False)
-
-
-def _cut(a: Any, rows: tuple[int, ...]) -> Any:
-    """A Dask array with these chunks of rows."""
-    da = library("dask.array")
-
-    chunks = (rows,) if a.ndim == 1 else (rows, (int(a.shape[1]),))
-    return a.rechunk(chunks) if is_dask(a) else da.from_array(a, chunks=chunks)
-
-
-def _weights(sample_weight: Any, n: int) -> Any:
-    """Weights that can be cut; those of a Dask array are looked at by the tasks."""
-    da = library("dask.array")
-
-    if sample_weight is None:
-        return None
-    if not is_dask(sample_weight):
-        if np.isscalar(sample_weight):
-            check_weights(sample_weight, 1)
-            return da.full((n,), float(sample_weight))  # type: ignore[arg-type]
-        weights = sample_weight if is_array(sample_weight) else np.asarray(sample_weight)
-        return to_numpy(check_weights(weights, n))
-    weights = numeric(sample_weight, "sample_weight")
-    if np.isnan(weights.chunks[0]).any():
-        weights = weights.copy()
-        weights.compute_chunk_sizes()
-    if weights.shape != (n,):
-        raise ValueError(
-            f"sample_weight has shape {tuple(weights.shape)}, expected ({n},): one weight a row"
-        )
-    return weights
-
-
-def _of_chunk(
-    of_rows: Callable[..., Any], names: tuple[str, ...], weighted: bool, place: Any, *parts: Any
-) -> np.ndarray[Any, Any]:
-    """The task of a chunk."""
-    place = place[0]
-    named = dict(zip(names, parts, strict=False))
-    rest = list(parts[len(names) :])
-    weights = rest.pop(0) if weighted else None
-    ids = rest.pop(0) if rest else None
+def _merged(merge: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
     with one_core():
-        return box(of_rows(named, weights, ids, place), 2)
-
-
-def _same(part: Any, axis: Any = None, keepdims: bool = True) -> Any:
-    return part
-
-
-def _merged(merge: Callable[[list[Any]], Any], parts: Any, axis: Any = None, keepdims: bool = True):  # type: ignore[no-untyped-def]
-    """The task of a merge; Dask hands over nested lists of chunks, in the order of the rows."""
-    found: list[Any] = []
-
-    def gather(each: Any) -> None:
-        if isinstance(each, list):
-            for one in each:
-                gather(one)
-        else:
-            found.append(each[0, 0])
-
-    gather(parts)
-    with one_core():
-        return box(merge(found) if len(found) > 1 else found[0], 2)
+        return merge(parts) if len(parts) > 1 else parts[0]
 
 
 def fold_moments(
@@ -262,7 +96,7 @@ def fold_moments(
         The number of the first row among those dealt to `cv` folds; None stands then for a fold
         that has no row here.
     """
-    blocks = {k: matrix(a, k) if is_dask(a) else _host(a, k) for k, a in blocks.items()}
+    blocks = {k: matrix(a, k) if is_dask(a) else host_matrix(a, k) for k, a in blocks.items()}
     n, d = int(next(iter(blocks.values())).shape[0]), sum(int(a.shape[1]) for a in blocks.values())
     folds, ids = 1 if cv is None else cv, None
     if cv is not None and (start is None or not isinstance(cv, (int, np.integer))):
@@ -291,15 +125,15 @@ def _fold_moments(
     named: dict[str, Any],
     weights: Any,
     ids: Any,
-    place: Place,
+    chunk: Chunk,
     **how: Any,
 ) -> list[Any]:
-    m, start = next(iter(named.values())).shape[0], place.start or 0
+    m, start = next(iter(named.values())).shape[0], chunk.start or 0
     if ids is None:
         ids = (offset + start + np.arange(m)) % folds
     present, local = np.unique(ids, return_inverse=True)
     none_counts = weights is not None and not bool(namespace(weights).any(weights != 0))
-    with in_words(named, place, how["missing"]):
+    with naming_chunk(named, chunk, how["missing"]):
         made = of_rows(
             named, how["form"], None if none_counts else weights,
             ids=local if len(present) > 1 else None, missing=how["missing"], device=how["device"],
@@ -310,22 +144,6 @@ def _fold_moments(
             moments = moments.weightless()
         out[fold] = moments
     return out
-
-
-@contextmanager
-def in_words(named: Mapping[str, Any], place: Place, missing: Any) -> Iterator[None]:
-    """Say in which chunk values are not finite, and in which row of all."""
-    try:
-        yield
-    except ValueError as error:
-        for name, part in named.items():
-            part = part.toarray() if scipy.sparse.issparse(part) else part
-            nan, inf, first = count_nonfinite(part, place.start or 0, nan=missing != "em")
-            if (nan or inf) and first is not None:
-                words = describe_nonfinite(name, nan, inf, first, ", or set missing='em'")
-                raise ValueError(f"{words} (in Dask chunk {place.chunk(first[0])})") from None
-        where = f"in Dask chunk {place.number}, whose first row is row {place.start}"
-        raise ValueError(f"{error} ({where})") from None
 
 
 def _add_folds(parts: list[list[Any]]) -> list[Any]:

@@ -31,6 +31,7 @@ from cmstats.moments.collect import _index
 from cmstats.moments.moments import Moments
 from cmstats.moments.sums import Form
 from cmstats.rows.chunks import check_rows, chunks
+from cmstats.rows.dask import naming_chunk
 from cmstats.rows.splits import fold_ids
 
 __all__ = ["TaskMoments", "as_x_and_y"]
@@ -223,7 +224,7 @@ def _of_chunk(
         tasks = tuple(range(int(y.shape[1])))
         return TaskMoments({tasks: [None] * int(cv or 1)}, int(y.shape[0]), 0.0)
     start = None if cv is None else offset + at.start
-    with _dask.in_words(named, at, "error"):
+    with naming_chunk(named, at, "error"):
         return TaskMoments.from_rows(
             named, y, form=form, sample_weight=w, cv=cv, start=start, several=True
         )

@@ -26,7 +26,7 @@ from cmstats.arrays import (
 )
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.progress import progress_bar
-from cmstats.rows.source import RowSource, in_memory, take_in_memory, width_of
+from cmstats.rows.source import RowSource, check_lengths, in_memory, take_in_memory, width_of
 
 __all__ = [
     "batches",
@@ -82,16 +82,6 @@ def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, An
         )
     namespace(*(a for a in checked.values() if is_array(a)))
     return checked
-
-
-def check_lengths(blocks: Mapping[str, Any]) -> None:
-    """Raise, with the shapes, if blocks differ in their number of rows."""
-    if len({a.shape[0] for a in blocks.values()}) > 1:
-        shapes = " and ".join(f"{name} has shape {tuple(a.shape)}" for name, a in blocks.items())
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: {shapes}; each row is "
-            "one item, so all blocks need the same number of rows"
-        )
 
 
 def chunks(

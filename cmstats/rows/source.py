@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from cmstats.arrays import Array, device_of, is_array, is_lazy, is_numpy, namespace, take_rows
 
-__all__ = ["MappedRows", "RowSource", "in_memory", "take_in_memory", "width_of", "within"]
+__all__ = [
+    "MappedRows",
+    "RowSource",
+    "check_lengths",
+    "in_memory",
+    "take_in_memory",
+    "width_of",
+    "within",
+]
 
 
 class RowSource(Protocol):
@@ -90,6 +98,16 @@ class MappedRows:
             rows = rows + self._first
         part = take_in_memory(self._source, rows)
         return part if self._function is None else self._function(part, start)
+
+
+def check_lengths(blocks: Mapping[str, Any]) -> None:
+    """Raise, with the shapes, if blocks differ in their number of rows."""
+    if len({a.shape[0] for a in blocks.values()}) > 1:
+        shapes = " and ".join(f"{name} has shape {tuple(a.shape)}" for name, a in blocks.items())
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: {shapes}; each row is "
+            "one item, so all blocks need the same number of rows"
+        )
 
 
 def width_of(source: RowSource) -> int:
