@@ -321,10 +321,18 @@ def _first_text(a: np.ndarray[Any, Any]) -> str:
 
 
 def take_rows(a: Any, rows: slice | Array) -> Any:
-    """The rows of `a` named by a slice or by integer positions."""
+    """The rows of an array, a frame or a sparse matrix at a slice or at integer positions.
+
+    Positions may be a NumPy array whatever the library of `a` is.
+    """
     if not is_array(a) or is_numpy(namespace(a)):
-        return a[rows]
-    return a[rows, ...] if isinstance(rows, slice) else namespace(a).take(a, rows, axis=0)
+        return a.iloc[rows] if hasattr(a, "iloc") else a[rows]
+    if isinstance(rows, slice):
+        return a[rows, ...]
+    xp = namespace(a)
+    if isinstance(rows, np.ndarray):
+        rows = xp.asarray(rows, device=device_of(a))
+    return xp.take(a, rows, axis=0)
 
 
 def dense(a: Any) -> Any:

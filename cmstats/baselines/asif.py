@@ -6,14 +6,12 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import scipy.sparse
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from cmstats.arrays import (
     Array,
-    device_of,
-    is_array,
+    dense,
     is_numpy,
     namespace,
     result_dtype,
@@ -164,7 +162,7 @@ class ASIF(TwoViewBaseline):
             raise ValueError(f"n_anchors={wanted} is too large: there are {n} training pairs")
         random = check_random_state(self.random_state)
         chosen = _chosen(n, wanted, random)
-        views = [_dense(_rows(a, chosen)) for a in (X, y)]
+        views = [_dense(take_rows(a, chosen)) for a in (X, y)]
         means = [_mean(a) if self.center else 0 * _mean(a) for a in views]
         self.x_mean_, self.y_mean_ = means
         self.x_anchors_, self.y_anchors_ = (
@@ -189,7 +187,7 @@ class ASIF(TwoViewBaseline):
         for fold in range(folds):
             held = np.arange(len(at)) % folds == fold
             products = [
-                _rows(a, at[held]) @ _rows(a, at[~held]).mT
+                take_rows(a, at[held]) @ take_rows(a, at[~held]).mT
                 for a in (self.x_anchors_, self.y_anchors_)
             ]
             for (i, k), (j, power) in (
@@ -207,7 +205,7 @@ class ASIF(TwoViewBaseline):
         xp = namespace(anchors)
         parts = []
         for take in row_slices(rows.shape[0], max(64, BLOCK_BYTES // (8 * self.n_components_))):
-            part = rows[take] if scipy.sparse.issparse(rows) else take_rows(rows, take)
+            part = take_rows(rows, take)
             part = np.asarray(part) if is_lazy(rows) else _dense(part)
             namespace(part, anchors)  # of one library, on one device
             directions = _directions(part, mean)
@@ -241,15 +239,9 @@ def _chosen(n: int, count: int, random: Any) -> np.ndarray[Any, Any]:
     return np.arange(n) if count == n else np.sort(random.choice(n, count, replace=False))
 
 
-def _rows(a: Any, at: np.ndarray[Any, Any]) -> Any:
-    if not is_array(a) or is_numpy(namespace(a)):
-        return a[at]
-    return take_rows(a, namespace(a).asarray(at, device=device_of(a)))
-
-
 def _dense(a: Any) -> Array:
-    """Rows in the precision of results."""
-    a = a.toarray() if scipy.sparse.issparse(a) else a
+    """A dense array in the precision of results."""
+    a = dense(a)
     return namespace(a).astype(a, result_dtype(a), copy=False)
 
 

@@ -15,9 +15,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse
 
-from cmstats.arrays import Array, device_of, float64, namespace, result_dtype, take_rows, to_numpy
+from cmstats.arrays import (
+    Array,
+    dense,
+    device_of,
+    float64,
+    namespace,
+    result_dtype,
+    take_rows,
+    to_numpy,
+)
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
 from cmstats.rows.chunks import check_lengths
@@ -62,7 +70,7 @@ def residual_rows(X: Any, y: Any, Z: Any, blocks: Any) -> ExchangeableRows:
         fewer than two rows.
     """
     views = {"X": X, "y": y} | ({} if Z is None else {"Z": Z})
-    checked = [check_matrix(_dense(a), name) for name, a in views.items()]
+    checked = [check_matrix(dense(a), name) for name, a in views.items()]
     check_lengths(dict(zip(views, checked, strict=True)))
     xp = namespace(*checked)
     n, dtype = int(checked[0].shape[0]), result_dtype(checked[0])
@@ -99,10 +107,6 @@ def _block_codes(blocks: Any, n: int) -> Any:
     if np.bincount(codes).max() == 1:
         raise ValueError("every block is a single row: no row can be exchanged")
     return codes
-
-
-def _dense(a: Any) -> Any:
-    return a.toarray() if scipy.sparse.issparse(a) else a
 
 
 def _varying(residual: Array, original: Array) -> Array:

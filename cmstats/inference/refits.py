@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import has_fit_parameter
 
-from cmstats.arrays import check_weights, is_array, is_numpy, namespace, take_rows, to_numpy
+from cmstats.arrays import check_weights, take_rows, to_numpy
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.splits import fold_ids
@@ -43,7 +43,7 @@ class Refits:
         if self.weighted:
             return clone(self.estimator).fit(self.X, self.y, sample_weight=weights)
         at = np.repeat(np.arange(len(weights)), weights.astype(int))
-        return clone(self.estimator).fit(*(_take(a, at) for a in (self.X, self.y)))
+        return clone(self.estimator).fit(*(take_rows(a, at) for a in (self.X, self.y)))
 
     def resamples(self, count: int, random_state: Any, verbose: bool) -> Iterator[Any]:
         """Multinomial counts of the rows; each resample has the total weight of the data."""
@@ -110,11 +110,3 @@ def said_once(where: str) -> Iterator[None]:
 def _rows_of(a: Any) -> Any:
     """Arrays and frames as they are, lists as NumPy arrays."""
     return a if hasattr(a, "shape") else np.asarray(a)
-
-
-def _take(a: Any, at: Any) -> Any:
-    """Rows of a frame or of an array of any library, by number."""
-    if hasattr(a, "iloc"):
-        return a.iloc[at]
-    foreign = is_array(a) and not is_numpy(namespace(a))
-    return take_rows(a, namespace(a).asarray(at, device=a.device) if foreign else at)

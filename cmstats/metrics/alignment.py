@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import Array, check_weights, float64, namespace, to_numpy
+from cmstats.arrays import Array, check_weights, dense, float64, namespace, to_numpy
 from cmstats.kernels.linalg import svd
 from cmstats.kernels.ranks import top_k
 from cmstats.moments.canonical import directions
@@ -131,7 +131,7 @@ def _norm_products(pair: _Pair, X: Any, Y: Any, sample_weight: Any) -> dict[str,
     for _, parts, w in chunks(list(blocks.values()), weights):
         norms = []
         for part, mean in zip(parts, means, strict=True):
-            part = part.toarray() if hasattr(part, "toarray") else part
+            part = dense(part)
             xp = namespace(part)
             norms.append(to_numpy(xp.sum((float64(part) - mean) ** 2, axis=1)))
         a, b = norms
@@ -344,7 +344,7 @@ def mutual_knn_alignment(X: Any, Y: Any, *, k: int = 10, metric: str = "cosine")
         raise ValueError(
             f"metric={metric!r} is unknown: use 'cosine', 'euclidean' or 'inner_product'"
         )
-    views = {name: _dense(a, name) for name, a in (("X", X), ("Y", Y))}
+    views = {name: dense(check_matrix(a, name)) for name, a in (("X", X), ("Y", Y))}
     check_lengths(views)
     n = int(views["X"].shape[0])
     count: Any = k
@@ -355,12 +355,6 @@ def mutual_knn_alignment(X: Any, Y: Any, *, k: int = 10, metric: str = "cosine")
     # A neighbour in both lists occurs twice, in adjacent places after sorting.
     both = np.sort(np.concatenate([a, b], axis=1), axis=1)
     return float(np.count_nonzero(both[:, 1:] == both[:, :-1])) / (n * int(k))
-
-
-def _dense(a: Any, name: str) -> Array:
-    """A validated dense matrix."""
-    a = check_matrix(a, name)
-    return a.toarray() if hasattr(a, "toarray") else a
 
 
 def _neighbours(X: Array, k: int, metric: str) -> np.ndarray[Any, Any]:

@@ -11,11 +11,10 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
-import scipy.sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import _safe_indexing
 
-from cmstats.arrays import Array, is_array, is_numpy, namespace, take_rows, to_numpy
+from cmstats.arrays import Array, dense, is_array, is_numpy, namespace, take_rows, to_numpy
 from cmstats.baselines.two_view import unit_rows
 from cmstats.kernels.linalg import inner
 from cmstats.kernels.ranks import average_precisions, partner_counts
@@ -48,7 +47,7 @@ HostArray = np.ndarray[Any, Any]
 def rows_of(data: Any, at: HostArray) -> Any:
     """The rows of an array of any library, a frame, a list or a sparse matrix."""
     if is_array(data) and not is_numpy(namespace(data)):
-        return take_rows(data, namespace(data).asarray(at, device=data.device))
+        return take_rows(data, at)
     return _safe_indexing(data, at)
 
 
@@ -157,7 +156,8 @@ def ranking(model: Any, X: Any, y: Any, center: HostArray | None) -> Ranking | N
 
 def _unit(a: Any) -> Array:
     """Rows of floating-point numbers, scaled to unit length."""
-    a = a.toarray() if scipy.sparse.issparse(a) else a if is_array(a) else to_numpy(a)
+    a = dense(a)
+    a = a if is_array(a) else to_numpy(a)
     xp = namespace(a)
     return unit_rows(a if xp.isdtype(a.dtype, "real floating") else xp.astype(a, xp.float64))
 
@@ -196,7 +196,7 @@ def predicted(model: Any, X: Any, y: Any) -> tuple[HostArray, HostArray] | None:
     """Predictions of y beside y as matrices on the host, where the model predicts numbers."""
     if not hasattr(model, "predict") or takes_labels(model):
         return None
-    truth = to_numpy(y.toarray() if scipy.sparse.issparse(y) else y)
+    truth = to_numpy(dense(y))
     out = to_numpy(model.predict(X))
     if truth.dtype.kind not in "fiub" or out.dtype.kind not in "fiub" or out.size != truth.size:
         return None

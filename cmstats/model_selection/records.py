@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import check_random_state
 
-from cmstats.arrays import to_numpy
+from cmstats.arrays import dense, to_numpy
 from cmstats.model_selection.costs import PeakMemory, count_parameters, device_name, growth, timed
 from cmstats.model_selection.judging import (
     Ranking,
@@ -120,7 +120,7 @@ class Comparison:
         if not hasattr(self.y, "dtype") and not hasattr(self.y, "dtypes"):
             return None
         rows = rows_of(self.y, at)
-        rows = to_numpy(rows.toarray() if hasattr(rows, "toarray") else rows)
+        rows = to_numpy(dense(rows))
         if rows.dtype.kind not in "fiub":
             return None
         mean = np.asarray(np.atleast_2d(rows.T).T.mean(axis=0, dtype=float))

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 from sklearn.impute import SimpleImputer
 
-from cmstats.arrays import is_array, is_numpy, namespace, take_rows, to_numpy
+from cmstats.arrays import dense, is_array, is_numpy, namespace, take_rows, to_numpy
 from cmstats.baselines import ASIF, ContrastiveAligner
 from cmstats.models.autoencoder import LinearAutoencoder
 from cmstats.models.cca import CCA
@@ -425,12 +425,8 @@ def _sample(data: Any, name: str) -> HostArray:
     if len(data.shape) not in (1, 2):
         raise ValueError(f"{name} must be two-dimensional (rows are items), got {data.shape}")
     rows = np.arange(0, data.shape[0], max(1, -(-data.shape[0] // SAMPLE)))
-    if scipy.sparse.issparse(data):
-        taken = data.tocsr()[rows].toarray()
-    elif is_array(data) and not is_numpy(namespace(data)):
-        taken = to_numpy(take_rows(data, namespace(data).asarray(rows, device=data.device)))
-    else:
-        taken = np.asarray(data.iloc[rows] if hasattr(data, "iloc") else data[rows])
+    data = data.tocsr() if scipy.sparse.issparse(data) else data
+    taken = to_numpy(dense(take_rows(data, rows)))
     try:
         taken = taken.astype(float)
     except (TypeError, ValueError):

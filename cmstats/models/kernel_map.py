@@ -23,8 +23,8 @@ from cmstats.arrays import (
 from cmstats.kernels import gram
 from cmstats.models import dask as _dask_rows
 from cmstats.models.landmarks import Weights, draw_repeated
-from cmstats.rows.chunks import check_rows, chunks, is_lazy
-from cmstats.rows.matrix import check_matrix
+from cmstats.rows.chunks import check_rows, chunks
+from cmstats.rows.matrix import check_source
 from cmstats.rows.source import MappedRows, RowSource, take_in_memory
 
 __all__ = ["SAMPLE", "KernelMap", "mapped_rows", "refuse_sparse"]
@@ -133,7 +133,7 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 "Expected 2D array, got 1D array instead: X holds one row per item. Reshape your "
                 "data with X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if one item"
             )
-        checked = X if is_lazy(X) else check_matrix(X, "X")
+        checked = check_source(X, "X")
         validate_data(self, X, reset=reset, skip_check_array=True)
         return checked
 

@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
-from cmstats.arrays import Array, device_of, is_array, is_numpy, namespace, result_dtype, take_rows
+from cmstats.arrays import (
+    Array,
+    dense,
+    device_of,
+    is_array,
+    is_numpy,
+    namespace,
+    result_dtype,
+    row_slices,
+)
 from cmstats.kernels import normal
 from cmstats.kernels.linalg import cholesky, solve_triangular
 from cmstats.kernels.parameters import CovarianceType, Normals
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import is_lazy
+from cmstats.rows.source import take_in_memory
 
 __all__ = ["Mixture", "Regression", "Rows", "Scaling", "joined", "regressions"]
 
@@ -53,14 +62,14 @@ class Rows:
         namespace(scaling.centre, *(b for b in blocks if is_array(b) and not is_lazy(b)))
         self.blocks, self.weights = blocks, weights
         self.n = int(blocks[0].shape[0])
-        single = all(_result_dtype(b, xp) == xp.float32 for b in blocks)
+        single = all(result_dtype(b) == xp.float32 for b in blocks)
         self.dtype = xp.float32 if single else xp.float64
         self._centre = xp.astype(scaling.centre, self.dtype)
         self._inverse = xp.astype(1.0 / scaling.scale, self.dtype)
 
     def __call__(self, rows: slice) -> Array:
         """These rows, standardised."""
-        parts = [_dense(b, rows) for b in self.blocks]
+        parts = [dense(take_in_memory(b, rows)) for b in self.blocks]
         if is_numpy(self.xp):
             out = np.empty((parts[0].shape[0], self._centre.shape[0]), self.dtype)
             np.concatenate(parts, axis=1, out=out, casting="unsafe")
@@ -74,22 +83,7 @@ class Rows:
     def runs(self, width: int) -> list[slice]:
         """Runs of rows of which `width` numbers each make a block of moderate size."""
         size = max(256, 2**22 // max(1, width))
-        return [slice(i, min(i + size, self.n)) for i in range(0, self.n, size)]
-
-
-def _result_dtype(block: Any, xp: Any) -> Any:
-    if scipy.sparse.issparse(block) or is_lazy(block):
-        return result_dtype(np.empty(0, block.dtype))
-    return result_dtype(block)
-
-
-def _dense(block: Any, rows: slice) -> Any:
-    part = take_rows(block, rows)
-    if scipy.sparse.issparse(part):
-        part = part.toarray()
-    elif is_lazy(block):
-        part = np.asarray(part)
-    return part if part.ndim == 2 else part[:, None]
+        return list(row_slices(self.n, size))
 
 
 # ------------------------------------------------------------------------ parameters

@@ -27,8 +27,8 @@ from cmstats.report.retrieval import retrieval_intervals
 from cmstats.report.selection import KINDS, best_pair, score_kinds, score_shrinkages
 from cmstats.report.tables import direction_names, retrieval_table, similarity_name
 from cmstats.report.views import dense_view, take_views
-from cmstats.rows.chunks import check_blocks, is_lazy
-from cmstats.rows.matrix import check_matrix
+from cmstats.rows.chunks import check_blocks
+from cmstats.rows.matrix import check_source
 
 __all__ = ["build", "build_emoji"]
 
@@ -304,7 +304,7 @@ def _checked(images: Any, texts: Any, views: tuple[str, str], max_items: int) ->
     if views[0] == views[1]:
         raise ValueError(f"views={views!r} must be two different names")
     blocks = {
-        name: a if is_lazy(a) else check_matrix(a, name, ensure_finite="allow-nan")
+        name: check_source(a, name, ensure_finite="allow-nan")
         for name, a in zip(views, (images, texts), strict=True)
     }
     X, Y = blocks.values()

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import scipy.sparse
 
+from cmstats.arrays import dense
 from cmstats.report.views import Views
 
 __all__ = ["Warned", "check_views"]
@@ -115,7 +115,7 @@ def _spread_rows(n: int, most: int) -> npt.NDArray[np.intp]:
 def _facts(view: Any, at: Any, numbers: Any, size: tuple[tuple[int, int], str, float]) -> _Facts:
     """Check the rows `at` of a view, whose row numbers in the data are `numbers`."""
     a = view[at]
-    a = np.asarray(a.toarray() if scipy.sparse.issparse(a) else a)
+    a = np.asarray(dense(a))
     gaps = np.isnan(a) if a.dtype.kind == "f" else np.zeros(a.shape, dtype=bool)
     row_hashes, column_hashes = _hashes(a), _hashes(a.T)
     filled, empty = _complete(a.astype(np.float64), gaps)

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import scipy.sparse
 from sklearn.decomposition import PCA, TruncatedSVD
 
-from cmstats.arrays import is_array, is_numpy, namespace, take_rows, to_numpy
-from cmstats.rows.chunks import is_lazy
+from cmstats.arrays import dense, to_numpy
 from cmstats.rows.matrix import check_matrix
+from cmstats.rows.source import take_in_memory
 
 __all__ = ["Views", "dense_view", "take_views"]
 
@@ -49,22 +49,13 @@ def take_views(X: Any, Y: Any, rows: Any, names: tuple[str, str]) -> Views:
     views, sizes = [], []
     for a, name in zip((X, Y), names, strict=True):
         sizes.append(((int(a.shape[0]), int(a.shape[1])), _dtype(a), _mebibytes(a)))
-        taken = a if len(rows) == a.shape[0] else _take(a, rows)
+        taken = a if len(rows) == a.shape[0] else take_in_memory(a, rows)
         taken = check_matrix(_on_host(taken), name, ensure_finite="allow-nan")
         values = taken.data if scipy.sparse.issparse(taken) else taken
         if values.dtype.kind == "f" and values.size and bool(np.isnan(values).all()):
             raise ValueError(f"{name} holds nothing but NaN: there is nothing to analyse")
         views.append(taken)
     return Views((views[0], views[1]), tuple(sizes))
-
-
-def _take(a: Any, rows: Any) -> Any:
-    """Rows by number, of a lazy matrix or of an array of any library."""
-    if is_lazy(a):
-        return np.asarray(a[rows])
-    if is_array(a) and not is_numpy(namespace(a)):
-        return take_rows(a, namespace(a).asarray(rows, device=a.device))
-    return take_rows(a, rows)
 
 
 def _on_host(a: Any) -> Any:
@@ -99,7 +90,7 @@ def dense_view(a: Any, train: Any, name: str, seed: int) -> tuple[npt.NDArray[An
             a = np.where(gaps, (total / np.maximum(seen, 1)).astype(a.dtype), a)
     p = int(a.shape[1])
     if p <= WIDEST:
-        return np.asarray(a.toarray() if scipy.sparse.issparse(a) else a), ""
+        return np.asarray(dense(a)), ""
     k = min(WIDEST, len(train) - 1)
     if scipy.sparse.issparse(a):  # centring would destroy the sparsity
         axes, what = TruncatedSVD(k, random_state=seed), "singular directions"

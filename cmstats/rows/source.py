@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cmstats.arrays import Array, device_of, is_array, is_lazy, is_numpy, namespace, take_rows
+from cmstats.arrays import Array, is_lazy, namespace, take_rows
 
 __all__ = [
     "MappedRows",
@@ -125,10 +125,7 @@ def within(source: RowSource, span: slice) -> RowSource:
 
 def take_in_memory(source: RowSource, rows: slice | np.ndarray[Any, Any]) -> Any:
     """Rows named by a slice or by positions, read into memory; a vector gives one column."""
-    at: Any = rows
-    if isinstance(rows, np.ndarray) and is_array(source) and not is_numpy(namespace(source)):
-        at = namespace(source).asarray(rows, device=device_of(source))
-    part = in_memory(take_rows(source, at))
+    part = in_memory(take_rows(source, rows))
     return namespace(part).reshape(part, (-1, 1)) if part.ndim == 1 else part
 
 

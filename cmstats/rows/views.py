@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.rows.chunks import check_lengths, is_lazy
-from cmstats.rows.matrix import check_matrix
+from cmstats.rows.chunks import check_lengths
+from cmstats.rows.matrix import check_source
 from cmstats.rows.source import width_of
 
 __all__ = ["Features", "NamedViews", "column_names", "column_slices", "is_stream", "several"]
@@ -104,7 +104,7 @@ class NamedViews:
         named = {a: v for a, v in _named(views, self.names).items() if v is not None}
         if not named:
             raise ValueError(f"give at least one of the views {', '.join(self.names)}")
-        blocks = {a: _checked(v, a, ensure_finite=ensure_finite) for a, v in named.items()}
+        blocks = {a: check_source(v, a, ensure_finite=ensure_finite) for a, v in named.items()}
         self._check_columns(named, blocks)
         return blocks
 
@@ -180,13 +180,9 @@ def _complete(named: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
                 "fitting and scoring need every view of every row, so leave out the rows that "
                 "lack one"
             )
-    blocks = {name: _checked(named[name], name, ensure_finite=False) for name in names}
+    blocks = {name: check_source(named[name], name, ensure_finite=False) for name in names}
     check_lengths(blocks)
     return blocks
-
-
-def _checked(view: Any, name: str, *, ensure_finite: Any) -> Any:
-    return view if is_lazy(view) else check_matrix(view, name, ensure_finite=ensure_finite)
 
 
 @dataclass(frozen=True)
@@ -222,7 +218,7 @@ class Features:
                     f"{', '.join(order)}"
                 )
             given = {name: given[name] for name in order}
-        blocks = {k: _checked(a, k, ensure_finite=ensure_finite) for k, a in given.items()}
+        blocks = {k: check_source(a, k, ensure_finite=ensure_finite) for k, a in given.items()}
         check_lengths(blocks)
         each = [names for names in map(column_names, given.values()) if names is not None]
         return cls(blocks, np.concatenate(each) if len(each) == len(given) else None)
