@@ -21,7 +21,6 @@ import functools
 import operator
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
