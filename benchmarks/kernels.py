@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks._measure import Rows, peak_memory, ratio, seconds
 from cmstats.kernels import covariance, gram, normal, ranks
-from cmstats.kernels.threads import cores, serial_blas, share
+from cmstats.kernels.threads import cores, serial_blas, thread_map
 
 
 def run(*, quick: bool) -> Iterator[Rows]:
@@ -116,16 +116,15 @@ def _ranks(n: int, d: int = 128) -> dict[str, Any]:
     def bare() -> None:
         """The same tiles on the same threads, products only."""
 
-        def work(rows: Any) -> None:
+        def work(i: int) -> None:
             out = np.empty((256, 1024), np.float32)
-            for i in rows:
-                u = U[i : i + 256]
-                for j in range(0, n, 1024):
-                    v = V[j : j + 1024]
-                    np.matmul(u, v.T, out=out[: len(u), : len(v)])
+            u = U[i : i + 256]
+            for j in range(0, n, 1024):
+                v = V[j : j + 1024]
+                np.matmul(u, v.T, out=out[: len(u), : len(v)])
 
         with serial_blas():
-            share(work, list(range(0, n, 256)))
+            thread_map(work, range(0, n, 256))
 
     row: dict[str, Any] = ratio(lambda: ranks.partner_ranks(U, V), bare)
     few = slice(None, None, max(1, n // 200))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from sklearn.model_selection import GroupKFold
 from cmstats.arrays import is_numpy, namespace, to_numpy
 from cmstats.inference.fitted import check_count, check_level, component_index
 from cmstats.kernels.linalg import svd
-from cmstats.kernels.threads import share
+from cmstats.kernels.threads import ONE_THREAD, thread_map
 from cmstats.moments.folds import training_moments
 from cmstats.moments.moments import Moments
 
@@ -202,15 +202,12 @@ def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, 
             f"p + q = {sum(ranks)} linearly independent features and {fewest:g} rows without the "
             "largest fold make some sample correlations 1: take fewer features or more folds"
         )
+    on_host = is_numpy(namespace(all_rows.mean("x")))
+    small = sum(all_rows.widths) <= ONE_THREAD
+    found = thread_map(_correlations, training_moments(folds), inline=small or not on_host)
     parts = np.zeros((len(folds), len(total)))
-    trains = training_moments(folds)
-
-    def work(numbers: Iterator[int]) -> None:
-        for j in numbers:
-            found = _correlations(trains[j])[0][: len(total)]
-            parts[j, : len(found)] = found
-
-    share(work, range(len(folds)), inline=not is_numpy(namespace(all_rows.mean("x"))))
+    for j, (correlations, _) in enumerate(found):
+        parts[j, : len(correlations)] = correlations[: len(total)]
     return total, parts, sizes, ranks
 
 

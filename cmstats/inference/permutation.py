@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ from cmstats.inference.exchangeability import (
 from cmstats.inference.fitted import check_count, component_index
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
-from cmstats.kernels.threads import blas_for, cores, share
+from cmstats.kernels.threads import blas_for, cores, thread_map
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import shrinkage_tuple
 from cmstats.rows.progress import progress_bar
@@ -286,16 +285,15 @@ def _fill_null(
     entropy = check_random_state(random_state).randint(0, 2**32, size=4, dtype=np.uint32)
     single = U.dtype != xp.float64
 
-    def work(starts: Iterator[int]) -> None:
-        for start in starts:
-            batch = min(size, count - start)
-            K = _cross_products(U, V, _orders(entropy, start, batch, n, codes))
-            for name, out in null.items():
-                out[start : start + batch] = to_numpy(STATISTICS[name](K, steps, single))
-            bar.update(batch)
+    def fill(start: int) -> None:
+        batch = min(size, count - start)
+        K = _cross_products(U, V, _orders(entropy, start, batch, n, codes))
+        for name, out in null.items():
+            out[start : start + batch] = to_numpy(STATISTICS[name](K, steps, single))
+        bar.update(batch)
 
     with progress_bar(verbose, "permutations", "it", total=count) as bar:
-        share(work, list(range(0, count, size)), inline=not on_host)
+        thread_map(fill, range(0, count, size), inline=not on_host)
 
 
 def _orders(entropy: Any, start: int, batch: int, n: int, codes: Any) -> Any:

@@ -33,6 +33,8 @@ from cmstats.kernels.threads import cores, even_slices, run_tasks
 from cmstats.kernels.transfer import within_memory
 
 __all__ = [
+    "PARALLEL",
+    "SMALL",
     "Accumulator",
     "RowSums",
     "accumulate",
@@ -43,6 +45,9 @@ __all__ = [
 
 SMALL = 1 << 14
 """Up to this many entries NumPy's own calls take less time than a compiled loop over a tile."""
+
+PARALLEL = 1 << 18
+"""Fewer entries than this are not worth a second thread."""
 
 Precision: TypeAlias = Literal["highest", "high"]
 
@@ -412,7 +417,7 @@ def _dense(x: Any) -> np.ndarray[Any, Any]:
 
 def accumulator_count(blocks: Sequence[Array], work: int) -> int:
     """One accumulator a core; one in all, with a threaded BLAS, where several fill the memory."""
-    if not is_numpy(namespace(*(b for b in blocks if is_array(b)))) or work < 1 << 18:
+    if not is_numpy(namespace(*(b for b in blocks if is_array(b)))) or work < PARALLEL:
         return 1
     d = sum(int(b.shape[1]) for b in blocks)
     parts = cores()

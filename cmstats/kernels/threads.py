@@ -1,8 +1,9 @@
-"""Python threads over tiles, BLAS held to its share of the cores meanwhile.
+"""Python threads over tiles of rows, each calling BLAS with one thread.
 
-Numba's own threads between threaded matrix products take several times as long: the two
-pools of threads fight for the cores. So kernels that mix BLAS and loops run as serial,
-`nogil` work on Python threads, each with a BLAS of one thread.
+Numba's parallel loops between multithreaded matrix products take several times as long: the
+two pools of threads compete for the cores. Kernels that mix BLAS and loops therefore run
+serial code that releases the interpreter lock, on Python threads, and BLAS is limited to one
+thread in the process meanwhile. Small problems start no thread and set no limit.
 """
 
 from __future__ import annotations
@@ -19,9 +20,22 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["blas_for", "cores", "even_slices", "one_core", "run_tasks", "serial_blas", "share"]
+__all__ = [
+    "ONE_THREAD",
+    "blas_for",
+    "cores",
+    "even_slices",
+    "one_core",
+    "run_tasks",
+    "serial_blas",
+    "thread_map",
+]
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ONE_THREAD = 32
+"""Factorisations of matrices of at most this many columns do not pay for a second thread."""
 
 _lock = threading.Lock()
 _one_core: contextvars.ContextVar[bool] = contextvars.ContextVar("one_core", default=False)
@@ -86,21 +100,21 @@ def blas_for(size: int) -> AbstractContextManager[None]:
     """A BLAS of one thread for factorisations of small matrices, of all threads for large ones.
 
     On matrices of some hundred columns more threads win nothing, and lose up to 30 times where
-    the cores are busy, since each call waits for the last thread.
+    the cores are busy, since each call waits for the last thread. BLAS itself takes one thread
+    up to `ONE_THREAD` columns, so that nothing need be set for those.
     """
-    return serial_blas() if size <= 1024 else nullcontext()
+    return serial_blas() if ONE_THREAD < size <= 1024 else nullcontext()
 
 
-def share(
-    work: Callable[[Iterator[Item]], None], items: Sequence[Item], *, inline: bool = False
-) -> None:
-    """``work(iterator)`` on as many threads as there are cores; each item goes to one of them.
+def thread_map(
+    function: Callable[[Item], Result], items: Sequence[Item], *, inline: bool = False
+) -> list[Result]:
+    """``[function(item) for item in items]`` on as many threads as there are cores.
 
     Parameters
     ----------
-    work : callable of an iterator over items
-        Most of its time must be spent without the interpreter lock. It can keep buffers of
-        its own from item to item.
+    function : callable
+        Most of its time must be spent without the interpreter lock.
     items : sequence
         Handed out one by one: a core that is busy elsewhere takes fewer.
     inline : bool, default=False
@@ -109,39 +123,20 @@ def share(
     Raises
     ------
     Exception
-        The first that a thread raised.
+        That of the first item which raised one; items not begun by then are left out.
     """
-    workers = 1 if inline else min(cores(), len(items))
+    workers = 1 if inline or len(items) < 2 else min(cores(), len(items))
     if workers < 2:
-        work(iter(items))
-        return
-    queue = iter(items)
-    lock = threading.Lock()
-
-    def turns() -> Iterator[Item]:
-        while True:
-            with lock:
-                try:
-                    item = next(queue)
-                except StopIteration:
-                    return
-            yield item
-
+        return [function(item) for item in items]
+    # What the caller set for floating-point errors and warnings holds in the threads.
+    contexts = [contextvars.copy_context() for _ in items]
     with serial_blas(), ThreadPoolExecutor(workers) as pool:
-        # What the caller set for floating-point errors and warnings holds in the threads.
-        runs = [contextvars.copy_context().run for _ in range(workers)]
-        for future in [pool.submit(run, work, turns()) for run in runs]:
-            future.result()
+        return list(pool.map(lambda context, item: context.run(function, item), contexts, items))
 
 
 def run_tasks(tasks: Sequence[Callable[[], object]], *, inline: bool = False) -> None:
-    """Run all tasks, shared out among the threads."""
-
-    def work(mine: Iterator[Callable[[], object]]) -> None:
-        for task in mine:
-            task()
-
-    share(work, tasks, inline=inline)
+    """Call all tasks, shared out among the threads."""
+    thread_map(lambda task: task(), tasks, inline=inline)
 
 
 def even_slices(n: int, parts: int) -> list[slice]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -20,7 +20,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from cmstats.arrays import to_numpy
 from cmstats.kernels.ranks import average_precisions
-from cmstats.kernels.threads import share
+from cmstats.kernels.threads import thread_map
 
 __all__ = [
     "check_classifier",
@@ -106,14 +106,7 @@ def logistic_regressions(view: Any, *, scaled: bool) -> list[Any]:
 
 def fit_both(pair: Views, views: Views, labels: HostArray) -> list[Any]:
     """A classifier fitted to each view."""
-    out: list[Any] = [None, None]
-
-    def work(mine: Iterator[int]) -> None:
-        for view in mine:
-            out[view] = _fitted(pair[view], views[view], labels)
-
-    share(work, [0, 1])
-    return out
+    return thread_map(lambda view: _fitted(pair[view], views[view], labels), (0, 1))
 
 
 def _fitted(classifier: Any, view: Any, labels: HostArray) -> Any:
@@ -185,14 +178,13 @@ def retrieval_scores(
         warnings.simplefilter("always")
         for k, (train, test) in enumerate(splits):
             seen, new = fold_views(train, test)
-            held: dict[tuple[int, int], HostArray] = {}
 
-            def work(mine: Iterator[tuple[int, int]]) -> None:
-                for view, j in mine:
-                    fitted = _fitted(candidates[view][j], seen[view], labels[train])  # noqa: B023
-                    held[view, j] = posteriors(fitted, new[view], classes)  # noqa: B023
+            def held_out(item: tuple[int, int]) -> HostArray:
+                view, j = item
+                fitted = _fitted(candidates[view][j], seen[view], labels[train])  # noqa: B023
+                return posteriors(fitted, new[view], classes)  # noqa: B023
 
-            share(work, items)
+            held = dict(zip(items, thread_map(held_out, items), strict=True))
             for i, j in np.ndindex(scores.shape[:2]):
                 scores[i, j, k] = _mean_precision(held[0, i], held[1, j], codes[test])
     # The same sentence from every fold and candidate is said once.

@@ -6,7 +6,7 @@ Ridge), so that w = (S_xx + alpha I)^-1 S_xy with the scatters S, which are sums
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from cmstats.arrays import Array, device_of, is_numpy, namespace, to_numpy
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
-from cmstats.kernels.threads import share
+from cmstats.kernels.threads import ONE_THREAD, thread_map
 from cmstats.moments.folds import training_moments
 from cmstats.moments.moments import Moments
 from cmstats.moments.sums import LeastSquares
@@ -274,22 +274,21 @@ def search(
     total = trains[0] + folds[0]
     if rank is not None:
         rank = min(rank, *total.widths, *(max(m.rows - 1, 1) for m in trains))
-    found: dict[int, Any] = {}
 
-    def work(mine: Iterator[int]) -> None:
-        for k in mine:
-            if k == len(folds):  # for the solution to come: cores that are free do it now
-                found[k] = Spectrum.of(about_plane(total, intercept))
-            else:
-                found[k] = to_numpy(_fold_scores(trains[k], folds[k], alphas, rank, intercept))
+    def work(k: int) -> Any:
+        if k == len(folds):  # for the solution to come: cores that are free do it now
+            return Spectrum.of(about_plane(total, intercept))
+        return to_numpy(_fold_scores(trains[k], folds[k], alphas, rank, intercept))
 
     # Matrices of p x p are too small for a threaded BLAS: whole folds share the cores.
-    share(work, range(len(folds) + 1), inline=not is_numpy(namespace(total.mean("x"))))
-    scores = np.stack([found[k] for k in range(len(folds))])
+    small = sum(total.widths) <= ONE_THREAD
+    inline = small or not is_numpy(namespace(total.mean("x")))
+    *found, spectrum = thread_map(work, range(len(folds) + 1), inline=inline)
+    scores = np.stack(found)
     scored = np.isfinite(scores)
     count = scored.sum(axis=0)
     mean = np.where(scored, scores, 0.0).sum(axis=0) / np.maximum(count, 1)
-    return Search(mean, not count.all(), found[len(folds)])
+    return Search(mean, not count.all(), spectrum)
 
 
 def _fold_scores(

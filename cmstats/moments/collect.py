@@ -25,6 +25,7 @@ from cmstats.arrays import (
     take_rows,
 )
 from cmstats.kernels.covariance import (
+    PARALLEL,
     Accumulator,
     accumulator_count,
     provisional_centre,
@@ -232,7 +233,8 @@ def _scatter_pass(
                 mine = take if rows is None else rows[take]
                 tasks.append(functools.partial(sums_of.add, parts, w, mine))
         # CuPy's current stream belongs to the thread: work for a GPU stays on this one.
-        run_tasks(tasks, inline=device is not None)
+        small = m * sum(p.shape[1] for p in parts) < PARALLEL
+        run_tasks(tasks, inline=small or device is not None)
     for group in folds:
         check_finite(*(part.first for part in group))
     widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in arrays]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from sklearn.base import clone
 
 from cmstats.arrays import is_numpy, namespace
-from cmstats.kernels.threads import share
+from cmstats.kernels.threads import ONE_THREAD, thread_map
 from cmstats.moments.moments import Moments
 
 __all__ = ["GridScores", "best_index", "grid_scores", "training_moments"]
@@ -144,7 +144,8 @@ def grid_scores(
     ill_conditioned = np.zeros(shape, dtype=bool)
     trains = training_moments(folds)
 
-    def run(i: int, k: int) -> bool:
+    def run(pair: tuple[int, int]) -> None:
+        i, k = pair
         begin = time.perf_counter()
         _check_training(trains[k], k)
         model = clone(estimator).set_params(**candidates[i])
@@ -158,17 +159,14 @@ def grid_scores(
         score_seconds[i, k] = time.perf_counter() - fitted
         if on_training is not None:
             on_training[i, k] = judge(model, trains[k])
-        return bool(model._ill_conditioned())
-
-    def work(mine: Iterator[tuple[int, int]]) -> None:
-        for i, k in mine:
-            ill_conditioned[i, k] = run(i, k)
+        ill_conditioned[i, k] = model._ill_conditioned()
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         # Matrices of d x d are too small for a threaded BLAS: whole fits share the cores.
         pairs = [(i, k) for k in range(len(folds)) for i in range(len(candidates))]
-        share(work, pairs, inline=not is_numpy(namespace(folds[0].like)))
+        small = sum(folds[0].widths) <= ONE_THREAD
+        thread_map(run, pairs, inline=small or not is_numpy(namespace(folds[0].like)))
     # The same sentence from every fold and candidate is said once.
     for message, category in {(str(w.message), w.category) for w in caught}:
         warnings.warn(f"in cross-validation: {message}", category, stacklevel=3)

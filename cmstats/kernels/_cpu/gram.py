@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from cmstats.arrays import row_slices
 from cmstats.kernels._cpu._exp import EXACT, SUM, exp
 from cmstats.kernels._cpu._jit import jit
 from cmstats.kernels.parameters import Spec
-from cmstats.kernels.threads import run_tasks
+from cmstats.kernels.threads import thread_map
 
 __all__ = ["fill"]
 
@@ -57,8 +56,7 @@ def fill(
                 if partial is not None:
                     partial[i, columns] = tile.sum(axis=0, dtype=np.float64)
 
-    tasks = [functools.partial(work, i) for i in range(len(row_tiles))]
-    run_tasks(tasks, inline=n * m * d < 2_000_000)
+    thread_map(work, range(len(row_tiles)), inline=n * m * d < 2_000_000)
     return None if partial is None else partial.sum(axis=0)
 
 

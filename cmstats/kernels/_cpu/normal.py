@@ -13,7 +13,7 @@ from cmstats.arrays import result_dtype, row_slices
 from cmstats.kernels._cpu._exp import EXACT, SUM, exp_double
 from cmstats.kernels._cpu._jit import jit
 from cmstats.kernels.parameters import Normals
-from cmstats.kernels.threads import run_tasks
+from cmstats.kernels.threads import thread_map
 
 __all__ = ["fill_plan", "log_densities", "log_sum_exp"]
 
@@ -53,7 +53,7 @@ def log_densities(
             log_sum_exp(terms, density[tile], r)
 
     small = n * k * d * (1 if normals.kind == "diag" else d) < 2_000_000
-    run_tasks([functools.partial(work, tile) for tile in row_slices(n, rows)], inline=small)
+    thread_map(work, list(row_slices(n, rows)), inline=small)
 
 
 def fill_plan(normals: Normals, dtype: Any) -> tuple[Callable[[Any, Any, Any], None], int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from cmstats.arrays import is_array, row_slices
 from cmstats.kernels._cpu._jit import jit
 from cmstats.kernels.rank_problem import HostArray, Layout, Problem, read_rows
-from cmstats.kernels.threads import share
+from cmstats.kernels.threads import thread_map
 
 __all__ = ["average_precisions", "counts", "top_k"]
 
@@ -23,7 +23,7 @@ BLOCK_SCORES = 2**22
 
 # --------------------------------------------------------------------------------- tiles
 class _Tiles:
-    """Tiles of scores, each thread in buffers of its own."""
+    """Tiles of scores, the tiles of a run of rows in buffers of their own."""
 
     def __init__(
         self,
@@ -127,27 +127,26 @@ def counts(problem: Problem, layout: Layout, both: bool) -> tuple[HostArray, Hos
     x, y = np.zeros((3, n), np.int64), np.zeros((3, m if both else 0), np.int64)
     lock = threading.Lock()
 
-    def walk(todo: Iterator[slice], visit: Callable[..., None], *, band: bool) -> None:
+    def visit_tiles(rows: slice, visit: Callable[..., None], *, band: bool) -> None:
         query_room, candidate_room, scores = tiles.buffers()
-        for rows in todo:
-            left = tiles.queries(rows, query_room)
-            for columns in layout.columns(rows, tiles.columns, band=band):
-                right = tiles.candidates(columns, candidate_room)
-                tiles.scores(left, right, rows, columns, scores)
-                visit((scores, left, right, *layout.bounds(rows, columns)), rows, columns)
+        left = tiles.queries(rows, query_room)
+        for columns in layout.columns(rows, tiles.columns, band=band):
+            right = tiles.candidates(columns, candidate_room)
+            tiles.scores(left, right, rows, columns, scores)
+            visit((scores, left, right, *layout.bounds(rows, columns)), rows, columns)
 
     # First the own scores, from the tiles along the diagonal: all others are compared with them.
-    def find_best(todo: Iterator[slice]) -> None:
+    def find_best(rows: slice) -> None:
         mine = _Best(best_y.rounding)
 
         def visit(tile: Any, rows: slice, columns: slice) -> None:
             _best_of_tile(*tile, *best_x.running(rows), *mine.running(columns))
 
-        walk(todo, visit, band=True)
+        visit_tiles(rows, visit, band=True)
         with lock:
             best_y.merge(mine)
 
-    def count(todo: Iterator[slice]) -> None:
+    def count(rows: slice) -> None:
         mine = np.zeros((3, y.shape[1]), np.int32)
 
         def visit(tile: Any, rows: slice, columns: slice) -> None:
@@ -156,12 +155,13 @@ def counts(problem: Problem, layout: Layout, both: bool) -> tuple[HostArray, Hos
             if both:
                 _count_columns(*tile, *best_y.bounds(columns), *mine[:, columns])
 
-        walk(todo, visit, band=False)
-        with lock:
-            y[...] += mine
+        visit_tiles(rows, visit, band=False)
+        if both:
+            with lock:
+                y[...] += mine
 
-    share(find_best, list(row_slices(n, tiles.rows)))
-    share(count, list(row_slices(n, tiles.rows)))
+    thread_map(find_best, list(row_slices(n, tiles.rows)))
+    thread_map(count, list(row_slices(n, tiles.rows)))
     return x, y
 
 
@@ -292,20 +292,19 @@ def top_k(problem: Problem, k: int) -> tuple[HostArray, HostArray]:
     indices, values = np.zeros((n, k), np.int64), np.full((n, k), -np.inf, problem.dtype)
     filled = np.zeros(n, np.int64)
 
-    def work(todo: Iterator[slice]) -> None:
+    def find(rows: slice) -> None:
         query_room, candidate_room, scores = tiles.buffers()
-        for rows in todo:
-            left = tiles.queries(rows, query_room)
-            for columns in row_slices(m, tiles.columns):
-                right = tiles.candidates(columns, candidate_room)
-                tiles.scores(left, right, rows, columns, scores)
-                width = columns.stop - columns.start
-                _push_tile(scores, width, columns.start, indices[rows], values[rows], filled[rows])
-            order = np.lexsort((indices[rows], -values[rows]))
-            indices[rows] = np.take_along_axis(indices[rows], order, axis=1)
-            values[rows] = np.take_along_axis(values[rows], order, axis=1)
+        left = tiles.queries(rows, query_room)
+        for columns in row_slices(m, tiles.columns):
+            right = tiles.candidates(columns, candidate_room)
+            tiles.scores(left, right, rows, columns, scores)
+            width = columns.stop - columns.start
+            _push_tile(scores, width, columns.start, indices[rows], values[rows], filled[rows])
+        order = np.lexsort((indices[rows], -values[rows]))
+        indices[rows] = np.take_along_axis(indices[rows], order, axis=1)
+        values[rows] = np.take_along_axis(values[rows], order, axis=1)
 
-    share(work, list(row_slices(n, tiles.rows)))
+    thread_map(find, list(row_slices(n, tiles.rows)))
     return indices, values
 
 
@@ -364,20 +363,18 @@ def average_precisions(problem: Problem) -> HostArray:
     tiles.rows = min(tiles.rows, max(16, BLOCK_SCORES // m))
     out = np.full(n, np.nan)
 
-    def work(todo: Iterator[slice]) -> None:
+    def average(rows: slice) -> None:
         query_room, candidate_room, _ = tiles.buffers()
-        whole = np.empty((tiles.rows, m), problem.dtype)
-        for rows in todo:
-            left = tiles.queries(rows, query_room)
-            for columns in row_slices(m, tiles.columns):
-                right = tiles.candidates(columns, candidate_room)
-                tiles.scores(left, right, rows, columns, whole[:, columns])
-            part = whole[: rows.stop - rows.start]
-            # NumPy sorts numbers with vector instructions, several times faster than Numba.
-            ids = problem.x_ids[rows], problem.y_ids
-            _average_precision_rows(part, np.sort(part, axis=1), *ids, out[rows])
+        scores = np.empty((rows.stop - rows.start, m), problem.dtype)
+        left = tiles.queries(rows, query_room)
+        for columns in row_slices(m, tiles.columns):
+            right = tiles.candidates(columns, candidate_room)
+            tiles.scores(left, right, rows, columns, scores[:, columns])
+        # NumPy sorts numbers with vector instructions, several times faster than Numba.
+        ids = problem.x_ids[rows], problem.y_ids
+        _average_precision_rows(scores, np.sort(scores, axis=1), *ids, out[rows])
 
-    share(work, list(row_slices(n, tiles.rows)))
+    thread_map(average, list(row_slices(n, tiles.rows)))
     return out
 
 
