@@ -56,14 +56,13 @@ def lazy(
 if TYPE_CHECKING:
     from cmstats.datasets import load_emoji, load_linnerud, load_mnist_halves, load_wikipedia
     from cmstats.inference import (
-        bootstrap,
         canonical_correlation_test,
-        component_stability,
         correlation_intervals,
         loadings_table,
         permutation_test,
         redundancy,
     )
+    from cmstats.inference.bootstrap import bootstrap, component_stability
     from cmstats.metrics import retrieval_report, search
     from cmstats.model_selection import (
         MomentsSearchCV,
@@ -87,24 +86,20 @@ if TYPE_CHECKING:
         TwoViewPipeline,
     )
     from cmstats.moments import Moments
-    from cmstats.rows.chunks import map_rows
-    from cmstats.rows.files import open_shards
-    from cmstats.rows.parquet import open_parquet
-    from cmstats.rows.writer import write_shards
+    from cmstats.rows import map_rows, open_parquet, open_shards, write_shards
 else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
             "datasets": ("load_emoji", "load_linnerud", "load_mnist_halves", "load_wikipedia"),
             "inference": (
-                "bootstrap",
                 "canonical_correlation_test",
-                "component_stability",
                 "correlation_intervals",
                 "loadings_table",
                 "permutation_test",
                 "redundancy",
             ),
+            "inference.bootstrap": ("bootstrap", "component_stability"),
             "metrics": ("retrieval_report", "search"),
             "model_selection": (
                 "MomentsSearchCV",
@@ -128,10 +123,7 @@ else:
                 "TwoViewPipeline",
             ),
             "moments": ("Moments",),
-            "rows.chunks": ("map_rows",),
-            "rows.files": ("open_shards",),
-            "rows.parquet": ("open_parquet",),
-            "rows.writer": ("write_shards",),
+            "rows": ("map_rows", "open_parquet", "open_shards", "write_shards"),
         },
     )
 

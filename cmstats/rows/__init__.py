@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from cmstats.rows.files import open_shards
     from cmstats.rows.parquet import open_parquet
     from cmstats.rows.writer import write_shards
-
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "chunks": ("map_rows",),
-        "files": ("open_shards",),
-        "parquet": ("open_parquet",),
-        "writer": ("write_shards",),
-    },
-)
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "chunks": ("map_rows",),
+            "files": ("open_shards",),
+            "parquet": ("open_parquet",),
+            "writer": ("write_shards",),
+        },
+    )
 
 __all__ = ["map_rows", "open_parquet", "open_shards", "write_shards"]
