@@ -1,8 +1,7 @@
-"""Arrays of any namespace: which one it is, validation, and what the array standard lacks.
+"""Array namespace, device and dtype of data, validation, operations the array standard lacks.
 
-Type in = type out and device in = device out follow from the data handed in
-(array-api-compat); there is no global switch. Frames, lists and sparse matrices count as
-NumPy.
+Results are arrays of the library, and on the device, of the data (array-api-compat); there is no
+global switch. Frames, lists and sparse matrices count as NumPy.
 """
 
 from __future__ import annotations
@@ -47,7 +46,6 @@ __all__ = [
 ]
 
 
-# ------------------------------------------------------------------------- namespaces
 def is_array(a: object) -> bool:
     """Whether `a` is an array of some namespace (not a frame, a list or a sparse matrix)."""
     return bool(array_api_compat.is_array_api_obj(a)) and not scipy.sparse.issparse(a)
@@ -65,7 +63,7 @@ def is_dask(a: object) -> bool:
 
 
 def is_lazy(a: Any) -> bool:
-    """Whether `a` is an array-like on a disk or elsewhere, to be read by slices."""
+    """Whether `a` is a source whose rows are read by slices: a memory-map, HDF5, shards."""
     if is_array(a):
         return isinstance(a, np.memmap)
     if scipy.sparse.issparse(a) or is_dask(a) or hasattr(a, "iloc") or hasattr(a, "to_pandas"):
@@ -74,7 +72,7 @@ def is_lazy(a: Any) -> bool:
 
 
 def namespace(*arrays: object) -> ModuleType:
-    """The one array namespace of all arrays (None is passed over).
+    """The common array namespace of all arrays; None is ignored.
 
     Raises
     ------
@@ -113,13 +111,13 @@ def _place(xp: ModuleType, device: object) -> str:
 
 
 def device_of(a: Array) -> Any:
-    """The device of an array; None for NumPy, where naming it would only cost."""
+    """The device of an array; None for NumPy arrays and for everything read as such."""
     xp = namespace(a)
     return None if is_numpy(xp) else array_api_compat.device(a)
 
 
 def to_numpy(a: Any) -> np.ndarray[Any, Any]:
-    """An explicit copy to the host, for what cannot run elsewhere (pandas, pictures, files)."""
+    """A NumPy array of the values, copied from a device if need be."""
     if isinstance(a, np.ndarray) or not is_array(a):
         return np.asarray(a)
     if array_api_compat.is_cupy_array(a):
@@ -132,7 +130,6 @@ def to_numpy(a: Any) -> np.ndarray[Any, Any]:
     return np.asarray(np.from_dlpack(a))
 
 
-# ------------------------------------------------------------------------------ dtypes
 def result_dtype(a: Array) -> Any:
     """The dtype of results for data `a`: float64 stays, other floats give float32.
 
@@ -157,11 +154,10 @@ def float64(a: Array) -> Array:
     return xp.astype(xp.asarray(a), xp.float64, copy=False)
 
 
-# ------------------------------------------------------------------------- validation
 def check_weights(weights: Any, n: int, like: Array | None = None) -> Array | None:
-    """Frequency weights of n rows: finite, not negative, not all zero.
+    """Check frequency weights of n rows: finite, not negative, not all zero.
 
-    A single number counts as that weight for every row.
+    A number is the weight of every row.
     """
     if weights is None:
         return None
@@ -194,7 +190,7 @@ def check_weights(weights: Any, n: int, like: Array | None = None) -> Array | No
 def describe_nonfinite(
     name: str, nan: int, inf: int, first: tuple[int, int] | None, hint: str = ""
 ) -> str:
-    """The one sentence about values that are not finite; `hint` is what else NaN could do."""
+    """The message about NaN and infinity; `hint` is appended if there is NaN."""
     parts = [f"{nan} NaN" if nan else "", f"{inf} infinite" if inf else ""]
     where = "" if first is None else f", the first at row {first[0]}, column {first[1]}"
     total = " and ".join(part for part in parts if part)
@@ -205,9 +201,9 @@ def describe_nonfinite(
 def count_nonfinite(
     a: Array, offset: int = 0, *, nan: bool = True
 ) -> tuple[int, int, tuple[int, int] | None]:
-    """NaN count, infinity count and the first (row + offset, column) that is either.
+    """The number of NaN, of infinities, and the (row + offset, column) of the first of them.
 
-    Without `nan` only infinities count.
+    If `nan` is False only infinities count.
     """
     xp = namespace(a)
     bad = ~xp.isfinite(a) if nan else xp.isinf(a)
@@ -227,11 +223,11 @@ def check_matrix(
     ensure_finite: bool | Literal["allow-nan"] = True,
     hint: str = "",
 ) -> Array:
-    """A two-dimensional real matrix of at least one row and one column, or one clear sentence.
+    """Check a real matrix of at least one row and one column.
 
-    Sparse matrices come back as CSR, arrays of other namespaces as they are. A 1-D array
-    is one column. With ``ensure_finite="allow-nan"`` only infinity is an error; `hint` ends
-    the sentence about NaN.
+    Sparse matrices are converted to CSR, frames and lists to NumPy; a 1-D array is one column.
+    With ``ensure_finite="allow-nan"`` only infinity is an error; `hint` is appended to the
+    message about NaN.
 
     Raises
     ------
@@ -285,7 +281,7 @@ def check_matrix(
 
 
 def _host_array(a: Any, name: str) -> np.ndarray[Any, Any]:
-    """A NumPy array of numbers out of a list, a frame or an array of objects."""
+    """A list, a frame or an array of objects as a NumPy array of numbers."""
     out = np.asarray(a)
     if out.dtype.kind in "biufc":
         return out
@@ -293,7 +289,7 @@ def _host_array(a: Any, name: str) -> np.ndarray[Any, Any]:
         return out  # ml_dtypes' bfloat16
     if out.dtype.kind == "O":
         try:
-            if hasattr(a, "iloc"):  # pandas has missing values that are no numbers
+            if hasattr(a, "iloc"):  # pandas.NA becomes NaN
                 return np.asarray(a.to_numpy(dtype=np.float64, na_value=np.nan))
             return out.astype(np.float64)
         except (TypeError, ValueError) as error:
@@ -347,9 +343,9 @@ def row_slices(n: int, size: int) -> Iterator[slice]:
 
 
 def check_rows(part: Array, name: str, start: int, block: Any = None) -> None:
-    """Raise the one sentence about values that are not finite in a run of rows.
+    """Raise if a run of rows, of which the first is row `start`, has NaN or infinity.
 
-    With the `block` that the run is of, the sentence ends with the file and the row in it.
+    With the `block` that was read, the message ends with the file and the row in it.
     """
     nan, inf, first = count_nonfinite(part, start)
     if nan or inf:
@@ -358,10 +354,10 @@ def check_rows(part: Array, name: str, start: int, block: Any = None) -> None:
 
 
 def position(block: Any, row: int) -> str:
-    """Where a row of a block lies, to end a sentence that names the row.
+    """Where a row of a block is stored, to be appended to a message that names the row.
 
     ``"; row 4000 is row 17 of img_emb/img_emb_3.npy"`` for blocks whose method ``locate(row)``
-    answers ``"row 17 of img_emb/img_emb_3.npy"``, and ``""`` for all others.
+    returns ``"row 17 of img_emb/img_emb_3.npy"``, and ``""`` for all others.
     """
     locate = getattr(block, "locate", None)
     return "" if locate is None or not is_lazy(block) else f"; row {row} is {locate(row)}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import float64, is_array, take_rows, to_numpy
+from cmstats.arrays import dense, float64, is_array, take_rows, to_numpy
 
 __all__ = [
     "Checkpoint",
@@ -202,7 +202,7 @@ def fingerprint(
 
 def _first_rows(a: Any) -> np.ndarray[Any, Any]:
     part = take_rows(a, slice(0, min(64, int(a.shape[0]))))
-    part = part.toarray() if hasattr(part, "toarray") else part
+    part = dense(part)
     return to_numpy(float64(part) if is_array(part) else np.asarray(part, dtype=np.float64))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from cmstats.arrays import (
     Array,
     count_nonfinite,
+    dense,
     describe_nonfinite,
     device_of,
     is_array,
@@ -130,7 +131,7 @@ def _whole_count(
         nans = infinite = 0
         first = None
         for start, (part,), _ in chunks([a if span is None else within(a, span)]):
-            part = part.toarray() if hasattr(part, "toarray") else part
+            part = dense(part)
             more_nan, more_inf, at = count_nonfinite(part, offset + start, nan=nan)
             nans, infinite, first = nans + more_nan, infinite + more_inf, first or at
         if nans or infinite:
@@ -347,7 +348,7 @@ def _root_pass(
     # A QR factorisation pays from about two rows a column; a wide block is its own root.
     run_rows = run_rows or max(2 * d * n_folds, 4096)
     for start, parts, w in _runs(arrays, weights, device, run_rows, advance):
-        parts = [p.toarray() if hasattr(p, "toarray") else p for p in parts]
+        parts = [dense(p) for p in parts]
         for fold in range(n_folds):
             rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0])
             mine = parts if rows is None else [take_rows(p, rows) for p in parts]
@@ -430,7 +431,7 @@ def _joined(held: list[dict[str, Any]]) -> dict[str, Any]:
     joined = {}
     for name in held[0]:
         parts = [batch[name] for batch in held]
-        parts = [p.toarray() if hasattr(p, "toarray") else p for p in parts]
+        parts = [dense(p) for p in parts]
         parts = [np.asarray(p) if is_lazy(p) else p for p in parts]
         joined[name] = namespace(*parts).concat(parts, axis=0)
     return joined

@@ -18,6 +18,7 @@ from cmstats.arrays import (
     Array,
     check_weights,
     count_nonfinite,
+    dense,
     describe_nonfinite,
     is_array,
     is_dask,
@@ -126,7 +127,7 @@ class TaskMoments:
         for start, parts, w in chunks([*blocks.values(), y], weights):
             named = dict(zip([*blocks, "y"], parts, strict=True))
             for name, part in named.items():
-                named[name] = part = part.toarray() if hasattr(part, "toarray") else part
+                named[name] = part = dense(part)
                 if name != "y":
                     check_rows(part, name, start, blocks[name])
             observed = _observed(named["y"], start)
@@ -262,7 +263,7 @@ def _groups(y: Any) -> list[tuple[int, ...]] | None:
         if not _has_nan(part):
             continue
         complete = False
-        part = part.toarray() if hasattr(part, "toarray") else part
+        part = dense(part)
         bits = np.packbits(_observed(part, start), axis=0)
         known: dict[tuple[int, bytes], int] = {}
         keys = ((int(label), bits[:, j].tobytes()) for j, label in enumerate(labels))

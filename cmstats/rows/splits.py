@@ -1,4 +1,4 @@
-"""The fold of each row, out of whatever says how rows are split."""
+"""The fold of each row, from a number of folds or a scikit-learn splitter."""
 
 from __future__ import annotations
 
