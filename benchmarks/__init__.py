@@ -1,1 +1,1 @@
-"""What cmstats costs and what it finds, measured beside its peers in one run."""
+"""Time, memory and quality of cmstats and of its peers, measured in one run."""

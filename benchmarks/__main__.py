@@ -1,4 +1,4 @@
-"""``python -m benchmarks [SUITE ...] [--quick]``: run suites, save as they go, write tables."""
+"""``python -m benchmarks [SUITE ...] [--quick]``: run suites, save each result, write tables."""
 
 from __future__ import annotations
 

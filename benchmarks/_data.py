@@ -1,4 +1,4 @@
-"""Paired sets in training and test parts, for the suites that compare models on real data."""
+"""Paired data sets with a split, for the suites that compare models on real data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cmstats.datasets import load_emoji, load_fashion, load_wikipedia
 
 @dataclass(frozen=True)
 class Split:
-    """Two views of training and of test items, and the labels of the test items."""
+    """Two views of the training and of the test items, and the labels of the test items."""
 
     x: Any
     y: Any
@@ -30,7 +30,7 @@ def emoji(seed: int) -> Split:
 
 
 def wikipedia(seed: int) -> Split:
-    """Seed 0 is the published split; the others deal all items anew, in the same sizes."""
+    """Seed 0 is the published split; other seeds draw a random split of the same sizes."""
     data = load_wikipedia()
     x, y, labels = (
         np.concatenate([data[f"{what}_train"], data[f"{what}_test"]])
@@ -41,7 +41,7 @@ def wikipedia(seed: int) -> Split:
 
 
 def fashion(seed: int) -> Split:
-    """CLIP image and TF-IDF of the name, the vocabulary from the training items."""
+    """CLIP image features and TF-IDF of the name, with the vocabulary of the training items."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     data = load_fashion()
@@ -63,7 +63,7 @@ def _cut(x: Any, y: Any, labels: Any, train: Any, test: Any) -> Split:
 
 
 def available() -> dict[str, Callable[[int], Split]]:
-    """The sets whose data are there: emoji always, the others where CMSTATS_DATA holds them."""
+    """The available sets: emoji always, the others if they are in CMSTATS_DATA."""
     found: dict[str, Callable[[int], Split]] = {"emoji": emoji}
     for name, load in (("wikipedia", wikipedia), ("fashion", fashion)):
         try:

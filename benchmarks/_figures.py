@@ -1,4 +1,4 @@
-"""Figures of benchmarks/README.md that put the results of several suites into one picture."""
+"""Figures of benchmarks/README.md that combine the results of several suites."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ START = "MNIST halves, "
 
 
 def mnist() -> None:
-    """The sum of test correlations against seconds, KernelCCA beside DeepCCA."""
+    """The sum of test correlations over seconds, of KernelCCA and DeepCCA."""
     kernel, deep = _points("kernel_cca", "KernelCCA"), _points("baselines", "DeepCCA")
     if not kernel:
         return

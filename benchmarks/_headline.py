@@ -1,4 +1,4 @@
-"""What the README says of speed and quality: tables of some of the saved measurements."""
+"""The tables of speed and quality in the README, from the saved measurements."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPEED = (
     ("mixture", "EM ", "mixture of Gaussians", "scikit-learn GaussianMixture"),
     ("kernels", "normal log-density ", "normal log-density", "SciPy multivariate_normal"),
 )
-"""Suite, how the row begins, ours, and the peer; the rest of the row's name is the size."""
+"""Suite, prefix of the row's name (the rest is the size), our name and the peer's."""
 
 QUALITY = (
     ("emoji", "R@10", "emoji, R@10"),
@@ -52,16 +52,16 @@ LABELLED = (
     ("deep: SCM", "logistic regression on DeepCCA"),
     ("chi2 and rbf maps, gamma chosen", "`SemanticMatching` on kernel maps"),
 )
-"""How the row of the suite begins, and what it is called."""
+"""Prefix of the row's name, and its name in the table."""
 
 CLASSICAL = ("CCA", "KernelCCA", "ConditionalGaussian", "LinearAutoencoder(cross)")
-"""What saw the same pairs as the deep models, and no labels."""
+"""The models that were fitted to the same pairs as the deep models, without labels."""
 
 DEEP = ("DeepCCA", "ContrastiveAligner, linear", "ContrastiveAligner, MLP")
 
 
 def rewrite() -> None:
-    """Put the tables between the marks of the README."""
+    """Replace the tables between the marks of the README."""
     text = PAGE.read_text()
     before, _, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -71,7 +71,7 @@ def rewrite() -> None:
 
 
 def lines() -> Iterator[str]:
-    """The lines of both tables, as far as there are results."""
+    """The lines of both tables; rows without results are left out."""
     yield from _speed()
     compared = saved("comparison")
     if compared:
@@ -94,7 +94,7 @@ def _speed() -> Iterator[str]:
 
 
 def _first(rows: Rows, start: str) -> list[tuple[str, dict[str, Any]]]:
-    """The first row whose name begins so, if there is one."""
+    """The first row with this prefix, or None."""
     return [(name, row) for name, row in rows.items() if name.startswith(start)][:1]
 
 
@@ -116,7 +116,7 @@ def _cell(row: dict[str, Any], metric: str) -> str:
 
 
 def _verdict(compared: Rows, sets: list[tuple[str, str, str]]) -> Iterator[str]:
-    """Which side is ahead on each data set."""
+    """The better side on each data set."""
     for data, metric, title in sets:
         rows = {
             name.removeprefix(f"{data}, "): row[metric]

@@ -1,4 +1,4 @@
-"""Timing in alternation, memory of a process of its own, and results as JSON and tables."""
+"""Alternating timings, memory of a separate process, and results as JSON and tables."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
 
 Rows = dict[str, dict[str, Any]]
-"""Measurements: a name, and what was found."""
+"""Measurements: a name and its values."""
 
 
 class NotRun(Exception):
-    """Why a suite cannot run here."""
+    """The reason why a suite cannot run here."""
 
 
 def seconds(run: Callable[[], object]) -> float:
-    # The threads of a BLAS call spin for tens of milliseconds after it, on the cores of
-    # whatever comes next.
+    # After a call the threads of BLAS spin for tens of milliseconds and occupy the cores.
     time.sleep(0.2)
     begin = time.perf_counter()
     run()
@@ -39,7 +38,7 @@ def seconds(run: Callable[[], object]) -> float:
 def ratio(
     run: Callable[[], object], base: Callable[[], object], *, repeats: int = 5
 ) -> dict[str, float]:
-    """Time `run` and `base` in alternation: the median of both and of their ratio, with range.
+    """Time `run` and `base` alternately: the medians of both and of their ratio, with its range.
 
     On a shared machine only the ratio of neighbours in time means something.
     """
@@ -56,7 +55,7 @@ def ratio(
 
 
 def peak_memory(code: str, *arguments: str) -> dict[str, float]:
-    """Run code in a process of its own; it prints a JSON of what it measured.
+    """Run code in a separate process, which prints its measurements as JSON.
 
     The code calls ``before = resident()`` before and ``peak()`` after what is measured, both in
     MiB; the first starts the peak anew (on Linux).
@@ -113,7 +112,7 @@ def _processor() -> str:
 
 
 def saved(suite: str) -> Rows:
-    """What the last full run of a suite found; nothing where there is none."""
+    """The results of the last full run of a suite; empty if there is none."""
     path = RESULTS / f"{suite}.json"
     return json.loads(path.read_text())["results"] if path.exists() else {}
 
@@ -141,13 +140,13 @@ class Results:
         return saved["results"] if same else {}
 
     def add(self, rows: Rows) -> None:
-        """Save rows in the place of those of the same names."""
+        """Save rows, replacing those of the same names."""
         self._measured += rows
         self._file["results"] |= rows
         self._write()
 
     def finish(self) -> None:
-        """Keep what was added alone, in its order."""
+        """Keep only the rows that were added, in their order."""
         self._file["results"] = {name: self._file["results"][name] for name in self._measured}
         self._write()
 

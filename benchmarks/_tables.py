@@ -1,4 +1,4 @@
-"""The tables of benchmarks/README.md, made from the JSON of the last full runs."""
+"""The tables of benchmarks/README.md, from the JSON files of the last full runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ smallest and largest of the neighbouring runs).
 
 
 def lines(results: dict[str, Any]) -> Iterator[str]:
-    """One line a measurement."""
+    """A table with one line per measurement."""
     for name, row in results.items():
         yield f"{name}: {_cells(row)}"
 

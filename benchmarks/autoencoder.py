@@ -27,7 +27,7 @@ def run(*, quick: bool) -> Iterator[Rows]:
 
 
 def rows(n: int, p: int) -> Any:
-    """Rows with a spectrum that falls off, float32."""
+    """Rows with a decaying spectrum, float32."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, p), dtype=np.float32)
     X *= np.geomspace(1, 0.1, p, dtype=np.float32)
@@ -70,7 +70,7 @@ def _explained(truth: Any, guess: Any) -> float:
 
 
 def _from_one_view(train: tuple[Any, Any], test: tuple[Any, Any], k: int) -> dict[str, Any]:
-    """R2 of each view decoded from the code of the other, and by plain regression of that code."""
+    """R2 of each view decoded from the code of the other, and by regression on that code."""
     est = LinearAutoencoder(k, target="joint").fit(*train)
     code = est.transform(*train)
     y = est.predict(test[0])

@@ -35,7 +35,7 @@ def run(*, quick: bool) -> Iterator[Rows]:
 
 
 def models(quick: bool) -> dict[str, Callable[[int], Any]]:
-    """What is compared, made from a seed; without torch only what does not need it."""
+    """The models that are compared, with a seed; without torch only those that do not need it."""
     out: dict[str, Callable[[int], Any]] = {
         "CCA": lambda seed: CCA(shrinkage="cv"),
         "ASIF": lambda seed: ASIF(random_state=seed),
@@ -84,7 +84,7 @@ def load_halves(n: int | None) -> tuple[Any, ...]:
 
 
 def _halves(X: Any, Y: Any, X_test: Any, Y_test: Any, quick: bool) -> Iterator[Rows]:
-    """The sum of test correlations; DeepCCA at the time KernelCCA takes, and at ten times it."""
+    """The sum of test correlations; DeepCCA in the time of KernelCCA, and in ten times that."""
     k, rank = MNIST_COMPONENTS, 200 if quick else 1000
     name = f"MNIST halves, {len(X)} training rows, {k} components"
 
@@ -103,7 +103,7 @@ def _halves(X: Any, Y: Any, X_test: Any, Y_test: Any, quick: bool) -> Iterator[R
     def deep(epochs: int) -> Any:
         return DeepCCA(k, hidden=(1024,), refit=False, max_epochs=epochs, random_state=0)
 
-    deep(1).fit(X[:2000], Y[:2000])  # torch loads
+    deep(1).fit(X[:2000], Y[:2000])  # loads torch
     epoch = (seconds(lambda: deep(3).fit(X, Y)) - seconds(lambda: deep(1).fit(X, Y))) / 2
     budget = classical["fit_seconds"]
     for times in (1,) if quick else (1, 10):

@@ -15,7 +15,7 @@ SHRINKAGES = [1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8]
 
 
 def pairs(n: int, p: int, q: int, dtype: Any = np.float64, seed: int = 0) -> tuple[Any, Any]:
-    """Paired views that share a latent of 20 dimensions."""
+    """Paired views with 20 shared latent dimensions."""
     rng = np.random.default_rng(seed)
     z = rng.standard_normal((n, 20), dtype=np.float32)
     out = []

@@ -1,4 +1,4 @@
-"""Classical models beside deep ones, on the same folds or test items: quality, seconds, memory."""
+"""Classical and deep models on the same folds or test items: quality, seconds, memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cmstats.models.multiview import MultiviewCCA
 SHOWN = ("R@10", "median_rank", "mAP", "total_correlation", "fit_seconds", "peak_memory_mb")
 COMPONENTS = 50
 CORRELATED = ("CCA", "KernelCCA", "MultiviewCCA with labels", "DeepCCA")
-"""The models with so many components: only a sum over equally many correlations compares."""
+"""The models with this number of components: other sums of correlations are not comparable."""
 
 
 def run(*, quick: bool) -> Iterator[Rows]:
@@ -45,7 +45,7 @@ def run(*, quick: bool) -> Iterator[Rows]:
 
 
 def _models(k: int, *, quick: bool) -> dict[str, Any]:
-    """The classical models, and the deep ones where torch is installed."""
+    """The classical models, and the deep ones if torch is installed."""
     models = {
         "CCA": CCA(k, shrinkage="auto" if quick else "cv"),
         "KernelCCA": KernelCCA(k, shrinkage=0.1, rank=300 if quick else 1000),
@@ -102,7 +102,7 @@ def _mnist_halves() -> dict[str, Any]:
 
 
 def _overtaking(quick: bool) -> dict[str, Any]:
-    """Data efficiency: from how many emoji on a contrastive head is better than CCA."""
+    """Data efficiency: the number of emoji from which a contrastive head is better than CCA."""
     if importlib.util.find_spec("torch") is None:
         return {}
     data = available()["emoji"](0)

@@ -1,4 +1,4 @@
-"""Fusion of two views: what a classifier and a clustering make of it, held out."""
+"""Fusion of two views: held-out classification and clustering."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from cmstats.inference import (
 def views(
     n: int, p: int, q: int, rho: Any, rng: np.random.Generator, *, tails: float | None = None
 ) -> tuple[Any, Any]:
-    """Independent columns, but for pairs of the first with correlations `rho`.
+    """Independent columns, except that the first pairs have correlations `rho`.
 
     Normal, or Student t with `tails` degrees of freedom.
     """
@@ -58,7 +58,7 @@ def run(*, quick: bool) -> Iterator[Rows]:
 
 
 def _rejections(sets: int, tails: float | None) -> dict[str, Any]:
-    """Share of p-values at most .05, at component 1 without and at 2 with one true component."""
+    """Rejection rates at .05: component 1 under the null, component 2 after a true first one."""
     n, p, q = 100, 20, 15
     rng = np.random.default_rng(0)
     law = "normal" if tails is None else f"t{tails:g}"
@@ -88,7 +88,7 @@ def _rejections(sets: int, tails: float | None) -> dict[str, Any]:
 
 
 def _naive(X: Any, Y: Any, k: int, permutations: int, rng: np.random.Generator) -> float:
-    """Pillai's statistic of component k + 1 and later against that of permuted whole data."""
+    """Pillai's statistic from component k + 1 on against permutations of the whole data."""
     U, V = (np.linalg.svd(a - a.mean(axis=0), full_matrices=False)[0] for a in (X, Y))
 
     def later(order: Any) -> float:

@@ -50,7 +50,6 @@ def run(*, quick: bool) -> Iterator[Rows]:
         yield from _retrieval(name, load, quick)
 
 
-# ---------------------------------------------------------------------------- the speed
 def _against_cca_zoo(n: int, d: int) -> dict[str, Any]:
     try:
         from cca_zoo.nonparametric import KCCA
@@ -58,8 +57,8 @@ def _against_cca_zoo(n: int, d: int) -> dict[str, Any]:
         return {}
     X, Y = pairs(n, d, d)
     gamma, s, k = 0.5 / d, 0.1, 10
-    # Their penalty is c times the identity, ours s tr(K) / (n (n - 1)) with a kernel of trace
-    # about n, so that s' / (1 - s') = s / (1 - s) * (n - 1) n / tr(K) is theirs.
+    # The peer adds c times the identity, cmstats s tr(K) / (n (n - 1)) for a kernel of trace
+    # about n: equal penalties are s' / (1 - s') = s / (1 - s) * (n - 1) n / tr(K).
     from cmstats.kernels.gram import gram
 
     theirs = []
@@ -69,7 +68,7 @@ def _against_cca_zoo(n: int, d: int) -> dict[str, Any]:
         c = s * trace / (n * (n - 1)) / (1 - s)
         theirs.append(c / (1 + c))
 
-    class Peer(KCCA):  # without the permutation importances, which are no part of the model
+    class Peer(KCCA):  # without permutation importances, which are not part of the fit
         def _fit_maps_and_importances(self, views: Any) -> None:
             pass
 
@@ -120,7 +119,6 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-# ------------------------------------------------------------------------- MNIST halves
 def _mnist(quick: bool) -> Iterator[Rows]:
     data = load_mnist_halves()
     train, test = (
@@ -181,7 +179,7 @@ def _bare_products(rank: int, n: int, block: int = 2000) -> float:
 
 
 def tune_mnist(rows: int = 16_000, rank: int = 1000) -> None:
-    """Print the score of settings on held-out training digits (the test digits are not read)."""
+    """Print the scores of settings on held-out training digits; test digits are not read."""
     data = load_mnist_halves()
     views = [np.ascontiguousarray(data[f"{side}_train"]) for side in ("left", "right")]
     order = np.random.default_rng(0).permutation(len(views[0]))
@@ -199,7 +197,6 @@ def tune_mnist(rows: int = 16_000, rank: int = 1000) -> None:
             print(scale, landmarks, orthonormal, s, round(50 * model.score(*held), 2), flush=True)
 
 
-# ---------------------------------------------------------------------------- retrieval
 KERNELS: dict[str, tuple[tuple[Any, ...], ...]] = {
     "wikipedia": (("linear", "linear"), ("rbf", "rbf"), ("chi2", "rbf"), ("chi2", "chi2")),
     "emoji": (("rbf", "rbf"),),
@@ -209,13 +206,13 @@ GAMMAS = (0.5, 1.0, 2.0)
 """Bandwidths, in units of 1 / median distance."""
 
 POWERS = (1.0, 2.0)
-"""Of the correlations, which weigh the variates in the cosine."""
+"""Powers of the correlations by which the variates are weighted in the cosine."""
 
 COMPONENTS = {"wikipedia": (5, 9, 20), "emoji": (50, 100), "fashion": (50, 100)}
 
 
 def _retrieval(name: str, load: Any, quick: bool) -> Iterator[Rows]:
-    """Kernel CCA against CCA on the same splits, everything else chosen inside the training set."""
+    """Kernel CCA against CCA on the same splits, all parameters chosen within the training set."""
     metric = "mAP" if name == "wikipedia" else "R@10"
     seeds = range(1 if quick or name == "wikipedia" else 5)
     for kernels in (None, *KERNELS[name]):

@@ -1,4 +1,4 @@
-"""Missing entries: time of an iteration, what incomplete rows are worth, what they cost."""
+"""Missing entries: time of an EM iteration, benefit and cost of incomplete rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(*, quick: bool) -> Iterator[Rows]:
 
 
 def _blocks_missing(n: int, p: int = 96, q: int = 64) -> Moments:
-    """Pairs, rows of x alone and rows of y alone, a third each."""
+    """One third pairs, one third rows of x alone, one third rows of y alone."""
     rng = np.random.default_rng(0)
     z = rng.standard_normal((n, 10))
     X, Y = (z @ rng.standard_normal((10, d)) + rng.standard_normal((n, d)) for d in (p, q))

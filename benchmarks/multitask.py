@@ -31,7 +31,7 @@ def run(*, quick: bool) -> Iterator[Rows]:
 
 
 def targets(n: int, p: int, q: int, seed: int = 0) -> tuple[Any, Any]:
-    """Features, and targets that depend on them to very different degrees, float32."""
+    """Features, and targets with very different signal-to-noise ratios, float32."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, p), dtype=np.float32)
     X += X[:, ::-1] * np.linspace(0, 2, p, dtype=np.float32)
@@ -82,7 +82,7 @@ def _missing(n: int, p: int, q: int) -> dict[str, Any]:
 
 
 def _from_disk(sizes: tuple[int, ...]) -> dict[str, Any]:
-    """Memory beyond the page cache, and seconds, over the number of rows on a disk."""
+    """Memory (without the page cache) and seconds over the number of rows on a disk."""
     out: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, width in (("x", 512), ("y", 256)):
@@ -129,7 +129,6 @@ print(json.dumps({"seconds": spent, "extra_mib": top[0] - before}))
 """
 
 
-# ------------------------------------------------------------------------------- real use
 def indicator(labels: Any) -> tuple[Any, Any]:
     """The classes, and one column of 0 and 1 for each."""
     classes, numbers = np.unique(labels, return_inverse=True)
@@ -180,7 +179,7 @@ def _mean_colours(data: Any) -> Any:
 
 def _wikipedia() -> dict[str, Any]:
     data = load_wikipedia()
-    # Histograms and proportions: their square roots have the Hellinger distance.
+    # The Euclidean distance of square roots of histograms is the Hellinger distance.
     train = _views(np.sqrt(data.image_train), np.sqrt(data.text_train))
     test = _views(np.sqrt(data.image_test), np.sqrt(data.text_test))
     row: dict[str, Any] = dict(_accuracy(train, test, data.labels_train, data.labels_test))

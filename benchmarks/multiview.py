@@ -49,7 +49,6 @@ def _label(model: str) -> str:
     return "CCA of image and text" if model == "CCA" else f"MultiviewCCA {model} with labels"
 
 
-# ------------------------------------------------------------------------------ the sets
 def _one_hot(labels: Any, train: Any, rows: Any) -> Any:
     """Labels as a view: one column for each value that occurs in training."""
     labels = np.asarray(labels).reshape(len(labels), -1)
@@ -92,7 +91,6 @@ def _wikipedia() -> tuple[Any, ...]:
     return "Wikipedia, label = category", "mAP", (5, 9), train, test, labels
 
 
-# -------------------------------------------------------------------------------- retrieval
 def _fitted(model: str, k: int, s: float, train: Any) -> Any:
     if model == "CCA":
         return CCA(k, shrinkage=s).fit(*train[:2])
@@ -113,7 +111,7 @@ def _retrieval(
     labels: Any,
     grid: list[tuple[int, float]],
 ) -> dict[str, Any]:
-    """Test retrieval with what three folds of the training items chose."""
+    """Test retrieval with the parameters chosen by three folds of the training items."""
     kinds = KINDS[:2] if model == "CCA" else KINDS
     scores: dict[Any, list[float]] = {}
     for part, held in _folds(train, labels[0]):
@@ -142,7 +140,6 @@ def _folds(train: Any, labels: Any) -> Iterator[tuple[Any, Any]]:
         yield tuple((tuple(v[at] for v in train), labels[at]) for at in both)
 
 
-# ------------------------------------------------------------------------------- MNIST
 def _quarters(left: Any, right: Any) -> list[Any]:
     """Top and bottom of both halves: four views of 14 x 14 pixels."""
     return [h for half in (left, right) for h in (half[:, :196], half[:, 196:])]
@@ -176,7 +173,6 @@ def _mnist_quarters(quick: bool) -> dict[str, Any]:
     return out
 
 
-# -------------------------------------------------------------------------------- speed
 def _against_cca_zoo(n: int) -> dict[str, Any]:
     try:
         from cca_zoo.linear import GCCA, MCCA

@@ -1,4 +1,4 @@
-"""Data that does not fit: shards on a disk against arrays in memory, memory, growth, a cluster."""
+"""Data larger than memory: shards against arrays in memory, peak memory, growth, a cluster."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write(folder: Path, n: int, rows: int) -> None:
     for name, width in zip(("img_emb", "text_emb"), WIDTHS, strict=True):
         (folder / name).mkdir()
         loadings = rng.standard_normal((32, width), dtype=np.float32) * np.float32(0.3)
-        # One block of noise, turned for each shard: 1.8e9 new random numbers take a minute.
+        # Reuse one block of noise, rolled for each shard: 1.8e9 random numbers take a minute.
         noise = rng.standard_normal((rows, width), dtype=np.float32)
         for number, start in enumerate(range(0, n, rows)):
             shared = np.random.default_rng(number + 1)
@@ -79,7 +79,7 @@ def _fit(folder: str, n: int, repeats: int) -> dict[str, Any]:
     row = ratio(lambda: search.fit(X, Y), lambda: model.fit(X, Y), repeats=repeats)
     row["note"] = "10 shrinkages x 5 folds against one fit, both from shards; bar 1.8"
     out[f"search / one fit, {name}"] = row
-    held = ()  # the memory is wanted for the process to come
+    held = ()  # free the memory for the next process
     out[f"CCA from shards, memory, {name}"] = peak_memory(PEAK, folder) | {
         "note": "a process of its own, from a cold page cache where the system lets it be emptied; "
         "bar 1024 MiB peak"
@@ -116,7 +116,6 @@ print(json.dumps({
 """
 
 
-# --------------------------------------------------------------------------------- growth
 def _growth(folder: str, sizes: list[int], *, quick: bool) -> dict[str, Any]:
     """Seconds over n, and the exponent of the fitted power."""
     X, Y = open_shards(folder)
@@ -127,7 +126,7 @@ def _growth(folder: str, sizes: list[int], *, quick: bool) -> dict[str, Any]:
         for n in sizes
     ]
     exponent, _ = np.polyfit(np.log(sizes), np.log(spent), 1)
-    # What does not depend on n, the d x d algebra, is told apart from the cost of a row.
+    # Separate the d x d algebra, which does not depend on n, from the cost of a row.
     per_row, fixed = np.polyfit(sizes, spent, 1)
     if not quick:
         _figure(sizes, spent, exponent)
@@ -151,7 +150,7 @@ def _figure(sizes: list[int], spent: list[float], exponent: float) -> None:
 
 
 def _options(folder: str, n: int, repeats: int) -> dict[str, Any]:
-    """What a checkpoint costs."""
+    """The cost of a checkpoint."""
     X, Y = (_Head(a, n) for a in open_shards(folder))
     with tempfile.TemporaryDirectory() as other:
         path = os.path.join(other, "pass.npz")
@@ -164,9 +163,8 @@ def _options(folder: str, n: int, repeats: int) -> dict[str, Any]:
     return {f"checkpoints / none, {n} rows": row}
 
 
-# -------------------------------------------------------------------------------- cluster
 def _cluster(folder: str, n: int) -> dict[str, Any]:
-    """Two worker processes against this one, on the same shards."""
+    """Two worker processes against one process on the same shards."""
     try:
         import dask.array as da
         from dask.distributed import Client, LocalCluster
@@ -183,7 +181,7 @@ def _cluster(folder: str, n: int) -> dict[str, Any]:
         ) as cluster,
         Client(cluster),
     ):
-        Moments.from_data(x=dX[: 2 * rows], y=dY[: 2 * rows])  # workers have imported
+        Moments.from_data(x=dX[: 2 * rows], y=dY[: 2 * rows])  # warm-up: the workers import
         spent = seconds(lambda: Moments.from_data(x=dX, y=dY))
         merged = Moments.from_data(x=dX, y=dY)
     return {
@@ -202,7 +200,7 @@ def _model(rows: int, d: int = 1536, *, n: float = 1e9, workers: int = 100) -> d
     rng = np.random.default_rng(0)
     block = rng.standard_normal((rows, d), dtype=np.float32).astype(np.float16)
     part = Moments.from_data(x=block)
-    # With one BLAS thread and one lane: a worker of one core.
+    # One BLAS thread and one accumulator: a worker with one core.
     compute = peak_memory(ONE_CORE, str(rows), str(d))["seconds"] / rows
     merge = min(seconds(lambda: part + part) for _ in range(5))
     with tempfile.TemporaryDirectory() as folder:

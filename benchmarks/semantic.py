@@ -53,7 +53,7 @@ def run(*, quick: bool) -> Iterator[Rows]:
 
 
 def published() -> Rows:
-    """The figures of others on these features and this split."""
+    """Published results on these features and this split."""
     return {
         name: {
             "image_query_mAP": image,
@@ -65,7 +65,7 @@ def published() -> Rows:
 
 
 def _kernel_maps(data: Any, quick: bool) -> dict[str, Any]:
-    """A chi2 map of the image words and an rbf map of the topics, all chosen in training."""
+    """A chi2 map of the image words and an rbf map of the topics, chosen on the training items."""
     rank = 300 if quick else 1000
     classifiers = tuple(
         [LogisticRegression(C=c, max_iter=1000) for c in (penalties[:2] if quick else penalties)]
@@ -96,7 +96,7 @@ def _kernel_maps(data: Any, quick: bool) -> dict[str, Any]:
 
 
 def _deep(data: Any, quick: bool) -> dict[str, Any]:
-    """Networks with the same labels: one for each view, or under the classifiers."""
+    """Networks with the same labels: one per view, or below the classifiers."""
     networks = [
         make_pipeline(
             StandardScaler(),
