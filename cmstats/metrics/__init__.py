@@ -17,6 +17,7 @@ from cmstats.metrics.alignment import (
     pwcca,
     svcca,
 )
+from cmstats.metrics.correlation import total_correlation_scorer
 from cmstats.metrics.retrieval import (
     make_retrieval_scorer,
     mean_average_precision,
@@ -27,7 +28,6 @@ from cmstats.metrics.retrieval import (
     retrieval_chance,
     retrieval_report,
     search,
-    total_correlation_scorer,
 )
 
 __all__ = [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cmstats.arrays import Array, float64, is_array, namespace, to_numpy
+from cmstats.arrays import Array, is_array, namespace, to_numpy
 from cmstats.kernels.ranks import (
     PartnerCounts,
     average_precisions,
@@ -34,7 +33,6 @@ __all__ = [
     "retrieval_chance",
     "retrieval_report",
     "search",
-    "total_correlation_scorer",
 ]
 
 HostArray = np.ndarray[Any, Any]
@@ -513,60 +511,6 @@ def _check_cutoffs(ks: Iterable[int]) -> list[int]:
     if any(k < 1 for k in cutoffs):
         raise ValueError(f"the cut-offs k must be at least 1, got {cutoffs}")
     return cutoffs
-
-
-def total_correlation_scorer(estimator: Any, X: Array, y: Array) -> float:
-    r"""Sum of the correlations of the paired variates of held-out data.
-
-    .. math:: \sum_k \operatorname{corr}(u_k, v_k)
-
-    A scorer for `GridSearchCV` and `cross_val_score`. Unlike `score`, which is the mean, it
-    can choose the number of components: one that correlates by chance adds 0 on average.
-
-    Parameters
-    ----------
-    estimator : object
-        A fitted model with ``transform(X, y) -> (Xc, Yc)``.
-    X, y : arrays of shapes (n, p) and (n, q)
-        Held-out data.
-
-    Returns
-    -------
-    float
-        In [-k, k] for k components; NaN with a warning for one row or a constant variate.
-
-    Raises
-    ------
-    AttributeError
-        If the estimator has no `transform`.
-
-    References
-    ----------
-    Andrew, G., Arora, R., Bilmes, J. and Livescu, K. (2013). Deep canonical correlation analysis.
-    ICML.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_linnerud
-    >>> from sklearn.cross_decomposition import CCA
-    >>> from cmstats.metrics import total_correlation_scorer
-    >>> X, y = load_linnerud(return_X_y=True)
-    >>> round(total_correlation_scorer(CCA(1).fit(X, y), X, y), 3)
-    0.796
-    """
-    variates = [a if is_array(a) else to_numpy(a) for a in estimator.transform(X, y)]
-    xp = namespace(*variates)
-    u, v = (float64(a if a.ndim == 2 else xp.reshape(a, (-1, 1))) for a in variates)
-    u, v = (a - xp.mean(a, axis=0) for a in (u, v))
-    norms = xp.sqrt(xp.sum(u * u, axis=0) * xp.sum(v * v, axis=0))
-    if bool(xp.any(norms == 0)):
-        warnings.warn(
-            f"the correlation of {u.shape[0]} row(s) with a constant variate is not defined: "
-            "the score is NaN",
-            stacklevel=2,
-        )
-        return math.nan
-    return float(xp.sum(xp.sum(u * v, axis=0) / norms))
 
 
 class _RetrievalScorer:

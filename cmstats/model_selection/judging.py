@@ -18,12 +18,12 @@ from cmstats.arrays import Array, dense, is_array, is_numpy, namespace, take_row
 from cmstats.baselines.two_view import unit_rows
 from cmstats.kernels.linalg import inner
 from cmstats.kernels.ranks import average_precisions, partner_counts
+from cmstats.metrics.correlation import total_correlation_scorer
 from cmstats.metrics.relevance import Relevance
 from cmstats.metrics.retrieval import (
     DIRECTIONS,
     metric_names,
     retrieval_report,
-    total_correlation_scorer,
 )
 
 __all__ = [

@@ -17,7 +17,7 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.metrics.retrieval import total_correlation_scorer
+from cmstats.metrics.correlation import total_correlation_scorer
 from cmstats.model_selection.fold_rows import FoldRows, fitted_maps, parts_of_grid
 from cmstats.models.cca import CCA, held_out_ratio
 from cmstats.moments.folds import GridScores, best_index, grid_scores

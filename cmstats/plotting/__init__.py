@@ -9,7 +9,6 @@ from cmstats.plotting.bootstrap import BootstrapDisplay
 from cmstats.plotting.calibration import ConditionalCalibrationDisplay
 from cmstats.plotting.comparison import ComparisonDisplay, LearningCurvesDisplay
 from cmstats.plotting.correlations import CorrelationDisplay
-from cmstats.plotting.correlations import column_correlations as column_correlations
 from cmstats.plotting.embedding import JointEmbeddingDisplay
 from cmstats.plotting.gallery import RetrievalDisplay
 from cmstats.plotting.loadings import LoadingsDisplay

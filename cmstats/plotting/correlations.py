@@ -8,10 +8,11 @@ import numpy as np
 
 from cmstats.arrays import Array, to_numpy
 from cmstats.inference.fitted import check_level, inner_model
+from cmstats.metrics.correlation import column_correlations
 from cmstats.plotting.display import Display, Floats, check_fitted, frame_of
 from cmstats.plotting.style import BAND, BLUE, GREEN, VERMILLION, axes_of, legend_above, plain
 
-__all__ = ["CorrelationDisplay", "column_correlations"]
+__all__ = ["CorrelationDisplay"]
 
 
 class CorrelationDisplay(Display):
@@ -144,7 +145,9 @@ class CorrelationDisplay(Display):
         model = inner_model(estimator) if hasattr(estimator, "fit") else estimator
         train = getattr(model, "correlations_", None)
         # From rows: `correlations_on` moments would need the p x p scatter of a wide view.
-        held_out = None if X is None else column_correlations(*estimator.transform(X, y))
+        held_out = (
+            None if X is None else column_correlations(*map(to_numpy, estimator.transform(X, y)))
+        )
         n = None if X is None else float(len(X) if not hasattr(X, "shape") else X.shape[0])
         display = cls(
             held_out, train=train, n_held_out=n, test=test, intervals=intervals, level=level
@@ -177,7 +180,7 @@ class CorrelationDisplay(Display):
         ImportError
             If Matplotlib is missing.
         """
-        held_out = column_correlations(U, V)
+        held_out = column_correlations(to_numpy(U), to_numpy(V))
         return cls(held_out, train=train, n_held_out=float(len(to_numpy(U)))).plot(ax, **kwargs)
 
     @classmethod
@@ -310,15 +313,6 @@ class CorrelationDisplay(Display):
             held = f"held out, if there is none ({100 * self.level:g} %)"
             ax.axhspan(-reach, reach, label=held, **BAND)
         return 0
-
-
-def column_correlations(U: Any, V: Any) -> Floats:
-    """Correlations of the columns of U with the same columns of V; NaN for constant ones."""
-    u, v = (to_numpy(a).astype(np.float64) for a in (U, V))
-    u, v = u - u.mean(axis=0), v - v.mean(axis=0)
-    norms = np.sqrt((u * u).sum(axis=0) * (v * v).sum(axis=0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((u * v).sum(axis=0) / norms)
 
 
 def _scale_of(table: Any) -> str:

@@ -14,8 +14,8 @@ from sklearn.model_selection import KFold
 
 from cmstats.arrays import to_numpy
 from cmstats.datasets import load_emoji
+from cmstats.metrics.correlation import column_correlations
 from cmstats.models.cca import CCA, Kind
-from cmstats.plotting import column_correlations
 from cmstats.report.checks import check_views
 from cmstats.report.comparison import compare_models
 from cmstats.report.correlations import correlation_evidence

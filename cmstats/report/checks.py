@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cmstats.arrays import dense
+from cmstats.plotting.display import spread
 from cmstats.report.views import Views
 
 __all__ = ["Warned", "check_views"]
@@ -76,7 +77,7 @@ def check_views(
         The number of training items.
     """
     width = max(a.shape[1] for a in given.views)
-    at = _spread_rows(len(rows), max(200, CELLS // width))
+    at = spread(len(rows), max(200, CELLS // width))
     numbers = rows[at]
     facts = [
         _facts(view, at, numbers, size) for view, size in zip(given.views, given.sizes, strict=True)
@@ -105,11 +106,6 @@ def _row(f: _Facts) -> dict[str, Any]:
         "ratio of column spreads": f.spread,
         "extreme rows": len(f.extreme),
     }
-
-
-def _spread_rows(n: int, most: int) -> npt.NDArray[np.intp]:
-    """At most `most` row numbers, evenly spaced."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.intp))
 
 
 def _facts(view: Any, at: Any, numbers: Any, size: tuple[tuple[int, int], str, float]) -> _Facts:

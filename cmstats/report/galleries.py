@@ -10,6 +10,7 @@ import numpy as np
 from cmstats.arrays import to_numpy
 from cmstats.metrics.retrieval import search
 from cmstats.models.cca import CCA, Kind
+from cmstats.plotting.display import spread
 from cmstats.report.findings import Gallery, Indices, Thing
 
 __all__ = ["example_galleries"]
@@ -42,7 +43,7 @@ def example_galleries(
         typed = model.embed(y=queries[1], kind=kind)
         note = "The first pictures among the held-out items for words typed by a person."
         galleries.append(Gallery("Typed words", note, _found(typed, u, asked, image, None)))
-    some = np.unique(np.linspace(0, len(test) - 1, 9).round().astype(np.intp))[:-1]
+    some = spread(len(test), 9)[:-1]
     note = "A framed result is the partner. The queries are spread evenly over the held-out items."
     for title, Q, C, asked, found in (
         ("Texts find pictures", v, u, text, image),
