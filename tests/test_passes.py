@@ -67,7 +67,7 @@ def short_segments(monkeypatch: Any) -> None:
 
 
 def fields(m: Moments) -> dict[str, Any]:
-    return m._fields()
+    return m.fields()
 
 
 def assert_identical(found: Any, wanted: Any) -> None:

@@ -21,15 +21,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import (
     device_of,
-    is_dask,
     namespace,
 )
 from cmstats.kernels import whitening
 from cmstats.kernels.threads import blas_for
 from cmstats.models.views import TwoViewEstimator, TwoViewOutput
-from cmstats.moments import dask as _dask
 from cmstats.moments.imputation import FilledRows, Filler
-from cmstats.moments.moments import Moments, moments_of_rows
+from cmstats.moments.moments import Moments, folds_by_number
 from cmstats.rows.chunks import is_lazy
 from cmstats.rows.views import is_stream
 
@@ -297,7 +295,8 @@ class MomentsEstimator(TwoViewEstimator):
             if not isinstance(self.cv, (int, np.integer)):
                 raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
             start = sum(m.rows_seen for m in held)
-            new = _dealt(data, start, int(self.cv))
+            views = {"x": data.pop("x"), "y": data.pop("y")}
+            new = folds_by_number(views, start, int(self.cv), **data)
             if len(before) not in (0, len(new)):
                 raise ValueError(
                     f"the rows before were not dealt to {len(new)} folds, so "
@@ -453,22 +452,3 @@ def _of_batch(number: int) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"batch {number}: {error}") from None
-
-
-def _dealt(data: dict[str, Any], start: int, folds: int) -> list[Moments | None]:
-    """The moments of rows dealt to folds by number; None for a fold without one."""
-    if is_dask(data["x"]) or is_dask(data["y"]):
-        return _dask.fold_moments(
-            moments_of_rows, blocks={"x": data["x"], "y": data["y"]}, form=data["form"],
-            sample_weight=data["sample_weight"], missing=data["missing"], cv=folds, start=start,
-        )  # fmt: skip
-    ids = (start + np.arange(data["x"].shape[0])) % folds
-    views = {"x": data["x"], "y": data["y"]}
-    present, ids = np.unique(ids, return_inverse=True)
-    made = moments_of_rows(
-        views, data["form"], data["sample_weight"], ids=ids, missing=data["missing"]
-    )
-    found: list[Moments | None] = [None] * folds
-    for fold, moments in zip(present.tolist(), made, strict=True):
-        found[fold] = moments
-    return found

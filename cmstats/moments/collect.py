@@ -1,362 +1,226 @@
-"""One pass over the rows: the sums of each fold, in the scatter or in the root form.
-
-Between the blocks of rows that `streams` cuts and the `Moments` that are made of sums.
-"""
+"""One pass over rows in memory, on disk, in batches or in Dask chunks: the sums of each fold."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from cmstats.arrays import (
-    Array,
-    count_nonfinite,
-    dense,
-    describe_nonfinite,
-    device_of,
-    is_array,
-    is_numpy,
-    namespace,
-    take_rows,
-)
-from cmstats.kernels.covariance import (
-    PARALLEL,
-    Accumulator,
-    accumulator_count,
-    provisional_centre,
-)
-from cmstats.kernels.threads import even_slices, run_tasks
-from cmstats.kernels.transfer import require_cupy, to_device, upload
-from cmstats.moments.patterns import Mask, PatternTable, incomplete_rows
-from cmstats.moments.sums import Form, NonFiniteError, Root, Scatter, check_finite
-from cmstats.rows.chunks import batches, chunks, is_lazy, position
-from cmstats.rows.source import within
+from cmstats.arrays import Array, check_weights, dense, is_dask, namespace, row_slices, take_rows
+from cmstats.kernels.transfer import to_device
+from cmstats.moments import dask as _dask
+from cmstats.moments.block_sums import BlockSums
+from cmstats.moments.checkpoint import Checkpoint, check_settings, fingerprint, segment_rows
+from cmstats.moments.fold_sums import fold_sums, foreign
+from cmstats.moments.patterns import Missing, PatternTable
+from cmstats.moments.sums import FORMS, Form
+from cmstats.rows.chunks import batches, check_blocks, is_lazy
+from cmstats.rows.progress import progress_bar
+from cmstats.rows.splits import fold_ids
 
-__all__ = ["GATHER_ROWS", "Gathered", "fold_sums", "foreign", "gathered"]
+__all__ = ["Pass", "collect_rows"]
 
 GATHER_ROWS = 16384
 """How many rows of small batches are put together before they are multiplied."""
 
 
-def fold_sums(
-    blocks: Mapping[str, Any],
+@dataclass(frozen=True)
+class Pass:
+    """How rows become the moments of folds; see `Moments.from_data`."""
+
+    form: Form
+    missing: Missing = "error"
+    device: Any = None
+    rows: int | None = None
+    checkpoint: Any = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise one sentence about what is not valid."""
+        if self.form not in ("scatter", "root"):
+            raise ValueError(f"form must be 'scatter' or 'root', got {self.form!r}")
+        if self.missing not in ("error", "em"):
+            raise ValueError(f"missing must be 'error' or 'em', got {self.missing!r}")
+        if self.missing == "em" and self.form == "root":
+            raise ValueError(
+                "missing='em' works on scatter matrices: leave form='scatter' (solver='auto' or "
+                "'moments' of an estimator)"
+            )
+        check_settings(self.rows, self.checkpoint, self.progress)
+
+    def over_rows(
+        self, blocks: dict[str, Any], sample_weight: Any, *, cv: Any = None, groups: Any = None
+    ) -> list[BlockSums]:
+        """The moments of each fold of the rows (of all rows without `cv`)."""
+        if not blocks:
+            raise ValueError(
+                "name at least one block of data, for example Moments.from_data(x=X, y=Y)"
+            )
+        if any(map(is_dask, blocks.values())):
+            if self.rows or self.checkpoint is not None or self.progress:
+                raise ValueError(
+                    "rows, checkpoint and progress are for passes that run here: of Dask arrays "
+                    "the chunks are the runs, and Dask has progress bars and repeats what is lost"
+                )
+            return _dask.fold_moments(
+                collect_rows, form=self.form, sample_weight=sample_weight, cv=cv, groups=groups,
+                missing=self.missing, device=self.device, blocks=blocks,
+            )  # fmt: skip
+        blocks, given = check_blocks(blocks), blocks
+        n = int(next(iter(blocks.values())).shape[0])
+        ids = None if cv is None else fold_ids(cv, n, y=given.get("y"), groups=groups)
+        return self.over_checked(blocks, sample_weight, ids)
+
+    def over_checked(
+        self,
+        blocks: dict[str, Any],
+        sample_weight: Any,
+        ids: np.ndarray[Any, Any] | None,
+    ) -> list[BlockSums]:
+        """The moments of each fold of checked rows, whose folds are known."""
+        n = int(next(iter(blocks.values())).shape[0])
+        weights = check_weights(sample_weight, n, foreign(blocks.values()))
+        n_folds = 1 if ids is None else int(ids.max()) + 1
+        over = functools.partial(self.of_run, blocks, weights, ids=ids, n_folds=n_folds)
+        if self.checkpoint is None:
+            with self._bar(n) as bar:
+                return over(advance=bar.update)
+        size = segment_rows(blocks)
+        saved = self._opened(blocks, size, shapes=True, ids=ids, weights=weights)
+        with self._bar(n) as bar, saved.told():
+            bar.update(saved.position)
+            steps = (
+                (cut.stop, cut.stop < n, functools.partial(over, span=cut, advance=bar.update))
+                for cut in row_slices(n, size)
+            )
+            found = self._resumed(saved, blocks, steps)
+        saved.remove()
+        return found
+
+    def over_stream(
+        self, source: Iterable[Any], names: Sequence[str], cv: int | None = None
+    ) -> list[BlockSums]:
+        """The moments of each fold of a stream of batches (of all rows without `cv`)."""
+        size = self.rows or GATHER_ROWS * (1 if cv is None else 2)  # each fold is merged by itself
+        stream = gathered(source, names, size, exact=self.checkpoint is not None)
+        first = next(stream, None)
+        if first is None:
+            raise ValueError("the stream of batches holds no rows")
+        saved, rows = None, 0
+        if self.checkpoint is not None:
+            size = segment_rows(first.blocks, first.stop)
+            saved = self._opened(first.blocks, size, shapes=False, ids=cv, weights=None)
+
+        def steps() -> Iterator[Step]:
+            nonlocal rows
+            for run in itertools.chain([first], stream):
+                ids = None if cv is None else np.arange(run.start, run.stop) % cv
+                where: dict[str, Any] = {"ids": ids, "n_folds": cv or 1, "locate": run.locate}
+                over = functools.partial(self.of_run, run.blocks, **where)
+                yield run.stop, run.stop % size == 0, over
+                rows = run.stop
+                bar.update(run.stop - run.start)
+
+        told = nullcontext() if saved is None else saved.told()
+        with self._bar() as bar, told:
+            found = self._resumed(saved, first.blocks, steps())
+        if saved is not None:
+            saved.require(rows)
+        if cv is not None and rows < cv:
+            raise ValueError(f"cv={cv} folds of {rows} rows: at most as many folds are possible")
+        if saved is not None:
+            saved.remove()
+        return found
+
+    def of_run(
+        self,
+        blocks: dict[str, Any],
+        weights: Array | None = None,
+        *,
+        ids: np.ndarray[Any, Any] | None = None,
+        n_folds: int = 1,
+        **where: Any,
+    ) -> list[BlockSums]:
+        """The moments of each fold of checked rows, in one go; for `where` see `fold_sums`."""
+        names = list(blocks)
+        widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in blocks.values()]
+        tables = [PatternTable(sum(widths))] * n_folds if self.missing == "em" else None
+
+        folds = fold_sums(
+            blocks, self.form, weights, ids=ids, n_folds=n_folds, device=self.device,
+            tables=tables, rows=self.rows, **where,
+        )  # fmt: skip
+        found = []
+        for fold, sums in enumerate(folds):
+            held = tables[fold].or_none() if tables else None
+            sums = sums or FORMS[self.form].empty(self._like(blocks), widths)
+            found.append(BlockSums(names, widths, sums, held))
+        return found
+
+    def _bar(self, total: int | None = None) -> Any:
+        return progress_bar(self.progress, "moments", " rows", total=total, scale=True)
+
+    def _like(self, blocks: dict[str, Any]) -> Array:
+        """An array that is where the moments of these rows are."""
+        host = np.zeros(1)
+        found = foreign(blocks.values())
+        if found is None and self.device is not None and str(self.device) != "cpu":
+            return to_device([host])[0]
+        return host if found is None else found
+
+    def _opened(self, blocks: dict[str, Any], size: int, **what: Any) -> Checkpoint:
+        told = fingerprint(blocks, form=self.form, missing=self.missing, segment=size, **what)
+        return Checkpoint(self.checkpoint, told)
+
+    def _resumed(
+        self, saved: Checkpoint | None, blocks: dict[str, Any], steps: Iterable[Step]
+    ) -> list[BlockSums]:
+        """The merged moments of steps, from where a pass before broke off.
+
+        What goes on is always what the file would give back, so that it makes no difference
+        where that was.
+        """
+        total: list[BlockSums] = []
+
+        def restored(folds: list[dict[str, Any]]) -> list[BlockSums]:
+            like = self._like(blocks)
+            return [BlockSums.from_fields(fields).on(like) for fields in folds]
+
+        if saved is not None:
+            total = restored(saved.folds)
+        for position, due, work in steps:
+            if saved is not None and position <= saved.position:
+                continue
+            parts = work()
+            total = [a + b for a, b in zip(total, parts, strict=True)] if total else parts
+            if saved is not None and due:
+                folds = [m.fields() for m in total]
+                saved.save(position, folds)
+                total = restored(folds)
+        return total
+
+
+Step: TypeAlias = tuple[int, bool, Callable[[], list[BlockSums]]]
+"""The rows up to its end, whether to save then, and what makes its moments."""
+
+
+def collect_rows(
+    blocks: dict[str, Any],
     form: Form,
-    weights: Array | None = None,
+    sample_weight: Any,
     *,
     ids: np.ndarray[Any, Any] | None = None,
-    n_folds: int = 1,
+    missing: Missing = "error",
     device: Any = None,
-    tables: list[PatternTable] | None = None,
-    rows: int | None = None,
-    span: slice | None = None,
-    advance: Callable[[int], Any] | None = None,
-    locate: Callable[[int], str] | None = None,
-) -> list[Scatter | None] | list[Root | None]:
-    """The sums of each fold of the rows.
-
-    Parameters
-    ----------
-    blocks : mapping of name to checked matrix
-    form : {"scatter", "root"}
-    weights : checked array of shape (n,), optional
-    ids : int array of shape (n,), optional
-        The fold of each row; all rows are one fold without.
-    n_folds : int, default=1
-    device : str, optional
-        "cuda" sends each run of host rows to the GPU; arrays of other libraries stay where
-        they are.
-    tables : list of PatternTable, optional
-        One for each fold, which takes the rows with NaN; they are an error without. In the
-        scatter form only.
-    rows : int, optional
-        Rows in a run.
-    span : slice, optional
-        The rows to go over; all without.
-    advance : callable, optional
-        Called with the number of rows after each run.
-    locate : callable, optional
-        What the sentence about values that are not finite calls a row.
-
-    Returns
-    -------
-    list, one for each fold, of Scatter or Root
-        Of the rows without NaN; None for a fold that has none.
-
-    Raises
-    ------
-    ValueError
-        If values are not finite: which block, how many, the first position.
-    """
-    arrays = list(blocks.values())
-    if span is not None:
-        arrays = [within(a, span) for a in arrays]
-        ids = None if ids is None else ids[span]
-        weights = None if weights is None else weights[span]
-    if foreign(arrays) is not None or str(device) == "cpu":
-        device = None
-    if device is not None:
-        require_cupy(device)  # or say at once what is missing
-    try:
-        # What overflows or is NaN comes out in the sums, and is then told in words.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if form == "root":
-                return _root_pass(arrays, weights, ids, n_folds, device, rows, advance)
-            return _scatter_pass(arrays, weights, ids, n_folds, device, tables, rows, advance)
-    except NonFiniteError:
-        told = _whole_count(blocks, nan=tables is None, span=span, locate=locate)
-        raise ValueError(told) from None
-
-
-def foreign(arrays: Iterable[Any]) -> Array | None:
-    """The first array of another library than NumPy, if there is one."""
-    return next((a for a in arrays if is_array(a) and not is_numpy(namespace(a))), None)
-
-
-def _whole_count(
-    blocks: Mapping[str, Any],
-    *,
-    nan: bool,
-    span: slice | None,
-    locate: Callable[[int], str] | None,
-) -> str:
-    """What is not finite, in which block, counted over all rows; NaN only if it is an error."""
-    offset = 0 if span is None else span.start
-    for name, a in blocks.items():
-        nans = infinite = 0
-        first = None
-        for start, (part,), _ in chunks([a if span is None else within(a, span)]):
-            part = dense(part)
-            more_nan, more_inf, at = count_nonfinite(part, offset + start, nan=nan)
-            nans, infinite, first = nans + more_nan, infinite + more_inf, first or at
-        if nans or infinite:
-            assert first is not None
-            if span is not None:
-                name = f"{name} (rows {span.start} to {span.stop - 1})"
-            at_row: Any = first if locate is None else (locate(first[0]), first[1])
-            hint = ", or set missing='em'"
-            return describe_nonfinite(name, nans, infinite, at_row, hint) + position(a, first[0])
-    return (
-        f"the second moments of {' and '.join(blocks)} overflow: values are too large; divide "
-        "them by a constant"
-    )
-
-
-def _runs(
-    arrays: Sequence[Any],
-    weights: Array | None,
-    device: Any,
-    rows: int | None,
-    advance: Callable[[int], Any] | None,
-) -> Iterator[tuple[int, list[Any], Array | None]]:
-    """Runs of rows with their weights, on the device asked for.
-
-    A run on a GPU lies in a buffer that is used again: it is not kept beyond the next run.
-    """
-    runs = chunks(arrays, weights, rows=rows)
-    done = 0
-    for run in runs if device is None else _sent(runs):
-        done = run[1][0].shape[0]
-        yield run
-        del run  # or one run more than needed would be kept
-        if advance is not None:
-            advance(done)
-
-
-def _sent(
-    runs: Iterator[tuple[int, list[Any], Array | None]],
-) -> Iterator[tuple[int, list[Any], Array | None]]:
-    """The same runs on the GPU."""
-    start = 0
-    for sent in upload([*parts, w] for _, parts, w in runs):
-        parts: list[Any] = sent[:-1]
-        yield start, parts, sent[-1]
-        start += parts[0].shape[0]
-
-
-def _rows_of(
-    ids: np.ndarray[Any, Any] | None,
-    start: int,
-    m: int,
-    fold: int,
-    like: Any,
-    complete: Mask | None = None,
-) -> Array | None:
-    """The (complete) rows of a run that belong to a fold, as the blocks' own library indexes."""
-    if ids is None:
-        return None if complete is None else _index(np.flatnonzero(complete), like)
-    mine = ids[start : start + m] == fold
-    return _index(np.flatnonzero(mine if complete is None else mine & complete), like)
-
-
-def _index(rows: np.ndarray[Any, Any], like: Any) -> Array:
-    """Row numbers as an array that the library of `like` indexes with."""
-    if is_array(like) and not is_numpy(namespace(like)):
-        return namespace(like).asarray(rows, device=device_of(like))
-    return rows
-
-
-def _scatter_pass(
-    arrays: Sequence[Any],
-    weights: Array | None,
-    ids: np.ndarray[Any, Any] | None,
-    n_folds: int,
-    device: Any,
-    tables: list[PatternTable] | None,
-    run_rows: int | None,
-    advance: Callable[[int], Any] | None,
-) -> list[Scatter | None]:
-    folds: list[list[Accumulator]] = [[] for _ in range(n_folds)]
-    for start, parts, w in _runs(arrays, weights, device, run_rows, advance):
-        m = parts[0].shape[0]
-        tasks: list[Callable[[], object]] = []
-        complete = None
-        if tables is not None:
-            here = None if ids is None else ids[start : start + m]
-            complete, tasks = _incomplete(parts, w, here, tables)
-        for fold, group in enumerate(folds):
-            if not group:
-                # Each fold has its own centre: about another fold's mean digits would cancel.
-                begun = _centre_of(arrays, parts, ids, start, fold, device, complete)
-                # Folds run side by side as they are; a single one is cut into parts.
-                work = m * sum(p.shape[1] for p in parts)
-                each = accumulator_count(parts, work) if n_folds == 1 else 1
-                group += [Accumulator(parts, *begun) for _ in range(each)] if begun else []
-        for fold, group in enumerate(folds):
-            rows = _rows_of(ids, start, m, fold, parts[0], complete)
-            height = m if rows is None else int(rows.shape[0])
-            for sums_of, take in zip(group, even_slices(height, len(group)), strict=True):
-                mine = take if rows is None else rows[take]
-                tasks.append(functools.partial(sums_of.add, parts, w, mine))
-        # CuPy's current stream belongs to the thread: work for a GPU stays on this one.
-        small = m * sum(p.shape[1] for p in parts) < PARALLEL
-        run_tasks(tasks, inline=small or device is not None)
-    for group in folds:
-        check_finite(*(part.first for part in group))
-    widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in arrays]
-    sums = [Scatter.of(Accumulator.finish(group), widths) if group else None for group in folds]
-    check_finite(*(s.matrix for s in sums if s is not None))
-    for table in tables or ():
-        check_finite(*(a for _, s in table.items() for a in (s.mean, s.matrix)))
-    return sums
-
-
-def _incomplete(
-    parts: list[Any],
-    w: Array | None,
-    ids: np.ndarray[Any, Any] | None,
-    tables: list[PatternTable],
-) -> tuple[Mask | None, list[Callable[[], object]]]:
-    """Which rows of a run are complete (None: all), and tasks that add the others to tables."""
-    complete, groups = incomplete_rows(parts)
-    lock = threading.Lock()
-    numbers = itertools.count()
-    waiting: dict[int, tuple[int, PatternTable]] = {}
-    added = 0
-    # Accumulators of one run and one pattern: kept for all of them, they would fill the memory.
-
-    def add(number: int, fold: int, observed: Mask, rows: np.ndarray[Any, Any]) -> None:
-        nonlocal added
-        more = PatternTable.of(observed, _pattern_sums(parts, w, observed, rows))
-        with lock:  # in one order, whichever thread is first: the last digits depend on it
-            waiting[number] = fold, more
-            while (ready := waiting.pop(added, None)) is not None:
-                tables[ready[0]] += ready[1]
-                added += 1
-
-    tasks: list[Callable[[], object]] = []
-    for observed, rows in groups:
-        for fold in range(len(tables)):
-            mine = rows if ids is None else rows[ids[rows] == fold]
-            if not observed.any():
-                tables[fold] += PatternTable(observed.size, empty=mine.size)
-                continue
-            tasks += [
-                functools.partial(add, next(numbers), fold, observed, mine[cut])
-                for cut in even_slices(
-                    mine.size, accumulator_count(parts, mine.size * observed.size)
-                )
-                if cut.stop > cut.start
-            ]
-    return (complete if groups else None), tasks
-
-
-def _pattern_sums(
-    parts: list[Any], w: Array | None, observed: Mask, rows: np.ndarray[Any, Any]
-) -> Scatter:
-    """The sums over the observed columns of rows that have these."""
-    masks = np.split(observed, np.cumsum([p.shape[1] for p in parts])[:-1])
-    pairs = [(part, mask) for part, mask in zip(parts, masks, strict=True) if mask.any()]
-    at: Any = _index(rows, parts[0])
-    blocks = [part for part, _ in pairs]
-    if not all(mask.all() for _, mask in pairs):
-        blocks = [_columns(take_rows(part, at), mask) for part, mask in pairs]
-        w, at = None if w is None else take_rows(w, at), _index(np.arange(rows.size), parts[0])
-    sums = Accumulator(blocks, *provisional_centre(blocks, at))
-    sums.add(blocks, w, at)
-    return Scatter.of(Accumulator.finish([sums]))
-
-
-def _columns(part: Any, mask: Mask) -> Any:
-    """The columns of a mask."""
-    if mask.all() or not is_array(part) or is_numpy(namespace(part)):
-        return part if mask.all() else part[:, np.flatnonzero(mask)]
-    return namespace(part).take(part, _index(np.flatnonzero(mask), part), axis=1)
-
-
-def _centre_of(
-    arrays: Sequence[Any],
-    parts: list[Any],
-    ids: np.ndarray[Any, Any] | None,
-    start: int,
-    fold: int,
-    device: Any,
-    complete: Mask | None = None,
-) -> tuple[Array, bool] | None:
-    """Where the accumulators of a fold begin; None while no (complete) row of the fold was seen.
-
-    Rows in memory are sampled from first to last, those on a disk, or among incomplete ones,
-    from the run at hand.
-    """
-    if complete is not None or any(is_lazy(a) for a in arrays):
-        rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0], complete)
-        return None if rows is not None and not rows.shape[0] else provisional_centre(parts, rows)
-    at = None if ids is None else np.flatnonzero(ids == fold)
-    if at is not None and not at.size:
-        return None
-    step = slice(None, None, max(1, (arrays[0].shape[0] if at is None else at.size) // 512))
-    sample = [take_rows(a, step if at is None else _index(at[step], a)) for a in arrays]
-    return provisional_centre(sample if device is None else to_device(sample))
-
-
-def _root_pass(
-    arrays: Sequence[Any],
-    weights: Array | None,
-    ids: np.ndarray[Any, Any] | None,
-    n_folds: int,
-    device: Any,
-    run_rows: int | None,
-    advance: Callable[[int], Any] | None,
-) -> list[Root | None]:
-    sums: list[Root | None] = [None] * n_folds
-    d = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in arrays)
-    # A QR factorisation pays from about two rows a column; a wide block is its own root.
-    run_rows = run_rows or max(2 * d * n_folds, 4096)
-    for start, parts, w in _runs(arrays, weights, device, run_rows, advance):
-        parts = [dense(p) for p in parts]
-        for fold in range(n_folds):
-            rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0])
-            mine = parts if rows is None else [take_rows(p, rows) for p in parts]
-            mine_w = w if rows is None or w is None else take_rows(w, rows)
-            if mine[0].shape[0]:
-                piece, before = Root.of_rows(mine, mine_w), sums[fold]
-                sums[fold] = piece if before is None else before + piece
-    return sums
+) -> list[BlockSums]:
+    """The moments of each fold of rows, whose folds are known."""
+    how = Pass(form, missing, device)
+    return how.over_checked(check_blocks(blocks), sample_weight, ids)
 
 
 @dataclass(frozen=True)

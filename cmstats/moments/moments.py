@@ -8,62 +8,40 @@ merge, so they stream, split into folds, and travel instead of the rows.
 from __future__ import annotations
 
 import functools
-import itertools
 import operator
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
-from cmstats.arrays import (
-    Array,
-    check_weights,
-    device_of,
-    is_dask,
-    namespace,
-    row_slices,
-    to_numpy,
-)
+from cmstats.arrays import Array, device_of, is_dask, namespace
 from cmstats.kernels import whitening
 from cmstats.kernels.threads import blas_for
-from cmstats.kernels.transfer import to_device
 from cmstats.moments import dask as _dask
+from cmstats.moments.block_sums import FILE_VERSION, BlockSums
 from cmstats.moments.checkpoint import (
-    Checkpoint,
-    check_settings,
-    fingerprint,
-    segment_rows,
     split_folds,
     write_arrays,
 )
-from cmstats.moments.collect import GATHER_ROWS, fold_sums, foreign, gathered
+from cmstats.moments.collect import Pass, collect_rows
 from cmstats.moments.missing import (
     Estimate,
-    check_observed,
     estimate,
-    rows_together,
-    shrunken_estimate,
 )
-from cmstats.moments.patterns import Mask, Missing, Pattern, PatternTable
+from cmstats.moments.patterns import Missing, Pattern, PatternTable
 from cmstats.moments.shrinkage import Shrunk
-from cmstats.moments.sums import FORMS, Form, LeastSquares, Norms, Root, Scatter, Spectrum
+from cmstats.moments.sums import Form, LeastSquares, Root, Scatter, Spectrum
 from cmstats.moments.whitened import Whitened
-from cmstats.rows.chunks import check_blocks
-from cmstats.rows.progress import progress_bar
-from cmstats.rows.splits import fold_ids
 
-__all__ = ["Moments", "WhitenedPair", "moments_of_rows"]
-
-FILE_VERSION = 2
+__all__ = ["Moments", "WhitenedPair", "folds_by_number", "moments_of_rows"]
 
 
-class Moments:
+class Moments(BlockSums):
     """Weighted count, mean and centred second moments of named blocks of columns.
 
     Make one with `Moments.from_data`, `Moments.from_batches` or `Moments.folds`; the
@@ -119,10 +97,7 @@ class Moments:
         sums: Scatter | Root,
         table: PatternTable | None = None,
     ) -> None:
-        self.names = tuple(names)
-        self.widths = tuple(int(w) for w in widths)
-        self._complete = sums  # of the rows in which everything is observed
-        self._table = table  # of the other rows, if there are any
+        super().__init__(names, widths, sums, table)
         self._estimate: Estimate | None = None
         self._lock = threading.Lock()
 
@@ -133,26 +108,6 @@ class Moments:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
-
-    @property
-    def n(self) -> float:
-        """The sum of the weights."""
-        return self._complete.n + (0.0 if self._table is None else self._table.n)
-
-    @property
-    def rows(self) -> int:
-        """The number of rows, whatever their weights."""
-        return self._complete.rows + (0 if self._table is None else self._table.rows)
-
-    @property
-    def form(self) -> Form:
-        """How the second moments are held: "scatter" or "root"."""
-        return self._complete.form
-
-    @property
-    def like(self) -> Array:
-        """An array in the library and on the device of these moments."""
-        return self._complete.mean
 
     @property
     def sums(self) -> Scatter | Root:
@@ -225,8 +180,8 @@ class Moments:
         >>> m.incomplete, m.n, m.complete_rows().n, m.mean("x")
         (True, 4.0, 3.0, array([3.]))
         """
-        how = _Pass(form, missing, device, rows, checkpoint, progress)
-        return how.over_rows(blocks, sample_weight)[0]
+        how = Pass(form, missing, device, rows, checkpoint, progress)
+        return cls._of(how.over_rows(blocks, sample_weight))[0]
 
     @classmethod
     def from_batches(
@@ -276,8 +231,8 @@ class Moments:
         >>> Moments.from_batches((X[i : i + 2], X[i : i + 2, :1]) for i in (0, 2, 4)).n
         6.0
         """
-        how = _Pass(form, missing, device, rows, checkpoint, progress)
-        return how.over_stream(source, names)[0]
+        how = Pass(form, missing, device, rows, checkpoint, progress)
+        return cls._of(how.over_stream(source, names))[0]
 
     @classmethod
     def folds_from_batches(
@@ -326,8 +281,8 @@ class Moments:
                 f"cv={cv!r}: rows of a stream are dealt to folds by their number, so cv must be an "
                 "int of at least 2"
             )
-        how = _Pass(form, missing, device, rows, checkpoint, progress)
-        return how.over_stream(source, names, int(cv))
+        how = Pass(form, missing, device, rows, checkpoint, progress)
+        return cls._of(how.over_stream(source, names, int(cv)))
 
     @classmethod
     def folds(
@@ -376,8 +331,13 @@ class Moments:
         >>> [m.n for m in Moments.folds(cv=2, x=np.eye(5))]
         [3.0, 2.0]
         """
-        how = _Pass(form, missing, device, rows, checkpoint, progress)
-        return how.over_rows(blocks, sample_weight, cv=cv, groups=groups)
+        how = Pass(form, missing, device, rows, checkpoint, progress)
+        return cls._of(how.over_rows(blocks, sample_weight, cv=cv, groups=groups))
+
+    @classmethod
+    def _of(cls, collected: Iterable[BlockSums]) -> list[Moments]:
+        """The moments of what a pass collected of each fold."""
+        return [cls(c.names, c.widths, c._complete, c._table) for c in collected]
 
     def update(
         self,
@@ -408,40 +368,12 @@ class Moments:
         self._complete, self._table, self._estimate = both._complete, both._table, None
         return self
 
-    def __add__(self, other: Moments) -> Moments:
-        """The moments of both groups of rows together."""
-        if not isinstance(other, Moments):
-            return NotImplemented
-        if dict(zip(self.names, self.widths, strict=True)) != dict(
-            zip(other.names, other.widths, strict=True)
-        ):
-            raise ValueError(
-                f"moments of blocks {self._shape()} and {other._shape()} cannot be merged"
-            )
-        if self.form != other.form:
-            raise ValueError(f"moments in the forms {self.form!r} and {other.form!r} do not merge")
-        if self.names != other.names:
-            other = other.select(*self.names)
-        tables = [m._table for m in (self, other) if m._table is not None]
-        table = functools.reduce(operator.add, tables) if tables else None
-        sums = self._complete + other._complete  # type: ignore[operator]
-        return self._like_these(sums, table)
-
-    def _like_these(self, sums: Scatter | Root, table: PatternTable | None = None) -> Moments:
-        """Other sums of the same blocks."""
-        return Moments(self.names, self.widths, sums, table)
-
     # ---------------------------------------------------------------- incomplete rows
-    @property
-    def incomplete(self) -> bool:
-        """Whether entries are missing in some of the rows."""
-        return self._table is not None
-
     def complete_rows(self) -> Moments | None:
         """The moments of the rows in which everything is observed; None if there are none."""
         if not self._complete.rows:
             return None
-        return self if self._table is None else self._like_these(self._complete)
+        return self if self._table is None else self.with_sums(self._complete)
 
     def patterns(self) -> list[Pattern]:
         """The moments of the rows of each pattern of observed columns, complete rows first."""
@@ -475,82 +407,10 @@ class Moments:
             return self._estimate
 
     def before_shrinkage(self, shrinkage: Sequence[float], *, scale: bool = False) -> Moments:
-        """The moments to shrink by these numbers, one for each block.
-
-        They are these moments themselves, but where the patterns of incomplete rows are nested.
-        There the moments returned have, after coherent shrinkage, the p(y | x) of the shrunken
-        complete pairs and the p(x) of the shrunken rows of x: what was estimated from few rows
-        is shrunk as if these stood alone.
-
-        Parameters
-        ----------
-        shrinkage : sequence of float
-            In the order of `names`.
-        scale : bool, default=False
-            Whether `standardized` comes before the shrinkage.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from cmstats import Moments
-        >>> x = np.array([0.0, 1.0, 3.0, 9.0])
-        >>> y = np.array([1.0, 2.0, 5.0, np.nan])
-        >>> m = Moments.from_data(x=x, y=y, missing="em").before_shrinkage((0.5, 0.5))
-        >>> pairs = Moments.from_data(x=x[:3], y=y[:3])
-        >>> bool(np.allclose(m.cov("x", "y") / m.cov("x"), pairs.cov("x", "y") / pairs.cov("x")))
-        True
-        """
-        if self._table is None or not self._table.sums or not all(shrinkage):
-            return self
-        check_observed(self.sums_by_pattern(), self.names, self.widths)
-        with blas_for(sum(self.widths)):
-            sums = shrunken_estimate(self.sums_by_pattern(), self.widths, shrinkage, scale=scale)
-        return self if sums is None else self._like_these(sums)
-
-    def sums_by_pattern(self) -> list[tuple[Mask, Scatter]]:
-        """The sums of the rows of each pattern of observed columns, complete rows first.
-
-        Only moments in the scatter form have incomplete rows.
-        """
-        everything = np.ones(sum(self.widths), dtype=bool)
-        complete: Any = self._complete
-        return [(everything, complete), *(self._table.items() if self._table else ())]
-
-    @property
-    def rows_together(self) -> float:
-        """The least weight (and number) of the rows that have any two of the blocks."""
-        if self._table is None:
-            return min(self.rows, self.n)
-        return min(self.rows, rows_together(self.sums_by_pattern(), self.widths))
-
-    @property
-    def rows_seen(self) -> int:
-        """The number of rows, with those in which nothing is observed."""
-        return self.rows + (0 if self._table is None else self._table.empty)
+        """The moments that these numbers shrink: `Shrunk.unshrunk`."""
+        return self.shrunk(tuple(shrinkage), scale=scale).unshrunk
 
     # ------------------------------------------------------------------- reading them
-    @functools.cached_property
-    def _offsets(self) -> list[int]:
-        return [int(i) for i in np.cumsum([0, *self.widths])]
-
-    def columns(self, name: str) -> slice:
-        """Where the block's columns stand among all columns.
-
-        Raises
-        ------
-        KeyError
-            If there is no block of that name.
-        """
-        if name not in self.names:
-            raise KeyError(f"no block {name!r}: the blocks are {', '.join(self.names)}")
-        i = self.names.index(name)
-        return slice(self._offsets[i], self._offsets[i + 1])
-
-    def width(self, name: str) -> int:
-        """The number of columns of a block."""
-        at = self.columns(name)
-        return int(at.stop - at.start)
-
     def mean(self, name: str) -> Array:
         """The mean of a block, shape (p,)."""
         return self.sums.mean[self.columns(name)]
@@ -619,27 +479,6 @@ class Moments:
         return xp.where(fixed, nan, xp.clip(ratio, -1.0, 1.0))
 
     # ------------------------------------------------------------------ changing them
-    def select(self, *names: str) -> Moments:
-        """The moments of some of the blocks, in the order named.
-
-        Those of incomplete rows are what these blocks alone would have given.
-        """
-        columns = self._positions(names)
-        index = [self.names.index(name) for name in names]
-        widths, complete = [self.widths[i] for i in index], self._complete
-        sums = complete.take(columns)
-        if complete.norms is not None:
-            sums = replace(sums, norms=complete.norms.take(index))
-        if self._table is None:
-            return Moments(names, widths, sums)
-        table, now_complete = self._table.take(columns)
-        sums = functools.reduce(operator.add, now_complete, sums)
-        return Moments(names, widths, sums, table.or_none())
-
-    def _positions(self, names: Iterable[str]) -> np.ndarray[Any, Any]:
-        """The columns of some blocks."""
-        return np.concatenate([np.arange(sum(self.widths))[self.columns(name)] for name in names])
-
     def take(self, columns: np.ndarray[Any, Any], widths: Mapping[str, int]) -> Moments:
         """The moments of some columns, by position, as blocks of these names and widths."""
         return Moments(tuple(widths), tuple(widths.values()), self.sums.take(columns))
@@ -650,15 +489,15 @@ class Moments:
 
     def without_norms(self) -> Moments:
         """First and second moments alone: cheaper to merge, where `ledoit_wolf` is not asked."""
-        return self._like_these(self.sums.without_norms())
+        return self.with_sums(self.sums.without_norms())
 
     def scaled(self, unit: Array) -> Moments:
         """The moments of the centred columns, all blocks side by side, times these units."""
-        return self._like_these(self.sums.scaled(unit))
+        return self.with_sums(self.sums.scaled(unit))
 
     def about_origin(self) -> Moments:
         """Second moments about the origin, with means of zero: of a model without intercept."""
-        return self._like_these(self.sums.about_origin())
+        return self.with_sums(self.sums.about_origin())
 
     def rotated(self) -> Moments:
         """The same moments in rotated coordinates, with no block wider than the root is high.
@@ -667,10 +506,6 @@ class Moments:
         """
         sums, widths = self.sums.rotated([self.columns(name) for name in self.names])
         return Moments(self.names, widths, sums)
-
-    def weightless(self) -> Moments:
-        """The moments of the same rows with weight 0."""
-        return self._like_these(replace(self._complete, n=0.0))
 
     def partial_out(self, name: str) -> Moments:
         """The moments of the other blocks after regression on this one.
@@ -725,7 +560,7 @@ class Moments:
             raise ValueError(
                 f"{name!r} is the only block: nothing is left after partialling it out"
             )
-        sums = self.sums.partial_out(self.columns(name), self._positions(rest))
+        sums = self.sums.partial_out(self.columns(name), self.positions(rest))
         return Moments(rest, [self.width(other) for other in rest], sums)
 
     def standardized(self) -> Moments:
@@ -852,26 +687,7 @@ class Moments:
     # -------------------------------------------------------------------------- files
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one file (NumPy's .npz, without pickle), whole or not at all."""
-        write_arrays(Path(path), self._fields())
-
-    def _fields(self) -> dict[str, Any]:
-        """All of it as NumPy arrays, in C order."""
-        sums = self._complete
-        fields: dict[str, Any] = {
-            "version": np.array(FILE_VERSION),
-            "names": np.array(self.names, dtype=np.str_),
-            "widths": np.array(self.widths),
-            "n": np.array(sums.n),
-            "rows": np.array(sums.rows),
-            "form": np.array(self.form),
-            "mean": to_numpy(sums.mean),
-            "factor": np.ascontiguousarray(to_numpy(sums.matrix)),
-        }
-        if sums.norms is not None:
-            fields |= {k: to_numpy(getattr(sums.norms, k)) for k in ("third", "fourth")}
-        if self._table is not None:
-            fields |= self._table.fields()
-        return fields
+        write_arrays(Path(path), self.fields())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Moments:
@@ -898,36 +714,13 @@ class Moments:
                 f"{os.fspath(path)} was written in format {version}, this cmstats reads up to "
                 f"{FILE_VERSION}: update cmstats"
             )
-        return functools.reduce(operator.add, map(cls._of_fields, folds))
-
-    @classmethod
-    def _of_fields(cls, fields: dict[str, Any]) -> Moments:
-        """What `_fields` told."""
-        names, widths = [str(name) for name in fields["names"]], fields["widths"].tolist()
-        norms = None
-        if "third" in fields:
-            norms = Norms(tuple(widths), fields["third"], fields["fourth"])
-        form = FORMS[str(fields["form"])]  # type: ignore[index]
-        n, rows = float(fields["n"]), int(fields["rows"])
-        sums = form(n, fields["mean"], fields["factor"], rows, norms)
-        table = PatternTable.from_fields(fields) if "pattern_masks" in fields else None
-        return cls(names, widths, sums, table)
-
-    def on(self, like: Array) -> Moments:
-        """The same moments in the library and on the device of another array."""
-        table = self._table
-        if table is not None:
-            table = replace(table, sums={k: s.on(like) for k, s in table.sums.items()})
-        return self._like_these(self._complete.on(like), table)
-
-    def _shape(self) -> str:
-        return ", ".join(f"{k}: {w}" for k, w in zip(self.names, self.widths, strict=True))
+        return functools.reduce(operator.add, map(cls.from_fields, folds))
 
     def __repr__(self) -> str:
         also = ""
         if self._table is not None:
             also = f", patterns={len(self._table.sums) + (self._complete.rows > 0)}"
-        return f"Moments(n={self.n:g}, form={self.form!r}, columns=({self._shape()}){also})"
+        return f"Moments(n={self.n:g}, form={self.form!r}, columns=({self.described()}){also})"
 
 
 @dataclass(frozen=True)
@@ -937,192 +730,6 @@ class WhitenedPair:
     x: whitening.Factor
     y: whitening.Factor
     cross: Array
-
-
-def _root(squares: Array) -> Array:
-    """Square roots, 0 for what rounding left below."""
-    xp = namespace(squares)
-    return xp.sqrt(xp.where(squares > 0, squares, 0.0))
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """How rows become the moments of folds; see `Moments.from_data`."""
-
-    form: Form
-    missing: Missing = "error"
-    device: Any = None
-    rows: int | None = None
-    checkpoint: Any = None
-    progress: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise one sentence about what is not valid."""
-        if self.form not in ("scatter", "root"):
-            raise ValueError(f"form must be 'scatter' or 'root', got {self.form!r}")
-        if self.missing not in ("error", "em"):
-            raise ValueError(f"missing must be 'error' or 'em', got {self.missing!r}")
-        if self.missing == "em" and self.form == "root":
-            raise ValueError(
-                "missing='em' works on scatter matrices: leave form='scatter' (solver='auto' or "
-                "'moments' of an estimator)"
-            )
-        check_settings(self.rows, self.checkpoint, self.progress)
-
-    def over_rows(
-        self, blocks: dict[str, Any], sample_weight: Any, *, cv: Any = None, groups: Any = None
-    ) -> list[Moments]:
-        """The moments of each fold of the rows (of all rows without `cv`)."""
-        if not blocks:
-            raise ValueError(
-                "name at least one block of data, for example Moments.from_data(x=X, y=Y)"
-            )
-        if any(map(is_dask, blocks.values())):
-            if self.rows or self.checkpoint is not None or self.progress:
-                raise ValueError(
-                    "rows, checkpoint and progress are for passes that run here: of Dask arrays "
-                    "the chunks are the runs, and Dask has progress bars and repeats what is lost"
-                )
-            return _dask.fold_moments(
-                moments_of_rows, form=self.form, sample_weight=sample_weight, cv=cv, groups=groups,
-                missing=self.missing, device=self.device, blocks=blocks,
-            )  # fmt: skip
-        blocks, given = check_blocks(blocks), blocks
-        n = int(next(iter(blocks.values())).shape[0])
-        ids = None if cv is None else fold_ids(cv, n, y=given.get("y"), groups=groups)
-        return self.over_checked(blocks, sample_weight, ids)
-
-    def over_checked(
-        self,
-        blocks: dict[str, Any],
-        sample_weight: Any,
-        ids: np.ndarray[Any, Any] | None,
-    ) -> list[Moments]:
-        """The moments of each fold of checked rows, whose folds are known."""
-        n = int(next(iter(blocks.values())).shape[0])
-        weights = check_weights(sample_weight, n, foreign(blocks.values()))
-        n_folds = 1 if ids is None else int(ids.max()) + 1
-        over = functools.partial(self.of_run, blocks, weights, ids=ids, n_folds=n_folds)
-        if self.checkpoint is None:
-            with self._bar(n) as bar:
-                return over(advance=bar.update)
-        size = segment_rows(blocks)
-        saved = self._opened(blocks, size, shapes=True, ids=ids, weights=weights)
-        with self._bar(n) as bar, saved.told():
-            bar.update(saved.position)
-            steps = (
-                (cut.stop, cut.stop < n, functools.partial(over, span=cut, advance=bar.update))
-                for cut in row_slices(n, size)
-            )
-            found = self._resumed(saved, blocks, steps)
-        saved.remove()
-        return found
-
-    def over_stream(
-        self, source: Iterable[Any], names: Sequence[str], cv: int | None = None
-    ) -> list[Moments]:
-        """The moments of each fold of a stream of batches (of all rows without `cv`)."""
-        size = self.rows or GATHER_ROWS * (1 if cv is None else 2)  # each fold is merged by itself
-        stream = gathered(source, names, size, exact=self.checkpoint is not None)
-        first = next(stream, None)
-        if first is None:
-            raise ValueError("the stream of batches holds no rows")
-        saved, rows = None, 0
-        if self.checkpoint is not None:
-            size = segment_rows(first.blocks, first.stop)
-            saved = self._opened(first.blocks, size, shapes=False, ids=cv, weights=None)
-
-        def steps() -> Iterator[Step]:
-            nonlocal rows
-            for run in itertools.chain([first], stream):
-                ids = None if cv is None else np.arange(run.start, run.stop) % cv
-                where: dict[str, Any] = {"ids": ids, "n_folds": cv or 1, "locate": run.locate}
-                over = functools.partial(self.of_run, run.blocks, **where)
-                yield run.stop, run.stop % size == 0, over
-                rows = run.stop
-                bar.update(run.stop - run.start)
-
-        told = nullcontext() if saved is None else saved.told()
-        with self._bar() as bar, told:
-            found = self._resumed(saved, first.blocks, steps())
-        if saved is not None:
-            saved.require(rows)
-        if cv is not None and rows < cv:
-            raise ValueError(f"cv={cv} folds of {rows} rows: at most as many folds are possible")
-        if saved is not None:
-            saved.remove()
-        return found
-
-    def of_run(
-        self,
-        blocks: dict[str, Any],
-        weights: Array | None = None,
-        *,
-        ids: np.ndarray[Any, Any] | None = None,
-        n_folds: int = 1,
-        **where: Any,
-    ) -> list[Moments]:
-        """The moments of each fold of checked rows, in one go; for `where` see `fold_sums`."""
-        names = list(blocks)
-        widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in blocks.values()]
-        tables = [PatternTable(sum(widths))] * n_folds if self.missing == "em" else None
-
-        folds = fold_sums(
-            blocks, self.form, weights, ids=ids, n_folds=n_folds, device=self.device,
-            tables=tables, rows=self.rows, **where,
-        )  # fmt: skip
-        found = []
-        for fold, sums in enumerate(folds):
-            held = tables[fold].or_none() if tables else None
-            sums = sums or FORMS[self.form].empty(self._like(blocks), widths)
-            found.append(Moments(names, widths, sums, held))
-        return found
-
-    def _bar(self, total: int | None = None) -> Any:
-        return progress_bar(self.progress, "moments", " rows", total=total, scale=True)
-
-    def _like(self, blocks: dict[str, Any]) -> Array:
-        """An array that is where the moments of these rows are."""
-        host = np.zeros(1)
-        found = foreign(blocks.values())
-        if found is None and self.device is not None and str(self.device) != "cpu":
-            return to_device([host])[0]
-        return host if found is None else found
-
-    def _opened(self, blocks: dict[str, Any], size: int, **what: Any) -> Checkpoint:
-        told = fingerprint(blocks, form=self.form, missing=self.missing, segment=size, **what)
-        return Checkpoint(self.checkpoint, told)
-
-    def _resumed(
-        self, saved: Checkpoint | None, blocks: dict[str, Any], steps: Iterable[Step]
-    ) -> list[Moments]:
-        """The merged moments of steps, from where a pass before broke off.
-
-        What goes on is always what the file would give back, so that it makes no difference
-        where that was.
-        """
-        total: list[Moments] = []
-
-        def restored(folds: list[dict[str, Any]]) -> list[Moments]:
-            like = self._like(blocks)
-            return [Moments._of_fields(fields).on(like) for fields in folds]
-
-        if saved is not None:
-            total = restored(saved.folds)
-        for position, due, work in steps:
-            if saved is not None and position <= saved.position:
-                continue
-            parts = work()
-            total = [a + b for a, b in zip(total, parts, strict=True)] if total else parts
-            if saved is not None and due:
-                folds = [m._fields() for m in total]
-                saved.save(position, folds)
-                total = restored(folds)
-        return total
-
-
-Step: TypeAlias = tuple[int, bool, Callable[[], list[Moments]]]
-"""The rows up to its end, whether to save then, and what makes its moments."""
 
 
 def moments_of_rows(
@@ -1135,5 +742,52 @@ def moments_of_rows(
     device: Any = None,
 ) -> list[Moments]:
     """The moments of each fold of rows, whose folds are known."""
-    how = _Pass(form, missing, device)
-    return how.over_checked(check_blocks(blocks), sample_weight, ids)
+    return Moments._of(
+        collect_rows(blocks, form, sample_weight, ids=ids, missing=missing, device=device)
+    )
+
+
+def folds_by_number(
+    blocks: dict[str, Any],
+    start: int,
+    cv: int,
+    *,
+    form: Form = "scatter",
+    sample_weight: Any = None,
+    missing: Missing = "error",
+) -> list[Moments | None]:
+    """The moments of folds of rows that continue a sequence: row i is in fold (start + i) mod cv.
+
+    Parameters
+    ----------
+    blocks : dict of name to matrix
+    start : int
+        The number of the first row.
+    cv : int
+        The number of folds.
+    form, sample_weight, missing
+        As in `Moments.from_data`.
+
+    Returns
+    -------
+    list of Moments or None
+        None for a fold without a row.
+    """
+    if any(map(is_dask, blocks.values())):
+        return _dask.fold_moments(
+            moments_of_rows, blocks=blocks, form=form, sample_weight=sample_weight,
+            missing=missing, cv=cv, start=start,
+        )  # fmt: skip
+    n = int(next(iter(blocks.values())).shape[0])
+    present, ids = np.unique((start + np.arange(n)) % cv, return_inverse=True)
+    made = moments_of_rows(blocks, form, sample_weight, ids=ids, missing=missing)
+    found: list[Moments | None] = [None] * cv
+    for fold, moments in zip(present.tolist(), made, strict=True):
+        found[fold] = moments
+    return found
+
+
+def _root(squares: Array) -> Array:
+    """Square roots, 0 for what rounding left below."""
+    xp = namespace(squares)
+    return xp.sqrt(xp.where(squares > 0, squares, 0.0))

@@ -19,6 +19,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from cmstats.arrays import Array, device_of, namespace
+from cmstats.kernels.threads import blas_for
+from cmstats.moments.missing import check_observed, shrunken_estimate
 from cmstats.moments.whitened import Whitened
 
 if TYPE_CHECKING:
@@ -142,9 +144,9 @@ class Shrunk:
         if moments.incomplete and moments.names != self.names:
             # Other blocks would contribute to the estimate of the entries that are missing.
             moments = moments.select(*self.names)
-        if monotone and moments.names == self.names:
-            moments = moments.before_shrinkage(self.shrinkage, scale=scale)
         self.unshrunk = moments
+        if monotone and moments.incomplete and all(self.shrinkage):
+            self.unshrunk = _before_regression(moments, self.shrinkage, scale)
         self._whitened: dict[str, Whitened] = {}
 
     @property
@@ -229,3 +231,20 @@ class Shrunk:
     def condition(self) -> float:
         """The largest condition number of the blocks that were whitened; 1 before."""
         return max((white.condition for white in self._whitened.values()), default=1.0)
+
+
+def _before_regression(moments: Moments, shrinkage: Sequence[float], scale: bool) -> Moments:
+    """Moments whose shrinkage is that of each regression of nested patterns by itself.
+
+    Returns
+    -------
+    Moments
+        The moments as they are where the patterns of missing entries are not nested.
+    """
+    groups = moments.sums_by_pattern()
+    if len(groups) == 1:  # beside complete rows there are only empty ones
+        return moments
+    check_observed(groups, moments.names, moments.widths)
+    with blas_for(sum(moments.widths)):
+        sums = shrunken_estimate(groups, moments.widths, shrinkage, scale=scale)
+    return moments if sums is None else moments.with_sums(sums)

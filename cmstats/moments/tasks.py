@@ -28,7 +28,7 @@ from cmstats.arrays import (
     to_numpy,
 )
 from cmstats.moments import dask as _dask
-from cmstats.moments.collect import _index
+from cmstats.moments.fold_sums import index_like
 from cmstats.moments.moments import Moments
 from cmstats.moments.sums import Form
 from cmstats.rows.chunks import check_rows, chunks
@@ -139,10 +139,12 @@ class TaskMoments:
                 at = np.flatnonzero(observed[:, tasks[0]])
                 if not at.size:
                     continue
-                data: dict[str, Any] = {k: take_rows(a, _index(at, a)) for k, a in named.items()}
-                columns = _index(np.array(tasks), data["y"])
+                data: dict[str, Any] = {
+                    k: take_rows(a, index_like(at, a)) for k, a in named.items()
+                }
+                columns = index_like(np.array(tasks), data["y"])
                 data["y"] = namespace(data["y"]).take(data["y"], columns, axis=1)
-                data["sample_weight"] = None if w is None else take_rows(w, _index(at, w))
+                data["sample_weight"] = None if w is None else take_rows(w, index_like(at, w))
                 new = _by_fold({**data, "form": form}, ids[start + at], folds)
                 table[tasks] = _sum(table[tasks], new)
         return cls(table, int(y.shape[0]), total)

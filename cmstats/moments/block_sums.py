@@ -1,0 +1,209 @@
+"""Sums of named blocks of columns, with those of incomplete rows apart: what a pass collects."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+
+from cmstats.arrays import Array, to_numpy
+from cmstats.moments.missing import rows_together
+from cmstats.moments.patterns import Mask, PatternTable
+from cmstats.moments.sums import FORMS, Form, Norms, Root, Scatter
+
+__all__ = ["FILE_VERSION", "BlockSums"]
+
+FILE_VERSION = 2
+
+
+class BlockSums:
+    """Sums of named blocks: of the complete rows, and of the others by missingness pattern.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The names of the blocks, in the order of their columns.
+    widths : sequence of int
+        The number of columns of each block.
+    sums : Scatter or Root
+        The sums of the rows in which everything is observed, over all columns.
+    table : PatternTable, optional
+        The sums of the other rows, if there are any.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        widths: Sequence[int],
+        sums: Scatter | Root,
+        table: PatternTable | None = None,
+    ) -> None:
+        self.names = tuple(names)
+        self.widths = tuple(int(w) for w in widths)
+        self._complete = sums
+        self._table = table
+
+    def with_sums(self, sums: Scatter | Root, table: PatternTable | None = None) -> Self:
+        """Other sums of the same blocks."""
+        return type(self)(self.names, self.widths, sums, table)
+
+    # ------------------------------------------------------------------------- reading
+    @property
+    def n(self) -> float:
+        """The sum of the weights."""
+        return self._complete.n + (0.0 if self._table is None else self._table.n)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows, whatever their weights."""
+        return self._complete.rows + (0 if self._table is None else self._table.rows)
+
+    @property
+    def rows_seen(self) -> int:
+        """The number of rows, with those in which nothing is observed."""
+        return self.rows + (0 if self._table is None else self._table.empty)
+
+    @property
+    def rows_together(self) -> float:
+        """The least weight (and number) of the rows that have any two of the blocks."""
+        if self._table is None:
+            return min(self.rows, self.n)
+        return min(self.rows, rows_together(self.sums_by_pattern(), self.widths))
+
+    @property
+    def form(self) -> Form:
+        """How the second moments are held: "scatter" or "root"."""
+        return self._complete.form
+
+    @property
+    def like(self) -> Array:
+        """An array in the library and on the device of these sums."""
+        return self._complete.mean
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether entries are missing in some of the rows."""
+        return self._table is not None
+
+    def sums_by_pattern(self) -> list[tuple[Mask, Scatter]]:
+        """The sums of the rows of each pattern of observed columns, complete rows first.
+
+        Only sums in the scatter form have incomplete rows.
+        """
+        everything = np.ones(sum(self.widths), dtype=bool)
+        complete: Any = self._complete
+        return [(everything, complete), *(self._table.items() if self._table else ())]
+
+    @functools.cached_property
+    def _offsets(self) -> list[int]:
+        return [int(i) for i in np.cumsum([0, *self.widths])]
+
+    def columns(self, name: str) -> slice:
+        """The columns of a block among all columns.
+
+        Raises
+        ------
+        KeyError
+            If there is no block of that name.
+        """
+        if name not in self.names:
+            raise KeyError(f"no block {name!r}: the blocks are {', '.join(self.names)}")
+        i = self.names.index(name)
+        return slice(self._offsets[i], self._offsets[i + 1])
+
+    def width(self, name: str) -> int:
+        """The number of columns of a block."""
+        at = self.columns(name)
+        return int(at.stop - at.start)
+
+    def positions(self, names: Iterable[str]) -> np.ndarray[Any, Any]:
+        """The columns of some blocks, as integers on the host."""
+        return np.concatenate([np.arange(sum(self.widths))[self.columns(name)] for name in names])
+
+    # ------------------------------------------------------------------------ changing
+    def __add__(self, other: Self) -> Self:
+        """The sums of both groups of rows together."""
+        if not isinstance(other, BlockSums):
+            return NotImplemented
+        if dict(zip(self.names, self.widths, strict=True)) != dict(
+            zip(other.names, other.widths, strict=True)
+        ):
+            raise ValueError(
+                f"moments of blocks {self.described()} and {other.described()} cannot be merged"
+            )
+        if self.form != other.form:
+            raise ValueError(f"moments in the forms {self.form!r} and {other.form!r} do not merge")
+        if self.names != other.names:
+            other = other.select(*self.names)
+        tables = [m._table for m in (self, other) if m._table is not None]
+        table = functools.reduce(operator.add, tables) if tables else None
+        return self.with_sums(self._complete + other._complete, table)  # type: ignore[operator]
+
+    def select(self, *names: str) -> Self:
+        """The moments of some of the blocks, in the order named.
+
+        Those of incomplete rows are what these blocks alone would have given.
+        """
+        columns = self.positions(names)
+        index = [self.names.index(name) for name in names]
+        widths, complete = [self.widths[i] for i in index], self._complete
+        sums = complete.take(columns)
+        if complete.norms is not None:
+            sums = replace(sums, norms=complete.norms.take(index))
+        if self._table is None:
+            return type(self)(names, widths, sums)
+        table, now_complete = self._table.take(columns)
+        sums = functools.reduce(operator.add, now_complete, sums)
+        return type(self)(names, widths, sums, table.or_none())
+
+    def weightless(self) -> Self:
+        """The sums of the same rows with weight 0."""
+        return self.with_sums(replace(self._complete, n=0.0))
+
+    def on(self, like: Array) -> Self:
+        """The same sums in the library and on the device of another array."""
+        table = self._table
+        if table is not None:
+            table = replace(table, sums={k: s.on(like) for k, s in table.sums.items()})
+        return self.with_sums(self._complete.on(like), table)
+
+    # --------------------------------------------------------------------------- files
+    def fields(self) -> dict[str, Any]:
+        """All of it as NumPy arrays in C order, for a file."""
+        sums = self._complete
+        fields: dict[str, Any] = {
+            "version": np.array(FILE_VERSION),
+            "names": np.array(self.names, dtype=np.str_),
+            "widths": np.array(self.widths),
+            "n": np.array(sums.n),
+            "rows": np.array(sums.rows),
+            "form": np.array(self.form),
+            "mean": to_numpy(sums.mean),
+            "factor": np.ascontiguousarray(to_numpy(sums.matrix)),
+        }
+        if sums.norms is not None:
+            fields |= {k: to_numpy(getattr(sums.norms, k)) for k in ("third", "fourth")}
+        if self._table is not None:
+            fields |= self._table.fields()
+        return fields
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """The sums that `fields` wrote."""
+        names, widths = [str(name) for name in fields["names"]], fields["widths"].tolist()
+        norms = None
+        if "third" in fields:
+            norms = Norms(tuple(widths), fields["third"], fields["fourth"])
+        form = FORMS[str(fields["form"])]  # type: ignore[index]
+        n, rows = float(fields["n"]), int(fields["rows"])
+        sums = form(n, fields["mean"], fields["factor"], rows, norms)
+        table = PatternTable.from_fields(fields) if "pattern_masks" in fields else None
+        return cls(names, widths, sums, table)
+
+    def described(self) -> str:
+        """The blocks with their widths."""
+        return ", ".join(f"{k}: {w}" for k, w in zip(self.names, self.widths, strict=True))
