@@ -1,4 +1,4 @@
-"""Scatter matrices: centre, cast and sum in one sweep of a tile, then one symmetric product.
+"""Scatter matrices: a pass over a tile centres, casts and sums, a symmetric product follows.
 
 The rule of accuracy is: subtract a provisional mean, multiply tiles in the working
 precision, add into float64. The rule of speed is: a tile that was centred is still in the
@@ -269,7 +269,7 @@ class Accumulator:
         xp = self.xp
         for parts, w in self._taken(blocks, weights, rows, 1024):
             centred = []
-            # What overflows or is NaN comes out in the sums.
+            # Overflow and NaN show in the sums, which the caller checks.
             with np.errstate(over="ignore", invalid="ignore"):
                 for i, part in enumerate(parts):
                     lo, hi = self.offsets[i], self.offsets[i + 1]
@@ -344,12 +344,12 @@ class Accumulator:
             )
             thirds.append(moved[0])
             fourths.append(moved[1])
-        # about the mean = about the centre, moved by the mean's distance from it
+        # Huygens: the scatter about the mean is that about the centre less n times the shift.
         root = shift * n**0.5
         if is_numpy(xp):
             for take in row_slices(second.shape[0], 256):  # no second matrix of its size
                 second[take] -= root[take, None] * root[None, :]
-            # what rounding left below zero on the diagonal of a constant column
+            # Rounding can leave a constant column a negative variance.
             np.fill_diagonal(second, np.maximum(np.diagonal(second), 0.0))
         else:
             second = second - root[:, None] * root[None, :]
@@ -416,7 +416,10 @@ def _dense(x: Any) -> np.ndarray[Any, Any]:
 
 
 def accumulator_count(blocks: Sequence[Array], work: int) -> int:
-    """One accumulator a core; one in all, with a threaded BLAS, where several fill the memory."""
+    """The number of accumulators: one for each core, or a single one for little or wide data.
+
+    A single one uses a multithreaded BLAS, where a matrix for each core would take 2 GiB.
+    """
     if not is_numpy(namespace(*(b for b in blocks if is_array(b)))) or work < PARALLEL:
         return 1
     d = sum(int(b.shape[1]) for b in blocks)

@@ -48,7 +48,6 @@ MEDIAN_KERNELS = ("rbf", "laplacian", "chi2")
 Kernel = str | Callable[[Array, Array], Array]
 
 
-# ------------------------------------------------------------------------- dispatchers
 @overload
 def gram(
     X: Array,
@@ -252,7 +251,7 @@ def median_gamma(
 def _sample_distances(
     sample: np.ndarray[Any, Any], kernel: str
 ) -> tuple[np.ndarray[Any, Any], float]:
-    """The distances of all pairs of rows, and what among them is only rounding."""
+    """The distances of all pairs of rows, and the bound below which they are rounding errors."""
     if kernel == "laplacian":
         return scipy.spatial.distance.pdist(sample, "cityblock"), 0.0
     upper = np.triu_indices(len(sample), 1)
@@ -265,7 +264,6 @@ def _sample_distances(
     return (norms[:, None] + norms - 2.0 * (sample @ sample.T))[upper], 1e-13 * norms.max()
 
 
-# -------------------------------------------------------------------------- validation
 def _check(a: Any, name: str, *, ensure_finite: bool = True) -> Array:
     if scipy.sparse.issparse(a):
         raise TypeError(f"{name} is sparse, and kernel blocks are dense: pass {name}.toarray()")
@@ -329,7 +327,7 @@ def _check_kernel(
 def _check_not_negative(a: Array, name: str) -> None:
     xp = namespace(a)
     if bool(xp.any(a < 0)):
-        # NaN marks the negative entries, so that the search is the one for NaN.
+        # Negative entries are marked by NaN, which `count_nonfinite` locates.
         floats = xp.astype(a, result_dtype(a), copy=False)
         marked = xp.where(
             a < 0, xp.asarray(math.nan, dtype=floats.dtype, device=device_of(a)), floats
@@ -342,9 +340,8 @@ def _check_not_negative(a: Array, name: str) -> None:
         )
 
 
-# --------------------------------------------------------------------------- reference
 def _reference(X: Array, Y: Array, spec: Spec, *, same: bool = False) -> Array:
-    """The table of `gram`, as it says; any conforming namespace."""
+    """The kernels of the table in `gram`, in any conforming namespace."""
     xp = namespace(X, Y)
     prepare = _preparation(X, Y, spec, _common_dtype(X, Y))
     (X, x2), (Y, y2) = prepare(X), prepare(Y)
@@ -364,9 +361,9 @@ def _reference(X: Array, Y: Array, spec: Spec, *, same: bool = False) -> Array:
 def _preparation(
     X: Array, Y: Array | None, spec: Spec, dtype: Any
 ) -> Callable[[Array], tuple[Array, Array]]:
-    """What is done to rows before the product: cast, centre (rbf) or scale (cosine).
+    """The function that prepares rows for the product: cast, centre (rbf) or scale (cosine).
 
-    The squared norms of the rows come with them (nothing reads those of other kernels).
+    It returns the squared norms of the prepared rows too, which the rbf kernel needs.
     """
     xp = namespace(X)
     centre = None
@@ -392,7 +389,7 @@ def _preparation(
 
 
 def _finish(products: Array, spec: Spec) -> Array:
-    """From x'y to the kernels that are functions of x'y alone."""
+    """Kernels that are functions of x'y alone, from the products x'y."""
     xp = namespace(products)
     if spec.name == "polynomial":
         return (spec.gamma * products + spec.coef0) ** spec.degree
@@ -416,7 +413,6 @@ def _reference_pairs(X: Array, Y: Array, *, chi2: bool) -> Array:
     return xp.concat(blocks, axis=0)
 
 
-# -------------------------------------------------------------------------------- a GPU
 def _cupy(
     X: Array,
     Y: Array | None,

@@ -156,17 +156,16 @@ def leading_eigenvectors(A: Array, k: int) -> tuple[Array, Array]:
 
 
 def _lanczos(A: Array, k: int) -> tuple[Array, Array] | None:
-    """The same for few of many, in products with A and one Cholesky factorisation.
+    """The k largest eigenpairs for small k, by Lanczos, verified by one Cholesky factorisation.
 
-    None where the iteration did not converge, or left out a copy of a multiple eigenvalue:
-    all is done in full then.
+    None where the iteration did not converge, or missed a copy of a multiple eigenvalue.
     """
     start = np.random.default_rng(0).standard_normal(A.shape[0])  # the same every time
     try:
         values, vectors = scipy.sparse.linalg.eigsh(A, k, which="LA", v0=start, tol=0)
     except scipy.sparse.linalg.ArpackNoConvergence:
         return None
-    # With those found moved down to the last of them, nothing may be left above it.
+    # Deflated to the smallest eigenvalue found, A must have no eigenvalue above it.
     bound = values[0] + 1e-9
     rest = (vectors * (values - values[0])) @ vectors.T - A
     np.fill_diagonal(rest, np.diag(rest) + bound)
@@ -239,7 +238,7 @@ def _from_krylov(M: Array, k: int) -> tuple[Array, Array, Array] | None:
         if Q.shape[1] < check:
             continue
         check = int(1.3 * Q.shape[1])  # a decomposition after every step would cost most
-        # The Gram matrix halves the digits, and is enough to tell that it is too early.
+        # The Gram matrix has half the digits, which suffices to see that convergence is far.
         _, small = leading_eigh(MQ.mT @ MQ, k)
         v, u = Q @ small, MQ @ small
         s = xp.linalg.vector_norm(u, axis=0)
@@ -272,13 +271,13 @@ def _orthonormal(block: Array) -> Array:
 
 
 def block_matrix(blocks: Sequence[Sequence[Array]]) -> Array:
-    """The matrix of the blocks."""
+    """The matrix composed of rows of blocks."""
     xp = namespace(blocks[0][0])
     return xp.concat([xp.concat(list(row), axis=1) for row in blocks], axis=0)
 
 
 def block_diagonal(blocks: Sequence[Array]) -> Array:
-    """The matrix of these blocks on the diagonal."""
+    """The block-diagonal matrix."""
     xp, device = namespace(blocks[0]), device_of(blocks[0])
     return block_matrix(
         [

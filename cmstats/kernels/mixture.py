@@ -1,4 +1,4 @@
-"""What EM for a mixture of normals needs of the rows, in one pass that keeps nothing of them.
+"""The E-step of a mixture of normals and the sums for its M-step, in one pass over the rows.
 
 With responsibilities r of the current parameters (the E-step) and z_ij = x_i - mu_j, per
 component j

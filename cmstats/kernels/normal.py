@@ -35,7 +35,6 @@ from cmstats.kernels.transfer import within_memory
 __all__ = ["component_logpdf", "evaluate", "logpdf", "mixture_logpdf", "prepare"]
 
 
-# ------------------------------------------------------------------------- dispatchers
 def logpdf(X: Array, mean: Array | None, covariance: Array) -> Array:
     """Log-density of each row of `X` under one multivariate normal.
 
@@ -231,7 +230,6 @@ def prepare(
     return _check_mixture(like, means, covariances, covariance_type)
 
 
-# -------------------------------------------------------------------------- parameters
 def _arrays(covariances: Any) -> tuple[Any, ...]:
     return covariances if isinstance(covariances, tuple) else (covariances,)
 
@@ -244,7 +242,7 @@ def _check_rows(X: Any) -> Array:
 
 
 def _check_result(X: Array, result: Array) -> None:
-    """NaN and infinity in X show in the results: only then is X searched for them."""
+    """Raise for NaN and infinity in X, which is searched only if the results are not finite."""
     xp = namespace(result)
     if not bool(xp.isfinite(xp.sum(result))):
         check_matrix(X, "X")
@@ -373,9 +371,8 @@ def _check_symmetric(S: Array, name: str) -> None:
         raise ValueError(f"{name} is not symmetric")
 
 
-# --------------------------------------------------------------------------- reference
 def _reference(X: Array, normals: Normals) -> Array:
-    """Component log-densities (n, k), as the equation says them; any conforming namespace."""
+    """Component log-densities (n, k) by their equation, in any conforming namespace."""
     xp = namespace(X)
     dtype = result_dtype(X)
     X, means, W, constants = (
@@ -410,7 +407,6 @@ def _reference_mixture(log_terms: Array) -> tuple[Array, Array]:
     return (xp.log(total) + largest)[:, 0], terms / total
 
 
-# ------------------------------------------------------------------------ which version
 def _components(X: Array, normals: Normals) -> Array:
     xp = namespace(X)
     if is_numpy(xp):

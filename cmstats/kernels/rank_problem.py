@@ -80,7 +80,7 @@ class Problem(NamedTuple):
 
 
 def _check_vectors(a: Any, name: str) -> Any:
-    """Vectors in rows; those on a disk are checked a run at a time and stay there."""
+    """Check vectors in rows; those on a disk are read run by run and not kept in memory."""
     if not is_lazy(a):
         return check_matrix(_dense(a, name), name)
     if a.ndim != 2 or 0 in a.shape:
@@ -106,7 +106,7 @@ def _dtype(a: Any) -> Any:
 
 
 def read_rows(a: Any, rows: slice | HostArray) -> HostArray:
-    """Rows in memory, of a matrix that may be on a disk: in any order, each run in one read."""
+    """Read rows of a matrix that may be on a disk, in any order, each run of them in one read."""
     if isinstance(a, np.ndarray) or isinstance(rows, slice):
         return np.asarray(a[rows])
     order = np.argsort(rows, kind="stable")
@@ -125,7 +125,7 @@ def _dense(a: Any, name: str) -> Any:
 
 
 def _check_scores(scores: Array) -> Array:
-    """Infinite scores have a rank (a candidate that is masked out); NaN has none."""
+    """Raise for NaN, which has no rank; infinite scores (masked candidates) have one."""
     scores = _dense(scores, "the score matrix")
     xp = namespace(scores)
     if not is_numpy(xp) and not xp.isdtype(scores.dtype, "real floating"):

@@ -41,9 +41,8 @@ from cmstats.kernels.rank_problem import BLOCK_SCORES, Layout, Problem, unsort
 __all__ = ["PartnerCounts", "average_precisions", "partner_counts", "partner_ranks", "top_k"]
 
 
-# ------------------------------------------------------------------------- dispatchers
 class PartnerCounts(NamedTuple):
-    """What the rank of the best relevant candidate of each query follows from.
+    """Counts that determine the rank of the best relevant candidate of each query.
 
     Attributes
     ----------
@@ -211,7 +210,7 @@ def average_precisions(
     """
     problem = Problem.check(U, V, x_ids, y_ids)
     if x_ids is None and y_ids is None:
-        # One relevant candidate: its precision is all there is, and the counts give it.
+        # With one relevant candidate the average precision is 1 / (1 + greater + ties).
         counts = _counts(problem, both=False)[0]
         xp = namespace(counts.greater)
         return 1.0 / xp.astype(1 + counts.greater + counts.ties, xp.float64)
@@ -223,7 +222,7 @@ def average_precisions(
 
 
 def _counts(problem: Problem, *, both: bool) -> tuple[PartnerCounts, PartnerCounts | None]:
-    """The dispatcher proper: one kernel for one or both directions."""
+    """The counts of one or both directions, by the route for this array library."""
     on_cuda = array_api_compat.is_cupy_namespace(problem.xp)
     if not (is_numpy(problem.xp) or on_cuda):
         other = _reference_counts(problem.swapped()) if both else None
@@ -241,9 +240,8 @@ def _counts(problem: Problem, *, both: bool) -> tuple[PartnerCounts, PartnerCoun
     return x_counts, PartnerCounts(*unsort(y, layout.y_order)) if both else None
 
 
-# --------------------------------------------------------------------------- reference
 def _score_blocks(problem: Problem) -> Iterator[tuple[slice, Array]]:
-    """Whole rows of scores, few enough at a time, in the namespace of the input."""
+    """Blocks of whole rows of scores of bounded size, in the namespace of the input."""
     xp, (n, m) = problem.xp, problem.shape
     right = None
     if problem.V is not None:

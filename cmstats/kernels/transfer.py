@@ -1,8 +1,8 @@
-"""From the host to a GPU: pinned double buffers, and one sentence where memory runs out.
+"""Copies from the host to a GPU through two pinned buffers; errors when GPU memory runs out.
 
-A copy out of ordinary memory makes the GPU wait. Here runs of rows are put into one of two
-page-locked buffers and copied from there on a stream of their own, while the kernels of the
-run before are at work; nothing waits but for a buffer that is still in use.
+A copy from pageable memory makes the GPU wait. Runs of rows are therefore written to one of
+two page-locked buffers and copied from there on a separate stream, while the kernels of the
+previous run are executing; a copy waits only for a buffer that is still in use.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def require_cupy(device: Any = "cuda") -> Any:
 
 
 def upload(runs: Iterable[Sequence[Any]]) -> Iterator[list[Array | None]]:
-    """Host arrays as CuPy arrays, run by run, copied while the run before is at work.
+    """Host arrays as CuPy arrays, run by run, copied while the previous run is computed.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def _on_host(a: Any) -> np.ndarray[Any, Any] | None:
 
 
 def within_memory(work: Callable[[], Result], what: str, row_bytes: float) -> Result:
-    """``work()``; where the GPU's memory runs out, its pools are freed and one sentence says so.
+    """Call ``work()``; when GPU memory runs out, free its pools and raise a MemoryError.
 
     Parameters
     ----------

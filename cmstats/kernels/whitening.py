@@ -1,7 +1,7 @@
 """Whitening: factor a covariance matrix once, apply the factor to many rows.
 
-The decision between Cholesky and a rank-revealing eigendecomposition is taken here and
-nowhere else, and so is the decision what counts as rank.
+The choice between Cholesky and a rank-revealing eigendecomposition, and the tolerance of the
+numerical rank, are defined here only.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def factor(S: Array, *, method: Literal["auto", "cholesky", "eigh", "zca"] = "au
     unit = xp.where(positive, 1 / xp.sqrt(xp.where(positive, variance, 1.0)), 0.0)
     C = S * unit[:, None] * unit[None, :]
     if method != "eigh":
-        # A column that does not vary stands apart with a 1, and is dropped from the weights.
+        # A constant column gets a 1 on the diagonal, and is dropped from the weights.
         rank = int(xp.count_nonzero(positive))
         full = C
         if rank < d:

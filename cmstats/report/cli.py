@@ -25,7 +25,7 @@ SUFFIXES = ".npy, .npz (or FILE.npz:MEMBER), .csv or .parquet"
 
 
 class _UsageError(Exception):
-    """An argument that cannot be."""
+    """An invalid argument."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -220,7 +220,7 @@ def _free(path: Path) -> Path:
 
 
 def _check_out(path: Path, *, force: bool) -> None:
-    """Find out before the work whether its result can be written."""
+    """Raise before the work begins if its result cannot be written."""
     if path.is_dir():
         raise _UsageError(f"{path} is a folder: name a file")
     if path.exists() and not force:
@@ -250,7 +250,7 @@ def _read_matrix(name: str) -> Any:
 
         # Counted here, where the file has a name.
         nan, infinite, first = count_nonfinite(array)
-        if infinite or nan == array.size:  # single gaps are filled and told of
+        if infinite or nan == array.size:  # single gaps are imputed, with a warning
             raise ValueError(describe_nonfinite(name, nan, infinite, first))
     return array
 

@@ -1,1 +1,4 @@
-"""The CPU routes: Numba loops, and the tiles they and BLAS work on, one file per room."""
+"""The CPU routes: loops compiled by Numba, and the BLAS calls between them.
+
+Imported by a dispatcher at the first NumPy array, so that the package loads without Numba.
+"""

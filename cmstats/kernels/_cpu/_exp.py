@@ -1,4 +1,4 @@
-"""exp of numbers that are not positive, in operations that vectorise: a call of libm does not.
+"""exp of non-positive numbers in operations that vectorise, which a call of libm does not.
 
 2^k is made by the exponent's bits (adding 1.5 * 2^52, or 1.5 * 2^23, rounds to an integer);
 the rest is a Taylor polynomial.

@@ -27,7 +27,7 @@ def fill(
     out: np.ndarray[Any, Any],
     row_sums: bool,
 ) -> np.ndarray[Any, Any] | None:
-    """Fill `out` tile by tile on Python threads; with Y None one triangle and its mirror."""
+    """Fill `out` tile by tile on Python threads; for Y None compute one triangle and mirror it."""
     n, m = out.shape
     d = X.shape[1]
     right, right_norms = prepare(X if Y is None else Y)
@@ -70,10 +70,10 @@ def _fill_tile(
     spec: Spec,
     diagonal: bool,
 ) -> Any:
-    """Kernel values into ``out[rows, columns]``, which is returned.
+    """Write kernel values to ``out[rows, columns]``, which is returned.
 
-    The loops take the whole of `out` and where the tile begins, because its contiguous rows
-    are what makes them vectorise.
+    The loops take all of `out` and the first row and column of the tile: they vectorise only
+    over rows that the compiler knows to be contiguous.
     """
     tile = out[rows, columns]
     scale = out.dtype.type(-spec.gamma)
@@ -153,6 +153,6 @@ def _chi2_distances(out, r0, c0, X, Y):  # type: ignore[no-untyped-def]  # pragm
             for c in range(X.shape[1]):
                 s = X[i, c] + Y[j, c]
                 difference = X[i, c] - Y[j, c]
-                # With s = 0 both are 0, and the difference already says 0.
+                # s = 0 means that both entries are 0, and so is the difference.
                 total += difference * difference / (s if s > zero else one)
             out[r0 + i, c0 + j] = total

@@ -1,4 +1,4 @@
-"""The E-step of a mixture and its sums on the CPU: tiles of rows go through both in the cache."""
+"""The E-step of a mixture and its sums on the CPU, both on a tile of rows while it is cached."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def mixture_sums(
     second: Second,
     dtype: Any,
 ) -> MixtureSums:
-    """Runs of rows side by side; which rows go together does not depend on the timing."""
+    """The sums of even runs of rows, added in their order, so that timing changes no digit."""
     k, d = normals.means.shape
     work = n * k * d * (d if second == "full" else 1)
     held = 8 * k * d * d if second == "full" else 0
-    # Each thread has sums of its own: as many as 2 GiB hold.
+    # Each thread has its own sums, together at most 2 GiB.
     parts = 1 if work < 2_000_000 else max(1, min(cores(), (2 << 30) // max(1, held)))
     fill, rows = fill_plan(normals, dtype)
     add = functools.partial(
@@ -113,7 +113,7 @@ def _add_run(
 
 @jit(fastmath=EXACT)
 def _weigh(X, mean, r, w, least, z, roots):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """``sqrt(w r) (x - mean)`` of the rows that count, packed; how many they are."""
+    """Pack ``sqrt(w r) (x - mean)`` of the rows with responsibility; return their number."""
     m = 0
     for i in range(X.shape[0]):
         if r[i] > least and w[i] > 0:

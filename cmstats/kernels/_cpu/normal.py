@@ -30,7 +30,7 @@ def log_densities(
     density: np.ndarray[Any, Any] | None = None,
     responsibilities: np.ndarray[Any, Any] | None = None,
 ) -> None:
-    """Fill whichever outputs are given, tile by tile; a tile's (k, rows) never leaves cache."""
+    """Fill those outputs that are not None, tile by tile: the (k, rows) of a tile stay in cache."""
     dtype = result_dtype(X)
     n, d = X.shape
     k = normals.means.shape[0]
@@ -43,7 +43,7 @@ def log_densities(
     def work(tile: slice) -> None:
         block = np.ascontiguousarray(X[tile], dtype=dtype)
         terms = np.empty((k, block.shape[0]))
-        # Infinities in X are reported afterwards, in words; the setting is per thread.
+        # Infinities in X raise an error afterwards; the setting is per thread.
         with np.errstate(invalid="ignore", over="ignore"):
             fill(block, constants, terms)
         if components is not None:
@@ -57,7 +57,7 @@ def log_densities(
 
 
 def fill_plan(normals: Normals, dtype: Any) -> tuple[Callable[[Any, Any, Any], None], int]:
-    """What fills ``terms`` (k, rows) from a tile and constants (k,), and the rows of a tile."""
+    """The function that fills ``terms`` (k, rows) from a tile of rows, and the rows of a tile."""
     k, d = normals.means.shape
     rows = min(4096, max(256, 32768 // k))
     if normals.kind == "diag":
@@ -93,7 +93,7 @@ def fill_plan(normals: Normals, dtype: Any) -> tuple[Callable[[Any, Any, Any], N
 
 
 def _wide_fill(means: Any, W: Any) -> Callable[[Any, Any, Any], None]:
-    """Centre in cache, one product per block of columns (their zeros skipped), row norms."""
+    """Centre in cache, one product per block of columns without its zeros, row norms."""
     k, d = means.shape
     width = max(64, -(-d // 64) * 8)
     panels = [[(start, min(start + width, d)) for start in range(0, d, width)] for _ in range(k)]
@@ -114,7 +114,7 @@ def _wide_fill(means: Any, W: Any) -> Callable[[Any, Any, Any], None]:
 
 
 def _low_rank_fill(means: Any, scales: Any, P: Any) -> Callable[[Any, Any, Any], None]:
-    """Rows in units of the noise, less their shrunken part along the loadings; row norms."""
+    """Scale rows by the noise, apply I - P P', sum the squares of each row."""
     transposed = np.ascontiguousarray(P.transpose(0, 2, 1))
 
     def fill(block: Any, constants: Any, terms: Any) -> None:
@@ -231,7 +231,7 @@ def _fill_full(means, W, X, constants, terms):  # type: ignore[no-untyped-def]  
 
 @jit(fastmath=EXACT, error_model="numpy")
 def log_sum_exp(terms, density, responsibilities):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Over the rows of `terms` (k, n), which is overwritten; responsibilities may be empty."""
+    """Log-sum-exp over the rows of `terms` (k, n), which is overwritten, and responsibilities."""
     k, n = terms.shape
     largest = terms[0].copy()
     total = np.zeros(n)

@@ -1,4 +1,4 @@
-"""Ranks, top-k and average precision on the CPU, over tiles of scores that are never kept."""
+"""Ranks, top-k and average precision on the CPU, over tiles of scores that are not stored."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ __all__ = ["average_precisions", "counts", "top_k"]
 TILE = (256, 1024)
 """Rows and columns of a tile: 1 MB in float32, which stays in the second-level cache."""
 BLOCK_SCORES = 2**22
-"""Scores held at once where whole rows of them are needed."""
+"""Number of scores in memory where whole rows of them are needed."""
 
 
-# --------------------------------------------------------------------------------- tiles
 class _Tiles:
-    """Tiles of scores, the tiles of a run of rows in buffers of their own."""
+    """Tiles of scores; the tiles of one run of rows share buffers."""
 
     def __init__(
         self,
@@ -36,7 +35,7 @@ class _Tiles:
         self.rows, self.columns = (min(pair) for pair in zip(TILE, problem.shape, strict=True))
 
     def buffers(self) -> tuple[HostArray, HostArray, HostArray]:
-        """Room for the query vectors, the candidate vectors and the scores of one tile."""
+        """Buffers for the query vectors, the candidate vectors and the scores of one tile."""
         d = 0 if self.V is None else self.U.shape[1]
         return (
             np.empty((self.rows, d), self.dtype),
@@ -81,7 +80,7 @@ class _Tiles:
 
 
 def _pick(a: HostArray, order: HostArray | None, rows: slice, out: HostArray) -> HostArray:
-    """Rows of `a` in the precision of `out`: a view where it can be, else copied there."""
+    """Rows of `a` in the precision of `out`: a view where possible, otherwise a copy in `out`."""
     as_it_is = order is None and a.dtype == out.dtype
     if as_it_is and is_array(a) and a.flags.c_contiguous:
         return np.asarray(a[rows])
@@ -98,9 +97,8 @@ def _norms(a: HostArray, order: HostArray | None) -> HostArray:
     return out if order is None else out[order]
 
 
-# -------------------------------------------------------------------------------- counts
 class _Best:
-    """The best relevant score of each query, and the band around it that rounding blurs."""
+    """The best relevant score of each query, and the bound of its rounding error."""
 
     def __init__(self, rounding: HostArray) -> None:
         self.rounding = rounding
@@ -128,14 +126,14 @@ def counts(problem: Problem, layout: Layout, both: bool) -> tuple[HostArray, Hos
     lock = threading.Lock()
 
     def visit_tiles(rows: slice, visit: Callable[..., None], *, band: bool) -> None:
-        query_room, candidate_room, scores = tiles.buffers()
-        left = tiles.queries(rows, query_room)
+        query_rows, candidate_rows, scores = tiles.buffers()
+        left = tiles.queries(rows, query_rows)
         for columns in layout.columns(rows, tiles.columns, band=band):
-            right = tiles.candidates(columns, candidate_room)
+            right = tiles.candidates(columns, candidate_rows)
             tiles.scores(left, right, rows, columns, scores)
             visit((scores, left, right, *layout.bounds(rows, columns)), rows, columns)
 
-    # First the own scores, from the tiles along the diagonal: all others are compared with them.
+    # The first pass finds the own scores, in the tiles along the diagonal.
     def find_best(rows: slice) -> None:
         mine = _Best(best_y.rounding)
 
@@ -167,7 +165,7 @@ def counts(problem: Problem, layout: Layout, both: bool) -> tuple[HostArray, Hos
 
 @jit()
 def _exact(scores: HostArray, left: HostArray, right: HostArray, i: int, j: int) -> float:
-    """One score in float64, summed in one order; as it is in a score matrix."""
+    """One score in float64: the product summed in a fixed order, or the entry of a score matrix."""
     if left.shape[1] == 0:
         return np.float64(scores[i, j])
     total = 0.0
@@ -224,8 +222,8 @@ def _count_rows(
 ) -> None:
     """Add the counts of one tile for its rows as queries.
 
-    The long loop only tells what is clearly above from what is close: one plain loop with
-    32-bit counters becomes vector instructions. What is close is settled one by one.
+    The first loop only separates scores clearly above from close ones: a plain loop with
+    32-bit counters compiles to vector instructions. Close scores are compared one by one.
     """
     for i in range(lo.shape[0]):
         row = scores[i]
@@ -264,7 +262,7 @@ def _count_columns(
     ties: HostArray,
     relevant: HostArray,
 ) -> None:
-    """The same for its columns as queries, still row by row, for that is how scores lie."""
+    """Add the counts for its columns as queries, row by row, in the memory order of the scores."""
     for i in range(lo.shape[0]):
         row = scores[i]
         close = np.int32(0)
@@ -285,7 +283,6 @@ def _count_columns(
                         ties[j] += gap == 0
 
 
-# --------------------------------------------------------------------------------- top-k
 def top_k(problem: Problem, k: int) -> tuple[HostArray, HostArray]:
     n, m = problem.shape
     tiles = _Tiles(problem)
@@ -293,10 +290,10 @@ def top_k(problem: Problem, k: int) -> tuple[HostArray, HostArray]:
     filled = np.zeros(n, np.int64)
 
     def find(rows: slice) -> None:
-        query_room, candidate_room, scores = tiles.buffers()
-        left = tiles.queries(rows, query_room)
+        query_rows, candidate_rows, scores = tiles.buffers()
+        left = tiles.queries(rows, query_rows)
         for columns in row_slices(m, tiles.columns):
-            right = tiles.candidates(columns, candidate_room)
+            right = tiles.candidates(columns, candidate_rows)
             tiles.scores(left, right, rows, columns, scores)
             width = columns.stop - columns.start
             _push_tile(scores, width, columns.start, indices[rows], values[rows], filled[rows])
@@ -329,7 +326,7 @@ def _push_tile(
                 size += 1
                 while at > 0:
                     parent = (at - 1) // 2
-                    # Columns come in order, so a newcomer is worse than its equals.
+                    # Columns come in order: of equal scores the later one is worse.
                     if score > heap[parent]:
                         break
                     heap[at], names[at] = heap[parent], names[parent]
@@ -355,7 +352,6 @@ def _push_tile(
         filled[i] = size
 
 
-# --------------------------------------------------------------------- average precision
 def average_precisions(problem: Problem) -> HostArray:
     """Average precision of each query, from whole rows of scores."""
     n, m = problem.shape
@@ -364,11 +360,11 @@ def average_precisions(problem: Problem) -> HostArray:
     out = np.full(n, np.nan)
 
     def average(rows: slice) -> None:
-        query_room, candidate_room, _ = tiles.buffers()
+        query_rows, candidate_rows, _ = tiles.buffers()
         scores = np.empty((rows.stop - rows.start, m), problem.dtype)
-        left = tiles.queries(rows, query_room)
+        left = tiles.queries(rows, query_rows)
         for columns in row_slices(m, tiles.columns):
-            right = tiles.candidates(columns, candidate_room)
+            right = tiles.candidates(columns, candidate_rows)
             tiles.scores(left, right, rows, columns, scores[:, columns])
         # NumPy sorts numbers with vector instructions, several times faster than Numba.
         ids = problem.x_ids[rows], problem.y_ids

@@ -1,5 +1,4 @@
-"""The CUDA routes: Numba kernels, their launchers and the CuPy calls, one file per room.
+"""The CUDA routes: Numba kernels, their launchers and the CuPy calls.
 
-Imported by a dispatcher when the first CuPy array arrives, never with the package: what
-stands here may import `numba.cuda` and CuPy.
+Imported by a dispatcher at the first CuPy array: these modules import `numba.cuda` and CuPy.
 """

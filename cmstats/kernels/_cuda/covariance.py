@@ -22,12 +22,11 @@ from cmstats.kernels._cuda.gram import launch_mirror
 __all__ = ["Tiles", "launch_centre"]
 
 FLUSH_ROWS = 8192
-"""Products in single precision are added into float64 every so many rows."""
+"""Products in single precision are added into float64 after at most this many rows."""
 TILE_BYTES = 128 << 20
 """A tile of centred rows takes at most about this much: few launches, little memory."""
 
 
-# ---------------------------------------------------------------------------- CuPy route
 class Tiles:
     """The sum of z'z over tiles of centred rows z = sqrt(w) (x - centre), in float64.
 
@@ -159,7 +158,6 @@ def _address(a: Array) -> int:
     return int(a.data.ptr)
 
 
-# ------------------------------------------------------------------------ Numba kernels
 @cuda.jit(device=True)
 def to_tf32(v):  # type: ignore[no-untyped-def]
     """A float32 rounded to the 11 significant bits of TF32 (tensor cores would cut them off)."""
@@ -229,7 +227,6 @@ def centre_rows(x, centre, roots, high, low, offset, tf32, first, third, fourth,
         cuda.atomic.add(third, offset + j, q)
 
 
-# ------------------------------------------------------------------------------ launchers
 def launch_centre(
     x: Any,
     centre: Any,

@@ -16,7 +16,6 @@ from cmstats.kernels.parameters import Spec
 __all__ = ["fill", "launch_mirror", "launch_pairs", "launch_rbf"]
 
 
-# ---------------------------------------------------------------------------- CuPy route
 def fill(
     X: Array,
     Y: Array | None,
@@ -49,7 +48,6 @@ def fill(
     return out.sum(axis=1, dtype=cp.float64) if row_sums else None
 
 
-# ------------------------------------------------------------------------ Numba kernels
 @cuda.jit
 def rbf(K, x2, y2, scale, same, sums):  # type: ignore[no-untyped-def]
     # A block to a row: neighbouring threads read neighbouring columns, once.
@@ -111,7 +109,6 @@ def pairs(X, Y, scale, chi2, K):  # type: ignore[no-untyped-def]
         K[i, j] = math.exp(scale * total)
 
 
-# ------------------------------------------------------------------------------ launchers
 def launch_rbf(K: Any, x2: Any, y2: Any, gamma: float, same: bool, sums: Any) -> None:
     """From products x'y in `K` to rbf values, in place; `sums` float64, (n,) or (0,)."""
     scale = np.dtype(K.dtype).type(-gamma)

@@ -20,7 +20,6 @@ FUSED_COLUMNS = 32
 """Up to this many columns a mixture's factors and a block's rows fit in shared memory."""
 
 
-# ---------------------------------------------------------------------------- CuPy route
 def log_densities(
     X: Array, normals: Normals, log_weights: Array | None, *, components: bool
 ) -> tuple[Array, Array]:
@@ -87,7 +86,6 @@ def padded_whitening(normals: Normals) -> Array:
     return W
 
 
-# ------------------------------------------------------------------------ Numba kernels
 @cuda.jit
 def row_norms(z, out):  # type: ignore[no-untyped-def]
     # 4 rows a block, 32 neighbouring threads to a row: reads are coalesced.
@@ -111,7 +109,7 @@ def row_norms(z, out):  # type: ignore[no-untyped-def]
 
 @cuda.jit(device=True)
 def log_add(largest, total, term, one):  # type: ignore[no-untyped-def]
-    """Take one more term into a log-sum-exp, held as its largest term and a sum about it.
+    """Add a term to a log-sum-exp, represented by its largest term and the sum relative to it.
 
     `one` is 1 in the precision of the others: a plain 1.0 would make them double.
     """
@@ -145,7 +143,7 @@ def finish(norms, constants, density, terms):  # type: ignore[no-untyped-def]
 
 @functools.cache
 def mixture_kernel(padded: int, double: bool) -> Any:
-    """The mixture kernel for so many columns (a multiple of 4) in one precision.
+    """Compile the mixture kernel for a number of columns (a multiple of 4) and a precision.
 
     A block owns 128 rows, two to a thread, kept in shared memory for the whole mixture; each
     component's factor is loaded once per block. Four columns of z for two rows are in
@@ -215,7 +213,6 @@ def mixture_kernel(padded: int, double: bool) -> Any:
     return mixture
 
 
-# ------------------------------------------------------------------------------ launchers
 def launch_row_norms(z: Any, out: Any) -> None:
     """``out[i] = sum_j z[i, j]^2`` of device arrays."""
     launch(row_norms, blocks_for(z.shape[0], 4), (32, 4), z, out)

@@ -16,7 +16,6 @@ ROW_THREADS = 128
 """Threads of a block that counts one row, at most."""
 
 
-# ---------------------------------------------------------------------------- CuPy route
 def counts(problem: Problem, layout: Layout, both: bool) -> tuple[Array, Array]:
     """(greater, ties, relevant ties) of each query and, with `both`, each candidate, sorted."""
     import cupy as cp
@@ -51,7 +50,6 @@ def counts(problem: Problem, layout: Layout, both: bool) -> tuple[Array, Array]:
     return x.T, y.T
 
 
-# ------------------------------------------------------------------------ Numba kernels
 @cuda.jit
 def own_scores(scores, lo, hi, own_x, own_y):  # type: ignore[no-untyped-def]
     # Few scores are relevant: one thread walks those of its row.
@@ -127,7 +125,6 @@ def count_columns(scores, lo, hi, own, counts, chunk):  # type: ignore[no-untype
     cuda.atomic.add(counts, (j, 2), r)
 
 
-# ------------------------------------------------------------------------------ launchers
 def launch_own(
     scores: Array, lo: Array, hi: Array, own_x: Array, own_y: Array, *, threads: int = 128
 ) -> None:
