@@ -1,4 +1,4 @@
-"""Sums of named blocks of columns, with those of incomplete rows apart: what a pass collects."""
+"""Sums of named blocks of columns: of complete rows, and of incomplete rows by pattern."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ class BlockSums:
         """Other sums of the same blocks."""
         return type(self)(self.names, self.widths, sums, table)
 
-    # ------------------------------------------------------------------------- reading
     @property
     def n(self) -> float:
         """The sum of the weights."""
@@ -124,7 +123,6 @@ class BlockSums:
         """The columns of some blocks, as integers on the host."""
         return np.concatenate([np.arange(sum(self.widths))[self.columns(name)] for name in names])
 
-    # ------------------------------------------------------------------------ changing
     def __add__(self, other: Self) -> Self:
         """The sums of both groups of rows together."""
         if not isinstance(other, BlockSums):
@@ -171,7 +169,6 @@ class BlockSums:
             table = replace(table, sums={k: s.on(like) for k, s in table.sums.items()})
         return self.with_sums(self._complete.on(like), table)
 
-    # --------------------------------------------------------------------------- files
     def fields(self) -> dict[str, Any]:
         """All of it as NumPy arrays in C order, for a file."""
         sums = self._complete

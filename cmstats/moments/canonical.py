@@ -1,4 +1,4 @@
-"""Two blocks in canonical coordinates: directions, and what a Gaussian says of a pair there.
+"""Canonical coordinates of two blocks: directions, likelihood ratio of a pair, latent mean.
 
 In the scaling a'S_s a = 1 a pair of variates (u, v) is standard normal with correlation r, and
 the pairs are independent (Bach and Jordan 2005).
@@ -17,8 +17,8 @@ __all__ = ["directions", "expected_ratio", "latent_mean", "likelihood_vectors", 
 def directions(whitened: WhitenedPair, k: int | None = None) -> tuple[Array, Array, Array]:
     """Weights and singular values of the whitened cross block, largest first.
 
-    Where few are wanted of a large block they come from its leading subspace, to 1e-10 of the
-    largest singular value; from the full decomposition otherwise.
+    A few directions of a large block come from its leading singular subspace, to 1e-10 of the
+    largest singular value; all others from the full decomposition.
 
     Returns
     -------
@@ -60,7 +60,8 @@ def likelihood_vectors(a: Array, r: Array, *, is_x: bool) -> Array:
     r : array of shape (k,)
         Their correlations.
     is_x : bool
-        Which view it is: the other has its own term on the other side.
+        Whether the coordinates are those of x: the constant terms of x and y stand on
+        opposite sides of the inner product.
 
     Returns
     -------
@@ -82,12 +83,13 @@ def expected_ratio(
 ) -> float:
     """The mean of log p(x, y) - log p(x) - log p(y) over rows with these moments.
 
-    A matter of E[uv], E[u^2] and E[v^2] of each pair of canonical coordinates.
+    It follows from E[uv], E[u^2] and E[v^2] of each pair of canonical coordinates.
 
     Parameters
     ----------
     moments : Moments
-    x, y : weights with a'S_s a = 1, and the mean they are taken about, of each view
+    x, y : pairs of arrays
+        Weights with a'S_s a = 1 and the mean of each view.
     r : array of shape (k,)
         The correlations of the pairs under the model.
     """

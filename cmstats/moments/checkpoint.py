@@ -1,4 +1,4 @@
-"""The state of a long pass on a disk: written whole or not at all, taken up by the same pass."""
+"""Checkpoints of a pass over rows: written atomically, resumed by the same pass."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ __all__ = [
 ]
 
 SEGMENT_BYTES = 2 << 30
-"""How many bytes of rows lie between two states of a pass."""
+"""The bytes of rows between two checkpoints."""
 
 MARK = "checkpoint"
-"""The entry of a file that tells a checkpoint from moments of a whole pass."""
+"""The entry of a file that marks it as a checkpoint."""
 
 Fields = dict[str, Any]
 
 
 class Checkpoint:
-    """The file that a pass leaves behind while it runs.
+    """The file in which an unfinished pass keeps its state.
 
-    It holds the arrays of `Moments.save` for each fold, how many rows they are of, and the
-    fingerprint of the pass: what tells it from a pass over other data.
+    It holds the arrays of `Moments.save` for each fold, the number of rows they summarise, and
+    the fingerprint of the pass, which differs for other data or settings.
 
     Parameters
     ----------
     path : str or path
     fingerprint : dict of str
-        What must be equal to go on; entries whose name begins with "the " are digests.
+        The entries that must be equal to resume; a name that begins with "the " is a digest.
 
     Attributes
     ----------
     position : int
-        How many rows are saved.
+        The number of rows saved.
     folds : list of dict of arrays
-        Their moments, as `Moments` writes and reads them; empty at the beginning.
+        The moments of each fold, as `BlockSums.fields` writes them; empty at the beginning.
     """
 
     def __init__(self, path: Any, fingerprint: Mapping[str, str]) -> None:
@@ -59,9 +59,9 @@ class Checkpoint:
         self.position = 0
         self.folds: list[Fields] = []
         if self.path.exists():
-            self._take_up()
+            self._resume()
 
-    def _take_up(self) -> None:
+    def _resume(self) -> None:
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 fields = dict(file)
@@ -73,7 +73,7 @@ class Checkpoint:
         theirs = mark["fingerprint"]
         other = [k for k, v in self.fingerprint.items() if theirs.get(k) != v]
         if other:
-            told = [
+            changes = [
                 k
                 if k.startswith("the ")
                 else f"{k} {theirs.get(k)} there, {self.fingerprint[k]} here"
@@ -81,13 +81,13 @@ class Checkpoint:
             ]
             raise ValueError(
                 f"the checkpoint {self.path} is of a pass over other data or with other settings "
-                f"({'; '.join(told)}): delete it to begin anew, or name another file"
+                f"({'; '.join(changes)}): delete it to begin anew, or name another file"
             )
         self.position = int(mark["position"])
         self.folds = split_folds(fields)
 
     def save(self, position: int, folds: list[Fields]) -> None:
-        """Put the moments of the first rows into the file, in place of those before."""
+        """Replace the file by the moments of the first rows up to a position."""
         mark = json.dumps({"position": position, "fingerprint": self.fingerprint})
         fields: Fields = {MARK: np.array(mark)}
         if len(folds) == 1:
@@ -98,24 +98,24 @@ class Checkpoint:
         self.position = position
 
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """Add to whatever is raised how many rows are saved."""
+    def noted(self) -> Iterator[None]:
+        """Add the number of saved rows to the message of any exception."""
         try:
             yield
         except BaseException as error:
             if self.position:
-                told = (
+                note = (
                     f"the moments of the first {self.position} rows are saved in {self.path}, and "
                     "the same call goes on from there"
                 )
                 if type(error) is ValueError:
-                    error.args = (f"{error}; {told}",)
+                    error.args = (f"{error}; {note}",)
                 else:
-                    error.add_note(told)
+                    error.add_note(note)
             raise
 
     def require(self, rows: int) -> None:
-        """Raise where a stream ended before the rows that are saved."""
+        """Raise if a stream ended before the rows that are saved."""
         if rows < self.position:
             raise ValueError(
                 f"the stream ended after {rows} rows, but the checkpoint {self.path} holds the "
@@ -123,12 +123,12 @@ class Checkpoint:
             )
 
     def remove(self) -> None:
-        """The pass is done."""
+        """Delete the file: the pass is finished."""
         self.path.unlink(missing_ok=True)
 
 
 def split_folds(fields: Fields) -> list[Fields]:
-    """The arrays of each fold, out of those of a file."""
+    """Split the arrays of a file by fold."""
     if not any("/" in name for name in fields):
         return [fields]
     folds: dict[int, Fields] = {}
@@ -140,7 +140,7 @@ def split_folds(fields: Fields) -> list[Fields]:
 
 
 def write_arrays(path: Path, fields: Mapping[str, Any]) -> None:
-    """Write an .npz file without pickle, whole or not at all, also where the power fails."""
+    """Write an .npz file without pickle atomically, even if the power fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
@@ -158,9 +158,8 @@ def write_arrays(path: Path, fields: Mapping[str, Any]) -> None:
             os.close(folder)
 
 
-# ------------------------------------------------------------------------- what a pass is
 def segment_rows(blocks: Mapping[str, Any], step: int = 1024) -> int:
-    """How many rows lie between two states, a multiple of `step`, from the widths alone."""
+    """The number of rows between two checkpoints, a multiple of `step`, from the widths alone."""
     width = sum(_row_bytes(a) for a in blocks.values())
     return max(1, SEGMENT_BYTES // max(1, width * step)) * step
 
@@ -172,19 +171,19 @@ def _row_bytes(a: Any) -> int:
 def fingerprint(
     blocks: Mapping[str, Any], *, shapes: bool, ids: Any, weights: Any, **settings: Any
 ) -> dict[str, str]:
-    """What tells a pass from others, without reading more than the first rows.
+    """Describe a pass, to recognise it again, reading no more than the first rows.
 
     Parameters
     ----------
     blocks : mapping of name to checked matrix
-        All rows, or the first of a stream.
+        All rows, or the first rows of a stream.
     shapes : bool
         Whether the number of rows is known.
     ids : int, or array of shape (n,), or None
-        The number of folds of a stream, the folds of the rows.
+        The number of folds of a stream, or the fold of each row.
     weights : array of shape (n,), or None
     **settings
-        Form, missing...
+        The form, the treatment of missing entries and the like.
     """
 
     def described(a: Any) -> str:
@@ -215,7 +214,7 @@ def digest(*arrays: np.ndarray[Any, Any]) -> str:
 
 
 def check_settings(rows: Any, checkpoint: Any, progress: Any) -> None:
-    """Raise one sentence about what a pass cannot run with."""
+    """Raise if a setting of a pass is invalid."""
     if rows is not None and (
         isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1
     ):

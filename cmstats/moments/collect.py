@@ -26,12 +26,12 @@ from cmstats.rows.splits import fold_ids
 __all__ = ["Pass", "collect_rows"]
 
 GATHER_ROWS = 16384
-"""How many rows of small batches are put together before they are multiplied."""
+"""Small batches are joined until they have so many rows, before they are multiplied."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """How rows become the moments of folds; see `Moments.from_data`."""
+    """The settings of a pass over rows, and the passes; see `Moments.from_data`."""
 
     form: Form
     missing: Missing = "error"
@@ -41,7 +41,7 @@ class Pass:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Raise one sentence about what is not valid."""
+        """Raise if a setting is invalid."""
         if self.form not in ("scatter", "root"):
             raise ValueError(f"form must be 'scatter' or 'root', got {self.form!r}")
         if self.missing not in ("error", "em"):
@@ -56,7 +56,7 @@ class Pass:
     def over_rows(
         self, blocks: dict[str, Any], sample_weight: Any, *, cv: Any = None, groups: Any = None
     ) -> list[BlockSums]:
-        """The moments of each fold of the rows (of all rows without `cv`)."""
+        """The sums of each fold of the rows (of all rows without `cv`)."""
         if not blocks:
             raise ValueError(
                 "name at least one block of data, for example Moments.from_data(x=X, y=Y)"
@@ -82,7 +82,7 @@ class Pass:
         sample_weight: Any,
         ids: np.ndarray[Any, Any] | None,
     ) -> list[BlockSums]:
-        """The moments of each fold of checked rows, whose folds are known."""
+        """The sums of each fold of checked rows, whose folds are known."""
         n = int(next(iter(blocks.values())).shape[0])
         weights = check_weights(sample_weight, n, foreign(blocks.values()))
         n_folds = 1 if ids is None else int(ids.max()) + 1
@@ -92,7 +92,7 @@ class Pass:
                 return over(advance=bar.update)
         size = segment_rows(blocks)
         saved = self._opened(blocks, size, shapes=True, ids=ids, weights=weights)
-        with self._bar(n) as bar, saved.told():
+        with self._bar(n) as bar, saved.noted():
             bar.update(saved.position)
             steps = (
                 (cut.stop, cut.stop < n, functools.partial(over, span=cut, advance=bar.update))
@@ -105,7 +105,7 @@ class Pass:
     def over_stream(
         self, source: Iterable[Any], names: Sequence[str], cv: int | None = None
     ) -> list[BlockSums]:
-        """The moments of each fold of a stream of batches (of all rows without `cv`)."""
+        """The sums of each fold of a stream of batches (of all rows without `cv`)."""
         size = self.rows or GATHER_ROWS * (1 if cv is None else 2)  # each fold is merged by itself
         stream = gathered(source, names, size, exact=self.checkpoint is not None)
         first = next(stream, None)
@@ -126,8 +126,8 @@ class Pass:
                 rows = run.stop
                 bar.update(run.stop - run.start)
 
-        told = nullcontext() if saved is None else saved.told()
-        with self._bar() as bar, told:
+        noted = nullcontext() if saved is None else saved.noted()
+        with self._bar() as bar, noted:
             found = self._resumed(saved, first.blocks, steps())
         if saved is not None:
             saved.require(rows)
@@ -146,7 +146,7 @@ class Pass:
         n_folds: int = 1,
         **where: Any,
     ) -> list[BlockSums]:
-        """The moments of each fold of checked rows, in one go; for `where` see `fold_sums`."""
+        """The sums of each fold of checked rows without checkpoint; `where` goes to `fold_sums`."""
         names = list(blocks)
         widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in blocks.values()]
         tables = [PatternTable(sum(widths))] * n_folds if self.missing == "em" else None
@@ -166,7 +166,7 @@ class Pass:
         return progress_bar(self.progress, "moments", " rows", total=total, scale=True)
 
     def _like(self, blocks: dict[str, Any]) -> Array:
-        """An array that is where the moments of these rows are."""
+        """An array in the library and on the device of the sums of these rows."""
         host = np.zeros(1)
         found = foreign(blocks.values())
         if found is None and self.device is not None and str(self.device) != "cpu":
@@ -174,16 +174,16 @@ class Pass:
         return host if found is None else found
 
     def _opened(self, blocks: dict[str, Any], size: int, **what: Any) -> Checkpoint:
-        told = fingerprint(blocks, form=self.form, missing=self.missing, segment=size, **what)
-        return Checkpoint(self.checkpoint, told)
+        marks = fingerprint(blocks, form=self.form, missing=self.missing, segment=size, **what)
+        return Checkpoint(self.checkpoint, marks)
 
     def _resumed(
         self, saved: Checkpoint | None, blocks: dict[str, Any], steps: Iterable[Step]
     ) -> list[BlockSums]:
-        """The merged moments of steps, from where a pass before broke off.
+        """The merged sums of steps, resumed after the last checkpoint.
 
-        What goes on is always what the file would give back, so that it makes no difference
-        where that was.
+        After each checkpoint the pass continues from what the file gives back, so that the
+        result does not depend on whether, or where, the pass was interrupted.
         """
         total: list[BlockSums] = []
 
@@ -206,7 +206,7 @@ class Pass:
 
 
 Step: TypeAlias = tuple[int, bool, Callable[[], list[BlockSums]]]
-"""The rows up to its end, whether to save then, and what makes its moments."""
+"""The row after its last, whether to save there, and a function that returns its sums."""
 
 
 def collect_rows(
@@ -218,19 +218,19 @@ def collect_rows(
     missing: Missing = "error",
     device: Any = None,
 ) -> list[BlockSums]:
-    """The moments of each fold of rows, whose folds are known."""
+    """The sums of each fold of rows, whose folds are known."""
     how = Pass(form, missing, device)
     return how.over_checked(check_blocks(blocks), sample_weight, ids)
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Batches put together.
+    """Joined batches.
 
     Attributes
     ----------
     start, stop : int
-        The rows of the stream.
+        The position of the rows in the stream.
     blocks : dict of name to matrix
     pieces : list of (batch number, first row in the batch, first row here)
     """
@@ -241,7 +241,7 @@ class Gathered:
     pieces: list[tuple[int, int, int]]
 
     def locate(self, row: int) -> str:
-        """A row of these, by the batch it came in."""
+        """The batch of a row, and its number in that batch."""
         number, first, here = next(p for p in reversed(self.pieces) if p[2] <= row)
         return f"{first + row - here} of batch {number}"
 
@@ -249,7 +249,7 @@ class Gathered:
 def gathered(
     source: Iterable[Any], names: Sequence[str], size: int, *, exact: bool = False
 ) -> Iterator[Gathered]:
-    """Batches put together until a product of them is worth its overhead.
+    """Join batches until a product of them is worth its overhead.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ def gathered(
     names : sequence of str
         Names of the blocks of tuples.
     size : int
-        How many rows at least.
+        The least number of rows.
     exact : bool, default=False
         Cut batches, so that all but the last have exactly `size` rows.
     """

@@ -24,10 +24,10 @@ from cmstats.moments.sums import Scatter
 __all__ = ["Problem", "SingularError", "em", "evident_prior"]
 
 STACK = 1 << 18
-"""About so many numbers are worked on at once: many small matrices, or one large."""
+"""The size of a stack of matrices, in numbers: many small matrices, or one large one."""
 
 CONDITION = 1e14
-"""Beyond this the likelihood without a prior is taken to have no maximum."""
+"""A covariance of a larger condition number counts as singular."""
 
 
 class SingularError(Exception):
@@ -135,7 +135,9 @@ class Problem:
         R = total / xp.clip(counts, 1.0, None)
         values, vectors = xp.linalg.eigh(0.5 * (R + R.mT))
         floor = 1e-3 * float(values[-1])
-        if float(values[0]) < floor:  # correlations of different rows need not fit together
+        if (
+            float(values[0]) < floor
+        ):  # correlations over different rows need not be positive semi-definite
             values = xp.clip(values, floor, None)
             R = vectors * values[None, :] @ vectors.mT
         return R, least
@@ -209,7 +211,6 @@ def evident_prior(problem: Problem) -> float:
     return float(np.exp(best.x))
 
 
-# --------------------------------------------------------------------------- iterations
 Point = tuple[Array, Array]
 
 
@@ -244,12 +245,12 @@ def em(
         before, point = point, after
         value, after = step(problem, stacks, point, nu)
         n_iter += 1
-        # Every second iteration may jump along the last two moves, if the likelihood agrees.
+        # Every second iteration extrapolates, and keeps the point if its likelihood is larger.
         jump = _extrapolated(before, point, after) if len(path) % 2 else None
         if jump is not None:
             try:
                 jumped, landed = step(problem, stacks, jump, nu)
-            except SingularError:  # too far
+            except SingularError:  # the step was too long
                 continue
             n_iter += 1
             if jumped >= value:
@@ -264,7 +265,7 @@ def _distance(a: Point, b: Point) -> float:
 
 
 def _extrapolated(first: Point, second: Point, third: Point) -> Point | None:
-    """The squared step of Varadhan and Roland (2008); None where EM's own goes as far."""
+    """The squared step of Varadhan and Roland (2008); None if it is no longer than EM's."""
     xp = namespace(first[0])
     moves = [b - a for a, b in zip(first, second, strict=True)]
     bends = [c - b - m for b, c, m in zip(second, third, moves, strict=True)]
@@ -282,7 +283,7 @@ def _extrapolated(first: Point, second: Point, third: Point) -> Point | None:
 def step(
     problem: Problem, stacks: Sequence[tuple[Array, ...]], point: Point, nu: float
 ) -> tuple[float, Point]:
-    """The penalised log-likelihood of a point, and what one iteration of EM makes of it.
+    """The penalised log-likelihood of a point, and the point after one iteration of EM.
 
     Raises
     ------

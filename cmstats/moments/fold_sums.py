@@ -65,16 +65,16 @@ def fold_sums(
         "cuda" sends each run of host rows to the GPU; arrays of other libraries stay where
         they are.
     tables : list of PatternTable, optional
-        One for each fold, which takes the rows with NaN; they are an error without. In the
-        scatter form only.
+        One for each fold, which receives the rows with NaN; without tables NaN is an error. In
+        the scatter form only.
     rows : int, optional
         Rows in a run.
     span : slice, optional
-        The rows to go over; all without.
+        The rows to read; all by default.
     advance : callable, optional
         Called with the number of rows after each run.
     locate : callable, optional
-        What the sentence about values that are not finite calls a row.
+        Describes a row in the error about values that are not finite.
 
     Returns
     -------
@@ -94,16 +94,16 @@ def fold_sums(
     if foreign(arrays) is not None or str(device) == "cpu":
         device = None
     if device is not None:
-        require_cupy(device)  # or say at once what is missing
+        require_cupy(device)  # fail before any row is read
     try:
-        # What overflows or is NaN comes out in the sums, and is then told in words.
+        # Overflow and NaN show in the sums; the rows are then read again for the message.
         with np.errstate(over="ignore", invalid="ignore"):
             if form == "root":
                 return _root_pass(arrays, weights, ids, n_folds, device, rows, advance)
             return _scatter_pass(arrays, weights, ids, n_folds, device, tables, rows, advance)
     except NonFiniteError:
-        told = _whole_count(blocks, nan=tables is None, span=span, locate=locate)
-        raise ValueError(told) from None
+        message = _whole_count(blocks, nan=tables is None, span=span, locate=locate)
+        raise ValueError(message) from None
 
 
 def foreign(arrays: Iterable[Any]) -> Array | None:
@@ -118,7 +118,7 @@ def _whole_count(
     span: slice | None,
     locate: Callable[[int], str] | None,
 ) -> str:
-    """What is not finite, in which block, counted over all rows; NaN only if it is an error."""
+    """The error message about values that are not finite, counted over all rows of a block."""
     offset = 0 if span is None else span.start
     for name, a in blocks.items():
         nans = infinite = 0
@@ -147,16 +147,16 @@ def _runs(
     rows: int | None,
     advance: Callable[[int], Any] | None,
 ) -> Iterator[tuple[int, list[Any], Array | None]]:
-    """Runs of rows with their weights, on the device asked for.
+    """Runs of rows with their weights, on the requested device.
 
-    A run on a GPU lies in a buffer that is used again: it is not kept beyond the next run.
+    A run on a GPU lies in a buffer that the next run overwrites.
     """
     runs = chunks(arrays, weights, rows=rows)
     done = 0
     for run in runs if device is None else _sent(runs):
         done = run[1][0].shape[0]
         yield run
-        del run  # or one run more than needed would be kept
+        del run  # else two runs would be in memory at once
         if advance is not None:
             advance(done)
 
@@ -180,7 +180,7 @@ def _rows_of(
     like: Any,
     complete: Mask | None = None,
 ) -> Array | None:
-    """The (complete) rows of a run that belong to a fold, as the blocks' own library indexes."""
+    """The positions of the (complete) rows of a fold in a run, in the library of `like`."""
     if ids is None:
         return None if complete is None else index_like(np.flatnonzero(complete), like)
     mine = ids[start : start + m] == fold
@@ -188,7 +188,7 @@ def _rows_of(
 
 
 def index_like(rows: np.ndarray[Any, Any], like: Any) -> Array:
-    """Row numbers as an array that the library of `like` indexes with."""
+    """Row numbers as an array of the library of `like`, on its device."""
     if is_array(like) and not is_numpy(namespace(like)):
         return namespace(like).asarray(rows, device=device_of(like))
     return rows
@@ -214,9 +214,9 @@ def _scatter_pass(
             complete, tasks = _incomplete(parts, w, here, tables)
         for fold, group in enumerate(folds):
             if not group:
-                # Each fold has its own centre: about another fold's mean digits would cancel.
+                # Each fold has its own centre: about the mean of another, digits would cancel.
                 begun = _centre_of(arrays, parts, ids, start, fold, device, complete)
-                # Folds run side by side as they are; a single one is cut into parts.
+                # Folds run in parallel as they are; a single fold is cut into parts.
                 work = m * sum(p.shape[1] for p in parts)
                 each = accumulator_count(parts, work) if n_folds == 1 else 1
                 group += [Accumulator(parts, *begun) for _ in range(each)] if begun else []
@@ -245,7 +245,7 @@ def _incomplete(
     ids: np.ndarray[Any, Any] | None,
     tables: list[PatternTable],
 ) -> tuple[Mask | None, list[Callable[[], object]]]:
-    """Which rows of a run are complete (None: all), and tasks that add the others to tables."""
+    """The complete rows of a run (None: all), and tasks that add the other rows to tables."""
     complete, groups = incomplete_rows(parts)
     lock = threading.Lock()
     numbers = itertools.count()
@@ -256,7 +256,7 @@ def _incomplete(
     def add(number: int, fold: int, observed: Mask, rows: np.ndarray[Any, Any]) -> None:
         nonlocal added
         more = PatternTable.of(observed, _pattern_sums(parts, w, observed, rows))
-        with lock:  # in one order, whichever thread is first: the last digits depend on it
+        with lock:  # in one order, since the last digits depend on it
             waiting[number] = fold, more
             while (ready := waiting.pop(added, None)) is not None:
                 tables[ready[0]] += ready[1]
@@ -282,7 +282,7 @@ def _incomplete(
 def _pattern_sums(
     parts: list[Any], w: Array | None, observed: Mask, rows: np.ndarray[Any, Any]
 ) -> Scatter:
-    """The sums over the observed columns of rows that have these."""
+    """The sums over the observed columns of the rows of one pattern."""
     masks = np.split(observed, np.cumsum([p.shape[1] for p in parts])[:-1])
     pairs = [(part, mask) for part, mask in zip(parts, masks, strict=True) if mask.any()]
     at: Any = index_like(rows, parts[0])
@@ -296,7 +296,7 @@ def _pattern_sums(
 
 
 def _columns(part: Any, mask: Mask) -> Any:
-    """The columns of a mask."""
+    """The columns that a mask selects."""
     if mask.all() or not is_array(part) or is_numpy(namespace(part)):
         return part if mask.all() else part[:, np.flatnonzero(mask)]
     return namespace(part).take(part, index_like(np.flatnonzero(mask), part), axis=1)

@@ -23,8 +23,8 @@ __all__ = ["GridScores", "best_index", "grid_scores", "training_moments"]
 class GridScores:
     """Held-out scores and seconds, each of shape (n_candidates, n_folds).
 
-    `ill_conditioned` tells whether the scatter form was not good enough for some fit;
-    `train_scores` are there where they were asked for.
+    `ill_conditioned` is whether the scatter form was too inaccurate for some fit;
+    `train_scores` are present on request.
     """
 
     scores: np.ndarray[Any, Any]
@@ -35,7 +35,7 @@ class GridScores:
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[Sequence[int], GridScores]]) -> GridScores:
-        """The scores of all candidates, out of parts with the numbers of their candidates."""
+        """Join the scores of parts of the candidates, given with the candidates' numbers."""
         order = np.argsort(np.concatenate([np.asarray(numbers) for numbers, _ in parts]))
 
         def stacked(name: str) -> Any:
@@ -92,8 +92,8 @@ def _column(name: str, candidates: Sequence[dict[str, Any]]) -> Any:
 def training_moments(folds: Sequence[Moments]) -> list[Moments]:
     """For each fold the merged moments of all others.
 
-    By merges from the front and from the back: taking a fold off the total would cancel
-    digits where that fold has the larger scale.
+    They are merged from the front and from the back: subtracting a fold from the total would
+    cancel digits if that fold had the larger scale.
     """
     if len(folds) < 2:
         raise ValueError("at least two folds are needed: one is held out")
@@ -134,7 +134,7 @@ def grid_scores(
     score : callable (fitted estimator, test moments) -> float, optional
         By default the estimator's `score_moments`.
     prepare : callable (unfitted estimator), optional
-        What every model gets before it is fitted (feature maps).
+        Called on every model before it is fitted (to set feature maps).
     train_scores : bool, default=False
         Whether to score each model on the moments it was fitted to, too.
     """
@@ -167,7 +167,7 @@ def grid_scores(
         pairs = [(i, k) for k in range(len(folds)) for i in range(len(candidates))]
         small = sum(folds[0].widths) <= ONE_THREAD
         thread_map(run, pairs, inline=small or not is_numpy(namespace(folds[0].like)))
-    # The same sentence from every fold and candidate is said once.
+    # A warning that every fold and candidate raises is repeated once.
     for message, category in {(str(w.message), w.category) for w in caught}:
         warnings.warn(f"in cross-validation: {message}", category, stacklevel=3)
     ill = bool(ill_conditioned.any())
@@ -175,7 +175,7 @@ def grid_scores(
 
 
 def _check_training(moments: Moments, k: int) -> None:
-    """Estimate what is missing in the training rows of a fold, or say that they are why not."""
+    """Estimate the moments of incomplete training rows; an error names the fold."""
     try:
         _ = moments.estimate
     except ValueError as error:

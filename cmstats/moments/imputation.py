@@ -1,4 +1,4 @@
-"""Rows with NaN, filled in with what their other entries lead one to expect."""
+"""Impute NaN by conditional means."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["FilledRows", "Filler"]
 
 
 class Filler:
-    """Fills NaN with the conditional mean given what the row has, E[x_lost | x_seen].
+    """Imputes NaN by the conditional mean given the observed entries, E[x_lost | x_seen].
 
     Parameters
     ----------

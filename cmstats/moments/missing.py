@@ -26,7 +26,7 @@ from cmstats.moments.sums import Scatter
 __all__ = ["Estimate", "check_observed", "estimate", "rows_together", "shrunken_estimate"]
 
 SCARCE = 3
-"""At most so many rows a column that have both of some two columns ask for a prior."""
+"""A prior is used if two columns are observed together in at most so many rows per column."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def estimate(
 
 
 def rows_together(groups: Sequence[tuple[Mask, Scatter]], widths: Sequence[int]) -> float:
-    """The weight of the rows that tell of each two blocks; 0 if a column is never observed."""
+    """The least weight of the rows with entries of any two blocks; 0 if a column has none."""
     joint = _joint_weights(groups, sum(widths))
     starts = np.cumsum([0, *widths])[:-1]
     if not np.diagonal(joint).all():
@@ -201,7 +201,7 @@ def check_observed(
 
 
 def _chain(problem: Problem) -> list[int] | None:
-    """The patterns from the most columns to the fewest, if each is part of the one before."""
+    """The patterns ordered from most columns to fewest if they are nested; None otherwise."""
     order = np.argsort(-problem.masks.sum(axis=1), kind="stable")
     masks = problem.masks[order]
     return order.tolist() if bool((masks[1:] <= masks[:-1]).all()) else None

@@ -1,8 +1,8 @@
-"""Moments: all that a linear-Gaussian model needs to know of the data.
+"""`Moments`: the sufficient statistics of linear-Gaussian models.
 
-`Moments` holds, for named blocks of columns, the weighted count, the mean and the centred
-second moments of all columns side by side, as the scatter matrix or as a root of it. They
-merge, so they stream, split into folds, and travel instead of the rows.
+The weighted count, the mean and the centred second moments of named blocks of columns side by
+side, as the scatter matrix or as a factor of it. Moments of parts of the rows merge, so that they
+stream, split into folds, and replace the rows.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Moments(BlockSums):
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and pickled: everything but the lock."""
+        """The state to copy or pickle: everything but the lock."""
         return {k: v for k, v in self.__dict__.items() if k != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -115,7 +115,6 @@ class Moments(BlockSums):
         found = self.estimate
         return self._complete if found is None else found.sums
 
-    # -------------------------------------------------------------------- making them
     @classmethod
     def from_data(
         cls,
@@ -221,7 +220,7 @@ class Moments(BlockSums):
         Raises
         ------
         ValueError
-            If there are no rows, or a batch does not fit the first (its number is told).
+            If there are no rows, or a batch does not fit the first (the message names it).
 
         Examples
         --------
@@ -336,7 +335,7 @@ class Moments(BlockSums):
 
     @classmethod
     def _of(cls, collected: Iterable[BlockSums]) -> list[Moments]:
-        """The moments of what a pass collected of each fold."""
+        """The moments of the sums of each fold."""
         return [cls(c.names, c.widths, c._complete, c._table) for c in collected]
 
     def update(
@@ -368,7 +367,6 @@ class Moments(BlockSums):
         self._complete, self._table, self._estimate = both._complete, both._table, None
         return self
 
-    # ---------------------------------------------------------------- incomplete rows
     def complete_rows(self) -> Moments | None:
         """The moments of the rows in which everything is observed; None if there are none."""
         if not self._complete.rows:
@@ -410,7 +408,6 @@ class Moments(BlockSums):
         """The moments that these numbers shrink: `Shrunk.unshrunk`."""
         return self.shrunk(tuple(shrinkage), scale=scale).unshrunk
 
-    # ------------------------------------------------------------------- reading them
     def mean(self, name: str) -> Array:
         """The mean of a block, shape (p,)."""
         return self.sums.mean[self.columns(name)]
@@ -463,7 +460,7 @@ class Moments(BlockSums):
         A = A * self.sums.varying(self.columns(a))[:, None]
         B = B * self.sums.varying(self.columns(b))[:, None]
         aA, bB = self.projected_scatter(a, a, A), self.projected_scatter(b, b, B)
-        # The product of roots, not the root of the product: that can overflow.
+        # The product of the roots: the root of the product can overflow.
         spread = _root(xp.sum(A * aA, axis=0)) * _root(xp.sum(B * bB, axis=0))
         shared = xp.sum(A * self.projected_scatter(a, b, B), axis=0)
         fixed = ~(spread > 0)
@@ -478,7 +475,6 @@ class Moments(BlockSums):
         ratio = shared / xp.where(fixed, 1.0, spread)
         return xp.where(fixed, nan, xp.clip(ratio, -1.0, 1.0))
 
-    # ------------------------------------------------------------------ changing them
     def take(self, columns: np.ndarray[Any, Any], widths: Mapping[str, int]) -> Moments:
         """The moments of some columns, by position, as blocks of these names and widths."""
         return Moments(tuple(widths), tuple(widths.values()), self.sums.take(columns))
@@ -573,7 +569,6 @@ class Moments(BlockSums):
         deviation = xp.sqrt(xp.where(constant, 1.0, sums.variance(every)))
         return self.scaled(xp.where(constant, 0.0, 1 / deviation))
 
-    # -------------------------------------------------------------------- what models ask
     def shrunk(
         self,
         shrinkage: Any,
@@ -661,7 +656,7 @@ class Moments(BlockSums):
         """
         sums = self.sums
         xp = namespace(sums.mean)
-        # Among incomplete rows those count that tell of other blocks too.
+        # Of incomplete rows, only those that also have entries of other blocks count.
         p, n = self.width(name), self.rows_together if self.incomplete else self.n
         if p == 1:
             return 0.0  # its own trace is the target
@@ -684,7 +679,6 @@ class Moments(BlockSums):
             )
         return max(0.0, min((fourth / n - square) / n, spread) / spread)
 
-    # -------------------------------------------------------------------------- files
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one file (NumPy's .npz, without pickle), whole or not at all."""
         write_arrays(Path(path), self.fields())
@@ -788,6 +782,6 @@ def folds_by_number(
 
 
 def _root(squares: Array) -> Array:
-    """Square roots, 0 for what rounding left below."""
+    """Square roots; 0 for values that rounding errors made negative."""
     xp = namespace(squares)
     return xp.sqrt(xp.where(squares > 0, squares, 0.0))

@@ -1,7 +1,7 @@
-"""Pairs beside rows of one block alone: Anderson's factors, each shrunken by itself.
+"""Complete rows beside rows of one block alone: Anderson's factors with shrinkage for each.
 
-p(rest | block) is that of the pairs, and p(block) that of all rows (Anderson 1957). Pictures
-without a text sharpen what is known of pictures, and leave p(text | picture) as it is.
+The likelihood factorises (Anderson 1957): p(rest | block) is estimated from the complete rows and
+p(block) from all rows. Images without a text improve p(image) and leave p(text | image) as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["factored", "pairs_of_folds", "seen_alone", "shrinkage_by_density"]
 
 
 def seen_alone(moments: Moments) -> str | None:
-    """The block that is observed alone, where every other row is complete; None otherwise."""
+    """The block of which some rows have nothing else, if all other rows are complete."""
     if not moments.incomplete or moments.complete_rows() is None:
         return None
     found = set()
@@ -45,7 +45,7 @@ def factored(joint: JointNormal, moments: Moments, alone: str, covariance: Array
     moments : Moments
         Of all rows.
     alone : str
-        The block of which there are more rows.
+        The block that has more rows.
     covariance : array of shape (p, p)
         Of this block.
     """
@@ -89,7 +89,7 @@ def pairs_of_folds(folds: Sequence[Moments]) -> list[Moments]:
 
 
 def shrinkage_by_density(folds: Sequence[Moments], name: str, *, scale: bool) -> float:
-    """The shrinkage of one block of the best mean held-out log-density over folds."""
+    """The shrinkage of one block with the largest mean held-out log-density."""
     total = np.zeros(len(SHRINKAGES))
     for train, test in zip(training_moments(folds), folds, strict=True):
         xp = namespace(train.mean(name))

@@ -1,7 +1,7 @@
-"""Rows with missing entries, grouped by what is observed in them.
+"""Incomplete rows by missingness pattern: the set of columns that are observed.
 
-Rows that have the same columns form a pattern. Their moments merge like those of complete rows,
-so that a table of patterns streams, splits into folds and travels in place of the rows.
+The moments of the rows of a pattern merge like those of complete rows, so that a table of patterns
+streams, splits into folds and replaces the rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Missing = Literal["error", "em"]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 MAX_PATTERNS = 512
-"""How many different patterns a table holds."""
+"""The largest number of patterns in a table."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class PatternTable:
         return PatternTable(self.width, together, self.empty + other.empty)
 
     def or_none(self) -> PatternTable | None:
-        """The table, None where no row went into it."""
+        """The table, or None if it has no row."""
         return self if self.sums or self.empty else None
 
     def fields(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -206,7 +206,7 @@ def alike(mask: Mask) -> list[np.ndarray[Any, Any]]:
 
 
 def _find_nan(part: Any, complete: Mask) -> None:
-    """Clear the flag of rows whose sum is NaN: one sweep, and nothing of the size of the rows."""
+    """Clear the flag of rows whose sum is NaN, in one sweep without a copy of the rows."""
     if scipy.sparse.issparse(part):
         if np.isnan(np.sum(part.data)):
             coo = part.tocoo()

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8)
-"""What ``shrinkage="cv"`` chooses from."""
+"""The candidates of ``shrinkage="cv"``."""
 
 
 def shrinkage_tuple(value: Any, blocks: int = 2) -> tuple[Any, ...]:
@@ -72,7 +72,7 @@ def shrinkage_numbers(
 
 
 def shrinkage_grid(value: Any, blocks: int = 2) -> list[tuple[Any, ...]]:
-    """What a parameter that is "cv" is chosen from.
+    """The candidates of a parameter that is "cv".
 
     One "cv" for all blocks searches one common value, several search every combination.
     """
@@ -83,7 +83,7 @@ def shrinkage_grid(value: Any, blocks: int = 2) -> list[tuple[Any, ...]]:
 
 
 def standard_deviations(moments: Moments, name: str) -> Array:
-    """Standard deviations, 1 for a column that does not vary."""
+    """Standard deviations; 1 for a column that does not vary."""
     xp = namespace(moments.mean(name))
     return xp.sqrt(xp.where(moments.constant(name), 1.0, moments.variance(name)))
 

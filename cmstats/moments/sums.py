@@ -128,7 +128,6 @@ class Sums(ABC):
 
     form: ClassVar[Form]
 
-    # ------------------------------------------------------------------------- merging
     def __add__(self, other: Self) -> Self:
         """The sums of both groups of rows (Chan, Golub and LeVeque 1983)."""
         rows = self.rows + other.rows
@@ -168,7 +167,6 @@ class Sums(ABC):
             fourths.append(fourth)
         return replace(norms, third=xp.concat(thirds), fourth=xp.stack(fourths))
 
-    # ------------------------------------------------------------------------- reading
     @abstractmethod
     def scatter(self, at: slice, bt: slice) -> Array:
         """A block of the scatter matrix."""
@@ -197,7 +195,6 @@ class Sums(ABC):
         """1 for a column that varies, 0 for a constant one, float64."""
         return namespace(self.mean).astype(~self.constant(at), namespace(self.mean).float64)
 
-    # ------------------------------------------------------------------ decompositions
     @abstractmethod
     def whiten(
         self, at: slice, *, keep: float = 1.0, ridge: float | Array = 0.0, ddof: float = 1
@@ -241,7 +238,6 @@ class Sums(ABC):
     def least_squares(self, at: slice, bt: slice, basis: Array | None = None) -> LeastSquares:
         """The regression of the columns b on the columns a, these in coordinates of a basis."""
 
-    # ------------------------------------------------------------------------ changing
     @abstractmethod
     def take(self, columns: np.ndarray[Any, Any]) -> Self:
         """The sums of some columns, without norms."""
@@ -610,7 +606,6 @@ def _leading_count(variances: Array, share: float, d: int) -> int:
     return min(int(np.argmax(reached)) + 1, int(np.count_nonzero(real)))
 
 
-# ------------------------------------------------------------------------- least squares
 class LeastSquares(ABC):
     """The regression of q centred targets on p centred regressors, for any coefficients."""
 

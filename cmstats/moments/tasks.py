@@ -1,8 +1,8 @@
-"""Moments of targets that are not observed in every row (NaN).
+"""Moments of targets with gaps: entries of y that are NaN.
 
-Tasks that are observed in the same rows share one Moments of those rows. Rows that come
-later can part such a group, never join two: a part of a group is the same moments with fewer
-columns of y, so that the groups stream and merge like plain moments.
+Targets (tasks) that are observed in the same rows form a group, which has the Moments of those
+rows. More rows can split a group but never join two: each part of a split group has the same
+moments with fewer columns of y. So groups stream and merge like plain moments.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from cmstats.rows.splits import fold_ids
 __all__ = ["TaskMoments", "as_x_and_y"]
 
 Parts: TypeAlias = list[Moments | None]
-"""The moments of each fold, or of all rows; None where there is no row."""
+"""The moments of each fold, or of all rows; None for a fold without a row."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class TaskMoments:
         form : {"scatter", "root"}
         sample_weight : array of shape (n,), optional
         cv : int, splitter or iterable, optional
-            Without, all rows are one fold.
+            By default all rows are one fold.
         start : int, optional
-            The number of the first row among those dealt to `cv` folds by number; some folds
-            may have no row then.
+            The number of the first row if rows go to `cv` folds by their number; a fold may
+            then have no row.
         several : bool, default=True
-            Whether more than one group of tasks is of use.
+            Whether more than one group of tasks is allowed.
         """
         if any(map(is_dask, (*blocks.values(), y))):
             return _of_dask(blocks, y, form, sample_weight, cv, start, several)
@@ -150,7 +150,7 @@ class TaskMoments:
         return cls(table, int(y.shape[0]), total)
 
     def __add__(self, other: TaskMoments) -> TaskMoments:
-        """Both together: tasks stay in one group if they are in one group on either side."""
+        """The moments of all rows: tasks of one group on both sides stay in one group."""
         tables = (self.groups, other.groups)
         of = [{task: tasks for tasks in table for task in tasks} for table in tables]
         cells: dict[tuple[tuple[int, ...], ...], list[int]] = {}
@@ -178,7 +178,7 @@ class TaskMoments:
         return len(next(iter(self.groups.values())))
 
     def require_one_group(self) -> None:
-        """Raise where tasks are observed in different rows."""
+        """Raise if tasks are observed in different rows."""
         if len(self.groups) > 1:
             raise ValueError(
                 "a rank shared by targets that are observed in different rows (NaN in y) has no "
@@ -221,7 +221,7 @@ def _of_dask(
 def _of_chunk(
     form: Form, cv: Any, offset: int, several: bool, named: dict[str, Any], w: Any, _: Any, at: Any
 ) -> TaskMoments:
-    """The task of a chunk of rows."""
+    """The moments of the rows of one Dask chunk."""
     y = named.pop("y")
     if w is not None and not bool(namespace(w).any(w != 0)):
         tasks = tuple(range(int(y.shape[1])))
@@ -234,11 +234,11 @@ def _of_chunk(
 
 
 def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:
-    """Moments of features in any blocks but "y", as those of one block "x" and of "y".
+    """Moments of all blocks but "y" as one block "x", and of "y".
 
-    Features stand in the order of the blocks, or in `order` where that names them all.
+    The columns of x have the order of the blocks, or that of `order` if it names them all.
     """
-    moments.columns("y")  # or say that there are none
+    moments.columns("y")  # raises if there is none
     names = tuple(name for name in moments.names if name != "y")
     if not names:
         moments.columns("x")
@@ -258,7 +258,7 @@ def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:
 
 
 def _groups(y: Any) -> list[tuple[int, ...]] | None:
-    """The tasks that are observed in the same rows; None where nothing is missing."""
+    """The tasks that are observed in the same rows; None if nothing is missing."""
     labels: np.ndarray[Any, Any] = np.zeros(1 if y.ndim == 1 else int(y.shape[1]), dtype=int)
     complete = True
     for start, (part,), _ in chunks([y]):
@@ -286,7 +286,7 @@ def _has_nan(part: Any) -> bool:
 
 
 def _observed(part: Array, start: int) -> np.ndarray[Any, Any]:
-    """Which targets of which rows are known; an infinity is an error and not a gap."""
+    """Which entries of y are observed; an infinity is an error and not a gap."""
     xp = namespace(part)
     missing = xp.isnan(part)
     _, infinite, at = count_nonfinite(xp.where(missing, xp.zeros_like(part), part), start)
