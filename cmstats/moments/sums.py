@@ -133,6 +133,7 @@ class Sums(ABC):
         rows = self.rows + other.rows
         if self.n == 0 or other.n == 0:
             return replace(other if self.n == 0 else self, rows=rows)
+        namespace(self.mean, other.mean)  # raises where libraries or devices differ
         n = self.n + other.n
         step = (self.n * other.n / n) ** 0.5 * (other.mean - self.mean)
         # A weighted mean of both: moving one by a share of the distance loses digits.
