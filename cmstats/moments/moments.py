@@ -578,7 +578,31 @@ class Moments(BlockSums):
         blocks: Sequence[str] | None = None,
         monotone: bool = True,
     ) -> Shrunk:
-        """The second moments after coherent shrinkage; see `cmstats.moments.shrinkage.Shrunk`."""
+        """The second moments after coherent shrinkage, as a read-only view.
+
+        Diagonal blocks are ``(1 - s) C + s tr(C) / p I``, cross blocks
+        ``sqrt((1 - s_a)(1 - s_b)) C_ab``.
+
+        Parameters
+        ----------
+        shrinkage : float, "auto", or one of these for each block
+            "auto" is `ledoit_wolf`.
+        scale, target, blocks, monotone
+            See `Shrunk`.
+
+        Returns
+        -------
+        Shrunk
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cmstats import Moments
+        >>> X = np.array([[1.0, 0.0], [0.0, 2.0], [-1.0, -2.0]])
+        >>> Moments.from_data(x=X).shrunk(0.5).cov("x")
+        array([[1.75, 0.5 ],
+               [0.5 , 3.25]])
+        """
         return Shrunk(self, shrinkage, scale=scale, target=target, blocks=blocks, monotone=monotone)
 
     def whiten(
