@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from cmstats.kernels._cpu._exp import EXACT
 from cmstats.kernels._cpu._jit import jit
 from cmstats.kernels._cpu.normal import fill_plan, log_sum_exp
 from cmstats.kernels.parameters import MixtureSums, Normals, Second
-from cmstats.kernels.threads import cores, even_slices, run_tasks
+from cmstats.kernels.threads import cores, even_slices, thread_map
 
 __all__ = ["mixture_sums"]
 
@@ -36,41 +36,20 @@ def mixture_sums(
     parts = 1 if work < 2_000_000 else max(1, min(cores(), (2 << 30) // max(1, held)))
     fill, rows = fill_plan(normals, dtype)
     add = functools.partial(
-        _add_run,
+        _run_sums,
         read=read,
         fill=fill,
         rows=min(rows, 1024),
         constants=normals.constants + log_weights,
         means=normals.means.astype(dtype),
         weights=weights,
-        dtype=np.dtype(dtype),
+        shape={"full": (k, d, d), "diag": (k, d), "none": (0, 0)}[second],
     )
-    runs = [(_empty(k, d, second), run) for run in even_slices(n, parts)]
-    run_tasks([functools.partial(add, sums, run) for sums, run in runs])
-    return functools.reduce(MixtureSums.__add__, (s.finished() for s, _ in runs))
+    total = functools.reduce(MixtureSums.__add__, thread_map(add, even_slices(n, parts)))
+    return replace(total, second=None) if second == "none" else total
 
 
-@dataclass
-class _Running:
-    """The sums of one run of rows, added to in place."""
-
-    log_likelihood: float
-    n: Any
-    first: Any
-    second: Any
-
-    def finished(self) -> MixtureSums:
-        return MixtureSums(self.log_likelihood, self.n, self.first, self.second)
-
-
-def _empty(k: int, d: int, second: Second) -> _Running:
-    shape = {"full": (k, d, d), "diag": (k, d), "none": None}[second]
-    squares = None if shape is None else np.zeros(shape)
-    return _Running(0.0, np.zeros(k), np.zeros((k, d)), squares)
-
-
-def _add_run(
-    sums: _Running,
+def _run_sums(
     run: slice,
     *,
     read: Callable[[slice], Any],
@@ -79,9 +58,11 @@ def _add_run(
     constants: Any,
     means: Any,
     weights: Any,
-    dtype: Any,
-) -> None:
-    k, d = means.shape
+    shape: tuple[int, ...],
+) -> MixtureSums:
+    """The sums of one run of rows; `shape` is that of the second moments."""
+    (k, d), dtype = means.shape, means.dtype
+    log_likelihood, n, first, second = 0.0, np.zeros(k), np.zeros((k, d)), np.zeros(shape)
     least = np.finfo(dtype).eps / 1000
     terms, density = np.empty((k, rows)), np.empty(rows, dtype)
     r = np.empty((rows, k), dtype)
@@ -96,19 +77,19 @@ def _add_run(
         fill(block, constants, t)
         log_sum_exp(t, density[:m], r[:m])
         w = ones[:m] if weights is None else weights[take]
-        sums.log_likelihood += float(np.dot(w, density[:m].astype(np.float64)))
-        if sums.second is None or sums.second.ndim == 2:
-            squares = np.empty((0, 0)) if sums.second is None else sums.second
-            _weigh_diagonal(block, means, r[:m], w, least, sums.n, sums.first, squares)
+        log_likelihood += float(np.dot(w, density[:m].astype(np.float64)))
+        if second.ndim == 2:
+            _weigh_diagonal(block, means, r[:m], w, least, n, first, second)
             continue
         for j in range(k):
             kept = _weigh(block, means[j], r[:m, j], w, least, z, roots)
             if kept:
                 root, rows_kept = roots[:kept], z[:kept]
-                sums.n[j] += float(np.dot(root, root))
-                sums.first[j] += root @ rows_kept
+                n[j] += float(np.dot(root, root))
+                first[j] += root @ rows_kept
                 # One array on both sides: BLAS takes the symmetric product, half the work.
-                sums.second[j] += np.matmul(rows_kept.T, rows_kept, out=square)
+                second[j] += np.matmul(rows_kept.T, rows_kept, out=square)
+    return MixtureSums(log_likelihood, n, first, second)
 
 
 @jit(fastmath=EXACT)

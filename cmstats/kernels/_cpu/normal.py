@@ -60,54 +60,50 @@ def fill_plan(normals: Normals, dtype: Any) -> tuple[Callable[[Any, Any, Any], N
     """The function that fills ``terms`` (k, rows) from a tile of rows, and the rows of a tile."""
     k, d = normals.means.shape
     rows = min(4096, max(256, 32768 // k))
+    means, W = normals.means.astype(dtype), normals.whitening.astype(dtype)
     if normals.kind == "diag":
-        means = normals.means.astype(dtype)
-        scales = normals.whitening.astype(dtype)
-        return functools.partial(_fill_diagonal, means, scales), rows
-    W = normals.whitening
+        return functools.partial(_fill_diagonal, means, W), rows
     if normals.projections is not None:
-        fill_low_rank = _low_rank_fill(
-            normals.means.astype(dtype), W.astype(dtype), normals.projections.astype(dtype)
-        )
+        fill_low_rank = _low_rank_fill(means, W, normals.projections.astype(dtype))
         return fill_low_rank, min(rows, 512, max(128, 2**18 // d))
     if normals.kind == "tied":
         centre = np.mean(normals.means, axis=0)
-        whitened = ((normals.means - centre) @ W[0]).astype(dtype)
-        ones = np.ones_like(whitened)
-        W0, centre = np.ascontiguousarray(W[0], dtype=dtype), centre.astype(dtype)
-
-        def fill_tied(block: Any, constants: Any, terms: Any) -> None:
-            centred = np.empty_like(block)
-            _centre(block, centre, centred)
-            _fill_diagonal(whitened, ones, centred @ W0, constants, terms)
-
+        whitened = ((normals.means - centre) @ normals.whitening[0]).astype(dtype)
+        fill_tied = _tied_fill(centre.astype(dtype), np.ascontiguousarray(W[0]), whitened)
         return fill_tied, min(rows, 1024)
     if d <= FUSED_COLUMNS:
         padded = -(-d // 4) * 4
         factors = np.zeros((k, padded, padded), dtype=dtype)
         factors[:, :d, :d] = W
-        means = normals.means.astype(dtype)
         return functools.partial(_fill_full, means, factors), rows
-    fill_wide = _wide_fill(normals.means.astype(dtype), W.astype(dtype))
-    return fill_wide, min(512, max(128, 2**18 // d))
+    return _wide_fill(means, W), min(512, max(128, 2**18 // d))
+
+
+def _tied_fill(centre: Any, W: Any, means: Any) -> Callable[[Any, Any, Any], None]:
+    """One product whitens the rows for all components, whose `means` are whitened too."""
+    ones = np.ones_like(means)
+
+    def fill(block: Any, constants: Any, terms: Any) -> None:
+        centred = np.empty_like(block)
+        _centre(block, centre, centred)
+        _fill_diagonal(means, ones, centred @ W, constants, terms)
+
+    return fill
 
 
 def _wide_fill(means: Any, W: Any) -> Callable[[Any, Any, Any], None]:
     """Centre in cache, one product per block of columns without its zeros, row norms."""
     k, d = means.shape
     width = max(64, -(-d // 64) * 8)
-    panels = [[(start, min(start + width, d)) for start in range(0, d, width)] for _ in range(k)]
-    blocks = [
-        [np.ascontiguousarray(W[j, :stop, start:stop]) for start, stop in panels[j]]
-        for j in range(k)
-    ]
+    panels = list(row_slices(d, width))
+    blocks = [[np.ascontiguousarray(W[j, : p.stop, p]) for p in panels] for j in range(k)]
 
     def fill(block: Any, constants: Any, terms: Any) -> None:
         centred, z = np.empty_like(block), np.empty_like(block)
         for j in range(k):
             _centre(block, means[j], centred)
-            for (start, stop), w in zip(panels[j], blocks[j], strict=True):
-                np.matmul(centred[:, :stop], w, out=z[:, start:stop])
+            for panel, w in zip(panels, blocks[j], strict=True):
+                np.matmul(centred[:, : panel.stop], w, out=z[:, panel])
             _row_norms(z, constants[j], terms[j])
 
     return fill

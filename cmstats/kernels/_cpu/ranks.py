@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,36 +34,32 @@ class _Tiles:
         self.x_order, self.y_order = x_order, y_order
         self.rows, self.columns = (min(pair) for pair in zip(TILE, problem.shape, strict=True))
 
-    def buffers(self) -> tuple[HostArray, HostArray, HostArray]:
-        """Buffers for the query vectors, the candidate vectors and the scores of one tile."""
+    def along(
+        self, rows: slice, columns: Iterable[slice]
+    ) -> Iterator[tuple[slice, tuple[HostArray, HostArray, HostArray]]]:
+        """Per slice of columns the scores, in the corner of a buffer, and the vectors behind them.
+
+        The vectors of a score matrix have no columns.
+        """
         d = 0 if self.V is None else self.U.shape[1]
-        return (
-            np.empty((self.rows, d), self.dtype),
-            np.empty((self.columns, d), self.dtype),
-            np.empty((self.rows, self.columns), self.dtype),
-        )
-
-    def queries(self, rows: slice, out: HostArray) -> HostArray:
-        """The query vectors of a row of tiles; no columns for a score matrix."""
-        return out if self.V is None else _pick(self.U, self.x_order, rows, out)
-
-    def candidates(self, columns: slice, out: HostArray) -> HostArray:
-        """The candidate vectors of a column of tiles."""
-        return out if self.V is None else _pick(self.V, self.y_order, columns, out)
-
-    def scores(
-        self, left: HostArray, right: HostArray, rows: slice, columns: slice, out: HostArray
-    ) -> None:
-        """The scores of one tile, into the corner of `out`."""
-        part = out[: rows.stop - rows.start, : columns.stop - columns.start]
+        query_rows = np.empty((self.rows, d), self.dtype)
+        candidate_rows = np.empty((self.columns, d), self.dtype)
+        scores = np.empty((self.rows, self.columns), self.dtype)
+        left, right = query_rows, candidate_rows
         if self.V is not None:
-            np.matmul(left, right.T, out=part)
-        elif self.x_order is None and self.y_order is None:
-            part[...] = self.U[rows, columns]
-        else:
-            i = np.r_[rows] if self.x_order is None else self.x_order[rows]
-            j = np.r_[columns] if self.y_order is None else self.y_order[columns]
-            part[...] = self.U[np.ix_(i, j)]
+            left = _pick(self.U, self.x_order, rows, query_rows)
+        for taken in columns:
+            part = scores[: rows.stop - rows.start, : taken.stop - taken.start]
+            if self.V is not None:
+                right = _pick(self.V, self.y_order, taken, candidate_rows)
+                np.matmul(left, right.T, out=part)
+            elif self.x_order is None and self.y_order is None:
+                part[...] = self.U[rows, taken]
+            else:
+                i = np.r_[rows] if self.x_order is None else self.x_order[rows]
+                j = np.r_[taken] if self.y_order is None else self.y_order[taken]
+                part[...] = self.U[np.ix_(i, j)]
+            yield taken, (scores, left, right)
 
     def rounding(self, *, rows: bool) -> HostArray:
         """Per row (or column), a bound of the rounding errors of its scores.
@@ -125,35 +121,22 @@ def counts(problem: Problem, layout: Layout, both: bool) -> tuple[HostArray, Hos
     x, y = np.zeros((3, n), np.int64), np.zeros((3, m if both else 0), np.int64)
     lock = threading.Lock()
 
-    def visit_tiles(rows: slice, visit: Callable[..., None], *, band: bool) -> None:
-        query_rows, candidate_rows, scores = tiles.buffers()
-        left = tiles.queries(rows, query_rows)
-        for columns in layout.columns(rows, tiles.columns, band=band):
-            right = tiles.candidates(columns, candidate_rows)
-            tiles.scores(left, right, rows, columns, scores)
-            visit((scores, left, right, *layout.bounds(rows, columns)), rows, columns)
-
     # The first pass finds the own scores, in the tiles along the diagonal.
     def find_best(rows: slice) -> None:
         mine = _Best(best_y.rounding)
-
-        def visit(tile: Any, rows: slice, columns: slice) -> None:
-            _best_of_tile(*tile, *best_x.running(rows), *mine.running(columns))
-
-        visit_tiles(rows, visit, band=True)
+        for columns, tile in tiles.along(rows, layout.columns(rows, tiles.columns, band=True)):
+            bounds = layout.bounds(rows, columns)
+            _best_of_tile(tile, *bounds, best_x.running(rows), mine.running(columns))
         with lock:
             best_y.merge(mine)
 
     def count(rows: slice) -> None:
         mine = np.zeros((3, y.shape[1]), np.int32)
-
-        def visit(tile: Any, rows: slice, columns: slice) -> None:
-            width = columns.stop - columns.start
-            _count_rows(*(*tile, width, *best_x.bounds(rows), *x[:, rows]))
+        for columns, tile in tiles.along(rows, layout.columns(rows, tiles.columns, band=False)):
+            bounds, width = layout.bounds(rows, columns), columns.stop - columns.start
+            _count_rows(tile, *bounds, width, best_x.bounds(rows), tuple(x[:, rows]))
             if both:
-                _count_columns(*tile, *best_y.bounds(columns), *mine[:, columns])
-
-        visit_tiles(rows, visit, band=False)
+                _count_columns(tile, *bounds, best_y.bounds(columns), tuple(mine[:, columns]))
         if both:
             with lock:
                 y[...] += mine
@@ -175,20 +158,11 @@ def _exact(scores: HostArray, left: HostArray, right: HostArray, i: int, j: int)
 
 
 @jit()
-def _best_of_tile(
-    scores: HostArray,
-    left: HostArray,
-    right: HostArray,
-    lo: HostArray,
-    hi: HostArray,
-    x_score: HostArray,
-    x_exact: HostArray,
-    x_rounding: HostArray,
-    y_score: HostArray,
-    y_exact: HostArray,
-    y_rounding: HostArray,
-) -> None:
+def _best_of_tile(tile: Any, lo: HostArray, hi: HostArray, x_best: Any, y_best: Any) -> None:
     """Best relevant score of each row and column, over the tiles seen so far."""
+    scores, left, right = tile
+    x_score, x_exact, x_rounding = x_best
+    y_score, y_exact, y_rounding = y_best
     for i in range(lo.shape[0]):
         for j in range(lo[i], hi[i]):
             score = scores[i, j]
@@ -206,25 +180,16 @@ def _best_of_tile(
 
 @jit()
 def _count_rows(
-    scores: HostArray,
-    left: HostArray,
-    right: HostArray,
-    lo: HostArray,
-    hi: HostArray,
-    width: int,
-    best: HostArray,
-    exact: HostArray,
-    lower: HostArray,
-    upper: HostArray,
-    greater: HostArray,
-    ties: HostArray,
-    relevant: HostArray,
+    tile: Any, lo: HostArray, hi: HostArray, width: int, bounds: Any, counts: Any
 ) -> None:
     """Add the counts of one tile for its rows as queries.
 
     The first loop only separates scores clearly above from close ones: a plain loop with
     32-bit counters compiles to vector instructions. Close scores are compared one by one.
     """
+    scores, left, right = tile
+    best, exact, lower, upper = bounds
+    greater, ties, relevant = counts
     for i in range(lo.shape[0]):
         row = scores[i]
         low, high = lower[i], upper[i]
@@ -248,21 +213,11 @@ def _count_rows(
 
 
 @jit()
-def _count_columns(
-    scores: HostArray,
-    left: HostArray,
-    right: HostArray,
-    lo: HostArray,
-    hi: HostArray,
-    best: HostArray,
-    exact: HostArray,
-    lower: HostArray,
-    upper: HostArray,
-    greater: HostArray,
-    ties: HostArray,
-    relevant: HostArray,
-) -> None:
+def _count_columns(tile: Any, lo: HostArray, hi: HostArray, bounds: Any, counts: Any) -> None:
     """Add the counts for its columns as queries, row by row, in the memory order of the scores."""
+    scores, left, right = tile
+    best, exact, lower, upper = bounds
+    greater, ties, relevant = counts
     for i in range(lo.shape[0]):
         row = scores[i]
         close = np.int32(0)
@@ -290,11 +245,7 @@ def top_k(problem: Problem, k: int) -> tuple[HostArray, HostArray]:
     filled = np.zeros(n, np.int64)
 
     def find(rows: slice) -> None:
-        query_rows, candidate_rows, scores = tiles.buffers()
-        left = tiles.queries(rows, query_rows)
-        for columns in row_slices(m, tiles.columns):
-            right = tiles.candidates(columns, candidate_rows)
-            tiles.scores(left, right, rows, columns, scores)
+        for columns, (scores, _, _) in tiles.along(rows, row_slices(m, tiles.columns)):
             width = columns.stop - columns.start
             _push_tile(scores, width, columns.start, indices[rows], values[rows], filled[rows])
         order = np.lexsort((indices[rows], -values[rows]))
@@ -360,12 +311,9 @@ def average_precisions(problem: Problem) -> HostArray:
     out = np.full(n, np.nan)
 
     def average(rows: slice) -> None:
-        query_rows, candidate_rows, _ = tiles.buffers()
         scores = np.empty((rows.stop - rows.start, m), problem.dtype)
-        left = tiles.queries(rows, query_rows)
-        for columns in row_slices(m, tiles.columns):
-            right = tiles.candidates(columns, candidate_rows)
-            tiles.scores(left, right, rows, columns, scores[:, columns])
+        for columns, (part, _, _) in tiles.along(rows, row_slices(m, tiles.columns)):
+            scores[:, columns] = part[: len(scores), : columns.stop - columns.start]
         # NumPy sorts numbers with vector instructions, several times faster than Numba.
         ids = problem.x_ids[rows], problem.y_ids
         _average_precision_rows(scores, np.sort(scores, axis=1), *ids, out[rows])
