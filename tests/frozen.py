@@ -297,14 +297,20 @@ def _same_text(a: str, b: str) -> bool:
 
 
 def _signature_differs(a: list[Any], b: list[Any]) -> str:
-    """Old parameters stand in their order, positional ones first of all, with their defaults."""
+    """Old parameters keep their order, positional ones first, and their defaults.
+
+    One that had to be given may have a default now.
+    """
+
+    def same(old: Any, new: Any) -> bool:
+        return old[:2] == new[:2] and old[2] in ("", new[2])
 
     def places(s: Any) -> Any:
         return [p for p in s if p[1] in (0, 1)]
 
     at = iter(b)
-    ordered = all(any(p == other for other in at) for p in a)
-    first = places(b)[: len(places(a))] == places(a)
+    ordered = all(any(same(p, other) for other in at) for p in a)
+    first = len(places(b)) >= len(places(a)) and all(map(same, places(a), places(b)))
     return "" if ordered and first else f"was {a}\n        is  {b}"
 
 
@@ -317,7 +323,10 @@ def signatures(thing: Any) -> dict[str, Any]:
     for name, f in found.items():
         if not callable(f):
             continue
-        parameters = inspect.signature(f).parameters.values()
+        try:
+            parameters = inspect.signature(f).parameters.values()
+        except ValueError:  # a method of a built-in type
+            continue
         kept = [[p.name, int(p.kind), "" if p.default is p.empty else repr(p.default)]
                 for p in parameters]  # fmt: skip
         out[name] = ["signature", kept]
@@ -1067,7 +1076,7 @@ Moments.from_data(x=X, y=YN, missing='em').before_shrinkage((0.2, 0.3))
 m.whitened('x', 'y', shrinkage=(0.1, 0.2)).cross
 m.paired_correlations('x', 'y', np.eye(m.width('x'), 2), np.eye(m.width('y'), 2))
 m.projected_scatter('x', 'y', np.ones((m.width('y'), 1)))
-m.estimate
+None if m.estimate is None else m.estimate.log_likelihood[-1]
 m.incomplete
 m.complete_rows().n
 [p.n for p in m.patterns()]

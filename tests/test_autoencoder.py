@@ -448,7 +448,7 @@ def test_score_is_r2_of_the_rows(parameters: Any, views: Any) -> None:
     est = LinearAutoencoder(**parameters).fit(*data)
     assert est.score(*data) == pytest.approx(est.explained_variance_ratio_.sum(), abs=1e-12)
     X, Y = make(60, seed=7)
-    unit = est._unit
+    unit = est._solution.units.unit
     if est.target == "self":
         wanted, found, unit = X, est.inverse_transform(est.transform(X)), unit
     elif est.target == "cross":
@@ -475,7 +475,8 @@ def test_the_largest_weight_is_positive(parameters: Any, views: Any) -> None:
     est = LinearAutoencoder(**parameters).fit(*arguments(parameters, *views))
     largest = np.take_along_axis(est.encoder_, np.abs(est.encoder_).argmax(1)[:, None], 1)
     assert (largest > 0).all()
-    gram = (est._decode.T @ est._decode) * (1 - np.eye(est.n_components_))
+    decode = est._solution.decode
+    gram = (decode.T @ decode) * (1 - np.eye(est.n_components_))
     assert np.abs(gram).max() < 1e-10
 
 

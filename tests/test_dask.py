@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 import pickle
@@ -32,7 +33,9 @@ from cmstats import (
     SemanticMatching,
     TwoViewPipeline,
 )
+from cmstats.baselines import DeepCCA
 from cmstats.kernels.threads import cores, one_core
+from cmstats.models.delegated import DelegatedOutputs
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
@@ -400,6 +403,27 @@ def test_what_needs_rows_in_memory_says_so():
     np.testing.assert_allclose(kernel.transform(DX).compute(), kernel.transform(X), atol=1e-9)
     with pytest.raises(TypeError, match="FrozenEstimator"):
         TwoViewPipeline(CCA(2), x=StandardScaler()).fit(DX, DY)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [CCA, ConditionalGaussian, ConditionalGaussianMixture, KernelCCA, LinearAutoencoder,
+     MultitaskRegressor, MultiviewCCA, NystroemMap, SemanticMatching, DeepCCA],
+)  # fmt: skip
+def test_every_output_takes_dask_data_or_says_that_it_does_not(kind):
+    names = [name for name in vars(DelegatedOutputs) if not name.startswith("_")]
+    found = [inspect.getattr_static(kind, name, None) for name in (*names, "inverse_transform")]
+    methods = [method for method in found if inspect.isfunction(method)]
+    assert methods
+    assert [method.__name__ for method in methods if not hasattr(method, "__wrapped__")] == []
+
+
+def test_rows_beside_a_dask_array_are_left_as_they_are():
+    model = ConditionalGaussian(missing="em", shrinkage=0.1).fit(X, Y)
+    beside = Y.copy()
+    found = model.logpdf(DX, beside)
+    np.testing.assert_array_equal(beside, Y)
+    np.testing.assert_allclose(found.compute(), model.logpdf(X, Y), atol=1e-9)
 
 
 # ----------------------------------------------------------------------------- the tree

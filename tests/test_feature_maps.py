@@ -326,3 +326,17 @@ def test_a_kernel_that_is_not_semidefinite_is_found_with_and_without_the_factor(
         NystroemMap(
             "sigmoid", gamma=2.0, coef0=-3.0, rank=30, orthonormal=orthonormal, random_state=0
         ).fit(X)
+
+
+@pytest.mark.parametrize("feature_map", [NystroemMap("chi2", rank=20), ExactKernelMap("chi2")])
+def test_a_failed_fit_leaves_the_map_as_it_was(feature_map: Any) -> None:
+    A = np.random.default_rng(0).random((30, 4))
+    feature_map.fit(A)
+    expected, before = feature_map.transform(A), dict(vars(feature_map))
+    for wrong in (-A, -A[:, :2], np.full((5, 4), np.nan)):
+        for fit in (feature_map.fit, feature_map.fit_transform):
+            with pytest.raises(ValueError, match=r"Negative values|NaN"):
+                fit(wrong)
+    assert vars(feature_map) == before
+    np.testing.assert_array_equal(feature_map.transform(A), expected)
+    assert vars(feature_map.fit(A[:, :3]))["n_features_in_"] == 3

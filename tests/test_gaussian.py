@@ -474,6 +474,12 @@ def test_predictions_condition_on_what_is_there(pair: Any, rng: Any) -> None:
     assert np.isfinite(g.sample(holes, 2, random_state=0)).all()
 
 
+def test_a_rank_is_for_blocks_named_x_and_y(pair: Any) -> None:
+    m = Moments.from_data(image=pair[0], text=pair[1])
+    with pytest.raises(ValueError, match="for two blocks, x and y; these moments have image, text"):
+        ConditionalGaussian(rank=1, shrinkage=0.1).fit_moments(m)
+
+
 def test_folds_without_a_pair_are_said(pair: Any) -> None:
     X, Y = pair
     texts = Y.copy()

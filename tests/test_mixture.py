@@ -77,7 +77,7 @@ class StartedAt(ConditionalGaussianMixture):
 
     def _start(self, rows: Any, maximize: Any, rng: Any) -> Mixture:
         k, d = self.means.shape
-        centre, scale = self._scaling.centre, self._scaling.scale
+        centre, scale = rows.scaling.centre, rows.scaling.scale
         kind: Any = "diag" if self.covariance_type == "diagonal" else self.covariance_type
         unit = np.eye(d) / (scale[:, None] * scale)
         S = {"full": np.stack([unit] * k), "tied": unit, "diag": np.ones((k, d)) / scale**2}

@@ -401,7 +401,7 @@ def test_wide_data_never_form_a_matrix_of_features() -> None:
     gaps = B.copy()
     gaps[::7, 1] = np.nan
     assert MultitaskRegressor().fit(A, gaps).coef_.shape == (3, 3000)
-    assert found._weights.shape == (3000, 3)
+    assert found._solution.weights.shape == (3000, 3)
 
 
 def test_ill_conditioned_features_are_solved_by_the_root() -> None:

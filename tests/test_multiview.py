@@ -307,6 +307,32 @@ def test_partial_fits_are_one_fit(parameters: dict[str, Any], cuts: tuple[int, .
     assert_same_model(model, MultiviewCCA(**parameters).fit(VIEWS, sample_weight=W))
 
 
+def test_a_row_without_any_entry_keeps_its_number() -> None:
+    holes = [v.copy() for v in VIEWS]
+    holes[1][100:] = np.nan
+    for v in holes:
+        v[3] = np.nan  # in the first batch: the rows after it are dealt to the same folds as in fit
+    model = MultiviewCCA(2, shrinkage="cv", cv=3, missing="em")
+    whole, parts = clone(model).fit(holes), clone(model)
+    for cut in (slice(0, 7), slice(7, 60), slice(60, 150)):
+        parts.partial_fit([v[cut] for v in holes])
+    np.testing.assert_allclose(parts.cv_scores_, whole.cv_scores_, atol=1e-9)
+    assert [m.rows for m in parts.moments_] == [m.rows for m in whole.moments_] == [49, 50, 50]
+    assert_same_model(parts, whole, 1e-9)
+
+
+def test_loadings_do_not_estimate_missing_entries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    holes = [v.copy() for v in VIEWS]
+    holes[1][100:] = np.nan
+    model = MultiviewCCA(2, shrinkage="cv", cv=3, missing="em").fit(holes)
+
+    def again(*args: Any) -> Any:
+        raise AssertionError("a second estimate")
+
+    monkeypatch.setattr("cmstats.moments.moments.estimate", again)
+    assert all(np.isfinite(w).all() for w in model.loadings_)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_weights_are_repeated_rows(method: str) -> None:
     model = MultiviewCCA(3, method=method, shrinkage="auto")
@@ -408,6 +434,25 @@ def test_few_components_predict_from_their_variates_only() -> None:
     coefficients = np.linalg.solve(B.T @ C[np.ix_(rows, rows)] @ B, B.T @ C[rows, at[2]])
     expected = x @ B @ coefficients + VIEWS[2].mean(axis=0)
     np.testing.assert_allclose(model.predict([*VIEWS[:2], None])[2], expected, atol=1e-10)
+
+
+def test_the_inverse_is_the_conditional_mean_given_the_variates() -> None:
+    model = MultiviewCCA(2, shrinkage=0.2).fit(VIEWS)
+    U = model.transform(VIEWS)
+    found = model.inverse_transform([U[0], None, U[2][:9]])
+    assert found[1] is None
+    for i, rows in ((0, VIEWS[0]), (2, VIEWS[2][:9])):
+        S, W = np.cov(VIEWS[i], rowvar=False), model.weights_[i]
+        slopes = np.linalg.solve(W.T @ S @ W, W.T @ S)
+        centred = rows - VIEWS[i].mean(axis=0)
+        np.testing.assert_allclose(
+            found[i], centred @ W @ slopes + VIEWS[i].mean(axis=0), atol=1e-9
+        )
+    assert list(
+        MultiviewCCA(2).fit({"a": VIEWS[0], "b": VIEWS[1]}).inverse_transform({"b": U[1]})
+    ) == ["b"]
+    with pytest.raises(ValueError, match="the variates have 1 columns, but there are 2"):
+        model.inverse_transform([U[0][:, :1], None, None])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -778,17 +823,19 @@ class ColumnsAsViews(MultiviewCCA):
         count = X.shape[1]
         return [X[:, [j for j in range(count) if j % 3 == i] or [0]] for i in range(3)]
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        parts = self._parts(X, True)
-        names = getattr(self, "feature_names_in_", None)
-        super().fit(parts, None, sample_weight)
-        if names is not None:
-            self.feature_names_in_ = names
+    def _with_columns(self, method: Any, parts: Any, sample_weight: Any) -> Any:
+        """What validate_data remembers is not of the views: it is put back after a fit."""
+        seen = {a: v for a, v in vars(self).items() if a in ("n_features_in_", "feature_names_in_")}
+        method(parts, None, sample_weight)
+        vars(self).update(seen)
         return self
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        return self._with_columns(super().fit, self._parts(X, True), sample_weight)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         first = not hasattr(self, "n_features_in_")
-        return super().partial_fit(self._parts(X, first), None, sample_weight)
+        return self._with_columns(super().partial_fit, self._parts(X, first), sample_weight)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         self._check_is_fitted()

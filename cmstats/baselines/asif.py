@@ -18,8 +18,8 @@ from cmstats.arrays import (
     row_slices,
     take_rows,
 )
-from cmstats.baselines.two_view import TwoViewBaseline, reciprocal_rank, unit_rows
-from cmstats.models.base import all_or_nothing
+from cmstats.baselines.two_view import TwoViewBaseline, reciprocal_rank
+from cmstats.models.latent import unit_rows
 from cmstats.rows.chunks import is_lazy
 
 __all__ = ["ASIF"]
@@ -132,8 +132,6 @@ class ASIF(TwoViewBaseline):
         self.cv = cv
         self.random_state = random_state
 
-    # ------------------------------------------------------------------------- fitting
-    @all_or_nothing
     def fit(self, X: Any, y: Any) -> Self:
         """Keep the anchors, and choose k and p where they are "cv".
 
@@ -155,7 +153,12 @@ class ASIF(TwoViewBaseline):
             out of range.
         """
         self._validate_params()
-        X, y = self._training_views(X, y)
+        new = self._unfitted()
+        new._fit(*new._training_rows(X, y))
+        return self._become(new)
+
+    def _fit(self, X: Any, y: Any) -> None:
+        """Keep anchors among checked rows."""
         n = int(X.shape[0])
         wanted = n if self.n_anchors is None else self.n_anchors
         if wanted > n:
@@ -173,7 +176,6 @@ class ASIF(TwoViewBaseline):
         self.n_parameters_ += sum(int(m.shape[0]) for m in means)
         k, power = self._search(random) if "cv" in (self.k, self.power) else (self.k, self.power)
         self.k_, self.power_ = min(int(k), wanted), float(power)
-        return self
 
     def _search(self, random: Any) -> tuple[Any, Any]:
         """The k and p with which held-out anchors find their partners, by the other anchors."""
@@ -199,7 +201,6 @@ class ASIF(TwoViewBaseline):
         i, j = divmod(int(scores.mean(axis=2).argmax()), len(powers))
         return neighbours[i], powers[j]
 
-    # ---------------------------------------------------------------------- projecting
     def _coordinates(self, rows: Any, view: str) -> Array:
         mean, anchors = getattr(self, f"{view}_mean_"), getattr(self, f"{view}_anchors_")
         xp = namespace(anchors)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -13,10 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from cmstats.arrays import Array
+from cmstats.arrays import Array, warn
 from cmstats.baselines.encoder import Activation, Encoder
 from cmstats.baselines.two_view import TwoViewBaseline
-from cmstats.models.base import all_or_nothing
 
 __all__ = ["DeepBaseline"]
 
@@ -57,7 +55,6 @@ class DeepBaseline(TwoViewBaseline):
     verbose: bool
     random_state: Any
 
-    # -------------------------------------------------------- what a subclass provides
     def _objective(self, training: Any, device: Any) -> Any:
         """A new objective, out of the module that knows torch."""
         raise NotImplementedError
@@ -66,8 +63,6 @@ class DeepBaseline(TwoViewBaseline):
         """Set the fitted attributes that follow from the trained networks."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------------------- fitting
-    @all_or_nothing
     def fit(self, X: Any, y: Any) -> Self:
         """Train on paired rows.
 
@@ -92,7 +87,15 @@ class DeepBaseline(TwoViewBaseline):
             out of range, or there is no such device.
         """
         self._validate_params()
-        X, y = self._training_views(X, y)
+        new = self._unfitted()
+        notes = new._fit(*new._training_rows(X, y))
+        self._become(new)
+        for note, category in notes:
+            warn(note, category)
+        return self
+
+    def _fit(self, X: Any, y: Any) -> list[tuple[str, type[Warning]]]:
+        """Train on checked rows; return what there is to warn of."""
         training = self._import_training()
         self.device_ = self._training_device(training.torch, X)
         seed = int(check_random_state(self.random_state).randint(2**31 - 8))
@@ -107,9 +110,7 @@ class DeepBaseline(TwoViewBaseline):
         self.n_parameters_ = self.x_encoder_.n_parameters + self.y_encoder_.n_parameters
         self._finish(outcome, X, y)
         self.device_ = str(self.device_)
-        for message, category in self._told(outcome, views):
-            warnings.warn(message, category, stacklevel=3)
-        return self
+        return self._notes(outcome, views)
 
     def _import_training(self) -> Any:
         try:
@@ -169,10 +170,10 @@ class DeepBaseline(TwoViewBaseline):
         self.best_epoch_ = int(outcome.best_epoch)
         self.best_score_ = max(outcome.scores, default=float("nan"))
 
-    def _told(self, outcome: Any, views: list[Any]) -> list[tuple[str, type[Warning]]]:
-        told: list[tuple[str, type[Warning]]] = []
+    def _notes(self, outcome: Any, views: list[Any]) -> list[tuple[str, type[Warning]]]:
+        notes: list[tuple[str, type[Warning]]] = []
         if outcome.diverged:
-            told.append(
+            notes.append(
                 (
                     f"the loss was not finite in epoch {self.n_iter_}: the weights are those of "
                     f"epoch {self.best_epoch_}; lower learning_rate",
@@ -180,7 +181,7 @@ class DeepBaseline(TwoViewBaseline):
                 )
             )
         if outcome.improving:
-            told.append(
+            notes.append(
                 (
                     f"the validation score was still rising at max_epochs={self.max_epochs}: raise "
                     "max_epochs",
@@ -189,13 +190,13 @@ class DeepBaseline(TwoViewBaseline):
             )
         for name, rows in zip("xy", views, strict=True):
             if not rows.varies:
-                told.append(
+                notes.append(
                     (
                         f"every column of {name} is constant: there is nothing to learn from",
                         UserWarning,
                     )
                 )
-        return told
+        return notes
 
     def _validate_params(self) -> None:
         super()._validate_params()
@@ -203,7 +204,6 @@ class DeepBaseline(TwoViewBaseline):
         if not all(isinstance(h, Integral) and not isinstance(h, bool) and h > 0 for h in widths):
             raise ValueError(f"hidden={self.hidden!r} must hold the widths of layers, ints above 0")
 
-    # ---------------------------------------------------------------------- projecting
     def _coordinates(self, rows: Any, view: str) -> Array:
         encoder: Encoder = self.x_encoder_ if view == "x" else self.y_encoder_
         return encoder(rows, "X" if view == "x" else "y")

@@ -13,6 +13,7 @@ from cmstats.arrays import Array
 from cmstats.baselines.deep_base import DeepBaseline
 from cmstats.baselines.encoder import Activation
 from cmstats.models.cca import CCA, Kind
+from cmstats.models.dask import by_rows, refused, row_wise
 
 __all__ = ["DeepCCA"]
 
@@ -159,7 +160,6 @@ class DeepCCA(DeepBaseline):
         self.verbose = verbose
         self.random_state = random_state
 
-    # ------------------------------------------------------------------------- fitting
     def _objective(self, training: Any, device: Any) -> Any:
         return training.CorrelationLoss(self.shrinkage, self.monitor)
 
@@ -174,17 +174,17 @@ class DeepCCA(DeepBaseline):
         self.correlations_ = self.cca_.correlations_
         self.n_components_ = self.cca_.n_components_
 
-    def _told(self, outcome: Any, views: list[Any]) -> list[tuple[str, type[Warning]]]:
-        told = super()._told(outcome, views)
+    def _notes(self, outcome: Any, views: list[Any]) -> list[tuple[str, type[Warning]]]:
+        notes = super()._notes(outcome, views)
         if self.n_components_ < self.n_components:
-            told.append(
+            notes.append(
                 (
                     f"only {self.n_components_} of n_components={self.n_components} exist, the "
                     "rank of the outputs on these rows; the rest are left out",
                     UserWarning,
                 )
             )
-        return told
+        return notes
 
     def _validate_params(self) -> None:
         super()._validate_params()
@@ -194,11 +194,11 @@ class DeepCCA(DeepBaseline):
                 "in fewer rows all correlations are 1"
             )
 
-    # ---------------------------------------------------------------------- projecting
     def _coordinates(self, rows: Any, view: str) -> Array:
         outputs = super()._coordinates(rows, view)
         return self.cca_.transform(outputs) if view == "x" else self.cca_.transform(y=outputs)
 
+    @row_wise
     def embed(
         self, X: Any = None, y: Any = None, *, kind: Kind = "weighted_cosine", power: float = 1.0
     ) -> Any:
@@ -218,6 +218,7 @@ class DeepCCA(DeepBaseline):
         """
         return self.cca_.embed(*self._outputs_of(X, y), kind=kind, power=power)
 
+    @by_rows
     def similarity(
         self, X: Any, y: Any, *, kind: Kind = "weighted_cosine", power: float = 1.0
     ) -> Array:
@@ -236,6 +237,7 @@ class DeepCCA(DeepBaseline):
         """
         return self.cca_.similarity(*self._outputs_of(X, y), kind=kind, power=power)
 
+    @refused
     def score(self, X: Any, y: Any) -> float:
         """The mean correlation of the variates of held-out rows, as `CCA.score`.
 
@@ -250,7 +252,7 @@ class DeepCCA(DeepBaseline):
             NaN, with a warning, where a variate is constant.
         """
         check_is_fitted(self)
-        self._check_views(X, y, reset=False)
+        self._blocks(X, y, reset=False)
         return self.cca_.score(*self._outputs_of(X, y))
 
     def _outputs_of(self, X: Any, y: Any) -> tuple[Array | None, Array | None]:

@@ -19,7 +19,8 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from cmstats.arrays import Array, device_of, is_numpy, namespace, result_dtype, to_numpy
 from cmstats.baselines.encoder import Activation, Encoder, forward, layer_shapes
-from cmstats.baselines.two_view import reciprocal_rank, unit_rows
+from cmstats.baselines.two_view import reciprocal_rank
+from cmstats.models.latent import unit_rows
 from cmstats.rows.progress import progress_bar
 
 # Not an import statement: types then do not depend on whether torch is installed.

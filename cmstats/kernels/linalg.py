@@ -178,8 +178,12 @@ def leading_svd(M: Array, k: int | None = None) -> tuple[Array, Array, Array]:
     """The k leading singular triplets ``u, s, vt`` of M, all of them by default.
 
     Where few are wanted of a large matrix they come from its leading subspace, to 1e-10 of the
-    largest singular value; from the full decomposition otherwise.
+    largest singular value; from the full decomposition otherwise. An empty matrix has one
+    triplet of zeros.
     """
+    if 0 in M.shape:
+        xp, device, (m, n) = namespace(M), device_of(M), M.shape
+        return tuple(xp.zeros(s, dtype=M.dtype, device=device) for s in ((m, 1), (1,), (1, n)))
     u, s, vt = _leading(M, k) or svd(M)
     k = s.shape[0] if k is None else min(k, s.shape[0])
     return u[:, :k], s[:k], vt[:k, :]

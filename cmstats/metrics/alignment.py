@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from cmstats.arrays import Array, check_weights, dense, float64, namespace, to_numpy
-from cmstats.kernels.linalg import svd
+from cmstats.kernels.linalg import leading_svd, svd
 from cmstats.kernels.ranks import top_k
-from cmstats.moments.canonical import directions
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_blocks, check_lengths, chunks
 from cmstats.rows.matrix import check_matrix
@@ -289,7 +288,9 @@ def pwcca(X: Any, Y: Any = None, *, sample_weight: Any = None) -> float:
     if not pair.varies:
         return _undefined("PWCCA")
     m, (x, y) = pair.moments, pair.names
-    A, r, _ = directions(m.whitened(x, y))
+    white = m.whiten(x)
+    U, r, _ = leading_svd(white.cross(m.whiten(y)))
+    A = white.weights @ U
     xp = namespace(A)
     alpha = xp.sum(xp.abs(m.projected_scatter(x, x, A)), axis=0)
     return float(xp.sum(alpha * xp.clip(r, 0.0, 1.0)) / xp.sum(alpha))

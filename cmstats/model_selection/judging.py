@@ -15,7 +15,6 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import _safe_indexing
 
 from cmstats.arrays import Array, dense, is_array, is_numpy, namespace, take_rows, to_numpy
-from cmstats.baselines.two_view import unit_rows
 from cmstats.kernels.linalg import inner
 from cmstats.kernels.ranks import average_precisions, partner_counts
 from cmstats.metrics.correlation import total_correlation_scorer
@@ -25,6 +24,7 @@ from cmstats.metrics.retrieval import (
     metric_names,
     retrieval_report,
 )
+from cmstats.models.latent import unit_rows
 
 __all__ = [
     "Ranking",

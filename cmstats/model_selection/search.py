@@ -8,22 +8,32 @@ import math
 import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from cmstats.arrays import warn
 from cmstats.metrics.correlation import total_correlation_scorer
-from cmstats.model_selection.fold_rows import FoldRows, fitted_maps, parts_of_grid
-from cmstats.models.cca import CCA, held_out_ratio
-from cmstats.moments.folds import GridScores, best_index, grid_scores
+from cmstats.models.delegated import DelegatedOutputs, delegated, has
+from cmstats.models.reading import (
+    FoldReader,
+    candidate_of,
+    fit_quietly,
+    open_parameters,
+    whole_moments,
+)
+from cmstats.moments.folds import GridScores, Trial, best_index, cross_validated
 from cmstats.moments.moments import Moments
 
 __all__ = ["MomentsSearchCV", "one_standard_error"]
+
+Fit: TypeAlias = Callable[[Any, Moments], list[str]]
+"""Fits a model to moments, and returns sentences about degenerate data."""
 
 SIMPLER = {"shrinkage": 1, "alpha": 1, "corruption": 1, "n_components": -1, "rank": -1}
 """Whether a larger (1) or a smaller (-1) value of a parameter makes the simpler model."""
@@ -132,16 +142,14 @@ def _total_correlation(model: Any, moments: Moments) -> float:
 
 
 def _likelihood_ratio(model: Any, moments: Moments) -> float:
-    if isinstance(model, CCA):
-        return held_out_ratio(model, moments)
     return float(model.ratio_moments(moments))
 
 
-SCORINGS: dict[str, tuple[tuple[str, ...], Callable[[Any, Moments], float]]] = {
-    "total_correlation": (("correlations_on",), _total_correlation),
-    "likelihood_ratio": (("ratio_moments", "correlations_on"), _likelihood_ratio),
+SCORINGS: dict[str, tuple[str, Callable[[Any, Moments], float]]] = {
+    "total_correlation": ("correlations_on", _total_correlation),
+    "likelihood_ratio": ("ratio_moments", _likelihood_ratio),
 }
-"""By name the methods of which an estimator needs one, and the score."""
+"""By name the method that an estimator needs, and the score."""
 
 
 def _scorer(scoring: Any, estimator: Any) -> Callable[[Any, Moments], float] | None:
@@ -152,11 +160,8 @@ def _scorer(scoring: Any, estimator: Any) -> Callable[[Any, Moments], float] | N
     if scoring is total_correlation_scorer:
         scoring = "total_correlation"
     if isinstance(scoring, str) and scoring in SCORINGS:
-        methods, score = SCORINGS[scoring]
-        multiview = scoring == "likelihood_ratio" and not hasattr(estimator, "ratio_moments")
-        if not any(hasattr(estimator, m) for m in methods) or (
-            multiview and not isinstance(estimator, CCA)
-        ):
+        method, score = SCORINGS[scoring]
+        if not hasattr(estimator, method):
             raise ValueError(
                 f"scoring={scoring!r} is not defined for {name}: leave scoring=None, its own score"
             )
@@ -187,33 +192,20 @@ def _positional(function: Any) -> int:
     )
 
 
-def _has(name: str) -> Callable[[MomentsSearchCV], bool]:
-    """Whether the best estimator has a method, for `available_if`."""
-
-    def check(self: MomentsSearchCV) -> bool:
-        if not self.refit:
-            raise AttributeError(f"MomentsSearchCV(refit=False) has no best estimator to {name}")
-        getattr(getattr(self, "best_estimator_", self.estimator), name)
-        return True
-
-    return check
+def _fitted_by(reader: FoldReader) -> Fit:
+    return lambda model, moments: reader.fit(model, [moments])
 
 
-def _of_best(name: str) -> Any:
-    """The best estimator's method of that name, where it has one."""
-
-    def method(self: MomentsSearchCV, X: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        check_is_fitted(self)
-        views = (X,) if y is None else (X, y)
-        return getattr(self.best_estimator_, name)(*views, **kwargs)
-
-    method.__name__ = name
-    method.__qualname__ = f"MomentsSearchCV.{name}"
-    method.__doc__ = f"The best estimator's `{name}`."
-    return available_if(_has(name))(method)
+def _sharing_a_pass(estimator: Any, candidates: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """The numbers of the candidates that share one pass over the rows."""
+    parts: dict[str, list[int]] = {}
+    for i, candidate in enumerate(candidates):
+        own = sorted((k, repr(v)) for k, v in candidate.items() if k in estimator.collects)
+        parts.setdefault(repr(own), []).append(i)
+    return list(parts.values())
 
 
-class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
+class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
     """Grid search with cross-validation from fold moments: one pass over the data.
 
     The moments of each fold are collected once; each candidate is fitted to the merge of
@@ -351,27 +343,31 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
             cannot be fitted.
         """
         candidates = self._candidates()
-        parts = parts_of_grid(self.estimator, candidates)
         found: list[tuple[list[int], GridScores]] = []
-        held: dict[int, tuple[FoldRows, Moments]] = {}
+        held: dict[int, tuple[FoldReader, Moments]] = {}
         splitter: Any = None
-        for numbers in parts:
+        for numbers in _sharing_a_pass(self.estimator, candidates):
             mine = [candidates[i] for i in numbers]
-            rows = FoldRows.of(clone(self.estimator).set_params(**mine[0]), X, y, sample_weight)
-            splitter = rows.splitter(self.cv, groups) if splitter is None else splitter
-            folds = rows.folds(rows.first_form, splitter)
-            scores = self._scores(mine, folds, rows.prepare)
-            if scores.ill_conditioned and rows.may_need_roots:
-                folds = rows.folds("root", splitter)
-                scores = self._scores(mine, folds, rows.prepare)
+            reader = FoldReader(clone(self.estimator).set_params(**mine[0]), X, y, sample_weight)
+            splitter = reader.splitter(self.cv, groups) if splitter is None else splitter
+            models = [functools.partial(self._fresh, c) for c in mine]
+            fit = _fitted_by(reader)
+            folds = reader.folds(reader.form, splitter)
+            scores = self._scores(models, folds, fit)
+            if scores.ill_conditioned and reader.may_need_roots:
+                folds = reader.folds("root", splitter)
+                scores = self._scores(models, folds, fit)
+            reader.release()
             found.append((numbers, scores))
-            held |= dict.fromkeys(numbers, (rows.released(), functools.reduce(operator.add, folds)))
+            held |= dict.fromkeys(numbers, (reader, functools.reduce(operator.add, folds)))
         self._publish(candidates, GridScores.joined(found))
         if self.refit:
-            rows, total = held[self.best_index_]
-            self._refit(total, rows.prepare)
-            rows.adopt(self.best_estimator_)
+            reader, total = held[self.best_index_]
+            self._refit(self._fresh(self.best_params_), total, _fitted_by(reader))
         return self
+
+    def _fresh(self, parameters: dict[str, Any]) -> Any:
+        return clone(self.estimator).set_params(**parameters)
 
     def fit_moments(self, folds: Any) -> Self:
         """Search on fold moments (`Moments.folds`), without rows.
@@ -396,10 +392,13 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
             raise ValueError(
                 "MomentsSearchCV needs the moments of at least two folds: Moments.folds(...)"
             )
-        prepare = fitted_maps(self.estimator, candidates)
-        self._publish(candidates, self._scores(candidates, list(folds), prepare))
+        models = [functools.partial(candidate_of, self.estimator, c) for c in candidates]
+        for model in models:
+            model()  # raises where a candidate cannot be fitted to moments
+        self._publish(candidates, self._scores(models, list(folds), fit_quietly))
         if self.refit:
-            self._refit(list(folds), prepare)
+            total = functools.reduce(operator.add, folds)
+            self._refit(models[self.best_index_](), total, fit_quietly)
         return self
 
     def _candidates(self) -> list[dict[str, Any]]:
@@ -424,21 +423,26 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
         for parameters in candidates:
             candidate = clone(self.estimator).set_params(**parameters)
             candidate._validate_params()
-            if candidate._open_parameters():
+            if names := open_parameters(candidate):
                 raise ValueError(
-                    f"{candidate._open_parameters()[0]}='cv' is no candidate of a search: put "
+                    f"{names[0]}='cv' is no candidate of a search: put "
                     f"values to try into param_grid, or fit {name} by itself"
                 )
         return candidates
 
-    def _scores(self, candidates: Any, folds: list[Moments], prepare: Any) -> GridScores:
-        return grid_scores(
-            self.estimator,
-            candidates,
-            folds,
-            score=self._score,
-            prepare=prepare,
-            train_scores=self.return_train_score,
+    def _scores(
+        self, models: Sequence[Callable[[], Any]], folds: list[Moments], fit: Fit
+    ) -> GridScores:
+        def fitted(i: int, train: Moments) -> Trial:
+            model = models[i]()
+            notes = ["; ".join(notes)] if (notes := fit(model, train)) else []
+            return Trial(model, notes, getattr(model, "condition_", 0.0) > 1e4)
+
+        def score(model: Any, moments: Moments) -> float:
+            return (self._score or type(model).score_moments)(model, moments)
+
+        return cross_validated(
+            fitted, score, len(models), folds, train_scores=self.return_train_score
         )
 
     def _publish(self, candidates: list[dict[str, Any]], found: GridScores) -> None:
@@ -456,16 +460,15 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
         self.best_params_ = candidates[self.best_index_]
 
-    def _refit(self, moments: Any, prepare: Any) -> None:
+    def _refit(self, model: Any, moments: Moments, fit: Fit) -> None:
         begin = time.perf_counter()
-        best = clone(self.estimator).set_params(**self.best_params_)
-        if prepare is not None:
-            prepare(best)
-        self.best_estimator_ = best.fit_moments(moments)
+        if notes := fit(model, moments):
+            warn("; ".join(notes))
+        self.best_estimator_ = model
         self.refit_time_ = time.perf_counter() - begin
 
     # ------------------------------------------------------------- the best estimator's
-    @available_if(_has("score"))
+    @available_if(has("score"))
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The best estimator's score: its own, or `scoring` on the moments of these rows.
 
@@ -481,10 +484,11 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         if self._score is None:
             return float(self.best_estimator_.score(X, y, sample_weight))
-        rows = FoldRows.of(self.best_estimator_, X, y, sample_weight, fitted=True)
-        return self._score(self.best_estimator_, rows.whole(self.best_estimator_.moments_.form))
+        return self._score(
+            self.best_estimator_, whole_moments(self.best_estimator_, X, y, sample_weight)
+        )
 
-    @available_if(_has("score_moments"))
+    @available_if(has("score_moments"))
     def score_moments(self, moments: Moments) -> float:
         """The score on the moments of held-out rows.
 
@@ -500,27 +504,23 @@ class MomentsSearchCV(MetaEstimatorMixin, BaseEstimator):
         judge = self._score or type(self.best_estimator_).score_moments
         return float(judge(self.best_estimator_, moments))
 
-    @available_if(_has("transform"))
+    @available_if(has("transform"))
     def fit_transform(
         self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
     ) -> Any:
         """``fit(X, y).transform(X)``."""
         return self.fit(X, y, sample_weight, groups).transform(X)
 
-    transform = _of_best("transform")
-    inverse_transform = _of_best("inverse_transform")
-    predict = _of_best("predict")
-    decision_function = _of_best("decision_function")
-    embed = _of_best("embed")
-    similarity = _of_best("similarity")
-    fuse = _of_best("fuse")
-    logpdf = _of_best("logpdf")
-    sample = _of_best("sample")
-    outlier_scores = _of_best("outlier_scores")
-    score_samples = _of_best("score_samples")
-    score_tasks = _of_best("score_tasks")
+    def _inner(self, name: str) -> Any:
+        if not self.refit:
+            raise AttributeError(f"MomentsSearchCV(refit=False) has no best estimator to {name}")
+        return getattr(self, "best_estimator_", self.estimator)
 
-    @available_if(_has("mutual_information"))
+    inverse_transform = delegated("inverse_transform")
+    decision_function = delegated("decision_function")
+    score_tasks = delegated("score_tasks")
+
+    @available_if(has("mutual_information"))
     def mutual_information(self, *, per_component: bool = False) -> Any:
         """The best estimator's `mutual_information`."""
         check_is_fitted(self)

@@ -1,89 +1,193 @@
-"""The base of every estimator that is fitted on Moments of two views.
+"""The base of every model: named blocks of rows in, a fitted model out.
 
-A subclass says how moments become a model (`_solve`) and how a model is scored on moments
-(`score_moments`); fitting from rows, in parts, from folds, and arrays and frames in and out
-are done here, once.
+`RowsModel` reads two paired views: their checks, missing entries, containers and names.
+`MomentsModel` fits to the moments of the blocks: from rows, from batches, in parts, from the
+moments of folds, with whatever the model declares tunable chosen by cross-validation. A model
+says what its blocks are (`_blocks`), how moments become a model (`_solve`) and how a model is
+scored on moments (`_score`).
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import operator
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import scipy.sparse
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cmstats.arrays import (
-    device_of,
-    namespace,
-)
-from cmstats.kernels import whitening
+from cmstats.arrays import is_dask, warn
 from cmstats.kernels.threads import blas_for
-from cmstats.models.views import TwoViewEstimator, TwoViewOutput
-from cmstats.moments.imputation import FilledRows, Filler
+from cmstats.models.batches import Batches
+from cmstats.models.dask import refuse
+from cmstats.models.fitting import CopyFitted
+from cmstats.models.imputing import Imputing
+from cmstats.models.tuning import Tuning
+from cmstats.moments.imputation import Filler
 from cmstats.moments.moments import Moments, folds_by_number
-from cmstats.rows.chunks import is_lazy
-from cmstats.rows.views import is_stream
+from cmstats.moments.shrinkage import shrinkage_tuple
+from cmstats.rows.chunks import check_lengths, is_lazy
+from cmstats.rows.dask import columns_of
+from cmstats.rows.matrix import check_matrix
+from cmstats.rows.views import column_names
 
-__all__ = ["MomentsEstimator", "TwoViewTransformer", "all_or_nothing"]
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def all_or_nothing(method: Method) -> Method:
-    """A fitting method that leaves the estimator as it was where it raises."""
-
-    @functools.wraps(method)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        before = dict(self.__dict__)
-        try:
-            return method(self, *args, **kwargs)
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
-
-    return wrapped  # type: ignore[return-value]
+__all__ = ["MomentsModel", "RowsModel"]
 
 
-class MomentsEstimator(TwoViewEstimator):
-    """Fit, partial fit and score of two paired views ("x" and "y") by way of their Moments.
+class RowsModel(CopyFitted):
+    """An estimator of paired rows: two views "x" and "y" unless a subclass says otherwise."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {}
+    _takes_dask: ClassVar[bool] = False
+    """Whether it is fitted to, and scored on, Dask arrays."""
+    _private = frozenset({"_y_width", "_y_ndim", "_solution"})
+
+    @property
+    def _missing(self) -> Any:
+        return getattr(self, "missing", "error")
+
+    def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
+        """The blocks of rows by name; widths and names are remembered or checked, values later.
+
+        Parameters
+        ----------
+        X, y
+            What `fit` and `score` are given.
+        reset : bool
+            Whether to remember widths and names, in a fit, or to check them.
+        """
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None: it "
+                "is the second view"
+            )
+        if not self._takes_dask and (is_dask(X) or is_dask(y)):
+            refuse(self, "fit")
+        X = self._check_x(X, reset=reset, ensure_finite=False)
+        y = self._check_y(y, reset=reset, ensure_finite=False)
+        check_lengths({"X": X, "y": y})
+        return {"x": X, "y": y}
+
+    def _check_x(self, X: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
+        if len(_shape(X)) == 1:
+            raise ValueError(
+                "Expected 2D array, got 1D array instead: X holds one row per item. Reshape your "
+                "data with X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if one item"
+            )
+        checked = self._read(X, "X", ensure_finite)
+        validate_data(self, columns_of(X), reset=reset, skip_check_array=True)
+        fill = ensure_finite and not reset and self._missing == "em"
+        return self._filled(checked, "x") if fill else checked
+
+    def _check_y(self, y: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
+        checked = self._read(y, "y", ensure_finite)
+        width = 1 if checked.ndim == 1 else int(checked.shape[1])
+        names = column_names(y)
+        if reset:
+            self._y_width, self._y_ndim = width, len(_shape(y))
+            if names is not None:
+                self.y_feature_names_in_ = names
+            return checked
+        if width != self._y_width:
+            raise ValueError(
+                f"y has {width} features, but {type(self).__name__} is expecting {self._y_width} "
+                "features in y"
+            )
+        known = getattr(self, "y_feature_names_in_", None)
+        if known is not None and names is not None and list(known) != list(names):
+            raise ValueError(
+                "The feature names of y should match those that were passed during fit: got "
+                f"{', '.join(map(str, names[:5]))} where fit saw {', '.join(map(str, known[:5]))}"
+            )
+        fill = ensure_finite and self._missing == "em"
+        return self._filled(checked, "y") if fill else checked
+
+    def _read(self, a: Any, name: str, ensure_finite: bool) -> Any:
+        if is_lazy(a):
+            return a
+        if self._missing == "em" and ensure_finite:
+            return check_matrix(a, name, ensure_finite="allow-nan")
+        hint = ", or set missing='em'" if hasattr(self, "missing") else ""
+        return check_matrix(a, name, ensure_finite=ensure_finite, hint=hint)
+
+    def _given(self, X: Any, y: Any = None) -> dict[str, tuple[Any, Any]]:
+        """By view the checked rows that are given, beside what was given."""
+        if X is None and y is None:
+            raise ValueError("give X, y or both")
+        found = {} if X is None else {"x": (self._check_x(X), X)}
+        return found if y is None else {**found, "y": (self._check_y(y), y)}
+
+    def _returned(self, found: dict[str, Any], *views: Any) -> Any:
+        """Results by view as the caller gave the views: one, or a pair."""
+        return next(iter(found.values())) if len(found) == 1 else tuple(found.values())
+
+    def _training_rows(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Both views of a fit that needs them in memory, with finite values."""
+        views = self._blocks(X, y, reset=True).values()
+        X, y = (np.asarray(a[:]) if is_lazy(a) else a for a in views)
+        return self._check_x(X), self._check_y(y)
+
+    def _filled(self, rows: Any, view: str) -> Any:
+        """Rows with NaN filled in, where the estimator takes such rows."""
+        raise NotImplementedError
+
+    def __sklearn_tags__(self) -> Tags:
+        """scikit-learn's tags: two required views, sparse input."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._missing == "em"
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        # Arrays of other libraries are taken, but y and weights are not moved to X's device, as
+        # that tag promises: mixing libraries or devices raises one sentence instead.
+        tags.array_api_support = False
+        return tags
+
+
+class MomentsModel(Tuning, Batches, Imputing, RowsModel):
+    """A model whose fit, partial fit and score go by way of the moments of its blocks.
 
     A subclass whose constructor has ``missing="error"`` takes rows with NaN where it is "em": in
     fitting and scoring as `Moments` do, elsewhere filled in by their conditional means.
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {}
     _takes_dask = True
-    _cv_parameters: ClassVar[tuple[str, ...]] = ()
-    """The names of the parameters that may be "cv"."""
+    collects: ClassVar[tuple[str, ...]] = ("missing", "solver")
+    """The parameters that change the pass over the rows itself."""
+    _private = RowsModel._private | {"_merged", "_fillers"}
     moments_: Any
+    _solution: Any
 
-    # -------------------------------------------------------- what a subclass provides
-    def _solve(self, moments: Moments) -> None:
-        """Set the fitted attributes from the moments of all rows."""
+    # What a model provides.
+    def _solve(self, *args: Any, **kwargs: Any) -> Any:
+        """The model of some moments, ``_solve(m, **chosen)``, as an object of published fields.
+
+        Pure: it reads parameters and moments, and writes nothing. Fields that end in an
+        underscore become attributes of the estimator; `notes`, sentences about degenerate data,
+        become one warning.
+
+        Parameters
+        ----------
+        m : Shrunk, or Moments for a model without shrinkage
+        **chosen
+            The values of other parameters that were "cv".
+        """
         raise NotImplementedError
 
-    def _resolve(self, folds: list[Moments]) -> dict[str, Any]:
-        """Choose the parameters that are "cv" from fold moments."""
+    def _score(self, moments: Moments, model: Any) -> float:
+        """The score of what `_solve` returned on held-out moments."""
         raise NotImplementedError
 
-    def score_moments(self, moments: Moments) -> float:
-        """Score on the moments of held-out rows."""
-        raise NotImplementedError
+    # What a model may say beside that.
+    def _rows(
+        self, blocks: dict[str, Any], sample_weight: Any, *, partial: bool = False
+    ) -> tuple[dict[str, Any], Any]:
+        """The rows that the moments are taken of, and their weights (kernel models map them)."""
+        return blocks, sample_weight
 
-    def _ill_conditioned(self) -> bool:
-        """Whether the scatter form was not good enough for the data just solved."""
-        return False
-
-    # ------------------------------------------------------------------------- fitting
-    @all_or_nothing
+    # Fitting.
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit to paired rows, in one pass over them.
 
@@ -111,114 +215,127 @@ class MomentsEstimator(TwoViewEstimator):
             is out of range.
         """
         self._validate_params()
-        if is_stream(X, y):
-            self._fit_stream(X, sample_weight)
-            return self._warned()
-        X, y = self._check_views(X, y, reset=True)
-        if X.shape[0] < 2:
-            raise ValueError(
-                f"n_samples={X.shape[0]}: one sample has no variance, at least 2 are needed"
-            )
-        form = self._first_form(X.shape[0], X.shape[1] + (1 if y.ndim == 1 else y.shape[1]))
-        self._fit_rows(form, X, y, sample_weight)
-        auto = getattr(self, "solver", "") == "auto" and self._missing == "error"
-        if form == "scatter" and auto and self._ill_conditioned():
-            self._fit_rows("root", X, y, sample_weight)
-        return self._warned()
-
-    def _fit_stream(self, source: Iterable[Any], sample_weight: Any) -> None:
-        """Fit to batches; in the root form too where these can be read twice and it is needed."""
-        if sample_weight is not None:
-            raise ValueError(
-                "sample_weight goes with arrays, not with batches: merge the Moments of weighted "
-                "batches and call fit_moments"
-            )
-        form = self._first_form(np.inf, 0)  # type: ignore[arg-type]
-        wide = self._fit_batches(source, form)
-        auto = getattr(self, "solver", "") == "auto" and self._missing == "error"
-        if form == "root" or not auto or not (wide or self._ill_conditioned()):
-            return
-        if iter(source) is not source:
-            self._fit_batches(source, "root")
-        elif self._ill_conditioned():
-            self._degenerate.append(
-                "the columns are ill-conditioned, and an iterator cannot be read again for the "
-                "more precise form: set solver='svd', or pass batches that can be (a list, an "
-                "object whose __iter__ begins anew)"
-            )
-
-    def _fit_batches(self, source: Iterable[Any], form: Any) -> bool:
-        """Fit to one pass over batches; whether they have more columns than rows."""
-        names = self._open_parameters()
-        if names and not isinstance(self.cv, (int, np.integer)):
-            raise ValueError(
-                f"{names[0]}='cv': rows of a stream are dealt to folds by number, so cv must be an "
-                "int"
-            )
-        blocks, how = self._batches(source), {"form": form, "missing": self._missing}
-        if names:
-            self._fit_total(Moments.folds_from_batches(blocks, cv=int(self.cv), **how))
+        new = self._unfitted()
+        if self._is_stream(X, y):
+            notes = new._fit_stream(X, sample_weight)
         else:
-            self._fit_total(Moments.from_batches(blocks, **how))
-        total = self._total()
-        return sum(total.widths) > total.rows
+            notes = new._fit_blocks(new._blocks(X, y, reset=True), sample_weight)
+        return self._become(new)._warned(notes)
 
-    def _batches(self, source: Iterable[Any]) -> Iterator[dict[str, Any]]:
-        """The batches as what `Moments.from_batches` takes."""
-        for x, y in self._pairs(source):
-            data = self._data("scatter", x, y, None)
-            yield {"x": data["x"], "y": data["y"]}
+    def _fit_blocks(self, blocks: dict[str, Any], sample_weight: Any) -> list[str]:
+        """Fit to checked rows, in the root form too where the scatter is not good enough."""
+        n = _length(blocks)
+        if n < 2:
+            raise ValueError(f"n_samples={n}: one sample has no variance, at least 2 are needed")
+        blocks, sample_weight = self._rows(blocks, sample_weight)
+        cv = self.cv if self._open_parameters() else None
+        form = self._first_form(n, sum(map(_width, blocks.values())))
+        notes = self._learn(self._collect(blocks, form, sample_weight, cv=cv))
+        if form == "scatter" and self._may_need_roots() and self._ill_conditioned():
+            notes = self._learn(self._collect(blocks, "root", sample_weight, cv=cv))
+        return notes
 
-    def _pairs(self, source: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """Both views of each batch, checked against the first as in `fit`."""
-        first = True
-        for number, batch in enumerate(source):
-            pair = batch
-            if isinstance(batch, Mapping) and set(batch) == {"x", "y"}:
-                pair = (batch["x"], batch["y"])
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise ValueError(
-                    f"batch {number} is no pair of views: yield tuples (x, y) or dicts of 'x' and "
-                    "'y'"
-                )
-            if any(getattr(a, "shape", (1,))[:1] != (0,) for a in pair):  # none adds nothing
-                with _of_batch(number):
-                    checked = self._check_views(*pair, reset=first)
-                first = False
-                yield checked
+    def _collect(
+        self,
+        blocks: dict[str, Any],
+        form: Any,
+        sample_weight: Any = None,
+        *,
+        cv: Any = None,
+        start: int | None = None,
+    ) -> Any:
+        """The moments of each fold of the rows, of all rows as one without `cv`.
+
+        Row i of those dealt from `start` on is in fold ``(start + i) % cv``; a fold may have no
+        row then, and is None.
+        """
+        how = {"form": form, "sample_weight": sample_weight, "missing": self._missing}
+        if cv is None:
+            return [Moments.from_data(**how, **blocks)]
+        if start is None:
+            return Moments.folds(cv=cv, **how, **blocks)
+        return folds_by_number(blocks, start, int(cv), **how)
+
+    def _fold_moments(
+        self, blocks: dict[str, Any], form: Any, sample_weight: Any, cv: Any
+    ) -> list[Moments]:
+        """The Moments of folds for a search, or of held-out rows for a score."""
+        found: list[Moments] = self._collect(blocks, form, sample_weight, cv=cv)
+        return found
+
+    def _learn(self, parts: Any) -> list[str]:
+        """Solve for the moments of all folds together, with what is open chosen on the folds.
+
+        Returns the sentences about what was degenerate.
+        """
+        open_parameters = self._open_parameters()
+        total: Moments = functools.reduce(operator.add, parts)
+        _check_rows_of(total)
+        chosen: dict[str, Any] = {}
+        scored: dict[str, Any] = {}
+        if open_parameters:
+            chosen, scored = self._choose(list(parts))
+        with blas_for(sum(total.widths)):
+            solution = self._solved(total, chosen)
+        self._publish(solution)
+        self.__dict__.update(scored)
+        self.n_samples_ = total.n
+        self._keep(list(parts) if open_parameters else [total])
+        # Merging is cheap, but not to estimate once more what is missing.
+        self._merged = total if total.incomplete else None
+        return list(solution.notes)
+
+    def _keep(self, parts: list[Any]) -> None:
+        """Remember the moments of the rows so far: of each fold, or of all."""
+        self.moments_ = parts if self._open_parameters() else parts[0]
+
+    def _kept(self) -> list[Any]:
+        """The moments of the rows so far, as a list."""
+        seen = getattr(self, "moments_", None)
+        return [seen] if isinstance(seen, Moments) else list(seen or [])
+
+    def _publish(self, solution: Any) -> None:
+        """Copy the fields of a solution that end in an underscore, but None, into attributes."""
+        self._fillers: dict[str, Filler] = {}
+        self._solution = solution
+        fields = {k: v for k, v in vars(solution).items() if k.endswith("_") and v is not None}
+        self.__dict__.update(fields)
+
+    def _warned(self, notes: Sequence[str]) -> Self:
+        """Say once, after the last solution, what about the data was degenerate."""
+        if notes:
+            warn("; ".join(notes))
+        return self
 
     def _validate_params(self) -> None:
         super()._validate_params()
+        if hasattr(self, "shrinkage"):
+            value = self.shrinkage
+            value = tuple(value.values()) if isinstance(value, Mapping) else value
+            shrinkage_tuple(value, len(value) if isinstance(value, (tuple, list)) else 2)
         if self._missing == "em" and getattr(self, "solver", "auto") == "svd":
             raise ValueError(
                 "missing='em' works on scatter matrices, solver='svd' on roots of them: set "
                 "solver='auto' or solver='moments'"
             )
 
-    def _first_form(self, n: int, d: int) -> Any:
+    # The two representations of moments.
+    def _first_form(self, n: float, d: int) -> Any:
+        """The form to collect n rows of d columns in."""
         if self._missing == "em":
             return "scatter"
         solver = getattr(self, "solver", "auto")
         return "root" if solver == "svd" or (solver == "auto" and d > n) else "scatter"
 
-    def _fit_rows(self, form: Any, X: Any, y: Any, sample_weight: Any) -> None:
-        data = self._data(form, X, y, sample_weight)
-        if self._open_parameters():
-            self._fit_total(Moments.folds(cv=self.cv, **data))
-        else:
-            self._fit_total(Moments.from_data(**data))
+    def _may_need_roots(self) -> bool:
+        """Whether ill-conditioned rows are to be collected anew, in the root form."""
+        return getattr(self, "solver", "") == "auto" and self._missing == "error"
 
-    def _data(self, form: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
-        """What `Moments.from_data` is handed."""
-        return {
-            "form": form,
-            "sample_weight": sample_weight,
-            "missing": self._missing,
-            "x": X,
-            "y": y,
-        }
+    def _ill_conditioned(self) -> bool:
+        """Whether the scatter form was not good enough for the data just solved."""
+        return bool(getattr(self, "condition_", 0.0) > 1e4)
 
-    @all_or_nothing
+    # Moments.
     def fit_moments(self, moments: Moments | Sequence[Moments]) -> Self:
         """Fit to the moments of blocks "x" and "y".
 
@@ -239,22 +356,26 @@ class MomentsEstimator(TwoViewEstimator):
             which cannot be split.
         """
         self._validate_params()
-        single = isinstance(moments, Moments)
-        parts = [moments] if isinstance(moments, Moments) else list(moments)
+        new = self._for_moments()
+        notes = new._fit_parts([moments] if isinstance(moments, Moments) else list(moments))
+        return self._become(new)._warned(notes)
+
+    def _for_moments(self) -> Self:
+        """The copy that a fit to moments writes on."""
+        return self._unfitted()
+
+    def _fit_parts(self, parts: list[Any]) -> list[str]:
+        """Fit to the moments of folds."""
         if not parts or not all(isinstance(m, Moments) for m in parts):
             raise TypeError("fit_moments takes Moments, or a list of the Moments of folds")
         names = self._open_parameters()
         if names and len(parts) < 2:
             raise ValueError(
-                f"{names[0]}='cv' needs the moments of at least two folds, and "
-                f"{'a single Moments' if single else 'this list of one'} cannot be split: pass "
-                "Moments.folds(cv=5, x=X, y=y)"
+                f"{names[0]}='cv' needs the moments of at least two folds, and a single Moments "
+                "cannot be split: pass Moments.folds(cv=5, x=X, y=y)"
             )
         self._know_blocks(parts)
-        for name in ("feature_names_in_", "y_feature_names_in_"):
-            self.__dict__.pop(name, None)
-        self._fit_total(parts if names else functools.reduce(operator.add, parts))
-        return self._warned()
+        return self._learn(parts if names else [functools.reduce(operator.add, parts)])
 
     def _know_blocks(self, parts: list[Moments]) -> None:
         """Take the widths of the views from moments, which must have both."""
@@ -264,118 +385,19 @@ class MomentsEstimator(TwoViewEstimator):
         self.n_features_in_ = parts[0].width("x")
         self._y_width, self._y_ndim = parts[0].width("y"), 2
 
-    @all_or_nothing
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Add paired rows to those fitted so far.
-
-        The result is that of `fit` on all rows together, however they were parted: row
-        number i overall belongs to fold i mod `cv` where a parameter is "cv". Each call
-        solves anew, O(d^3): for very many small batches build `Moments.from_batches` and
-        call `fit_moments` once.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            As in `fit`.
-
-        Returns
-        -------
-        self
-        """
-        self._validate_params()
-        seen = getattr(self, "moments_", None)
-        X, y = self._check_views(X, y, reset=seen is None)
-        before = [seen] if isinstance(seen, Moments) else list(seen or [])
-        held = [m for m in before if m is not None]
-        form = held[0].form if held else self._first_form(np.inf, 0)  # type: ignore[arg-type]
-        data = self._data(form, X, y, sample_weight)
-        open_parameters = self._open_parameters()
-        new: list[Moments | None]
-        if open_parameters:
-            if not isinstance(self.cv, (int, np.integer)):
-                raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
-            start = sum(m.rows_seen for m in held)
-            views = {"x": data.pop("x"), "y": data.pop("y")}
-            new = folds_by_number(views, start, int(self.cv), **data)
-            if len(before) not in (0, len(new)):
-                raise ValueError(
-                    f"the rows before were not dealt to {len(new)} folds, so "
-                    f"{open_parameters[0]}='cv' cannot use them: start anew with these parameters"
-                )
-        else:
-            new = [Moments.from_data(**data)]
-            before = [functools.reduce(operator.add, held)] if held else []
-        merged = [
-            b if a is None else (a if b is None else a + b)
-            for a, b in itertools.zip_longest(before, new)
-        ]
-        # Until there are rows enough for a model, they are only counted.
-        self.moments_ = merged if open_parameters else merged[0]
-        if self._enough(merged):
-            self._fit_total(self.moments_)
-            return self._warned()
-        return self
-
-    def _enough(self, parts: list[Moments | None]) -> bool:
-        """Whether these moments, or those of all folds but one, make a model."""
-        counts = [0.0 if m is None else m.rows_together for m in parts]
-        held_out = max(counts) if len(counts) > 1 else 0.0
-        return min(counts) > 0 and sum(counts) - held_out >= self._rows_needed()
-
-    def _rows_needed(self) -> int:
-        """The least number of rows that make a model."""
-        return 2
-
     def __sklearn_is_fitted__(self) -> bool:
         """Whether there is a model."""
         return hasattr(self, "n_samples_")
 
-    def _open_parameters(self) -> list[str]:
-        """The names of the parameters that are to be chosen by cross-validation."""
-        found = []
-        for name in self._cv_parameters:
-            value = getattr(self, name)
-            parts = value if isinstance(value, (tuple, list)) else (value,)
-            if any(isinstance(v, str) and v == "cv" for v in parts):
-                found.append(name)
-        return found
-
-    def _fit_total(self, moments: Moments | list[Moments]) -> None:
-        self._degenerate: list[str] = []
-        self._fillers: dict[str, Filler] = {}
-        if isinstance(moments, Moments):
-            self._chosen: dict[str, Any] = {}
-            total = moments
-        else:
-            self._chosen = self._resolve(moments)
-            total = functools.reduce(operator.add, moments)
-        if total.rows < 2 or total.n < 2:
-            raise ValueError(
-                f"n_samples={min(total.rows, int(total.n))} sample has no variance: at least 2 "
-                "rows are needed"
-            )
-        self.n_samples_ = total.n
-        with blas_for(sum(total.widths)):
-            self._solve(total)
-        self.moments_ = moments
-        # Merging is cheap, but not to estimate once more what is missing.
-        self._estimated_total = total if total.incomplete else None
-
     def _total(self) -> Moments:
         """The moments of all rows it was fitted to."""
-        seen = self.moments_
-        if isinstance(seen, Moments):
-            return seen
-        return self._estimated_total or functools.reduce(operator.add, seen)
+        parts = self._kept()
+        return (
+            parts[0] if len(parts) == 1 else self._merged or functools.reduce(operator.add, parts)
+        )
 
-    def _warned(self) -> Self:
-        """Say once, after the last solution, what about the data was degenerate."""
-        if self._degenerate:
-            warnings.warn("; ".join(self._degenerate), UserWarning, stacklevel=3)
-        return self
-
-    # ------------------------------------------------------------------------- scoring
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    # Scoring.
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Score on held-out rows; equals ``score_moments(Moments.from_data(x=X, y=y))``.
 
         Parameters
@@ -389,66 +411,49 @@ class MomentsEstimator(TwoViewEstimator):
             See `score_moments`.
         """
         check_is_fitted(self)
-        X, y = self._check_views(X, y, reset=False)
-        seen = self.moments_ if isinstance(self.moments_, Moments) else self.moments_[0]
-        # The form that was good enough to fit is the form to score in.
-        return self.score_moments(Moments.from_data(**self._data(seen.form, X, y, sample_weight)))
+        return self.score_moments(self._score_moments_of(X, y, sample_weight))
 
-    @staticmethod
-    def _views(moments: Moments) -> Moments:
-        """The two views alone, where other blocks would tell of what they miss."""
-        if not moments.incomplete or moments.names == ("x", "y"):
-            return moments
-        return moments.select("x", "y")
+    def _score_moments_of(self, X: Any, y: Any, sample_weight: Any) -> Moments:
+        """The moments of held-out rows, in the form that was good enough to fit."""
+        blocks, weights = self._rows(self._blocks(X, y, reset=False), sample_weight)
+        return self._fold_moments(blocks, self._kept()[0].form, weights, None)[0]
 
-    @staticmethod
-    def _held_out(moments: Moments) -> Moments:
-        """What a score is computed on: the complete rows, where there are at least two."""
-        complete = moments.complete_rows()
-        if complete is None or min(complete.rows, complete.n) < 2:
-            return moments
-        return complete
+    def score_moments(self, moments: Moments) -> float:
+        """Score on the moments of held-out rows."""
+        check_is_fitted(self)
+        return self._score(self._held_out(self._fitting(moments)), self._solution)
 
-    # ---------------------------------------------------------------- missing entries
-    def _filled(self, rows: Any, view: str) -> Any:
-        """Rows of a view with NaN replaced by its conditional mean given the row's entries.
+    def _fitting(self, moments: Moments) -> Moments:
+        """The moments, checked against those of the fit by block and width."""
+        for name, width in self._block_widths().items():
+            if moments.width(name) != width:
+                raise ValueError(
+                    f"the moments of {name} are of {moments.width(name)} features, but "
+                    f"{type(self).__name__} is expecting {width}"
+                )
+        return moments
 
-        The conditional mean is that of the fitted moments with the model's own shrinkage, so
-        that what the model makes of the rows linearly is the conditional mean of that.
-        """
-        if view not in self._fillers:
-            self._fillers[view] = self._filler(view)
-        fill = self._fillers[view]
-        if is_lazy(rows) or (scipy.sparse.issparse(rows) and np.isnan(np.sum(rows.data))):
-            return FilledRows(rows, fill)
-        return rows if scipy.sparse.issparse(rows) else fill(rows)
-
-    def _filler(self, view: str) -> Filler:
-        m = self._total()
-        s, scale = 0.0, bool(getattr(self, "scale", False))
-        if isinstance(getattr(self, "shrinkage_", None), tuple):
-            m = self._views(m)
-            names = m.names if len(m.names) == len(self.shrinkage_) else ("x", "y")
-            s = float(self.shrinkage_[names.index(view)])
-            m = m.before_shrinkage(self.shrinkage_, scale=scale)
-        C, variance = m.cov(view), m.variance(view)
-        xp = namespace(C)
-        varying = m.width(view) - int(xp.count_nonzero(m.constant(view)))
-        if s == 0 and whitening.factor(C).rank < varying:
-            s = m.ledoit_wolf(view)  # or the regressions within the view are not unique
-        target = variance if scale else xp.mean(variance)
-        eye = xp.eye(m.width(view), dtype=xp.float64, device=device_of(C))
-        return Filler(m.mean(view), (1 - s) * C + s * target * eye)
+    def _block_widths(self) -> dict[str, int]:
+        """The width of each block of the moments that it was fitted to."""
+        m = self._kept()[0]
+        return dict(zip(m.names, m.widths, strict=True))
 
 
-class TwoViewTransformer(TwoViewOutput, MomentsEstimator):
-    """A model of moments that transforms both views."""
+def _shape(a: Any) -> tuple[int, ...]:
+    return tuple(a.shape) if hasattr(a, "shape") else np.asarray(a).shape
 
 
-@contextmanager
-def _of_batch(number: int) -> Iterator[None]:
-    """Say in which batch what does not fit is."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"batch {number}: {error}") from None
+def _length(blocks: Mapping[str, Any]) -> int:
+    return int(next(iter(blocks.values())).shape[0])
+
+
+def _width(block: Any) -> int:
+    return 1 if block.ndim == 1 else int(block.shape[1])
+
+
+def _check_rows_of(total: Moments) -> None:
+    if total.rows < 2 or total.n < 2:
+        raise ValueError(
+            f"n_samples={min(total.rows, int(total.n))} sample has no variance: at least 2 "
+            "rows are needed"
+        )

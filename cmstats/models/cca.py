@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -9,17 +10,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, namespace
-from cmstats.kernels.linalg import inner, signs
-from cmstats.models.base import TwoViewTransformer
-from cmstats.moments.canonical import directions, expected_ratio, latent_mean, likelihood_vectors
-from cmstats.moments.folds import best_index, grid_scores
+from cmstats.kernels.linalg import inner, leading_svd
+from cmstats.models.base import MomentsModel
+from cmstats.models.dask import by_rows, row_wise
+from cmstats.models.degenerate import constant_columns, dependent_columns
+from cmstats.models.latent import LatentViews, unit_rows
+from cmstats.moments.canonical import Canonical, latent_mean, likelihood_vectors, loadings
 from cmstats.moments.moments import Moments
-from cmstats.moments.shrinkage import (
-    shrinkage_grid,
-    shrinkage_numbers,
-    shrinkage_tuple,
-    standard_deviations,
-)
+from cmstats.moments.shrinkage import SHRINKAGES, Shrunk
 from cmstats.rows.chunks import project
 
 __all__ = ["CCA", "Kind"]
@@ -27,7 +25,7 @@ __all__ = ["CCA", "Kind"]
 Kind = Literal["cosine", "weighted_cosine", "csa", "likelihood_ratio"]
 
 
-class CCA(TwoViewTransformer):
+class CCA(LatentViews, MomentsModel):
     r"""Canonical correlation analysis with coherent shrinkage, from joint moments.
 
     Finds weights a, b that maximise the correlation of the paired variates Xa and Yb, each
@@ -138,7 +136,7 @@ class CCA(TwoViewTransformer):
         "cv": ["cv_object"],
         "missing": [StrOptions({"error", "em"})],
     }
-    _cv_parameters: ClassVar[tuple[str, ...]] = ("shrinkage",)
+    tunable: ClassVar[Mapping[str, Any]] = {"shrinkage": SHRINKAGES}
 
     def __init__(
         self,
@@ -157,178 +155,58 @@ class CCA(TwoViewTransformer):
         self.cv = cv
         self.missing = missing
 
-    # ------------------------------------------------------------------------- fitting
-    def _solve(self, moments: Moments) -> None:
-        sx, sy = self.shrinkage_ = self._numbers(moments)
-        moments = self._views(moments).before_shrinkage((sx, sy), scale=self.scale)
-        self._warn_of_degenerate(moments, sx, sy)
-        m = moments.standardized() if self.scale else moments
-        whitened = m.whitened("x", "y", shrinkage=(sx, sy))
-        for view, factor, s in (("x", whitened.x, sx), ("y", whitened.y, sy)):
-            self._warn_of_dependence(moments, view, factor.rank, s)
-        self.condition_ = max(whitened.x.condition, whitened.y.condition)
-        A, singular, B = directions(whitened, self.n_components)
-        xp = namespace(A)
-        cov_xA = m.projected_scatter("x", "x", A) / (m.n - 1)
-        cov_yB = m.projected_scatter("y", "y", B) / (m.n - 1)
-        x_var, y_var = xp.sum(A * cov_xA, axis=0), xp.sum(B * cov_yB, axis=0)
-        # Under shrinkage there are also directions in which the data do not vary.
-        varies = (x_var > 1e-12) & (y_var > 1e-12)
-        kept = xp.nonzero(varies)[0]
-        kept = kept[: min(self._count(moments, int(kept.shape[0])), int(kept.shape[0]))]
-        if kept.shape[0]:
-            A, B, cov_xA, cov_yB = (xp.take(a, kept, axis=1) for a in (A, B, cov_xA, cov_yB))
-            singular, x_var, y_var = (xp.take(a, kept) for a in (singular, x_var, y_var))
-        else:  # a view that does not vary: one component of zeros
-            A, B, cov_xA, cov_yB = (0 * a[:, :1] for a in (A, B, cov_xA, cov_yB))
-            singular, x_var, y_var = 0 * singular[:1], 0 * x_var[:1] + 1, 0 * y_var[:1] + 1
-        self.n_components_ = int(singular.shape[0])
-        self.singular_values_ = ((1 - sx) * (1 - sy)) ** 0.5 * singular
-        # Up to a factor the same; at shrinkage 1 the singular values are 0 and these are not.
-        self._relative = singular / max(float(singular[0]), 1e-300)
-        # Standard deviations of the variates, in the scaling a'S_s a = 1: 1 without shrinkage.
-        self._x_std, self._y_std = xp.sqrt(x_var), xp.sqrt(y_var)
-        cov_xB = m.projected_scatter("x", "y", B) / (m.n - 1)
-        self.correlations_ = xp.clip(
-            xp.sum(A * cov_xB, axis=0) / (self._x_std * self._y_std), -1.0, 1.0
-        )
-        # E[y | x] = y_mean + C_s,yy B diag(singular) A'(x - x_mean)
-        ridge = sy * float(xp.sum(m.variance("y"))) / m.width("y")
-        pattern = (1 - sy) * cov_yB + ridge * B
-        self._set_weights(moments, A, B, pattern)
+    def _solve(self, m: Shrunk) -> Canonical:
+        self._check_count(m)
+        x, y = m.whiten("x"), m.whiten("y")  # W' S W = I on the range of S
+        U, rho, Vt = leading_svd(x.cross(y), self.n_components)
+        found = Canonical.of(m, x.weights @ U, rho, y.weights @ Vt.mT)
+        return found.noted(self._degenerate(m, found.rank))
 
-    def _set_weights(self, moments: Moments, A: Array, B: Array, pattern: Array) -> None:
-        """Weights in the data's units, of unit training variance, with signs by the rule."""
-        if self.scale:
-            x_unit, y_unit = standard_deviations(moments, "x"), standard_deviations(moments, "y")
-            A, B = A / x_unit[:, None], B / y_unit[:, None]
-            pattern = pattern * y_unit[:, None]
-        sign = signs(A)
-        self.x_weights_ = sign * A / self._x_std[None, :]
-        self.y_weights_ = sign * B / self._y_std[None, :]
-        self._y_pattern = sign * pattern
-        self.x_mean_, self.y_mean_ = moments.mean("x"), moments.mean("y")
+    def _score(self, moments: Moments, model: Canonical) -> float:
+        correlations = model.correlations_on(moments)
+        return float(namespace(correlations).mean(correlations))
 
-    def _validate_params(self) -> None:
-        super()._validate_params()
-        shrinkage_tuple(self.shrinkage)
+    def _choice_score(self, folds: Sequence[Moments]) -> Callable[[Canonical, Moments], float]:
+        if any(fold.incomplete for fold in folds):
+            return lambda model, moments: model.expected_ratio(self._held_out(moments))
+        return super()._choice_score(folds)
 
-    def _numbers(self, moments: Moments) -> tuple[float, float]:
-        """The shrinkage of both views as numbers."""
-        pair = self._chosen.get("shrinkage", shrinkage_tuple(self.shrinkage))
-        x, y = shrinkage_numbers(moments, ("x", "y"), pair, scale=self.scale)
-        return x, y
+    def _most_components(self, widths: Sequence[int]) -> int | None:
+        return min(widths)
 
-    def _resolve(self, folds: list[Moments]) -> dict[str, Any]:
-        grid = shrinkage_grid(self.shrinkage)
-        # The folds are there: an iterator over splits is used up, and cannot be copied.
-        bare = type(self)(**{**self.get_params(deep=False), "cv": None})
-        score = held_out_ratio if any(fold.incomplete for fold in folds) else None
-        found = grid_scores(bare, [{"shrinkage": s} for s in grid], folds, score=score)
-        self.cv_shrinkages_, self.cv_scores_ = grid, found.scores
-        return {"shrinkage": grid[best_index(found.scores)]}
-
-    def _count(self, moments: Moments, rank: int) -> int:
-        """How many components there will be."""
-        p, q = moments.width("x"), moments.width("y")
-        possible = min(p, q, moments.rows - 1)
+    def _check_count(self, m: Shrunk) -> None:
+        """Raise where more components are asked for than there can be."""
+        p, q, rows = m.width("x"), m.width("y"), m.rows
+        possible = min(p, q, rows - 1)
         if self.n_components is not None and self.n_components > possible:
             raise ValueError(
                 f"n_components={self.n_components} is too large: at most {possible} are possible, "
-                f"the minimum of {p} x-features, {q} y-features and n_samples - 1 = "
-                f"{moments.rows - 1}"
+                f"the minimum of {p} x-features, {q} y-features and n_samples - 1 = {rows - 1}"
             )
+
+    def _degenerate(self, m: Shrunk, rank: int) -> list[str]:
+        """What about the data and the request was degenerate."""
         if rank == 0:
-            self._degenerate = [
+            return [
                 "every column of x or of y is constant: there is nothing to correlate, and all "
                 "weights are 0"
             ]
-            return 1
-        wanted = rank if self.n_components is None else self.n_components
-        if wanted > rank:
-            self._degenerate.append(
-                f"only {rank} of n_components={wanted} exist, the rank of the data; the rest are "
-                "left out"
-            )
-        return min(wanted, rank)
-
-    def _warn_of_degenerate(self, moments: Moments, sx: float, sy: float) -> None:
-        xp = namespace(moments.mean("x"))
-        p, q, n = moments.width("x"), moments.width("y"), min(moments.n, moments.rows)
-        self._degenerate = []
-        for view in ("x", "y"):
-            constant = moments.constant(view)
-            count = int(xp.count_nonzero(constant))
-            if count:
-                first = int(xp.argmax(xp.astype(constant, xp.int8)))
-                self._degenerate.append(
-                    f"{count} of the columns of {view} {'is' if count == 1 else 'are'} constant "
-                    f"(the first is column {first}) and got weight 0"
-                )
-        if p + q > n - 1 and not (sx and sy) and not moments.incomplete:
-            self._degenerate.append(
+        p, q, n = m.width("x"), m.width("y"), min(m.n, m.rows)
+        notes = constant_columns(m)
+        if p + q > n - 1 and 0 in m.shrinkage and not m.unshrunk.incomplete:
+            notes.append(
                 f"p + q = {p + q} features and {n:g} samples make some training correlations 1 "
                 "whatever the data: set shrinkage='cv' or 'auto' for both views"
             )
-
-    def _warn_of_dependence(self, moments: Moments, view: str, rank: int, s: float) -> None:
-        xp = namespace(moments.mean(view))
-        varying = moments.width(view) - int(xp.count_nonzero(moments.constant(view)))
-        if rank < min(varying, moments.rows - 1) and not s:
-            self._degenerate.append(
-                f"the columns of {view} depend on each other linearly (rank {rank} of {varying}): "
-                "the result is right on their range, but weights are not unique; set shrinkage"
+        notes += dependent_columns(m)
+        if (self.n_components or 0) > rank:
+            notes.append(
+                f"only {rank} of n_components={self.n_components} exist, the rank of the data; the "
+                "rest are left out"
             )
+        return notes
 
-    def _enough(self, parts: list[Moments | None]) -> bool:
-        some = next(m for m in parts if m is not None)
-        too_many = (self.n_components or 1) > min(some.widths)
-        return too_many or super()._enough(parts)  # too many raise at once
-
-    def _rows_needed(self) -> int:
-        return (self.n_components or 1) + 1
-
-    def _ill_conditioned(self) -> bool:
-        return bool(self.condition_ > 1e4)
-
-    # ---------------------------------------------------------------------- projecting
-    def transform(self, X: Any = None, y: Any = None) -> Any:
-        """Variates of one view or of both.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features), optional
-        y : array-like or sparse matrix of shape (n_samples, n_targets), optional
-
-        Returns
-        -------
-        array of shape (n_samples, n_components_), or a pair of these
-            x variates, y variates, or (x variates, y variates), for what was given.
-
-        Raises
-        ------
-        ValueError
-            If neither is given, or widths or values are not right.
-        """
-        u, v = self._variates(X, y)
-        wrapped = [self._wrap(a, b) for a, b in ((u, X), (v, y)) if a is not None]
-        return wrapped[0] if len(wrapped) == 1 else tuple(wrapped)
-
-    def fit_transform(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
-        """``fit(X, y).transform(X)``: the x variates of the training rows."""
-        return self.fit(X, y, sample_weight).transform(X)
-
-    def _variates(self, X: Any, y: Any) -> tuple[Array | None, Array | None]:
-        check_is_fitted(self)
-        if X is None and y is None:
-            raise ValueError("give X, y or both")
-        u = v = None
-        if X is not None:
-            u = project(self._check_x(X), self.x_mean_, self.x_weights_)
-        if y is not None:
-            v = project(self._check_y(y), self.y_mean_, self.y_weights_, "y")
-        return u, v
-
+    @row_wise
     def predict(self, X: Any) -> Array:
         """The conditional mean of y given x under the (shrunken) joint Gaussian model.
 
@@ -343,14 +221,15 @@ class CCA(TwoViewTransformer):
             through `n_components_` canonical variates.
         """
         check_is_fitted(self)
+        found: Canonical = self._solution
         # Through the variates: the p x q matrix of coefficients may be far larger than both.
-        weights = self.x_weights_ * (self._x_std * self.singular_values_)[None, :]
-        u = project(self._check_x(X), self.x_mean_, weights)
+        weights = found.x_weights_ * (found.x_std * found.singular_values_)[None, :]
+        u = project(self._check_x(X), found.x_mean_, weights)
         xp = namespace(u)
-        pattern = xp.astype(self._y_pattern.mT, u.dtype)
-        y = u @ pattern + xp.astype(self.y_mean_, u.dtype)
+        y = u @ xp.astype(found.y_pattern.mT, u.dtype) + xp.astype(found.y_mean_, u.dtype)
         return y[:, 0] if self._y_ndim == 1 else y
 
+    @row_wise
     def fuse(self, X: Any = None, y: Any = None) -> Array:
         """The posterior mean of the shared latent given one view or both.
 
@@ -367,14 +246,11 @@ class CCA(TwoViewTransformer):
         -------
         array of shape (n_samples, n_components_)
         """
-        u, v = self._variates(X, y)
-        u, v = (
-            None if a is None else a * namespace(a).astype(std, a.dtype)
-            for a, std in ((u, self._x_std), (v, self._y_std))
-        )
-        return latent_mean(u, v, self.singular_values_)
+        variates = self._variates(X, y)
+        found: Canonical = self._solution
+        return latent_mean(*found.canonical(variates), found.singular_values_)
 
-    # ----------------------------------------------------------------------- comparing
+    @row_wise
     def embed(
         self, X: Any = None, y: Any = None, *, kind: Kind = "weighted_cosine", power: float = 1.0
     ) -> Any:
@@ -407,28 +283,23 @@ class CCA(TwoViewTransformer):
                 f"kind={kind!r} is unknown: use 'weighted_cosine', 'cosine', 'csa' or "
                 "'likelihood_ratio'"
             )
-        views = zip(self._variates(X, y), (self._x_std, self._y_std), (True, False), strict=True)
-        out = []
-        for a, std, is_x in views:
-            if a is None:
-                continue
-            if kind != "cosine":
-                a = a * namespace(a).astype(std, a.dtype)
-            if kind == "likelihood_ratio":
-                out.append(likelihood_vectors(a, self.singular_values_, is_x=is_x))
-            else:
-                out.append(self._cosine_vectors(a, kind, power))
-        return out[0] if len(out) == 1 else tuple(out)
+        return self._embedded(X, y, kind=kind, power=power)
 
-    def _cosine_vectors(self, a: Array, kind: Kind, power: float) -> Array:
+    def _vectors(
+        self, coordinates: Array, view: str, *, kind: Kind = "weighted_cosine", power: float = 1.0
+    ) -> Array:
+        found: Canonical = self._solution
+        if kind == "cosine":
+            return unit_rows(coordinates)
+        a = found.in_canonical_scale(coordinates, view)
+        if kind == "likelihood_ratio":
+            return likelihood_vectors(a, found.singular_values_, is_x=view == "x")
         xp = namespace(a)
-        rho = xp.astype(self.singular_values_, a.dtype)
-        if kind == "weighted_cosine":
-            a = a * xp.astype(self._relative**power, a.dtype)
-        norm = xp.sqrt(xp.sum(a * a, axis=1))[:, None]
-        a = a / xp.where(norm > 0, norm, xp.ones_like(norm))
-        return a * xp.sqrt(rho) if kind == "csa" else a
+        if kind == "csa":
+            return unit_rows(a) * xp.sqrt(xp.astype(found.singular_values_, a.dtype))
+        return unit_rows(a * xp.astype(found.relative**power, a.dtype))
 
+    @by_rows
     def similarity(
         self, X: Any, y: Any, *, kind: Kind = "weighted_cosine", power: float = 1.0
     ) -> Array:
@@ -445,10 +316,8 @@ class CCA(TwoViewTransformer):
         -------
         array of shape (n_x, n_y)
         """
-        u, v = self.embed(X, y, kind=kind, power=power)
-        return inner(u, v)
+        return inner(*self.embed(X, y, kind=kind, power=power))
 
-    # ------------------------------------------------------------------------- judging
     def score_moments(self, moments: Moments) -> float:
         """The mean correlation of the variates on held-out moments.
 
@@ -466,20 +335,23 @@ class CCA(TwoViewTransformer):
             `metrics.total_correlation_scorer`: a mean over sorted correlations always
             prefers one.
         """
-        correlations = self.correlations_on(moments)
-        return float(namespace(correlations).mean(correlations))
+        return super().score_moments(moments)
 
     def correlations_on(self, moments: Moments) -> Array:
         """The correlations of the paired variates on held-out moments, (n_components_,)."""
         check_is_fitted(self)
-        for view, weights in (("x", self.x_weights_), ("y", self.y_weights_)):
-            if moments.width(view) != weights.shape[0]:
-                raise ValueError(
-                    f"the moments of {view} are of {moments.width(view)} features, but "
-                    f"{type(self).__name__} is expecting {weights.shape[0]}"
-                )
-        held_out = self._held_out(moments)
-        return held_out.paired_correlations("x", "y", self.x_weights_, self.y_weights_)
+        found: Canonical = self._solution
+        return found.correlations_on(self._held_out(self._fitting(moments)))
+
+    def ratio_moments(self, moments: Moments) -> float:
+        """The mean of log p(x, y) - log p(x) - log p(y) over held-out rows with these moments.
+
+        The mean of the diagonal of ``similarity(kind="likelihood_ratio")``, in canonical
+        coordinates a function of E[uv], E[u^2] and E[v^2].
+        """
+        check_is_fitted(self)
+        found: Canonical = self._solution
+        return found.expected_ratio(self._held_out(self._fitting(moments)))
 
     @property
     def x_loadings_(self) -> Array:
@@ -502,13 +374,4 @@ class CCA(TwoViewTransformer):
         return self._loadings("y", "x", self.x_weights_)
 
     def _loadings(self, variables: str, variates: str, weights: Array) -> Array:
-        m = self._total()
-        covariances = m.projected_scatter(variables, variates, weights) / (m.n - 1)
-        return covariances / standard_deviations(m, variables)[:, None]
-
-
-def held_out_ratio(model: CCA, moments: Moments) -> float:
-    """The mean held-out log-likelihood ratio of pairs."""
-    x = model.x_weights_ * model._x_std, model.x_mean_
-    y = model.y_weights_ * model._y_std, model.y_mean_
-    return expected_ratio(model._held_out(moments), x, y, model.singular_values_)
+        return loadings(self._total(), variables, variates, weights)

@@ -7,7 +7,6 @@ function in the reproducing kernel Hilbert space (RKHS), so ridge on the coordin
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,6 +24,7 @@ from cmstats.arrays import (
     namespace,
     result_dtype,
     to_numpy,
+    warn,
 )
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import signs
@@ -49,7 +49,7 @@ POOL_BYTES = 512 << 20
 
 
 CHECKED = 500
-"""So many landmarks show whether a kernel is positive semi-definite."""
+"""The number of landmarks by which a kernel is found not to be positive semi-definite."""
 
 
 class ExactKernelMap(KernelMap):
@@ -159,11 +159,9 @@ class ExactKernelMap(KernelMap):
             raise not_semidefinite(self.kernel, float(values[0]) / top)
         start = int(xp.count_nonzero(values <= rounding))
         if start == n:
-            warnings.warn(
+            warn(
                 "the kernel sees no difference between the rows of X: the map is one column of "
-                "zeros",
-                UserWarning,
-                stacklevel=4,
+                "zeros"
             )
             self.eigenvalues_ = 0 * values[:1]
             self.weights_ = 0 * U[:, :1]
@@ -175,8 +173,7 @@ class ExactKernelMap(KernelMap):
 
     def fit_transform(self, X: Any, y: Any = None) -> Array:
         """``fit(X).transform(X)``, without computing the kernel twice."""
-        self._validate_params()
-        return self._fit(self._check(X, reset=True))
+        return self._fit_copy(X)[1]
 
     def _columns(self, X: Array) -> Array:
         return self._kernel_columns(X, self.landmarks_)
@@ -294,11 +291,7 @@ class NystroemMap(KernelMap):
         possible = rows if weights is None else float(weights.sum())
         self.n_landmarks_ = float(min(self.rank, possible)) if m == rows else float(m)
         if self.rank > possible:
-            warnings.warn(
-                f"rank={self.rank} is more than the {rows} rows of X: all of them are landmarks",
-                UserWarning,
-                stacklevel=4,
-            )
+            warn(f"rank={self.rank} is more than the {rows} rows of X: all of them are landmarks")
         chosen = self._chosen(X, m, rng, weights)
         xp = namespace(chosen)
         if self.orthonormal:
@@ -469,7 +462,6 @@ class RandomFourierMap(KernelMap):
         return scale * xp.concat([xp.cos(angles), xp.sin(angles)], axis=1)
 
 
-# ------------------------------------------------------------------------------ checks
 def _eps(X: Any) -> float:
     return whitening.EPS if result_dtype(X) == namespace(X).float64 else 1.2e-7
 
@@ -495,7 +487,7 @@ def _check_memory(X: Any, n: int) -> None:
 
 
 def _free_memory(like: Any) -> float:
-    """Bytes that can still be had where `like` lies; infinity where nobody tells."""
+    """Free bytes on the device of `like`; infinity where that is not known."""
     if is_array(like) and not is_numpy(namespace(like)):
         return float("inf")  # its library says itself what does not fit
     return min(_read_available(), _read_cgroup())
@@ -512,7 +504,7 @@ def _read_available() -> float:
 
 
 def _read_cgroup() -> float:
-    """What a container may still take (cgroup version 2), cached files not counted."""
+    """Free bytes under the limit of a container (cgroup version 2); cached files count as free."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = float((folder / "memory.max").read_text())

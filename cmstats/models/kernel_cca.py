@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -9,21 +11,16 @@ import numpy as np
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from cmstats.arrays import (
-    Array,
-    check_weights,
-    is_array,
-    namespace,
-    to_numpy,
-)
+from cmstats.arrays import Array, check_weights, is_array, namespace, to_numpy
 from cmstats.kernels.linalg import signs
-from cmstats.models.base import all_or_nothing
 from cmstats.models.cca import CCA
+from cmstats.models.degenerate import constant_columns
 from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
 from cmstats.models.kernel_map import KernelMap, mapped_rows, refuse_sparse
-from cmstats.moments.folds import best_index, grid_scores
+from cmstats.moments.canonical import Canonical
+from cmstats.moments.folds import Trial
 from cmstats.moments.moments import Moments
-from cmstats.moments.shrinkage import shrinkage_grid, shrinkage_tuple
+from cmstats.moments.shrinkage import Shrunk
 from cmstats.rows.chunks import chunks, project
 from cmstats.rows.source import take_in_memory
 
@@ -32,14 +29,13 @@ __all__ = ["KernelCCA"]
 EXACT_ROWS = 3000
 """Up to so many rows ``approximation="auto"`` is exact."""
 
+MAPS = (
+    "approximation", "coef0", "degree", "gamma", "kernel", "landmarks", "orthonormal",
+    "random_state", "rank",
+)  # fmt: skip
+"""The parameters that the maps depend on."""
+
 PER_VIEW = ("kernel", "gamma", "degree", "coef0", "approximation", "rank", "landmarks")
-
-
-class _MappedCCA(CCA):
-    """CCA of mapped features, of which some may be constant in a fold."""
-
-    def _warn_of_degenerate(self, moments: Moments, sx: float, sy: float) -> None:
-        self._degenerate = []
 
 
 class KernelCCA(CCA):
@@ -142,6 +138,8 @@ class KernelCCA(CCA):
     }
     scale = False  # the coordinates of an RKHS have no units of their own
 
+    collects: ClassVar[tuple[str, ...]] = ("missing", "solver", *MAPS)
+
     def __init__(
         self,
         n_components: int | None = 10,
@@ -173,7 +171,6 @@ class KernelCCA(CCA):
         self.cv = cv
         self.random_state = random_state
 
-    # ---------------------------------------------------------------------------- the maps
     def _map(self, view: int, approximation: str, seed: int) -> KernelMap:
         """The map of one view, not fitted yet."""
         own = {name: _of_view(name, getattr(self, name), view) for name in PER_VIEW}
@@ -230,8 +227,6 @@ class KernelCCA(CCA):
         self.x_map_, self.y_map_ = maps
         return mapped[0], mapped[1]
 
-    # ----------------------------------------------------------------------------- fitting
-    @all_or_nothing
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the maps, then CCA to the mapped rows, in one pass over them.
 
@@ -257,34 +252,35 @@ class KernelCCA(CCA):
         MemoryError
             If the Gram matrix of an exact map does not fit.
         """
-        for name in ("x_map_", "y_map_"):
-            self.__dict__.pop(name, None)
         return super().fit(X, y, sample_weight)
 
-    def _fit_stream(self, source: Any, sample_weight: Any) -> None:
+    def _fit_stream(self, source: Any, sample_weight: Any) -> list[str]:
         raise ValueError(
             f"{type(self).__name__} reads the rows twice, for the maps and for the moments, which "
             "batches do not allow: pass arrays, memory-maps or shards, or call partial_fit on each "
             "batch"
         )
 
-    def _first_form(self, n: int, d: int) -> Any:
+    def _first_form(self, n: float, d: int) -> Any:
         return "root" if self.solver == "svd" else "scatter"
 
-    def _fit_rows(self, form: Any, X: Any, y: Any, sample_weight: Any) -> None:
-        weights = check_weights(sample_weight, X.shape[0], X)
-        if hasattr(self, "x_map_"):  # the root after the scatter, through the same maps
-            X, y = mapped_rows(X, self.x_map_), mapped_rows(y, self.y_map_)
-        else:
-            X, y = self._fit_maps(X, y, weights)
-        super()._fit_rows(form, X, y, weights)
+    def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
+        blocks = super()._blocks(X, y, reset=reset)
+        namespace(*(a for a in blocks.values() if is_array(a)))  # of one library
+        return blocks
 
-    def _check_views(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
-        X, y = super()._check_views(X, y, reset=reset)
-        namespace(*(a for a in (X, y) if is_array(a)))  # of one library
-        if not hasattr(self, "x_map_"):
-            return X, y
-        return mapped_rows(X, self.x_map_), mapped_rows(y, self.y_map_)
+    def _rows(
+        self, blocks: dict[str, Any], sample_weight: Any, *, partial: bool = False
+    ) -> tuple[dict[str, Any], Any]:
+        """The rows through their maps, which the first rows of a fit are fitted to."""
+        X, y = blocks["x"], blocks["y"]
+        # Mapped rows do not show the library of the rows, which is that of the weights.
+        weights = check_weights(sample_weight, X.shape[0], X)
+        if hasattr(self, "x_map_"):
+            mapped = mapped_rows(X, self.x_map_), mapped_rows(y, self.y_map_)
+        else:
+            mapped = self._fit_maps(X, y, weights, stream=partial)
+        return dict(zip("xy", mapped, strict=True)), weights
 
     def _check_x(self, X: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
         refuse_sparse(X, "X")
@@ -294,8 +290,7 @@ class KernelCCA(CCA):
         refuse_sparse(y, "y")
         return super()._check_y(y, reset=reset, ensure_finite=ensure_finite)
 
-    @all_or_nothing
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Add paired rows; the first call fits the maps.
 
         Bandwidths and landmarks come from the first batch, which should look like all the
@@ -310,18 +305,8 @@ class KernelCCA(CCA):
         -------
         self
         """
-        if not hasattr(self, "x_map_"):
-            self._validate_params()
-            views = super()._check_views(X, y, reset=True)
-            weights = check_weights(sample_weight, views[0].shape[0], views[0])
-            self._fit_maps(*views, weights, stream=True)
-        return super().partial_fit(X, y, _weights(sample_weight, X))
+        return super().partial_fit(X, y, sample_weight)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The mean held-out correlation of the variates; see `score_moments`."""
-        return super().score(X, y, _weights(sample_weight, X))
-
-    @all_or_nothing
     def fit_moments(self, moments: Any) -> Self:
         """Fit to the moments of mapped features, through maps that are fitted already.
 
@@ -340,7 +325,31 @@ class KernelCCA(CCA):
                 "yet: call fit, or map the views first (NystroemMap in a TwoViewPipeline) and fit "
                 "CCA to those"
             )
-        parts = [moments] if isinstance(moments, Moments) else list(moments)
+        return super().fit_moments(moments)
+
+    def _candidate(self, **parameters: Any) -> Self:
+        if not hasattr(self, "x_map_"):
+            raise ValueError(
+                "fold moments for KernelCCA are of mapped rows: fit it first, take "
+                "Moments.folds(x=cca.x_map_.transform(X), y=cca.y_map_.transform(y)) and search "
+                "with the fitted estimator, or call fit(X, y) of the search"
+            )
+        if moved := sorted(set(parameters) & set(MAPS)):
+            raise ValueError(
+                f"{moved[0]} changes the maps of KernelCCA, and fold moments are of rows mapped "
+                "already: call fit(X, y) of the search"
+            )
+        new = self._for_moments()
+        new.set_params(**parameters)
+        return new
+
+    def _for_moments(self) -> Self:
+        new = super()._for_moments()
+        names = ("x_map_", "y_map_", "feature_names_in_", "y_feature_names_in_")
+        new.__dict__.update({name: vars(self)[name] for name in names if name in vars(self)})
+        return new
+
+    def _know_blocks(self, parts: list[Moments]) -> None:
         for view, feature_map in (("x", self.x_map_), ("y", self.y_map_)):
             for m in parts:
                 if m.width(view) != feature_map._n_features_out:
@@ -348,127 +357,78 @@ class KernelCCA(CCA):
                         f"the moments of {view} are of {m.width(view)} features, but its map makes "
                         f"{feature_map._n_features_out}: take moments of mapped rows"
                     )
-        names = ("feature_names_in_", "y_feature_names_in_")
-        seen = {name: self.__dict__[name] for name in names if name in self.__dict__}
-        super().fit_moments(moments)
-        self.__dict__.update(seen)
+        super()._know_blocks(parts)
         self.n_features_in_ = self.x_map_.n_features_in_
         self._y_width = self.y_map_.n_features_in_
-        return self
 
-    def _solve(self, moments: Moments) -> None:
-        super()._solve(moments)
-        self.shrinkage_ = self._nominal
-        self._leave_out_rounding()
+    def _solve(self, m: Shrunk) -> Canonical:
+        found = super()._solve(m)
+        # Features that depend on each other (those of a view of three distinct values, say) have
+        # directions without variance, which a small ridge turns into noise.
+        correlated = int(namespace(found.relative).count_nonzero(found.relative > 1e-8))
+        if (count := max(1, correlated)) < found.n_components_:
+            note = (
+                f"only {count} of {found.n_components_} components are correlated beyond rounding; "
+                "the rest are left out"
+            )
+            found = found.leading(count).noted([*found.notes, note])
         # Signs that do not depend on the basis: the largest variate of a landmark is positive.
         anchors = self.x_map_._landmark_coordinates()
-        if anchors is not None:
-            variates = (anchors - self.x_mean_) @ self.x_weights_
-            sign = signs(variates)
-            self.x_weights_, self.y_weights_ = sign * self.x_weights_, sign * self.y_weights_
+        if anchors is None:
+            return found
+        return found.with_signs(signs((anchors - found.x_mean_) @ found.x_weights_))
 
-    def _leave_out_rounding(self) -> None:
-        """Drop pairs whose singular value is 0 but for rounding.
-
-        Features that depend on each other (those of a view of three distinct values, say) have
-        directions without variance, which a small ridge blows up to noise.
-        """
-        xp = namespace(self._relative)
-        count = max(1, int(xp.count_nonzero(self._relative > 1e-8)))
-        if count == self.n_components_:
-            return
-        self._degenerate.append(
-            f"only {count} of {self.n_components_} components are correlated beyond rounding; the "
-            "rest are left out"
-        )
-        self.n_components_ = count
-        for name in ("x_weights_", "y_weights_", "_y_pattern"):
-            setattr(self, name, getattr(self, name)[:, :count])
-        for name in ("correlations_", "singular_values_", "_relative", "_x_std", "_y_std"):
-            setattr(self, name, getattr(self, name)[:count])
-
-    def _numbers(self, moments: Moments) -> tuple[float, float]:
-        """The shrinkage of both views towards tr(S) / columns, that of CCA.
-
-        Here it is towards tr(S) / m, and there may be fewer columns than landmarks.
-        """
-        given = self._chosen.get("shrinkage", shrinkage_tuple(self.shrinkage))
-        numbers = super()._numbers(moments)
-        shares = self._shares(moments)
-        x, y = (
-            _moved(s, 1 / share) if isinstance(g, str) else s
-            for g, s, share in zip(given, numbers, shares, strict=True)
-        )
-        self._nominal = x, y
-        return _moved(x, shares[0]), _moved(y, shares[1])
-
-    def _shares(self, moments: Moments) -> tuple[float, float]:
-        """Columns per landmark of both maps."""
-        return (
+    def _solved(self, moments: Moments, chosen: Mapping[str, Any]) -> Canonical:
+        """Shrink towards tr(S) / m, m landmarks, where CCA shrinks towards tr(S) / columns."""
+        given = chosen.get("shrinkage") or self._shrinkage_of_blocks(moments.names)
+        shares = (
             moments.width("x") / self.x_map_.n_landmarks_,
             moments.width("y") / self.y_map_.n_landmarks_,
         )
-
-    def _resolve(self, folds: list[Moments]) -> dict[str, Any]:
-        grid = shrinkage_grid(self.shrinkage)
-        shares = self._shares(folds[0])
-        candidates = [
-            {
-                "shrinkage": tuple(
-                    s if isinstance(s, str) else _moved(s, share)
-                    for s, share in zip(pair, shares, strict=True)
-                )
-            }
-            for pair in grid
-        ]
-        rows = sum(m.rows for m in folds) - max(m.rows for m in folds)
-        possible = max(1, min(*folds[0].widths, rows - 1))
-        wanted = None if self.n_components is None else min(self.n_components, possible)
-        found = grid_scores(_MappedCCA(wanted, solver="moments", cv=None), candidates, folds)
-        self.cv_shrinkages_, self.cv_scores_ = grid, found.scores
-        return {"shrinkage": grid[best_index(found.scores)]}
-
-    def _count(self, moments: Moments, rank: int) -> int:
-        wanted, possible = self.n_components, min(*moments.widths, moments.rows - 1)
-        if wanted is None or wanted <= possible:
-            return super()._count(moments, rank)
-        # How many there are is a property of the data and the kernel, known only by now.
-        count = min(rank, possible)
-        self._degenerate.append(
-            f"only {count} of n_components={wanted} exist, the rank of the kernels on these rows; "
-            "the rest are left out"
-            if count
-            else "a view does not vary under its kernel: there is nothing to correlate, and all "
-            "weights are 0"
+        moved = tuple(
+            s if isinstance(s, str) else _moved(s, share)
+            for s, share in zip(given, shares, strict=True)
         )
-        return max(1, count)
+        found: Canonical = super()._solved(moments, {**chosen, "shrinkage": moved})
+        nominal = tuple(
+            _moved(s, 1 / share) if isinstance(g, str) else g
+            for g, s, share in zip(given, found.shrinkage_, shares, strict=True)
+        )
+        return replace(found, shrinkage_=nominal)
 
-    def _enough(self, parts: list[Moments | None]) -> bool:
-        return super(CCA, self)._enough(parts)
+    def _trial(self, moments: Moments, chosen: Mapping[str, Any]) -> Trial:
+        return Trial(self._solved(moments, chosen))  # features may be constant in a fold
 
-    def _rows_needed(self) -> int:
-        return 2
+    def _check_count(self, m: Shrunk) -> None:
+        """How many components there are is known only by now, and said in a warning."""
+
+    def _degenerate(self, m: Shrunk, rank: int) -> list[str]:
+        wanted, possible = self.n_components, min(m.width("x"), m.width("y"), m.rows - 1)
+        if wanted is None or wanted <= possible:
+            return super()._degenerate(m, rank)
+        return [
+            *constant_columns(m),
+            f"only {rank} of n_components={wanted} exist, the rank of the kernels on these rows; "
+            "the rest are left out"
+            if rank
+            else "a view does not vary under its kernel: there is nothing to correlate, and all "
+            "weights are 0",
+        ]
+
+    def _most_components(self, widths: Sequence[int]) -> None:
+        return None
 
     def _ill_conditioned(self) -> bool:
         return super()._ill_conditioned() and 0 in self.shrinkage_
 
-    # -------------------------------------------------------------------------- projecting
-    def _variates(self, X: Any, y: Any) -> tuple[Array | None, Array | None]:
-        if not (X is None and y is None) and self.__sklearn_is_fitted__():
-            u = None if X is None else self._projected("x", self._check_x(X))
-            v = None if y is None else self._projected("y", self._check_y(y))
-            return u, v
-        return super()._variates(X, y)  # which says what is missing
-
-    def _projected(self, view: str, data: Any) -> Array:
+    def _coordinates(self, rows: Any, view: str) -> Array:
         """The variates of one view, through the kernel columns: the coordinates are skipped."""
         feature_map: KernelMap = getattr(self, f"{view}_map_")
-        mean, weights = getattr(self, f"{view}_mean_"), getattr(self, f"{view}_weights_")
-        centre, dual = feature_map._dual(mean, weights)
-        rows = max(256, (64 << 20) // (8 * feature_map._n_features_out))
+        centre, dual = feature_map._dual(*self._projection(view))
+        size = max(256, (64 << 20) // (8 * feature_map._n_features_out))
         parts = [
             project(feature_map._columns(feature_map._rows(part, start)), centre, dual)
-            for start, (part,), _ in chunks([data], rows=rows)
+            for start, (part,), _ in chunks([rows], rows=size)
         ]
         return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
 
@@ -478,6 +438,13 @@ class KernelCCA(CCA):
         raise AttributeError(
             "KernelCCA has no predict: it knows the second view by its kernel alone; use "
             "MultitaskRegressor behind a NystroemMap of x"
+        )
+
+    @property
+    def inverse_transform(self) -> Any:
+        """Absent: variates determine coordinates in the RKHS, which have no row."""
+        raise AttributeError(
+            "KernelCCA has no inverse_transform: it knows the views by their kernels alone"
         )
 
     def __sklearn_tags__(self) -> Tags:
@@ -507,13 +474,6 @@ def _moved(s: float, ratio: float) -> float:
     values are the same.
     """
     return s * ratio / (1 - s + s * ratio)
-
-
-def _weights(sample_weight: Any, X: Any) -> Any:
-    """Weights of the library of X, whose mapped rows do not show it."""
-    if sample_weight is None or not is_array(X):
-        return sample_weight
-    return check_weights(sample_weight, X.shape[0], X)
 
 
 def _fit_map(feature_map: KernelMap, data: Any, weights: Any) -> Any:

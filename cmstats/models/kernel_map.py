@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, TransformerTags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -21,7 +21,8 @@ from cmstats.arrays import (
     to_numpy,
 )
 from cmstats.kernels import gram
-from cmstats.models import dask as _dask_rows
+from cmstats.models.dask import row_wise
+from cmstats.models.fitting import CopyFitted
 from cmstats.models.landmarks import Weights, draw_repeated
 from cmstats.rows.chunks import check_rows, chunks
 from cmstats.rows.matrix import check_source
@@ -33,7 +34,7 @@ SAMPLE = 1000
 """Rows that set the bandwidth."""
 
 
-class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CopyFitted):
     """What the maps share: the kernel, its bandwidth, rows in and coordinates out."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -52,6 +53,7 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     _n_features_out: int
     _view = "X"
     """What messages call the rows."""
+    _private = frozenset({"_n_features_out"})
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the map to rows.
@@ -73,9 +75,14 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             If a parameter is out of range, values are not finite, the chi2 kernel meets a
             negative value, or the kernel is not positive semi-definite.
         """
+        return self._fit_copy(X)[0]
+
+    def _fit_copy(self, X: Any) -> tuple[Self, Array | None]:
+        """Fit to rows; the estimator, and the coordinates of these where they come for nothing."""
         self._validate_params()
-        self._fit(self._check(X, reset=True))
-        return self
+        new = self._unfitted()
+        coordinates = new._fit(new._check(X, reset=True))
+        return self._become(new), coordinates
 
     def _fit(self, X: Any, weights: Weights = None) -> Array | None:
         """Fit to checked rows; the coordinates of these where they come for nothing."""
@@ -97,7 +104,7 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """The coordinates of the landmarks, where there are some."""
         return getattr(self, "factor_", None)
 
-    @_dask_rows.row_wise
+    @row_wise
     def transform(self, X: Any) -> Array:
         """The coordinates of rows.
 
@@ -125,7 +132,6 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         tags.input_tags.positive_only = isinstance(self.kernel, str) and self.kernel == "chi2"
         return tags
 
-    # -------------------------------------------------------------------------- the kernel
     def _check(self, X: Any, *, reset: bool = False) -> Any:
         refuse_sparse(X, "X")
         if (X if hasattr(X, "shape") else np.asarray(X)).ndim == 1:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,14 +15,14 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.arrays import (
     Array,
     check_weights,
-    device_of,
     namespace,
     to_numpy,
+    warn,
 )
-from cmstats.kernels import normal
 from cmstats.kernels.threads import blas_for
-from cmstats.models.base import all_or_nothing
-from cmstats.models.mixture_density import Mixture, Rows, Scaling, joined, regressions
+from cmstats.models.base import RowsModel
+from cmstats.models.dask import refused, row_wise
+from cmstats.models.mixture_density import ConditionalMixture, Mixture, Rows, Scaling, joined
 from cmstats.models.mixture_em import (
     NOISE_FLOOR,
     Maximizer,
@@ -31,7 +30,6 @@ from cmstats.models.mixture_em import (
     expectation_maximization,
     start,
 )
-from cmstats.models.views import TwoViewEstimator
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.progress import progress_bar
@@ -39,7 +37,7 @@ from cmstats.rows.progress import progress_bar
 __all__ = ["ConditionalGaussianMixture"]
 
 
-class ConditionalGaussianMixture(TwoViewEstimator):
+class ConditionalGaussianMixture(RowsModel):
     r"""Conditional density p(y | x) of a mixture of joint normals, fitted by EM.
 
     The rows (x, y) are a mixture of k normals (Ghahramani and Jordan 1994), so that y given x
@@ -148,6 +146,8 @@ class ConditionalGaussianMixture(TwoViewEstimator):
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
+    _private = RowsModel._private | {"_surprise"}
+    _solution: ConditionalMixture
 
     def __init__(
         self,
@@ -172,8 +172,6 @@ class ConditionalGaussianMixture(TwoViewEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
-    # ------------------------------------------------------------------------- fitting
-    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to paired rows by EM.
 
@@ -198,25 +196,35 @@ class ConditionalGaussianMixture(TwoViewEstimator):
             columns, values are not finite, lengths differ, or a parameter is out of range.
         """
         self._validate_params()
-        X, y = self._check_views(X, y, reset=True)
-        self._check_sizes(X.shape[0], X.shape[1] + self._y_width)
-        moments = Moments.from_data(x=X, y=y, sample_weight=sample_weight)
-        self._scaling = Scaling.of(moments)
-        weights = check_weights(sample_weight, X.shape[0], moments.mean("x"))
-        rows = Rows([X, y], self._scaling, weights)
-        maximize = Maximizer(
-            self.covariance_type, self.rank_ or 0, self.reg_covar, self._second_moment(moments)
-        )
-        with blas_for(sum(moments.widths)):
-            run = self._best_run(rows, maximize)
-        self.n_samples_ = moments.n
-        self._set_attributes(run)
-        self._center_outliers(rows)
-        self._warn(run, moments)
+        new = self._unfitted()
+        notes = new._fit(new._blocks(X, y, reset=True), sample_weight)
+        self._become(new)
+        for note, category in notes:
+            warn(note, category)
         return self
 
-    def _check_sizes(self, n: int, d: int) -> None:
-        """Resolve the rank, or raise where k, n, d and the rank do not go together."""
+    def _fit(self, blocks: dict[str, Any], sample_weight: Any) -> list[tuple[str, type[Warning]]]:
+        """Fit to checked rows; return what there is to warn of."""
+        X, y = blocks.values()
+        p, d = int(X.shape[1]), int(X.shape[1]) + self._y_width
+        self.rank_ = self._rank(X.shape[0], d)
+        moments = Moments.from_data(x=X, y=y, sample_weight=sample_weight)
+        scaling = Scaling.of(moments)
+        weights = check_weights(sample_weight, X.shape[0], moments.mean("x"))
+        rows = Rows([X, y], scaling, weights)
+        maximize = Maximizer(
+            self.covariance_type, self.rank_ or 0, self.reg_covar, scaling.second_moment(moments)
+        )
+        with blas_for(d):
+            run = self._best_run(rows, maximize)
+        self.n_samples_ = moments.n
+        self._solution = ConditionalMixture.of(run.mixture, scaling, p)
+        self._set_attributes(run)
+        self._surprise = self._center_outliers(rows)
+        return self._notes(run, moments)
+
+    def _rank(self, n: int, d: int) -> int | None:
+        """The columns of the loadings; raises where k, n, d and the rank do not go together."""
         if n < self.n_components:
             raise ValueError(
                 f"n_components={self.n_components} is more than n_samples={n}: every component "
@@ -224,32 +232,23 @@ class ConditionalGaussianMixture(TwoViewEstimator):
             )
         if n < 2:
             raise ValueError(f"n_samples={n}: one sample has no variance, at least 2 are needed")
-        self.rank_: int | None = None
-        if self.covariance_type == "low_rank":
-            self.rank_ = min(10, d - 1) if self.rank is None else self.rank
-            if self.rank_ >= d:
+        if self.covariance_type != "low_rank":
+            if self.rank is not None:
                 raise ValueError(
-                    f"rank={self.rank_} must be below the {d} columns of x and y together: set "
-                    "a lower rank, or covariance_type='full'"
+                    f"rank={self.rank} is for covariance_type='low_rank', got "
+                    f"covariance_type={self.covariance_type!r}: set rank=None"
                 )
-        elif self.rank is not None:
+            return None
+        rank = min(10, d - 1) if self.rank is None else self.rank
+        if rank >= d:
             raise ValueError(
-                f"rank={self.rank} is for covariance_type='low_rank', got "
-                f"covariance_type={self.covariance_type!r}: set rank=None"
+                f"rank={rank} must be below the {d} columns of x and y together: set "
+                "a lower rank, or covariance_type='full'"
             )
-
-    def _second_moment(self, moments: Moments) -> Array:
-        """The mean of zz' over the standardised rows z."""
-        xp, scaling = namespace(self._scaling.scale), self._scaling
-        offset = xp.concat([moments.mean("x"), moments.mean("y")]) - scaling.centre
-        views = ("x", "y")
-        scatter = xp.concat(
-            [xp.concat([moments.cov(a, b, ddof=0) for b in views], axis=1) for a in views], axis=0
-        )
-        total = scatter + offset[:, None] * offset[None, :]
-        return total / (scaling.scale[:, None] * scaling.scale[None, :])
+        return rank
 
     def _best_run(self, rows: Rows, maximize: Maximizer) -> Run:
+        """The run of highest likelihood from `n_init` starts."""
         rng = check_random_state(self.random_state)
         runs = []
         for number in range(self.n_init):
@@ -271,111 +270,74 @@ class ConditionalGaussianMixture(TwoViewEstimator):
         return start(rows, self.n_components, maximize, rng)
 
     def _set_attributes(self, run: Run) -> None:
-        """Fitted attributes, in the units of the data."""
-        m, centre, scale = run.mixture, self._scaling.centre, self._scaling.scale
-        xp, p = namespace(scale), self.n_features_in_
-        self._mixture = m
-        self._joint, self._marginal = m.normals(), m.columns(slice(None, p)).normals()
-        self._y_marginal = m.columns(slice(p, None)).normals()
-        self._regressions = regressions(m, p)
+        """Publish the parameters in the units of the data."""
+        found = self._solution
+        m, centre, scale = found.mixture, found.scaling.centre, found.scaling.scale
+        xp = namespace(scale)
         units = float(xp.sum(xp.log(scale)))
-        self._y_units = float(xp.sum(xp.log(scale[p:])))
         self.lower_bounds_ = [bound - units for bound in run.bounds]
         self.lower_bound_ = self.lower_bounds_[-1]
         self.n_iter_, self.converged_ = len(run.bounds), run.converged
         self.weights_, self.means_ = m.weights, centre + scale * m.means
-        self.x_means_, self.y_means_ = self.means_[:, :p], self.means_[:, p:]
-        for name in ("loadings_", "noise_variances_"):
-            self.__dict__.pop(name, None)
+        self.x_means_, self.y_means_ = self.means_[:, : found.p], self.means_[:, found.p :]
         S = m.covariances
         if m.kind == "low_rank":
             self.loadings_, self.noise_variances_ = S[0] * scale[:, None], S[1] * scale**2
             S = xp.stack([m.matrix(j) for j in range(self.n_components)])
         self.covariances_ = S * (scale**2 if m.kind == "diag" else scale[:, None] * scale)
 
-    def _center_outliers(self, rows: Rows) -> None:
+    def _center_outliers(self, rows: Rows) -> tuple[float, float]:
         """Mean and standard deviation of log p(y) - log p(y | x) over the rows of the fit."""
         xp = rows.xp
         total = np.zeros(3)
-        for run in rows.runs(sum(self._mixture.means.shape)):
-            surprise = xp.astype(self._ratio(rows(run)), xp.float64)
+        for run in rows.runs(self._solution.width):
+            surprise = xp.astype(self._solution.surprise(rows(run)), xp.float64)
             w = xp.ones_like(surprise) if rows.weights is None else rows.weights[run]
             total += [float(xp.sum(w * surprise**i)) for i in range(3)]
         mean = float(total[1] / total[0])
         std = max(float(total[2] / total[0]) - mean**2, 0.0) ** 0.5
-        self._surprise = mean, std or 1.0
+        return mean, std or 1.0
 
-    def _warn(self, run: Run, moments: Moments) -> None:
-        """One sentence each about convergence and about what of the data was degenerate."""
+    def _notes(self, run: Run, moments: Moments) -> list[tuple[str, type[Warning]]]:
+        """A sentence about convergence, and one about what of the data was degenerate."""
+        notes: list[tuple[str, type[Warning]]] = []
         if not run.converged:
-            warnings.warn(
+            sentence = (
                 f"EM did not converge in max_iter={self.max_iter} iterations: raise max_iter or "
-                f"tol={self.tol:g}",
-                ConvergenceWarning,
-                stacklevel=4,
+                f"tol={self.tol:g}"
             )
+            notes.append((sentence, ConvergenceWarning))
         found = []
-        xp = namespace(moments.mean("x"))
-        constant = xp.concat([moments.constant(v) for v in ("x", "y")])
-        count = int(xp.count_nonzero(constant))
-        if count:
-            found.append(f"{count} of the columns of x and y do not vary")
+        constant = sum(int(np.count_nonzero(to_numpy(moments.constant(v)))) for v in ("x", "y"))
+        if constant:
+            found.append(f"{constant} of the columns of x and y do not vary")
         if run.reseeded:
             found.append(
                 f"{_components(run.reseeded)} emptied and began anew on half of the heaviest one"
             )
-        singular = run.singular | (set() if count else self._singular())
-        if singular:
+        least = 2 * max(self.reg_covar, NOISE_FLOOR)
+        if singular := run.singular | (set() if constant else run.mixture.singular(least)):
             found.append(
                 f"the covariance of {_components(singular)} is singular but for reg_covar="
                 f"{self.reg_covar:g}: rows depend on each other linearly, repeat, or are too few; "
                 "raise reg_covar or lower n_components"
             )
-        if found:
-            warnings.warn("; ".join(found), UserWarning, stacklevel=4)
+        return [*notes, ("; ".join(found), UserWarning)] if found else notes
 
-    def _singular(self) -> set[int]:
-        """The components with a direction in which the rows do not vary."""
-        m, xp = self._mixture, namespace(self._mixture.means)
-        least = 2 * max(self.reg_covar, NOISE_FLOOR)
-        if m.kind == "low_rank":
-            smallest = xp.max(m.covariances[1], axis=1)
-        elif m.kind == "diag":
-            smallest = xp.min(m.covariances, axis=1)
-        else:
-            smallest = xp.linalg.eigvalsh(m.covariances)[..., 0]
-            smallest = xp.broadcast_to(smallest, m.weights.shape)
-        return set(np.flatnonzero(to_numpy(smallest <= least)).tolist())
-
-    # --------------------------------------------------------------- densities of rows
-    def _x_rows(self, X: Any) -> Rows:
-        check_is_fitted(self)
-        X = self._check_x(X)
-        return Rows([X], self._scaling.columns(slice(None, self.n_features_in_)))
-
-    def _pair_rows(self, X: Any, y: Any) -> Rows:
+    def _pairs(self, X: Any, y: Any) -> Rows:
         check_is_fitted(self)
         if y is None:
             raise ValueError("y is None: give the second view, one row for each row of X")
         X, y = self._check_x(X), self._check_y(y)
         check_lengths({"X": X, "y": y})
-        return Rows([X, y], self._scaling)
+        return self._solution.rows(X, y)
 
-    def _joint_density(self, rows: Array) -> Array:
-        return normal.evaluate(rows, self._joint, self._mixture.log_weights, False)[0]
+    def _of_pairs(self, function: Callable[[Array], Array], X: Any, y: Any) -> Array:
+        """The results of a function of standardised rows (x, y)."""
+        rows = self._pairs(X, y)
+        return rows.each(function, self._solution.width)
 
-    def _conditional_density(self, rows: Array) -> Array:
-        """log p(y | x) of standardised rows (x, y)."""
-        x = rows[:, : self.n_features_in_]
-        marginal, _ = normal.evaluate(x, self._marginal, self._mixture.log_weights, False)
-        return self._joint_density(rows) - marginal
-
-    def _ratio(self, rows: Array) -> Array:
-        """log p(y) - log p(y | x) of standardised rows (x, y)."""
-        y = rows[:, self.n_features_in_ :]
-        own, _ = normal.evaluate(y, self._y_marginal, self._mixture.log_weights, False)
-        return own - self._conditional_density(rows)
-
+    @row_wise
     def logpdf(self, X: Any, y: Any) -> Array:
         """log p(y | x) of each pair, in nats.
 
@@ -394,10 +356,12 @@ class ConditionalGaussianMixture(TwoViewEstimator):
         ValueError
             If widths, lengths or values are not right.
         """
-        rows = self._pair_rows(X, y)
-        runs = rows.runs(sum(self._mixture.means.shape))
-        return joined([self._conditional_density(rows(r)) - self._y_units for r in runs])
+        rows, found = self._pairs(X, y), self._solution
+        scale = found.y_scaling.scale
+        units = float(namespace(scale).sum(namespace(scale).log(scale)))
+        return rows.each(lambda z: found.log_conditional(z) - units, found.width)
 
+    @refused
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The mean of log p(y | x) over pairs.
 
@@ -419,6 +383,7 @@ class ConditionalGaussianMixture(TwoViewEstimator):
             return float(xp.mean(density))
         return float(xp.sum(w * density) / xp.sum(w))
 
+    @row_wise
     def outlier_scores(self, X: Any, y: Any) -> Array:
         """How badly each y fits its x: -log p(y | x) against -log p(y), standardised.
 
@@ -436,11 +401,11 @@ class ConditionalGaussianMixture(TwoViewEstimator):
             of `fit`. A wrong caption scores high. (No closed form gives that mean and
             deviation for a mixture, so they are those of the data.)
         """
-        rows = self._pair_rows(X, y)
+        rows, found = self._pairs(X, y), self._solution
         mean, std = self._surprise
-        runs = rows.runs(sum(self._mixture.means.shape))
-        return joined([(self._ratio(rows(r)) - mean) / std for r in runs])
+        return rows.each(lambda z: (found.surprise(z) - mean) / std, found.width)
 
+    @row_wise
     def responsibilities(self, X: Any, y: Any = None) -> Array:
         """Probabilities of the components given x, or given x and y.
 
@@ -454,13 +419,15 @@ class ConditionalGaussianMixture(TwoViewEstimator):
         array of shape (n_samples, n_components)
             Rows of sum 1.
         """
-        rows, normals = (
-            (self._x_rows(X), "_marginal") if y is None else (self._pair_rows(X, y), "_joint")
-        )
-        w = self._mixture.log_weights
-        runs = rows.runs(sum(self._mixture.means.shape))
-        return joined([normal.evaluate(rows(r), getattr(self, normals), w, True)[1] for r in runs])
+        check_is_fitted(self)
+        found = self._solution
+        if y is None:
+            rows, normals = found.x_rows(self._check_x(X)), found.x_marginal
+        else:
+            rows, normals = self._pairs(X, y), found.joint
+        return rows.each(lambda z: found.evaluate(z, normals, shares=True), found.width)
 
+    @refused
     def bic(self, X: Any, y: Any) -> float:
         """Bayesian information criterion of the joint density of (x, y); lower is better.
 
@@ -475,8 +442,9 @@ class ConditionalGaussianMixture(TwoViewEstimator):
             ``-2 sum log p(x, y) + m log n`` with m free parameters (Schwarz 1978).
         """
         log_likelihood, n = self._log_likelihood(X, y)
-        return -2.0 * log_likelihood + self._mixture.parameters * float(np.log(n))
+        return -2.0 * log_likelihood + self._solution.mixture.parameters * float(np.log(n))
 
+    @refused
     def aic(self, X: Any, y: Any) -> float:
         """Akaike information criterion of the joint density of (x, y); lower is better.
 
@@ -490,28 +458,18 @@ class ConditionalGaussianMixture(TwoViewEstimator):
         float
             ``-2 sum log p(x, y) + 2 m`` with m free parameters (Akaike 1974).
         """
-        return -2.0 * self._log_likelihood(X, y)[0] + 2.0 * self._mixture.parameters
+        return -2.0 * self._log_likelihood(X, y)[0] + 2.0 * self._solution.mixture.parameters
 
     def _log_likelihood(self, X: Any, y: Any) -> tuple[float, int]:
-        rows = self._pair_rows(X, y)
+        rows, found = self._pairs(X, y), self._solution
         xp = rows.xp
         parts = [
-            float(xp.sum(xp.astype(self._joint_density(rows(r)), xp.float64)))
-            for r in rows.runs(sum(self._mixture.means.shape))
+            float(xp.sum(xp.astype(found.log_joint(rows(r)), xp.float64)))
+            for r in rows.runs(found.width)
         ]
-        return sum(parts) - rows.n * float(xp.sum(xp.log(self._scaling.scale))), rows.n
+        return sum(parts) - rows.n * float(xp.sum(xp.log(found.scaling.scale))), rows.n
 
-    # -------------------------------------------------------------------- y given x
-    def _components_given(self, X: Any, width: int) -> Iterator[tuple[Array, Array]]:
-        """p(k | x) and the means of y under each component, a run of rows at a time."""
-        rows = self._x_rows(X)
-        k, q = self._mixture.weights.shape[0], self._y_width
-        for run in rows.runs(rows._centre.shape[0] + k * q + width):
-            x = rows(run)
-            r = normal.evaluate(x, self._marginal, self._mixture.log_weights, True)[1]
-            means = namespace(x).stack([each.mean(x) for each in self._regressions], axis=1)
-            yield r, means
-
+    @row_wise
     def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:
         r"""The conditional mean of y given x.
 
@@ -532,14 +490,15 @@ class ConditionalGaussianMixture(TwoViewEstimator):
             :math:`\sum_k p(k \mid x) (V_k + (m_k - m)(m_k - m)')`, the covariance within and
             between the components.
         """
-        q = self._y_width if hasattr(self, "_y_width") else 0
+        check_is_fitted(self)
+        found, q = self._solution, self._y_width
         means, stds, covs = [], [], []
-        for r, m in self._components_given(X, q * q if return_cov else 0):
+        for r, m in found.given(self._check_x(X), q * q if return_cov else 0):
             xp = namespace(r)
             mean = xp.sum(r[:, :, None] * m, axis=1)
             means.append(mean)
             between = xp.sqrt(r)[:, :, None] * (m - mean[:, None, :])
-            V = xp.stack([xp.astype(each.covariance, r.dtype) for each in self._regressions])
+            V = xp.stack([xp.astype(each.covariance, r.dtype) for each in found.regressions])
             if return_std:
                 within = r @ xp.linalg.diagonal(V)
                 stds.append(xp.sqrt(within + xp.sum(between**2, axis=1)))
@@ -547,7 +506,7 @@ class ConditionalGaussianMixture(TwoViewEstimator):
                 within = xp.reshape(r @ xp.reshape(V, (-1, q * q)), (-1, q, q))
                 covs.append(within + between.mT @ between)
         mean = joined(means)
-        scale, centre = self._y_scaling(mean)
+        scale, centre = found.y_scaling.cast(mean.dtype)
         out = [mean * scale + centre]
         if return_std:
             out.append(joined(stds) * scale)
@@ -556,10 +515,7 @@ class ConditionalGaussianMixture(TwoViewEstimator):
             out.append(joined(covs) * (scale[:, None] * scale))
         return out[0] if len(out) == 1 else tuple(out)
 
-    def _y_scaling(self, like: Array) -> tuple[Array, Array]:
-        xp, y = namespace(like), self._scaling.columns(slice(self.n_features_in_, None))
-        return xp.astype(y.scale, like.dtype), xp.astype(y.centre, like.dtype)
-
+    @refused
     def sample(self, X: Any, n_samples: int = 1, random_state: Any = None) -> Array:
         """Draw y from p(y | x) for each row.
 
@@ -579,36 +535,13 @@ class ConditionalGaussianMixture(TwoViewEstimator):
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r} must be an int of at least 1")
         check_is_fitted(self)
-        rng, s, parts = check_random_state(random_state), int(n_samples), []
-        for r, means in self._components_given(X, s * self._y_width):
-            parts.append(self._draw(r, means, s, rng))
-        drawn = joined(parts)
-        scale, centre = self._y_scaling(drawn)
+        rng, s, found = check_random_state(random_state), int(n_samples), self._solution
+        given = found.given(self._check_x(X), s * self._y_width)
+        drawn = joined([found.draw(r, means, s, rng) for r, means in given])
+        scale, centre = found.y_scaling.cast(drawn.dtype)
         drawn = drawn * scale + centre
         drawn = drawn[:, 0, ...] if s == 1 else drawn
         return drawn[..., 0] if self._y_ndim == 1 else drawn
-
-    def _draw(self, r: Array, means: Array, s: int, rng: np.random.RandomState) -> Array:
-        """`s` draws for each row, standardised; numbers come from the host's generator."""
-        xp = namespace(r)
-        b, k, q = means.shape
-        put: Any = {"device": device_of(r)}
-        u = xp.asarray(rng.random_sample((b, s, 1)), **put)
-        steps = xp.cumulative_sum(xp.astype(r, xp.float64), axis=1)[:, None, :-1]
-        chosen = xp.reshape(xp.sum(xp.astype(u > steps, xp.int64), axis=-1), (b * s,))
-        noise = xp.astype(xp.asarray(rng.standard_normal((b * s, q)), **put), r.dtype)
-        # Draws of one component are brought together, so that each root is applied once.
-        order = xp.argsort(chosen, stable=True)
-        noise, parts, begin = xp.take(noise, order, axis=0), [], 0
-        for j in range(k):
-            end = begin + int(xp.count_nonzero(chosen == j))
-            root = xp.astype(self._regressions[j].root, r.dtype)
-            parts.append(noise[begin:end, :] @ root.mT)
-            begin = end
-        noise = xp.take(xp.concat(parts, axis=0), xp.argsort(order), axis=0)
-        rows = xp.asarray(np.repeat(np.arange(b), s), **put)
-        at = xp.take(xp.reshape(means, (b * k, q)), rows * k + chosen, axis=0)
-        return xp.reshape(at + noise, (b, s, q))
 
 
 def _components(numbers: set[int]) -> str:

@@ -1,9 +1,9 @@
-"""A mixture of normals over the standardised columns of two views: rows, parameters, y given x."""
+"""Mixtures of normals of two views: standardised rows, parameters, and the density of y given x."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +18,18 @@ from cmstats.arrays import (
     namespace,
     result_dtype,
     row_slices,
+    to_numpy,
 )
 from cmstats.kernels import normal
-from cmstats.kernels.linalg import cholesky, solve_triangular
+from cmstats.kernels.linalg import block_matrix, cholesky, solve_triangular
 from cmstats.kernels.parameters import CovarianceType, Normals
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import is_lazy
 from cmstats.rows.source import take_in_memory
 
-__all__ = ["Mixture", "Regression", "Rows", "Scaling", "joined", "regressions"]
+__all__ = ["ConditionalMixture", "Mixture", "Regression", "Rows", "Scaling", "joined"]
 
 
-# ------------------------------------------------------------------------- rows
 @dataclass(frozen=True)
 class Scaling:
     """Centre and scale of the columns of x and y side by side."""
@@ -53,6 +53,19 @@ class Scaling:
         """The scaling of some columns."""
         return Scaling(self.centre[columns], self.scale[columns])
 
+    def cast(self, dtype: Any) -> tuple[Array, Array]:
+        """Scale and centre in the precision of results."""
+        xp = namespace(self.scale)
+        return xp.astype(self.scale, dtype), xp.astype(self.centre, dtype)
+
+    def second_moment(self, moments: Moments) -> Array:
+        """The mean of zz' over the standardised rows z."""
+        views = ("x", "y")
+        offset = namespace(self.scale).concat([moments.mean(v) for v in views]) - self.centre
+        S = block_matrix([[moments.cov(a, b, ddof=0) for b in views] for a in views])
+        second = S + offset[:, None] * offset[None, :]
+        return second / (self.scale[:, None] * self.scale[None, :])
+
 
 class Rows:
     """Blocks of columns side by side, standardised, a run of rows at a time."""
@@ -60,18 +73,19 @@ class Rows:
     def __init__(self, blocks: Sequence[Any], scaling: Scaling, weights: Array | None = None):
         self.xp = xp = namespace(scaling.centre)
         namespace(scaling.centre, *(b for b in blocks if is_array(b) and not is_lazy(b)))
-        self.blocks, self.weights = blocks, weights
+        self.blocks, self.scaling, self.weights = blocks, scaling, weights
         self.n = int(blocks[0].shape[0])
         single = all(result_dtype(b) == xp.float32 for b in blocks)
         self.dtype = xp.float32 if single else xp.float64
         self._centre = xp.astype(scaling.centre, self.dtype)
         self._inverse = xp.astype(1.0 / scaling.scale, self.dtype)
+        self.width = int(scaling.centre.shape[0])
 
     def __call__(self, rows: slice) -> Array:
         """These rows, standardised."""
         parts = [dense(take_in_memory(b, rows)) for b in self.blocks]
         if is_numpy(self.xp):
-            out = np.empty((parts[0].shape[0], self._centre.shape[0]), self.dtype)
+            out = np.empty((parts[0].shape[0], self.width), self.dtype)
             np.concatenate(parts, axis=1, out=out, casting="unsafe")
             out -= self._centre
             out *= self._inverse
@@ -81,12 +95,14 @@ class Rows:
         return (whole - self._centre) * self._inverse
 
     def runs(self, width: int) -> list[slice]:
-        """Runs of rows of which `width` numbers each make a block of moderate size."""
-        size = max(256, 2**22 // max(1, width))
-        return list(row_slices(self.n, size))
+        """Slices of rows, so short that `width` numbers a row make a block of moderate size."""
+        return list(row_slices(self.n, max(256, 2**22 // max(1, width))))
+
+    def each(self, function: Callable[[Array], Array], width: int) -> Array:
+        """The results of a function of blocks of rows, one after the other."""
+        return joined([function(self(run)) for run in self.runs(width)])
 
 
-# ------------------------------------------------------------------------ parameters
 @dataclass(frozen=True)
 class Mixture:
     """The parameters of a mixture of normals.
@@ -150,6 +166,17 @@ class Mixture:
         L = S[0][j, ...]
         return L @ L.mT + diagonal
 
+    def singular(self, least: float) -> set[int]:
+        """The components that have a direction of variance at most `least`."""
+        xp, S = namespace(self.means), self.covariances
+        if self.kind == "low_rank":
+            smallest = xp.max(S[1], axis=1)
+        elif self.kind == "diag":
+            smallest = xp.min(S, axis=1)
+        else:
+            smallest = xp.broadcast_to(xp.linalg.eigvalsh(S)[..., 0], self.weights.shape)
+        return set(np.flatnonzero(to_numpy(smallest <= least)).tolist())
+
     def variances(self) -> Array:
         """The diagonals of all covariance matrices, (k, d)."""
         xp, S = namespace(self.means), self.covariances
@@ -160,7 +187,6 @@ class Mixture:
         return xp.broadcast_to(xp.linalg.diagonal(S), self.means.shape)
 
 
-# ------------------------------------------------------------------ one component's part
 @dataclass(frozen=True)
 class Regression:
     """y given x under one component, in standard units.
@@ -227,6 +253,109 @@ def regressions(m: Mixture, p: int) -> list[Regression]:
     ]
 
 
+@dataclass(frozen=True)
+class ConditionalMixture:
+    """The densities of a mixture of normals of rows (x, y), all in standard units.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    scaling : Scaling
+    p : int
+        The number of columns of x.
+    joint, x_marginal, y_marginal : Normals
+        The components of p(x, y), of p(x) and of p(y), factored.
+    regressions : list of Regression
+        y given x under each component.
+    """
+
+    mixture: Mixture
+    scaling: Scaling
+    p: int
+    joint: Normals
+    x_marginal: Normals
+    y_marginal: Normals
+    regressions: list[Regression]
+
+    @classmethod
+    def of(cls, m: Mixture, scaling: Scaling, p: int) -> ConditionalMixture:
+        """Factor the components of a mixture and of its marginals."""
+        x, y = m.columns(slice(None, p)), m.columns(slice(p, None))
+        return cls(m, scaling, p, m.normals(), x.normals(), y.normals(), regressions(m, p))
+
+    @property
+    def width(self) -> int:
+        """Numbers that a density needs for each row, about."""
+        return sum(self.mixture.means.shape)
+
+    def x_rows(self, X: Any) -> Rows:
+        """Rows of x alone, standardised as they are read."""
+        return Rows([X], self.scaling.columns(slice(None, self.p)))
+
+    def rows(self, X: Any, y: Any) -> Rows:
+        """Rows (x, y), standardised as they are read."""
+        return Rows([X, y], self.scaling)
+
+    @property
+    def y_scaling(self) -> Scaling:
+        """The scaling of the columns of y."""
+        return self.scaling.columns(slice(self.p, None))
+
+    def evaluate(self, z: Array, normals: Normals, *, shares: bool = False) -> Array:
+        """The log density of rows under these normals, or the shares of the components in it."""
+        return normal.evaluate(z, normals, self.mixture.log_weights, shares)[int(shares)]
+
+    def log_joint(self, z: Array) -> Array:
+        """log p(x, y)."""
+        return self.evaluate(z, self.joint)
+
+    def log_conditional(self, z: Array) -> Array:
+        """log p(y | x) = log p(x, y) - log p(x)."""
+        return self.log_joint(z) - self.evaluate(z[:, : self.p], self.x_marginal)
+
+    def surprise(self, z: Array) -> Array:
+        """log p(y) - log p(y | x)."""
+        return self.evaluate(z[:, self.p :], self.y_marginal) - self.log_conditional(z)
+
+    def given(self, X: Any, width: int) -> Iterator[tuple[Array, Array]]:
+        """p(k | x) and the means of y under each component, for a run of rows at a time.
+
+        Parameters
+        ----------
+        X : checked rows of x
+        width : int
+            Numbers that the caller needs for each row beside these.
+        """
+        rows = self.x_rows(X)
+        k, d = self.mixture.means.shape
+        for run in rows.runs(self.p + k * (d - self.p) + width):
+            x = rows(run)
+            shares = self.evaluate(x, self.x_marginal, shares=True)
+            yield shares, namespace(x).stack([each.mean(x) for each in self.regressions], axis=1)
+
+    def draw(self, r: Array, means: Array, s: int, rng: np.random.RandomState) -> Array:
+        """`s` draws of y for each row of `given`; numbers come from the host's generator."""
+        xp = namespace(r)
+        b, k, q = means.shape
+        put: Any = {"device": device_of(r)}
+        u = xp.asarray(rng.random_sample((b, s, 1)), **put)
+        steps = xp.cumulative_sum(xp.astype(r, xp.float64), axis=1)[:, None, :-1]
+        chosen = xp.reshape(xp.sum(xp.astype(u > steps, xp.int64), axis=-1), (b * s,))
+        noise = xp.astype(xp.asarray(rng.standard_normal((b * s, q)), **put), r.dtype)
+        # Draws of one component are brought together, so that each root is applied once.
+        order = xp.argsort(chosen, stable=True)
+        noise, parts, begin = xp.take(noise, order, axis=0), [], 0
+        for j in range(k):
+            end = begin + int(xp.count_nonzero(chosen == j))
+            root = xp.astype(self.regressions[j].root, r.dtype)
+            parts.append(noise[begin:end, :] @ root.mT)
+            begin = end
+        noise = xp.take(xp.concat(parts, axis=0), xp.argsort(order), axis=0)
+        rows = xp.asarray(np.repeat(np.arange(b), s), **put)
+        at = xp.take(xp.reshape(means, (b * k, q)), rows * k + chosen, axis=0)
+        return xp.reshape(at + noise, (b, s, q))
+
+
 def joined(parts: list[Array]) -> Array:
-    """Results of runs of rows, one after the other."""
+    """The results of runs of rows, one after the other."""
     return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)

@@ -29,7 +29,6 @@ NOISE_FLOOR = 1e-10
 """The least noise variance of a low-rank covariance, in units of the data's variance."""
 
 
-# ----------------------------------------------------------------------------- M-step
 @dataclass(frozen=True)
 class Maximizer:
     """The M-step: parameters of highest expected likelihood from the sums of an E-step.
@@ -106,7 +105,6 @@ class Maximizer:
         return xp.flip(loadings, axis=-1), xp.clip(noise, floor, None)
 
 
-# -------------------------------------------------------------------------- iteration
 @dataclass
 class Run:
     """One run of EM.
@@ -232,7 +230,6 @@ def _reseed(run: Run, sums: MixtureSums, least: float) -> bool:
     return True
 
 
-# ------------------------------------------------------------------------------ start
 def start(rows: Rows, k: int, maximize: Maximizer, rng: np.random.RandomState) -> Mixture:
     """The first parameters: k-means of a sample, then one M-step.
 
@@ -241,7 +238,7 @@ def start(rows: Rows, k: int, maximize: Maximizer, rng: np.random.RandomState) -
     """
     xp = rows.xp
     centres, weights, variance = _k_means(*_distinct_sample(rows, rng), k, rng)
-    put: Any = {"device": device_of(rows._centre)}
+    put: Any = {"device": device_of(rows.scaling.centre)}
     spheres = Mixture(
         "diag",
         xp.asarray(weights, **put),
@@ -263,7 +260,7 @@ def _distinct_sample(rows: Rows, rng: np.random.RandomState) -> tuple[Any, Any]:
     found = np.flatnonzero(w > 0)
     if found.size > SAMPLE:
         found = np.sort(rng.choice(found, SAMPLE, replace=False))
-    Z = np.empty((found.size, int(rows._centre.shape[0])))
+    Z = np.empty((found.size, rows.width))
     for run in rows.runs(Z.shape[1]):
         lo, hi = np.searchsorted(found, (run.start, run.stop))
         if lo < hi:

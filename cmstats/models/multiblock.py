@@ -1,24 +1,20 @@
-"""The joint covariance of several blocks in whitened coordinates, and what it says of each."""
+"""Components of several views: from the eigenvectors of their whitened joint covariance."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from cmstats.arrays import Array, device_of, namespace
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import block_diagonal, block_matrix, svd
 from cmstats.moments.moments import Moments
+from cmstats.moments.shrinkage import Shrunk
+from cmstats.rows.views import NamedViews
 
-__all__ = [
-    "BlockJoint",
-    "WhitenedBlocks",
-    "covariances",
-    "quadratic",
-    "through_variates",
-]
+__all__ = ["BlockJoint", "Components", "WhitenedBlocks"]
 
 
 @dataclass(frozen=True)
@@ -27,35 +23,37 @@ class WhitenedBlocks:
 
     Attributes
     ----------
-    factors : list of whitening.Factor
-        The W_i.
+    factors : list of whitened blocks
+        With the W_i as their `weights`.
     gains : list of float
         sqrt(1 - s_i): ``C_ij = gains[i] gains[j] S_ij``.
     relative : list of float
         The gains over the largest, and not less than 1e-6: at shrinkage 1, where the blocks
-        part, directions are those of the limit.
+        become independent, directions are those of the limit.
     coupling : array of shape (r, r)
         K: the blocks ``W_i' S_ij W_j`` with the relative gains, zero on the diagonal; r is the
         sum of the ranks.
     """
 
-    factors: list[whitening.Factor]
+    factors: list[Any]
     gains: list[float]
     relative: list[float]
     coupling: Array
 
     @classmethod
-    def of(cls, m: Moments, shrinkage: Sequence[float]) -> WhitenedBlocks:
+    def of(cls, m: Shrunk) -> WhitenedBlocks:
         """Whiten all blocks of some moments."""
-        factors = [m.whitening_factor(a, s) for a, s in zip(m.names, shrinkage, strict=True)]
-        gains = [(1 - s) ** 0.5 for s in shrinkage]
+        factors = [m.whiten(a) for a in m.names]
+        gains = [(1 - s) ** 0.5 for s in m.shrinkage]
         top = max(gains)
         relative = [max(g / top, 1e-6) if top else 1.0 for g in gains]
+        xp, device = namespace(factors[0].weights), device_of(factors[0].weights)
         blocks: list[list[Any]] = [[None] * len(factors) for _ in factors]
-        for i, j in itertools.combinations_with_replacement(range(len(factors)), 2):
-            block = _cross(m, factors, i, j) if i != j else _zeros(factors[i].rank, factors[i])
-            blocks[i][j] = relative[i] * relative[j] * block
-            blocks[j][i] = blocks[i][j].mT
+        for i, f in enumerate(factors):
+            blocks[i][i] = xp.zeros((f.rank, f.rank), dtype=xp.float64, device=device)
+            for j in range(i + 1, len(factors)):
+                blocks[i][j] = relative[i] * relative[j] * f.cross(factors[j])
+                blocks[j][i] = blocks[i][j].mT
         return cls(factors, gains, relative, block_matrix(blocks))
 
     @property
@@ -63,10 +61,10 @@ class WhitenedBlocks:
         """The ranks of the blocks."""
         return [f.rank for f in self.factors]
 
-    def covariance(self, m: Moments) -> Array:
+    def covariance(self) -> Array:
         """The whitened unshrunken covariance ``W' S W``, with the relative gains."""
-        own = [g * g * _cross(m, self.factors, i, i) for i, g in enumerate(self.relative)]
-        return self.coupling + block_diagonal(own)
+        pairs = zip(self.factors, self.relative, strict=True)
+        return self.coupling + block_diagonal([g * g * f.cross(f) for f, g in pairs])
 
     def association(self) -> Array:
         """The coupling with the true gains: the whitened joint ``W' C W`` less the identity."""
@@ -84,19 +82,139 @@ class WhitenedBlocks:
         ends = itertools.accumulate(self.ranks)
         return [V[end - rank : end, :] for end, rank in zip(ends, self.ranks, strict=True)]
 
+    def associated(self, values: Array, V: Array) -> tuple[int, Array, Array]:
+        """The number of eigenvectors in which blocks are associated, and the eigenpairs of these.
 
-def _cross(m: Moments, factors: Sequence[whitening.Factor], i: int, j: int) -> Array:
-    """``W_i' S_ij W_j``, from the whitened roots where there are any."""
-    f, h = factors[i], factors[j]
-    if f.root is not None and h.root is not None:
-        return f.root.mT @ h.root
-    product = m.projected_scatter(m.names[i], m.names[j], h.weights) / (m.n - 1)
-    return f.weights.mT @ product
+        Where it is 0, one component of zeros is returned.
+        """
+        xp = namespace(V)
+        tolerance = 10 * V.shape[0] * whitening.EPS
+        kept = xp.nonzero(quadratic(V, self.coupling) > tolerance)[0]
+        rank = int(kept.shape[0])
+        if rank:
+            return rank, xp.take(values, kept), xp.take(V, kept, axis=1)
+        device = device_of(V)
+        values = xp.zeros((1,), dtype=xp.float64, device=device)
+        return rank, values, xp.zeros((V.shape[0], 1), dtype=xp.float64, device=device)
 
 
-def _zeros(n: int, factor: whitening.Factor) -> Array:
-    xp = namespace(factor.weights)
-    return xp.zeros((n, n), dtype=xp.float64, device=device_of(factor.weights))
+@dataclass(frozen=True)
+class Components:
+    """Components that several views share.
+
+    Attributes
+    ----------
+    weights_, means_ : list or dict of arrays, by view
+        Weights are in the data's units, and variates of unit training variance; the largest
+        absolute weight of a component in the first view that takes part is positive.
+    eigenvalues_, correlations_ : arrays of shape (k,)
+    pairwise_correlations_ : array of shape (k, views, views)
+    n_components_ : int
+    shrinkage_ : tuple of float
+    condition_ : float
+        The largest condition number of the column-normalised data of a view.
+    names : tuple of str
+    stds : dict of arrays of shape (k,)
+        Standard deviations of the variates of each view in the common scaling of the
+        eigenproblem.
+    powers, relative : arrays of shape (k,)
+        The eigenvalues, and the mean associations of two views, over those of the first
+        component.
+    joint : BlockJoint
+    latent : array of shape (k, variates)
+        Covariances of the shared latent with the variates of `joint`.
+    rank : int
+        The number of components: 0 where nothing is shared and there is one of zeros.
+    notes : tuple of str
+        Sentences about degenerate data.
+    """
+
+    weights_: Any
+    means_: Any
+    eigenvalues_: Array
+    correlations_: Array
+    pairwise_correlations_: Array
+    n_components_: int
+    shrinkage_: tuple[float, ...]
+    condition_: float
+    names: tuple[str, ...]
+    stds: dict[str, Array]
+    powers: Array
+    relative: Array
+    joint: BlockJoint
+    latent: Array
+    rank: int
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, m: Shrunk, white: WhitenedBlocks, values: Array, V: Array, *, own: bool
+    ) -> Components:
+        """From eigenvectors in whitened coordinates.
+
+        Parameters
+        ----------
+        m : Shrunk
+        white : WhitenedBlocks
+        values, V : arrays of shapes (k,) and (r, k)
+        own : bool
+            Whether they are of `WhitenedBlocks.covariance`, and not of the coupling.
+        """
+        xp, count = namespace(V), len(m.names)
+        rank, values, V = white.associated(values, V)
+        # In this common scaling the variates of two views have unit variance without shrinkage.
+        parts = white.split(V)
+        canonical = [
+            count**0.5 * (f.weights @ v) for f, v in zip(white.factors, parts, strict=True)
+        ]
+        sizes = xp.stack([count * xp.sum(v * v, axis=0) for v in parts], axis=1)
+        std, inverse, pairs = _correlated(_covariances(m, canonical), sizes)
+        weights = [
+            w / m.units(a)[:, None] * inverse[:, i][None, :]
+            for i, (a, w) in enumerate(zip(m.names, canonical, strict=True))
+        ]
+        sign = _first_signs(weights)
+        V = sign * V
+        joint, consensus = _through_variates(m, white, V)
+        size, shared = xp.sum(V * V, axis=0), quadratic(V, white.association())
+        total = xp.where(size > 0, size + shared, 1.0)  # nothing in common: zeros
+        # The consensus is g = V'x / sqrt(total); its correlation with the latent is the square
+        # root of its reliability.
+        reliability = xp.clip(count / (count - 1) * shared / total, 0.0, 1.0)
+        powers, relative = values if own else total, quadratic(V, white.coupling)
+        present = xp.sum(xp.astype(inverse > 0, xp.float64), axis=1)
+        views = NamedViews.of_blocks(m.names, [m.width(a) for a in m.names])
+        return cls(
+            weights_=views.as_fitted(sign * w for w in weights),
+            means_=views.as_fitted(m.mean(a) for a in m.names),
+            eigenvalues_=max(white.gains) ** 2 * values if own else total,
+            correlations_=(xp.sum(pairs, axis=(1, 2)) - present) / (count * (count - 1)),
+            pairwise_correlations_=pairs,
+            n_components_=int(V.shape[1]),
+            shrinkage_=m.shrinkage,
+            condition_=m.condition,
+            names=m.names,
+            stds={a: std[:, i] for i, a in enumerate(m.names)},
+            powers=powers / max(float(powers[0]), 1e-300),
+            relative=relative / max(float(relative[0]), 1e-300),
+            joint=joint,
+            latent=xp.sqrt(reliability / total)[:, None] * consensus,
+            rank=rank,
+        )
+
+    def noted(self, notes: Sequence[str]) -> Self:
+        """The same with sentences about degenerate data."""
+        return replace(self, notes=tuple(notes))
+
+    def correlations_on(self, moments: Moments) -> Array:
+        """The mean correlation over the pairs of views on held-out moments, shape (k,)."""
+        weights = self.weights_.values() if isinstance(self.weights_, dict) else self.weights_
+        pairs = [
+            moments.paired_correlations(a, b, A, B)
+            for (a, A), (b, B) in itertools.combinations(zip(self.names, weights, strict=True), 2)
+        ]
+        xp = namespace(pairs[0])
+        return xp.mean(xp.stack(pairs), axis=0)
 
 
 def quadratic(V: Array, A: Array) -> Array:
@@ -105,17 +223,47 @@ def quadratic(V: Array, A: Array) -> Array:
     return xp.sum(V * (A @ V), axis=0)
 
 
-def covariances(m: Moments, weights: Sequence[Array]) -> Array:
-    """Covariances of the projections of all pairs of blocks, shape (k, blocks, blocks)."""
+def _covariances(m: Shrunk, weights: Sequence[Array]) -> Array:
+    """Unshrunken covariances of the projections of all pairs of blocks, (k, blocks, blocks)."""
     xp = namespace(weights[0])
     found: list[list[Any]] = [[None] * len(weights) for _ in weights]
     for i, j in itertools.combinations_with_replacement(range(len(weights)), 2):
-        product = m.projected_scatter(m.names[i], m.names[j], weights[j]) / (m.n - 1)
+        product = m.project_sample(m.names[i], m.names[j], weights[j])
         found[i][j] = found[j][i] = xp.sum(weights[i] * product, axis=0)
     return xp.stack([xp.stack(row, axis=1) for row in found], axis=1)
 
 
-# ------------------------------------------------------------- some blocks given others
+def _correlated(covariance: Array, sizes: Array) -> tuple[Array, Array, Array]:
+    """Standard deviations, their inverses and correlations from covariances (k, views, views).
+
+    A component may leave a view out, and under shrinkage there also are directions in which the
+    data do not vary: all three are 0 there.
+
+    Parameters
+    ----------
+    covariance : array of shape (k, views, views)
+    sizes : array of shape (k, views)
+        The shrunken variances.
+    """
+    xp = namespace(covariance)
+    variances = xp.stack([covariance[:, i, i] for i in range(sizes.shape[1])], axis=1)
+    varies = (sizes > 1e-20) & (variances > 1e-12 * sizes)
+    std = xp.where(varies, xp.sqrt(xp.where(varies, variances, 1.0)), 0.0)
+    inverse = xp.where(varies, 1 / xp.where(varies, std, 1.0), 0.0)
+    pairs = covariance * inverse[:, :, None] * inverse[:, None, :]
+    return std, inverse, xp.clip(pairs, -1.0, 1.0)
+
+
+def _first_signs(weights: Sequence[Array]) -> Array:
+    """Signs that make the largest weight of the first block that takes part positive."""
+    xp = namespace(weights[0])
+    sign = xp.zeros_like(weights[0][0, :])
+    for w in weights:
+        largest = xp.take_along_axis(w, xp.argmax(xp.abs(w), axis=0)[None, :], axis=0)
+        sign = xp.where(sign == 0, xp.sign(largest[0, :]), sign)
+    return xp.where(sign == 0, 1.0, sign)
+
+
 @dataclass(frozen=True)
 class BlockJoint:
     """The joint normal of several blocks through a few variates of each.
@@ -141,9 +289,9 @@ class BlockJoint:
         Parameters
         ----------
         given : sequence of int
-            Which blocks.
+            The positions of these blocks.
         targets : sequence of arrays of shape (q, k)
-            Covariances of what is asked for with the variates of all blocks.
+            Covariances of what is predicted with the variates of all blocks.
         """
         xp = namespace(self.covariance)
         starts = [0, *itertools.accumulate(int(b.shape[1]) for b in self.bases)]
@@ -159,19 +307,15 @@ class BlockJoint:
         return out
 
 
-def through_variates(
-    m: Moments, white: WhitenedBlocks, V: Array, units: Sequence[Array | None]
-) -> tuple[BlockJoint, Array]:
+def _through_variates(m: Shrunk, white: WhitenedBlocks, V: Array) -> tuple[BlockJoint, Array]:
     """The joint through the variates of components V, and ``V' C U`` with the bases U.
 
     Parameters
     ----------
-    m : Moments
+    m : Shrunk
     white : WhitenedBlocks
     V : array of shape (r, k)
         Components in whitened coordinates.
-    units : sequence of arrays of shape (p_i,), or None
-        By which the data are to be divided first.
     """
     xp = namespace(V)
     bases = [_basis(v) for v in white.split(V)]
@@ -179,18 +323,13 @@ def through_variates(
     RU = U + white.association() @ U
     weights = [f.weights @ b for f, b in zip(white.factors, bases, strict=True)]
     patterns = []
-    for i, a in enumerate(m.names):
+    for a in m.names:
         row = [
-            (0.0 if i == j else white.gains[i] * white.gains[j] / (m.n - 1))
-            * m.projected_scatter(a, b, weights[j])
-            for j, b in enumerate(m.names)
+            0.0 * w if a == b else m.project(a, b, w) for b, w in zip(m.names, weights, strict=True)
         ]
-        patterns.append(xp.concat(row, axis=1))
-    for i, unit in enumerate(units):
-        if unit is not None:
-            weights[i], patterns[i] = weights[i] / unit[:, None], patterns[i] * unit[:, None]
-    joint = BlockJoint(weights, U.mT @ RU, patterns)
-    return joint, V.mT @ RU
+        patterns.append(xp.concat(row, axis=1) * m.units(a)[:, None])
+    weights = [w / m.units(a)[:, None] for a, w in zip(m.names, weights, strict=True)]
+    return BlockJoint(weights, U.mT @ RU, patterns), V.mT @ RU
 
 
 def _basis(v: Array) -> Array:

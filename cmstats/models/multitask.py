@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,11 +14,31 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, device_of, namespace, to_numpy
-from cmstats.models.base import MomentsEstimator, all_or_nothing
-from cmstats.models.ridge import about_plane, plane_point, r2, ridge, search, squared_errors
+from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
+from cmstats.models.base import MomentsModel
+from cmstats.models.dask import row_wise
+from cmstats.models.ridge import (
+    Planes,
+    Search,
+    Spectrum,
+    about_plane,
+    best_of_path,
+    in_order,
+    is_coded_0_1,
+    plane_point,
+    ridge,
+    search,
+)
 from cmstats.moments.moments import Moments
-from cmstats.moments.tasks import TaskMoments, as_x_and_y
+from cmstats.moments.tasks import (
+    TaskMoments,
+    aligned,
+    as_x_and_y,
+    by_group,
+    check_observed,
+    is_enough,
+    of_batches,
+)
 from cmstats.rows.chunks import project
 from cmstats.rows.views import Features, column_slices, several
 
@@ -26,20 +48,51 @@ ALPHAS = tuple(float(f"{a:.4g}") for a in np.logspace(-3, 6.5, 20))
 """The default grid of ``alpha="cv"``: half decades."""
 
 
+_DEPENDENT = (
+    "the features depend on each other linearly (rank {rank} of {p}) and alpha is 0: this is the "
+    "solution of least norm; set a positive alpha"
+)
+_UNSCORED = (
+    "no fold has two rows in which a task is observed, so it cannot be scored and the first of "
+    "alphas is taken: use fewer folds"
+)
+
+
 def _has_binary_tasks(self: MultitaskRegressor) -> bool:
-    # scikit-learn holds that a regressor has no decision function, until it is known better.
-    if not getattr(self, "_binary", False):
+    # scikit-learn's contract: a regressor has no decision function before it is fitted.
+    if not getattr(getattr(self, "_solution", None), "binary", False):
         raise AttributeError(
             "decision_function is for models fitted to targets coded 0 and 1: use predict"
         )
     return True
 
 
+def _mean(scores: Array) -> float:
+    """The mean over the tasks that have a score."""
+    values = to_numpy(scores)
+    known = np.isfinite(values)
+    if not known.any():
+        warn("R2 is NaN: it needs at least two rows in which a task is observed")
+        return float("nan")
+    return float(values[known].mean())
+
+
 def _numbers(value: Any) -> np.ndarray[Any, Any]:
     return np.asarray(value) if isinstance(value, Real) else to_numpy(value)
 
 
-class MultitaskRegressor(RegressorMixin, MomentsEstimator):
+def _check_numbers(name: str, value: Any) -> None:
+    """Raise where penalties are not numbers of at least 0: one of them only as `alpha`."""
+    a = _numbers(value)
+    scalar = name == "alpha" and a.ndim == 0
+    if a.dtype.kind not in "iuf" or not (scalar or (a.ndim == 1 and a.size)):
+        what = "a number, 'cv' or one number a task" if name == "alpha" else "numbers"
+        raise ValueError(f"{name}={value!r} is not valid: it must be {what}")
+    if not (np.isfinite(a) & (a >= 0)).all():
+        raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+
+
+class MultitaskRegressor(RegressorMixin, MomentsModel):
     r"""Ridge regression of many targets on one or several views, from joint moments.
 
     For each task (column of y) the weights w and intercept b minimise
@@ -161,7 +214,8 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         "cv": ["cv_object"],
         "missing": [StrOptions({"error", "em"})],
     }
-    _cv_parameters: ClassVar[tuple[str, ...]] = ("alpha", "rank")
+    tunable: ClassVar[Mapping[str, Any]] = {"alpha": ALPHAS, "rank": "every rank"}
+    _private = MomentsModel._private | {"_parts"}
 
     def __init__(
         self,
@@ -182,7 +236,6 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         self.cv = cv
         self.missing = missing
 
-    # ------------------------------------------------------------------------- fitting
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit to rows, in one pass over them.
 
@@ -209,72 +262,69 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
             in fewer than two rows, a parameter is out of range, or a `rank` is asked for
             where tasks are observed in different rows.
         """
-        fitted: Self = super().fit(X, y, sample_weight)
-        return fitted
+        return super().fit(X, y, sample_weight)
 
-    def _solve(self, moments: Moments) -> None:
-        xp = namespace(moments.mean("x"))
-        p, q = moments.width("x"), moments.width("y")
-        alpha = self._chosen.get("alpha", self._given_alpha())
+    def _solve(
+        self, m: Moments, alpha: Any = None, rank: Any = None, spectrum: Spectrum | None = None
+    ) -> Planes:
+        xp, p = namespace(m.mean("x")), m.width("x")
+        alpha = self._given_alpha() if alpha is None else alpha
+        rank = self.rank if rank is None else rank
         if isinstance(alpha, np.ndarray):
-            alpha = xp.asarray(alpha, device=device_of(moments.mean("x")))
-        rank = self._chosen.get("rank", self.rank)
-        about = about_plane(moments, self.fit_intercept)
-        solution = ridge(about, alpha, self._chosen.pop("spectrum", None))
-        self._weights = solution.coefficients(rank)
-        self._center, self._offset = plane_point(moments, self.fit_intercept)
-        self.alpha_, self.rank_ = alpha, min(p, q, rank or q)
-        self.condition_ = solution.condition
-        self.task_n_samples_ = 0 * self._offset + moments.n
-        mean, variance = moments.mean("y"), moments.variance("y", ddof=0)
-        # 0 and 1 are their own squares, up to the rounding of float32 data.
-        apart = xp.abs(variance - mean * (1 - mean))
-        self._binary = bool(xp.any(apart <= 1e-4 * xp.abs(variance) + 1e-12))
-        if solution.rank < p:
-            self._degenerate.append(
-                f"the features depend on each other linearly (rank {solution.rank} of {p}) and "
-                "alpha is 0: this is the solution of least norm; set a positive alpha"
-            )
-        self._publish(xp)
+            alpha = xp.asarray(alpha, device=device_of(m.mean("x")))
+        # B = (S_xx + alpha I)^-1 S_xy
+        found = ridge(about_plane(m, self.fit_intercept), alpha, spectrum)
+        weights = found.coefficients(rank)
+        center, offset = plane_point(m, self.fit_intercept)
+        counts = 0 * offset + m.n
+        most = min(*weights.shape, rank or min(weights.shape))
+        notes = () if found.rank == p else (_DEPENDENT.format(rank=found.rank, p=p),)
+        return Planes(
+            weights, center, offset, alpha, most, counts, found.condition, is_coded_0_1(m), notes
+        )
 
-    def _publish(self, xp: Any) -> None:
-        """The coefficients as scikit-learn has them."""
-        coef = self._weights.mT
-        intercept = self._offset - self._center @ self._weights
-        one = self._y_ndim == 1
+    def _solved(self, moments: Any, chosen: Mapping[str, Any]) -> Planes:
+        """Solve for each group of tasks that are observed in the same rows."""
+        alpha = chosen.get("alpha", self._given_alpha())
+        planes = []
+        for tasks, (m,) in (groups := by_group([moments])).items():
+            own = alpha[list(tasks)] if isinstance(alpha, np.ndarray) else alpha
+            spectrum = chosen.get("spectra", {}).get(tasks)
+            planes.append(self._solve(m, own, chosen.get("rank"), spectrum))
+        found = Planes.joined(planes, list(groups))
+        return replace(found, notes=(*chosen.get("notes", ()), *found.notes))
+
+    def _publish(self, solution: Planes) -> None:
+        """The coefficients as scikit-learn has them: of one target without its axis."""
+        super()._publish(solution)
+        coef, intercept = solution.weights.mT, solution.height(0 * solution.center)
+        one, alpha = self._y_ndim == 1, solution.alpha
         self.coef_ = coef[0, :] if one else coef
         self.intercept_ = float(intercept[0]) if one else intercept
-        if one and not isinstance(self.alpha_, float):
-            self.alpha_ = float(self.alpha_[0])
+        self.alpha_ = float(alpha[0]) if one and not isinstance(alpha, float) else alpha
 
-    def _resolve(self, folds: list[Moments]) -> dict[str, Any]:
-        rank = min(folds[0].widths) if self.rank == "cv" else self.rank
-        found = search(folds, self._grid(), rank=rank, intercept=self.fit_intercept)
-        if found.unscored:
-            self._degenerate.append(
-                "no fold has two rows in which a task is observed, so it cannot be scored and "
-                "the first of alphas is taken: use fewer folds"
-            )
-        return {**self._choose(found.scores, folds[0].mean("x")), "spectrum": found.spectrum}
-
-    def _choose(self, scores: np.ndarray[Any, Any], like: Array) -> dict[str, Any]:
-        """The best of the grid by scores of shape (n_alphas, n_ranks, n_tasks)."""
-        xp, device = namespace(like), device_of(like)
-        alphas = np.array(self._grid())
-        if self.rank is None:
-            self.cv_scores_ = xp.asarray(scores[:, 0, :], device=device)
-            return {"alpha": alphas[scores[:, 0, :].argmax(axis=0)]}
-        mean = scores.mean(axis=2)
-        if self.rank != "cv":
-            mean[:, :-1] = -np.inf
-        i, _ = np.unravel_index(mean.argmax(), mean.shape)
-        # Ranks beyond that of the data only differ by rounding: the smallest of them.
-        j = int((mean[i] >= mean[i].max() - 1e-12).argmax())
-        self.cv_scores_ = xp.asarray(scores[:, j, :], device=device)
+    def _path(self, folds: Sequence[Any]) -> dict[tuple[int, ...], Search]:
+        """The held-out scores of all penalties and ranks, by group of tasks."""
+        groups = by_group(folds)
         rank = self.rank
         if rank == "cv":
-            self.cv_rank_scores_, rank = xp.asarray(mean, device=device), j + 1
-        return {"alpha": float(alphas[i]), "rank": rank}
+            rank = min(next(iter(groups.values()))[0].widths)
+        return {
+            tasks: search(each, self._grid(), rank=rank, intercept=self.fit_intercept)
+            for tasks, each in groups.items()
+        }
+
+    def _choose(self, folds: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        path = self._path(folds)
+        order = np.argsort(np.concatenate(list(path)))
+        scores = np.concatenate([found.scores for found in path.values()], axis=2)[:, :, order]
+        chosen, scored = best_of_path(scores, self._grid(), self.rank)
+        chosen["spectra"] = {tasks: found.spectrum for tasks, found in path.items()}
+        if any(found.unscored for found in path.values()):
+            chosen["notes"] = (_UNSCORED,)
+        like = next(iter(path.values())).spectrum.values
+        xp, device = namespace(like), device_of(like)
+        return chosen, {name: xp.asarray(a, device=device) for name, a in scored.items()}
 
     def _given_alpha(self) -> Any:
         """The parameter as "cv", a float or an array of one for each task."""
@@ -288,146 +338,99 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         alpha = self._given_alpha()
         return [float(a) for a in to_numpy(self.alphas)] if alpha == "cv" else [alpha]
 
-    def _ill_conditioned(self) -> bool:
-        return bool(self.condition_ > 1e4)
-
     def _validate_params(self) -> None:
         super()._validate_params()
         for name in ("alpha", "alphas"):
             value = getattr(self, name)
-            if isinstance(value, str):
-                continue
-            a = _numbers(value)
-            scalar = name == "alpha" and a.ndim == 0
-            if a.dtype.kind not in "iuf" or not (scalar or (a.ndim == 1 and a.size)):
-                what = "a number, 'cv' or one number a task" if name == "alpha" else "numbers"
-                raise ValueError(f"{name}={value!r} is not valid: it must be {what}")
-            if not (np.isfinite(a) & (a >= 0)).all():
-                raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+            if not isinstance(value, str):
+                _check_numbers(name, value)
         if self.rank is not None and isinstance(self._given_alpha(), np.ndarray):
             raise ValueError(
                 f"rank={self.rank!r} with an alpha for each task has no closed form: give one "
                 "common alpha, or alpha='cv', which chooses a common one"
             )
 
-    # -------------------------------------------------------------- rows, parts, moments
-    def _fit_rows(self, form: Any, X: Any, y: Any, sample_weight: Any) -> None:
-        if self.missing == "em":
-            self._forget_scores()
-            super()._fit_rows(form, X, y, sample_weight)
-            return
-        cv = self.cv if self._open_parameters() else None
-        self._fit_tasks(
-            TaskMoments.from_rows(
-                X.blocks,
-                y,
-                form=form,
-                sample_weight=sample_weight,
-                cv=cv,
-                several=self.rank is None,
-            )
-        )
-
-    def _fit_batches(self, source: Any, form: Any) -> bool:
-        if self.missing == "em":
-            self._forget_scores()
-            return super()._fit_batches(source, form)
-        names = self._open_parameters()
-        if names and not isinstance(self.cv, (int, np.integer)):
+    def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
+        """The views of X by name, and y."""
+        found = super()._blocks(X, y, reset=reset)
+        blocks = {**found["x"].blocks, "y": found["y"]}
+        if self.missing == "em" and len(blocks) > 2:
             raise ValueError(
-                f"{names[0]}='cv': rows of a stream are dealt to folds by number, so cv must be an "
-                "int"
+                f"missing='em' takes X as one matrix, got the views {', '.join([*blocks][:-1])}: "
+                "put them side by side"
             )
-        seen: TaskMoments | None = None
-        for X, y in self._pairs(source):
-            new = TaskMoments.from_rows(
-                X.blocks, y, form=form, cv=int(self.cv) if names else 1,
-                start=0 if seen is None else seen.rows, several=self.rank is None,
-            )  # fmt: skip
-            seen = new if seen is None else seen + new
-        if seen is None:
-            raise ValueError("the stream of batches holds no rows")
-        self._fit_tasks(seen)
-        return int(self.n_features_in_) > seen.rows
+        return blocks
 
-    def _data(self, form: Any, X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
-        if len(X.blocks) > 1:
+    def _collect(
+        self,
+        blocks: dict[str, Any],
+        form: Any,
+        sample_weight: Any = None,
+        *,
+        cv: Any = None,
+        start: int | None = None,
+    ) -> list[Any]:
+        """`TaskMoments`, or the Moments of estimated targets."""
+        if self.missing == "em":
+            em: list[Any] = super()._collect(blocks, form, sample_weight, cv=cv, start=start)
+            return em
+        features = {name: a for name, a in blocks.items() if name != "y"}
+        how = {"form": form, "sample_weight": sample_weight, "cv": cv, "start": start}
+        return TaskMoments.folds(features, blocks["y"], **how, several=self.rank is None)
+
+    def _collect_batches(
+        self, blocks: Iterable[dict[str, Any]], form: Any, cv: int | None
+    ) -> list[Any]:
+        if self.missing == "em":
+            return super()._collect_batches(blocks, form, cv)
+        return of_batches(functools.partial(self._collect, form=form), blocks, cv)
+
+    def _fold_moments(
+        self, blocks: dict[str, Any], form: Any, sample_weight: Any, cv: Any
+    ) -> list[Moments]:
+        try:
+            found: list[Moments] = super()._collect(blocks, form, sample_weight, cv=cv)
+        except ValueError as error:
+            if cv is None or not str(error).startswith("y has") or "NaN" not in str(error):
+                raise
             raise ValueError(
-                f"missing='em' takes X as one matrix, got the views {', '.join(X.blocks)}: put "
-                "them side by side"
-            )
-        return super()._data(form, X.blocks["x"], y, sample_weight)
+                f"{error}: tasks that are observed in different rows have no common moments; "
+                "choose with MultitaskRegressor(alpha='cv') itself, or with scikit-learn's "
+                "GridSearchCV"
+            ) from None
+        return found
 
-    def _fit_tasks(self, seen: TaskMoments) -> None:
-        """One model where tasks are observed in the same rows, else one for each group."""
-        self._seen = seen
-        self._forget_scores()
-        if self.rank is not None:
-            seen.require_one_group()
-        for tasks, parts in seen.groups.items():
-            if not self._enough_rows(parts):
-                rows = sum(m.rows for m in parts if m is not None)
-                folds = " in at least two folds" if len(parts) > 1 else ""
-                raise ValueError(
-                    f"task {tasks[0]} (column {tasks[0]} of y) is observed in n_samples={rows} "
-                    f"rows (of positive weight): at least 2 are needed{folds}; drop the column"
-                )
-        if len(seen.groups) == 1:
-            self._fit_total(self._present(*seen.groups.values()))
+    def _learn(self, parts: Any) -> list[str]:
+        order = tuple(getattr(self, "view_columns_", ()))
+        if all(isinstance(m, TaskMoments) for m in parts):
+            parts = aligned(parts)
+            if self.rank is not None:
+                parts[0].require_one_group()
+            check_observed(parts)
         else:
-            self._join([(tasks, self._of_tasks(tasks)) for tasks in seen.groups])
-        self.n_samples_ = seen.n
+            parts = [as_x_and_y(m, order) for m in parts]
+        self._check_penalties(parts[0].widths[1])
+        return super()._learn(parts)
 
-    def _forget_scores(self) -> None:
-        for name in ("cv_scores_", "cv_rank_scores_"):
-            self.__dict__.pop(name, None)
+    def _enough(self, parts: list[Any]) -> bool:
+        if self.missing == "em":
+            return super()._enough(parts)
+        return is_enough(parts)
 
-    def _present(self, parts: list[Moments | None]) -> Any:
-        present = [m for m in parts if m is not None]
-        return present if self._open_parameters() else present[0]
+    def _keep(self, parts: list[Any]) -> None:
+        self._parts = parts
+        by_tasks = {k: m if len(parts) > 1 else (*m, None)[0] for k, m in by_group(parts).items()}
+        self.moments_ = by_tasks if len(by_tasks) > 1 else next(iter(by_tasks.values()))
 
-    def _enough_rows(self, parts: list[Moments | None]) -> bool:
-        counts = [min(m.rows, m.n) for m in parts if m is not None]
-        return sum(counts) >= 2 and len(counts) >= min(2, len(parts))
+    def _kept(self) -> list[Any]:
+        return getattr(self, "_parts", [])
 
-    def _of_tasks(self, tasks: tuple[int, ...]) -> MultitaskRegressor:
-        """The model of some tasks, on their own rows."""
-        parameters = self.get_params(deep=False)
-        if isinstance(alpha := self._given_alpha(), np.ndarray):
-            parameters["alpha"] = alpha[list(tasks)]
-        model = type(self)(**parameters)
-        model._y_ndim = 2
-        model._fit_total(self._present(self._seen.groups[tasks]))
-        return model
+    def _parts_so_far(self, cv: int | None) -> list[Any]:
+        before = super()._parts_so_far(cv)
+        if self.missing == "em":
+            return before
+        return [TaskMoments.whole(m) if isinstance(m, Moments) else m for m in before]
 
-    def _join(self, models: list[tuple[tuple[int, ...], MultitaskRegressor]]) -> None:
-        """Put the models of groups of tasks side by side."""
-        first = models[0][1]
-        xp = namespace(first._center)
-        numbers = np.argsort(np.concatenate([tasks for tasks, _ in models]))
-        order = xp.asarray(numbers, device=device_of(first._center))
-
-        def joined(name: str, axis: int = 0) -> Array:
-            return xp.take(
-                xp.concat([getattr(m, name) for _, m in models], axis=axis), order, axis=axis
-            )
-
-        for _, m in models:  # planes are told by their height above one common point
-            m._offset = m._offset + (first._center - m._center) @ m._weights
-        self._center, self._offset = first._center, joined("_offset")
-        self._weights = joined("_weights", 1)
-        self.task_n_samples_ = joined("task_n_samples_")
-        self.alpha_ = first.alpha_ if isinstance(first.alpha_, float) else joined("alpha_")
-        if hasattr(first, "cv_scores_"):
-            self.cv_scores_ = joined("cv_scores_", 1)
-        self.rank_ = min(self._weights.shape)
-        self.condition_ = max(m.condition_ for _, m in models)
-        self._binary = any(m._binary for _, m in models)
-        self._degenerate = list(dict.fromkeys(s for _, m in models for s in m._degenerate))
-        self.moments_ = {tasks: m.moments_ for tasks, m in models}
-        self._publish(xp)
-
-    @all_or_nothing
     def fit_moments(self, moments: Any) -> Self:
         """Fit to the moments of "y" and of features in any other blocks.
 
@@ -448,24 +451,17 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
             If a block is missing, or a parameter is "cv" and `moments` is a single one,
             which cannot be split.
         """
-        self._validate_params()
-        one = isinstance(moments, Moments)
-        parts = [moments] if one else list(moments)
-        if not parts or not all(isinstance(m, Moments) for m in parts):
-            return super().fit_moments(parts)  # which says what is wrong
-        names = tuple(name for name in parts[0].names if name != "y")
-        widths = {name: parts[0].width(name) for name in names}
-        parts = [as_x_and_y(m, names) for m in parts]
-        self._forget_scores()
-        self._know_views(widths if len(names) > 1 else {})
-        self._check_penalties(parts[0].width("y"))
-        super().fit_moments(parts[0] if one else parts)
-        tasks = tuple(range(parts[0].width("y")))
-        self._seen = TaskMoments({tasks: [*parts]}, sum(m.rows for m in parts), self.n_samples_)
-        return self
+        return super().fit_moments(moments)
 
-    @all_or_nothing
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def _fit_parts(self, parts: list[Any]) -> list[str]:
+        if parts and all(isinstance(m, Moments) for m in parts):
+            names = tuple(name for name in parts[0].names if name != "y")
+            if len(names) > 1:
+                self.view_columns_ = column_slices({name: parts[0].width(name) for name in names})
+            parts = [as_x_and_y(m, names) for m in parts]
+        return super()._fit_parts(parts)
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Add rows to those fitted so far.
 
         The result is that of `fit` on all rows together, however they were parted: row
@@ -482,38 +478,9 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         -------
         self
         """
-        self._validate_params()
-        if self.missing == "em":
-            fitted: Self = super().partial_fit(X, y, sample_weight)
-            return fitted
-        seen: TaskMoments | None = getattr(self, "_seen", None)
-        X, y = self._check_views(X, y, reset=seen is None)
-        names = self._open_parameters()
-        if names and not isinstance(self.cv, (int, np.integer)):
-            raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
-        folds = int(self.cv) if names else 1
-        form = self._first_form(np.inf, 0)  # type: ignore[arg-type]
-        if seen is not None:
-            seen = seen if names else seen.merged()
-            form = seen.form or form
-            if seen.folds != folds:
-                raise ValueError(
-                    f"the rows before were not dealt to {folds} folds, so {names[0]}='cv' cannot "
-                    "use them: start anew with these parameters"
-                )
-        new = TaskMoments.from_rows(
-            X.blocks, y, form=form, sample_weight=sample_weight, cv=folds,
-            start=0 if seen is None else seen.rows, several=self.rank is None,
-        )  # fmt: skip
-        self._seen = new if seen is None else seen + new
-        # Until there are rows enough for a model, they are only counted.
-        enough = all(self._enough_rows(parts) for parts in self._seen.groups.values())
-        if enough and self._seen.rows >= max(2, folds):
-            self._fit_tasks(self._seen)
-            return self._warned()
-        return self
+        return super().partial_fit(X, y, sample_weight)
 
-    # ---------------------------------------------------------------------- predicting
+    @row_wise
     def predict(self, X: Any) -> Array:
         """The fitted plane at each row.
 
@@ -527,17 +494,18 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         array of shape (n_samples, n_tasks), or (n_samples,) if y was 1-D in fit
         """
         check_is_fitted(self)
-        views = self._check_x(X)
+        views, planes = self._check_x(X), self._solution
         parts = [
-            project(views.blocks[name], self._center[cut], self._weights[cut, :], name)
+            project(views.blocks[name], planes.center[cut], planes.weights[cut, :], name)
             for name, cut in column_slices(views.widths).items()
         ]
         xp = namespace(*parts)
         y = sum(parts[1:], parts[0])
-        y = y + xp.astype(self._offset, y.dtype)
+        y = y + xp.astype(planes.offset, y.dtype)
         return y[:, 0] if self._y_ndim == 1 else y
 
     @available_if(_has_binary_tasks)
+    @row_wise
     def decision_function(self, X: Any) -> Array:
         """Scores of binary targets that were coded 0 and 1: the same as `predict`.
 
@@ -565,17 +533,10 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         NaN for a task whose coefficients are all equal: it has none.
         """
         check_is_fitted(self)
-        xp = namespace(self._weights)
-        C = self._weights - xp.mean(self._weights, axis=0)
-        norm = xp.sqrt(xp.sum(C * C, axis=0))
-        scale = xp.max(xp.abs(self._weights), axis=0)
-        varies = norm > 1e-14 * scale
-        nan = xp.asarray(float("nan"), dtype=xp.float64, device=device_of(C))
-        C = xp.where(varies, C / xp.where(varies, norm, 1.0), nan)
-        return xp.clip(C.mT @ C, -1.0, 1.0)
+        planes: Planes = self._solution
+        return planes.correlations()
 
-    # ------------------------------------------------------------------------- judging
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The mean R2 over the tasks; equals ``score_moments(Moments.from_data(x=X, y=y))``.
 
         Parameters
@@ -588,7 +549,7 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         float
             As `sklearn.metrics.r2_score`: the plain mean over the tasks that are observed.
         """
-        return self._mean(self.score_tasks(X, y, sample_weight))
+        return _mean(self.score_tasks(X, y, sample_weight))
 
     def score_tasks(self, X: Any, y: Any, sample_weight: Any = None) -> Array:
         """R2 of each task on held-out rows.
@@ -605,17 +566,14 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
             otherwise; one that is observed in fewer than two rows has NaN.
         """
         check_is_fitted(self)
-        X, y = self._check_views(X, y, reset=False)
-        if self.missing == "em":
-            m = self._held_out(Moments.from_data(**self._data("scatter", X, y, sample_weight)))
-            return self._r2(m, tuple(range(m.width("y"))))
-        seen = TaskMoments.from_rows(
-            X.blocks, y, form=self._seen.form or "scatter", sample_weight=sample_weight
-        )
-        xp = namespace(self._weights)
-        scores = [self._r2(parts[0], tasks) for tasks, parts in seen.groups.items()]
-        order = np.argsort(np.concatenate(list(seen.groups)))
-        return xp.take(xp.concat(scores), xp.asarray(order, device=device_of(self._weights)))
+        blocks, weights = self._rows(self._blocks(X, y, reset=False), sample_weight)
+        form = "scatter" if self.missing == "em" else self._kept()[0].form
+        groups = by_group(self._collect(blocks, form, weights))
+        scores = [
+            self._solution.r2(self._held_out(each[0]) if each else None, tasks)
+            for tasks, each in groups.items()
+        ]
+        return in_order(scores, list(groups))
 
     def score_moments(self, moments: Moments) -> float:
         """The mean R2 over the tasks on held-out moments, exactly that on the rows.
@@ -630,60 +588,28 @@ class MultitaskRegressor(RegressorMixin, MomentsEstimator):
         float
         """
         check_is_fitted(self)
-        m = as_x_and_y(self._held_out(moments), tuple(getattr(self, "view_columns_", ())))
-        for name, expected in zip(("x", "y"), self._weights.shape, strict=True):
-            if m.width(name) != expected:
-                raise ValueError(
-                    f"the moments of {name} are of {m.width(name)} features, but "
-                    f"{type(self).__name__} is expecting {expected}"
-                )
-        return self._mean(self._r2(m, tuple(range(m.width("y")))))
+        order = tuple(getattr(self, "view_columns_", ()))
+        return super().score_moments(as_x_and_y(self._held_out(moments), order))
 
-    def _r2(self, moments: Moments | None, tasks: tuple[int, ...]) -> Array:
-        xp = namespace(self._weights)
-        at = xp.asarray(np.array(tasks), device=device_of(self._weights))
-        weights, offset = xp.take(self._weights, at, axis=1), xp.take(self._offset, at)
-        if moments is None:
-            return 0 * offset + float("nan")
-        return r2(squared_errors(moments, weights, (self._center, offset)), moments)
+    def _score(self, moments: Moments, model: Planes) -> float:
+        return _mean(model.r2(moments))
 
-    def _mean(self, scores: Array) -> float:
-        values = to_numpy(scores)
-        known = np.isfinite(values)
-        if not known.any():
-            warnings.warn(
-                "R2 is NaN: it needs at least two rows in which a task is observed",
-                UserWarning,
-                stacklevel=3,
-            )
-            return float("nan")
-        return float(values[known].mean())
+    def _block_widths(self) -> dict[str, int]:
+        return dict(zip("xy", self._solution.weights.shape, strict=True))
 
-    # ---------------------------------------------------------------------- validation
     def _check_x(self, X: Any, *, reset: bool = False, ensure_finite: bool = True) -> Features:
         """One matrix, or several; widths and names are remembered or checked."""
         if not several(X):
-            checked = super()._check_x(X, reset=reset, ensure_finite=ensure_finite)
-            if reset:
-                self._know_views({})
-            return Features({"x": checked})
+            return Features({"x": super()._check_x(X, reset=reset, ensure_finite=ensure_finite)})
         known: dict[str, slice] = {} if reset else getattr(self, "view_columns_", {})
         views = Features.of(X, order=tuple(known), ensure_finite=ensure_finite)
-        names = getattr(self, "feature_names_in_", None)
         if not reset:
-            views.check(known, self.n_features_in_, names)
+            views.check(known, self.n_features_in_, getattr(self, "feature_names_in_", None))
             return views
-        self._know_views(views.widths)
-        self.n_features_in_ = views.shape[1]
-        self.__dict__.pop("feature_names_in_", None)
+        self.view_columns_, self.n_features_in_ = column_slices(views.widths), views.shape[1]
         if views.names is not None:
             self.feature_names_in_ = views.names
         return views
-
-    def _know_views(self, widths: dict[str, int]) -> None:
-        self.__dict__.pop("view_columns_", None)
-        if widths:
-            self.view_columns_ = column_slices(widths)
 
     def _check_y(self, y: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
         checked = super()._check_y(y, reset=reset, ensure_finite=ensure_finite)

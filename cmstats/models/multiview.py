@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, check_weights, device_of, is_dask, namespace, take_rows
-from cmstats.kernels import whitening
+from cmstats.arrays import Array, namespace
 from cmstats.kernels.linalg import inner, leading_eigenvectors
-from cmstats.models.base import TwoViewTransformer, all_or_nothing
-from cmstats.models.multiblock import (
-    WhitenedBlocks,
-    covariances,
-    quadratic,
-    through_variates,
-)
-from cmstats.moments import dask as _dask
-from cmstats.moments.folds import best_index, grid_scores
-from cmstats.moments.moments import Moments, moments_of_rows
-from cmstats.moments.shrinkage import (
-    shrinkage_grid,
-    shrinkage_numbers,
-    shrinkage_tuple,
-    standard_deviations,
-)
+from cmstats.models.base import MomentsModel
+from cmstats.models.dask import by_rows, row_wise
+from cmstats.models.degenerate import constant_columns, dependent_columns
+from cmstats.models.latent import LatentViews, unit_rows
+from cmstats.models.multiblock import Components, WhitenedBlocks
+from cmstats.moments.canonical import loadings
+from cmstats.moments.moments import Moments
+from cmstats.moments.shrinkage import SHRINKAGES, Shrunk, shrinkage_tuple
 from cmstats.rows.chunks import check_lengths, project
 from cmstats.rows.views import NamedViews, is_stream
 
@@ -41,7 +29,7 @@ __all__ = ["MultiviewCCA"]
 Kind = Literal["weighted_cosine", "cosine", "eigenvalue_cosine"]
 
 
-class MultiviewCCA(TwoViewTransformer):
+class MultiviewCCA(LatentViews, MomentsModel):
     r"""Canonical correlation analysis of two or more views, from their joint moments.
 
     With the coherently shrunken joint covariance :math:`C` of all views (the one of `CCA`) and
@@ -170,7 +158,10 @@ class MultiviewCCA(TwoViewTransformer):
         "cv": ["cv_object"],
         "missing": [StrOptions({"error", "em"})],
     }  # fmt: skip
-    _cv_parameters: ClassVar[tuple[str, ...]] = ("shrinkage",)
+    tunable: ClassVar[Mapping[str, Any]] = {"shrinkage": SHRINKAGES}
+    _private = MomentsModel._private | {"_named"}
+    _shrink_regressions = False
+    _named: NamedViews
 
     def __init__(
         self,
@@ -191,8 +182,118 @@ class MultiviewCCA(TwoViewTransformer):
         self.cv = cv
         self.missing = missing
 
-    # ------------------------------------------------------------------------- fitting
-    @all_or_nothing
+    def _solve(self, m: Shrunk) -> Components:
+        white = WhitenedBlocks.of(m)  # V_i' C_ii V_i = I, and the coupling V_i' C_ij V_j
+        own = self.method == "gcca" and any(m.shrinkage)
+        target = white.covariance() if own else white.coupling
+        values, V = leading_eigenvectors(target, self._wanted(m, white.ranks))
+        found = Components.of(m, white, values, V, own=own)
+        return found.noted(self._degenerate(m, found.rank))
+
+    def _wanted(self, m: Shrunk, ranks: list[int]) -> int:
+        """How many components to look for; raises where more are asked for than there can be."""
+        # One view's own block of the coupling is zero, so that at most this many of its
+        # eigenvalues are positive (Cauchy's interlacing).
+        features = self._most_components([m.width(a) for a in m.names])
+        possible, k = min(features, m.rows - 1), self.n_components
+        if k is not None and k > possible:
+            raise ValueError(
+                f"n_components={k} is too large: at most {possible} are possible, the minimum of "
+                f"{features} features in all views but the widest and n_samples - 1 = {m.rows - 1}"
+            )
+        limit = min(sum(ranks) - max(ranks), m.rows - 1)
+        return limit if k is None else min(k, limit)
+
+    def _most_components(self, widths: Sequence[int]) -> int:
+        return sum(widths) - max(widths)
+
+    def _degenerate(self, m: Shrunk, rank: int) -> list[str]:
+        """Sentences about degenerate data and requests."""
+        if rank == 0:
+            return [
+                "no two views have anything in common: there is nothing to correlate, and all "
+                "weights are 0"
+            ]
+        notes = [s for a in m.names for s in constant_columns(m, a) + dependent_columns(m, a)]
+        n = min(m.n, m.rows)
+        for (a, s), (b, t) in itertools.combinations(zip(m.names, m.shrinkage, strict=True), 2):
+            p, q = m.width(a), m.width(b)
+            if p + q > n - 1 and not (s and t):
+                notes.append(
+                    f"the {p} + {q} = {p + q} features of {a} and {b} and {n:g} samples make some "
+                    "training correlations 1 whatever the data: set shrinkage='cv' or 'auto'"
+                )
+                break
+        if (self.n_components or 0) > rank:
+            notes.append(
+                f"only {rank} of n_components={self.n_components} exist, the rank of the data; the "
+                "rest are left out"
+            )
+        return notes
+
+    def _score(self, moments: Moments, model: Components) -> float:
+        correlations = model.correlations_on(moments)
+        return float(namespace(correlations).mean(correlations))
+
+    # Named views in place of X and y.
+    def _blocks(self, views: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
+        if y is not None:
+            raise ValueError(
+                f"{type(self).__name__} takes all views in its first argument, a list or dict: "
+                "pass [X, y]; labels are one more view, one column for each"
+            )
+        if not reset:
+            return self._named.complete(views)
+        known, blocks = NamedViews.first(views)
+        self._know(known)
+        if any(names is not None for names in known.columns):
+            self.feature_names_in_ = known.as_fitted(known.columns)
+        return blocks
+
+    def _know_blocks(self, parts: list[Moments]) -> None:
+        self._know(NamedViews.of_blocks(parts[0].names, parts[0].widths))
+
+    def _know(self, views: NamedViews) -> None:
+        self._named, self.view_names_ = views, views.names
+        self._shrinkage_of_blocks(views.names)
+
+    def _is_stream(self, views: Any, y: Any) -> bool:
+        return is_stream(views, y) and not isinstance(views, (list, tuple))
+
+    def _of_batch(self, batch: Any, number: int) -> tuple[Any, ...]:
+        return (batch,)
+
+    @staticmethod
+    def _own(moments: Moments) -> Moments:
+        return moments
+
+    def _shrinkage_of_blocks(self, names: Sequence[str]) -> tuple[Any, ...]:
+        value = self.shrinkage
+        if isinstance(value, Mapping):
+            if set(value) != set(names):
+                raise ValueError(
+                    f"shrinkage names the views {', '.join(map(str, value))}, but the views are "
+                    f"{', '.join(names)}: give one value for each of them"
+                )
+            value = tuple(value[name] for name in names)
+        return shrinkage_tuple(value, len(names))
+
+    def _given(self, views: Any, y: Any = None) -> dict[str, tuple[Any, Any]]:
+        em = self.missing == "em"
+        rows = self._named.given(views, ensure_finite="allow-nan" if em else True)
+        like = self._named.in_order(views)
+        return {a: (self._filled(r, a) if em else r, like[a]) for a, r in rows.items()}
+
+    def _returned(self, found: dict[str, Any], *views: Any) -> Any:
+        return self._named.as_given(views[0], found)
+
+    def _projection(self, view: str) -> tuple[Array, Array]:
+        known = self._named
+        return known.in_order(self.means_)[view], known.in_order(self.weights_)[view]
+
+    def _coordinates(self, rows: Any, view: str) -> Array:
+        return project(rows, *self._projection(view), view)
+
     def fit(self, views: Any, y: None = None, sample_weight: Any = None) -> Self:
         """Fit to rows that are observed in every view, in one pass over them.
 
@@ -217,39 +318,8 @@ class MultiviewCCA(TwoViewTransformer):
             If there is one view or one row, a view is None, values are not finite, lengths
             differ, or a parameter is out of range.
         """
-        self._validate_params()
-        if is_stream(views, y) and not isinstance(views, (list, tuple)):
-            self._fit_stream(views, sample_weight)
-            return self._warned()
-        blocks = self._check_all(views, y, reset=True)
-        n = next(iter(blocks.values())).shape[0]
-        if n < 2:
-            raise ValueError(f"n_samples={n}: one sample has no variance, at least 2 are needed")
-        form = self._first_form(n, sum(self._named.widths))
-        self._fit_blocks(form, blocks, sample_weight)
-        auto = self.solver == "auto" and self.missing == "error"
-        if form == "scatter" and auto and self._ill_conditioned():
-            self._fit_blocks("root", blocks, sample_weight)
-        return self._warned()
+        return super().fit(views, y, sample_weight)
 
-    def _fit_blocks(self, form: Any, blocks: dict[str, Any], sample_weight: Any) -> None:
-        data = {"form": form, "sample_weight": sample_weight, "missing": self.missing, **blocks}
-        folds = self._open_parameters()
-        self._fit_total(Moments.folds(cv=self.cv, **data) if folds else Moments.from_data(**data))
-
-    def _batches(self, source: Any) -> Iterator[dict[str, Any]]:
-        for number, batch in enumerate(source):
-            yield self._check_all(batch, None, reset=number == 0)
-
-    def _know_blocks(self, parts: list[Moments]) -> None:
-        """Every block of the moments is a view."""
-        self._know(NamedViews.of_blocks(parts[0].names, parts[0].widths))
-
-    def _know(self, views: NamedViews) -> None:
-        self._named, self.view_names_ = views, views.names
-        self._shrinkage_in_order()
-
-    @all_or_nothing
     def partial_fit(self, views: Any, y: None = None, sample_weight: Any = None) -> Self:
         """Add rows to those fitted so far; the result is that of `fit` on all of them.
 
@@ -266,253 +336,10 @@ class MultiviewCCA(TwoViewTransformer):
         -------
         self
         """
-        self._validate_params()
-        seen = getattr(self, "moments_", None)
-        blocks = self._check_all(views, y, reset=seen is None)
-        before = [seen] if isinstance(seen, Moments) else list(seen or [])
-        held = [m for m in before if m is not None]
-        form = held[0].form if held else ("root" if self.solver == "svd" else "scatter")
-        n = next(iter(blocks.values())).shape[0]
-        weights = sample_weight if is_dask(sample_weight) else check_weights(sample_weight, n)
-        data = {**blocks, "sample_weight": weights}
-        open_parameters = self._open_parameters()
-        folds = self.cv if open_parameters else 1
-        if not isinstance(folds, (int, np.integer)):
-            raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
-        if open_parameters and len(before) not in (0, folds):
-            raise ValueError(
-                f"the rows before were not dealt to {folds} folds, so shrinkage='cv' cannot use "
-                "them: start anew with these parameters"
-            )
-        if held and not open_parameters:
-            before = [functools.reduce(operator.add, held)]
-        offset = sum(m.rows for m in held)
-        merged: list[Moments | None] = []
-        if any(map(is_dask, blocks.values())):
-            new_parts = _dask.fold_moments(
-                moments_of_rows, blocks=blocks, form=form, sample_weight=sample_weight,
-                missing=self.missing, cv=folds, start=offset,
-            )  # fmt: skip
-            pairs = itertools.zip_longest(new_parts, before)
-            merged = [a if b is None else b if a is None else b + a for a, b in pairs]
-            before, folds = [], 0
-        for k, old in itertools.zip_longest(range(folds), before):
-            mine = slice((k - offset) % folds, None, folds)
-            if mine.start < n:
-                rows: dict[str, Any] = {
-                    a: b if b is None else take_rows(b, mine) for a, b in data.items()
-                }
-                new = Moments.from_data(form=form, missing=self.missing, **rows)
-                merged.append(new if old is None else old + new)
-            else:
-                merged.append(old)
-        # Until there are rows enough for a model, they are only counted.
-        self.moments_ = merged if open_parameters else merged[0]
-        if self._enough(merged):
-            self._fit_total(self.moments_)
-            return self._warned()
-        return self
+        return super().partial_fit(views, y, sample_weight)
 
-    def _enough(self, parts: list[Moments | None]) -> bool:
-        some = next(m for m in parts if m is not None)
-        too_many = (self.n_components or 1) > sum(some.widths) - max(some.widths)
-        return too_many or super()._enough(parts)  # too many raise at once
-
-    def _rows_needed(self) -> int:
-        return (self.n_components or 1) + 1
-
-    def _ill_conditioned(self) -> bool:
-        return bool(self.condition_ > 1e4)
-
-    # ------------------------------------------------------------------------- solving
-    def _solve(self, moments: Moments) -> None:
-        self.shrinkage_ = self._numbers(moments)
-        m = moments.standardized() if self.scale else moments
-        white = WhitenedBlocks.of(m, self.shrinkage_)
-        self.condition_ = max(f.condition for f in white.factors)
-        self._warn_of_degenerate(moments, white.ranks)
-        own = self.method == "gcca" and any(self.shrinkage_)
-        target = white.covariance(m) if own else white.coupling
-        values, V = leading_eigenvectors(target, self._wanted(moments, white.ranks))
-        values, V = self._associated(values, V, white.coupling)
-        V = self._set_weights(moments, m, white, V)
-
-        units = [standard_deviations(moments, a) if self.scale else None for a in moments.names]
-        self._joint, consensus = through_variates(m, white, V, units)
-        xp = namespace(V)
-        size, shared = xp.sum(V * V, axis=0), quadratic(V, white.association())
-        total = xp.where(size > 0, size + shared, 1.0)  # nothing in common: zeros
-        self.eigenvalues_ = max(white.gains) ** 2 * values if own else total
-        # What `embed` weighs with, each relative to the first.
-        powers, relative = values if own else total, quadratic(V, white.coupling)
-        self._powers = powers / max(float(powers[0]), 1e-300)
-        self._relative = relative / max(float(relative[0]), 1e-300)
-        # The consensus is g = V'x / sqrt(total); the latent behind it correlates with it by the
-        # root of its reliability.
-        count = len(white.factors)
-        reliability = xp.clip(count / (count - 1) * shared / total, 0.0, 1.0)
-        self._latent = xp.sqrt(reliability / total)[:, None] * consensus
-
-    def _wanted(self, moments: Moments, ranks: list[int]) -> int:
-        """How many components to look for; raises where there cannot be so many."""
-        widths, k = moments.widths, self.n_components
-        # One view's own block of the coupling is zero, so that at most this many of its
-        # eigenvalues are positive (Cauchy's interlacing).
-        possible = min(sum(widths) - max(widths), moments.rows - 1)
-        if k is not None and k > possible:
-            raise ValueError(
-                f"n_components={k} is too large: at most {possible} are possible, the minimum of "
-                f"{sum(widths) - max(widths)} features in all views but the widest and "
-                f"n_samples - 1 = {moments.rows - 1}"
-            )
-        limit = min(sum(ranks) - max(ranks), moments.rows - 1)
-        return limit if k is None else min(k, limit)
-
-    def _associated(self, values: Array, V: Array, K: Array) -> tuple[Array, Array]:
-        """The components in which the views have something in common."""
-        xp = namespace(K)
-        tolerance = 10 * V.shape[0] * whitening.EPS
-        kept = xp.nonzero(quadratic(V, K) > tolerance)[0]
-        if not kept.shape[0]:
-            self._degenerate = [
-                "no two views have anything in common: there is nothing to correlate, and all "
-                "weights are 0"
-            ]
-            device = device_of(K)
-            values = xp.zeros((1,), dtype=xp.float64, device=device)
-            return values, xp.zeros((K.shape[0], 1), dtype=xp.float64, device=device)
-        if (self.n_components or 0) > kept.shape[0]:
-            self._degenerate.append(
-                f"only {kept.shape[0]} of n_components={self.n_components} exist, the rank of the "
-                "data; the rest are left out"
-            )
-        return xp.take(values, kept), xp.take(V, kept, axis=1)
-
-    def _set_weights(self, moments: Moments, m: Moments, white: WhitenedBlocks, V: Array) -> Array:
-        """Weights in the data's units, of unit training variance; V with its signs by the rule."""
-        xp, count = namespace(V), len(white.factors)
-        parts = white.split(V)
-        # In this common scaling two views have variates of unit variance (before shrinkage).
-        canonical = [
-            count**0.5 * (f.weights @ v) for f, v in zip(white.factors, parts, strict=True)
-        ]
-        covariance = covariances(m, canonical)
-        sizes = xp.stack([count * xp.sum(v * v, axis=0) for v in parts], axis=1)
-        variances = xp.stack([covariance[:, i, i] for i in range(count)], axis=1)
-        # A component may leave a view out; under shrinkage there also are directions in which
-        # the data do not vary.
-        varies = (sizes > 1e-20) & (variances > 1e-12 * sizes)
-        std = xp.where(varies, xp.sqrt(xp.where(varies, variances, 1.0)), 0.0)
-        inverse = xp.where(varies, 1 / xp.where(varies, std, 1.0), 0.0)
-        pairs = xp.clip(covariance * inverse[:, :, None] * inverse[:, None, :], -1.0, 1.0)
-        self.pairwise_correlations_ = pairs
-        own = xp.sum(xp.astype(varies, xp.float64), axis=1)
-        self.correlations_ = (xp.sum(pairs, axis=(1, 2)) - own) / (count * (count - 1))
-        self.n_components_ = int(V.shape[1])
-        weights, sign = [], xp.zeros_like(self.correlations_)
-        for i, (a, w) in enumerate(zip(moments.names, canonical, strict=True)):
-            w = w / standard_deviations(moments, a)[:, None] if self.scale else w
-            w = w * inverse[:, i][None, :]
-            largest = xp.take_along_axis(w, xp.argmax(xp.abs(w), axis=0)[None, :], axis=0)
-            sign = xp.where(sign == 0, xp.sign(largest[0, :]), sign)  # the first that takes part
-            weights.append(w)
-        sign = xp.where(sign == 0, 1.0, sign)
-        self._view_stds = [std[:, i] for i in range(count)]
-        self.weights_ = self._named.as_fitted([sign * w for w in weights])
-        self.means_ = self._named.as_fitted([moments.mean(a) for a in moments.names])
-        return sign * V
-
-    def _validate_params(self) -> None:
-        super()._validate_params()
-        each = self._by_view(self.shrinkage)
-        shrinkage_tuple(each, len(each) if isinstance(each, (tuple, list)) else 2)
-
-    @staticmethod
-    def _by_view(shrinkage: Any) -> Any:
-        return tuple(shrinkage.values()) if isinstance(shrinkage, Mapping) else shrinkage
-
-    def _open_parameters(self) -> list[str]:
-        each = self._by_view(self.shrinkage)
-        each = each if isinstance(each, (tuple, list)) else (each,)
-        return ["shrinkage"] if any(isinstance(t, str) and t == "cv" for t in each) else []
-
-    def _shrinkage_in_order(self) -> tuple[Any, ...]:
-        """The parameter as one value for each view, in their order."""
-        names, value = self._named.names, self.shrinkage
-        if isinstance(value, Mapping):
-            if set(value) != set(names):
-                raise ValueError(
-                    f"shrinkage names the views {', '.join(map(str, value))}, but the views are "
-                    f"{', '.join(names)}: give one value for each of them"
-                )
-            value = tuple(value[name] for name in names)
-        return shrinkage_tuple(value, len(names))
-
-    def _numbers(self, moments: Moments) -> tuple[float, ...]:
-        """The shrinkage of each view as a number."""
-        each = self._chosen.get("shrinkage") or self._shrinkage_in_order()
-        return shrinkage_numbers(moments, moments.names, each, scale=self.scale)
-
-    def _resolve(self, folds: list[Moments]) -> dict[str, Any]:
-        each: Any = self._shrinkage_in_order()
-        grid = shrinkage_grid("cv" if self.shrinkage == "cv" else each, len(each))
-        bare = type(self)(**{**self.get_params(deep=False), "cv": None})
-        found = grid_scores(bare, [{"shrinkage": s} for s in grid], folds)
-        self.cv_shrinkages_, self.cv_scores_ = grid, found.scores
-        return {"shrinkage": grid[best_index(found.scores)]}
-
-    def _warn_of_degenerate(self, moments: Moments, ranks: list[int]) -> None:
-        xp = namespace(moments.mean(moments.names[0]))
-        s, n = self.shrinkage_, min(moments.n, moments.rows)
-        self._degenerate = []
-        for a, rank, t in zip(moments.names, ranks, s, strict=True):
-            constant = moments.constant(a)
-            count = int(xp.count_nonzero(constant))
-            if count:
-                first = int(xp.argmax(xp.astype(constant, xp.int8)))
-                self._degenerate.append(
-                    f"{count} of the columns of {a} {'is' if count == 1 else 'are'} constant "
-                    f"(the first is column {first}) and got weight 0"
-                )
-            varying = moments.width(a) - count
-            if rank < min(varying, moments.rows - 1) and not t:
-                self._degenerate.append(
-                    f"the columns of {a} depend on each other linearly (rank {rank} of {varying}): "
-                    "the result is right on their range, but weights are not unique; set shrinkage"
-                )
-        both = list(zip(moments.names, moments.widths, s, strict=True))
-        for (a, p, t), (b, q, u) in itertools.combinations(both, 2):
-            if p + q > n - 1 and not (t and u):
-                self._degenerate.append(
-                    f"the {p} + {q} = {p + q} features of {a} and {b} and {n:g} samples make some "
-                    "training correlations 1 whatever the data: set shrinkage='cv' or 'auto'"
-                )
-                break
-
-    def _check_views(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
-        raise TypeError(
-            f"{type(self).__name__} takes a list or dict of views, which cannot be split into "
-            "folds of rows like X and y: use fit_moments(Moments.folds(cv=5, **views))"
-        )
-
-    def _check_all(self, views: Any, y: Any, *, reset: bool) -> dict[str, Any]:
-        """The matrices of all views by name, remembered or checked; values come later."""
-        if y is not None:
-            raise ValueError(
-                f"{type(self).__name__} takes all views in its first argument, a list or dict: "
-                "pass [X, y]; labels are one more view, one column for each"
-            )
-        if not reset:
-            return self._named.complete(views)
-        known, blocks = NamedViews.first(views)
-        self._know(known)
-        self.__dict__.pop("feature_names_in_", None)
-        if any(names is not None for names in known.columns):
-            self.feature_names_in_ = known.as_fitted(known.columns)
-        return blocks
-
-    # ---------------------------------------------------------------------- projecting
-    def transform(self, views: Any) -> Any:
+    @row_wise
+    def transform(self, views: Any) -> Any:  # type: ignore[override]
         """The variates of each view that is given.
 
         Parameters
@@ -530,46 +357,60 @@ class MultiviewCCA(TwoViewTransformer):
         ValueError
             If no view is given, a name is unknown, or widths or values are not right.
         """
-        variates = self._variates(views)
-        like = self._named.in_order(views)
-        return self._named.as_given(views, {a: self._wrap(u, like[a]) for a, u in variates.items()})
+        return self._each(lambda a, view, given: self._wrap(a, given), views)
 
     def fit_transform(self, views: Any, y: None = None, sample_weight: Any = None) -> Any:
         """``fit(views).transform(views)``."""
-        return self.fit(views, y, sample_weight).transform(views)
+        return super().fit_transform(views, y, sample_weight)
 
-    def _variates(self, views: Any) -> dict[str, Array]:
+    @row_wise
+    def inverse_transform(self, views: Any) -> Any:  # type: ignore[override]
+        r"""Rows of each view from its variates.
+
+        The conditional mean of a view given its variates under the joint Gaussian model,
+
+        .. math:: E[x \mid u] = \bar x + S_{xx} W (W' S_{xx} W)^{-1} u
+
+        with the weights W and the covariance of the training rows: the linear reconstruction of
+        least squared error.
+
+        Parameters
+        ----------
+        views : list or dict of array-likes of shape (n_i, n_components_)
+            Variates as `transform` returns them. None for a view that is not given; a dict may
+            leave it out.
+
+        Returns
+        -------
+        list or dict of arrays of shape (n_i, p_i)
+            As given; None for None.
+
+        Raises
+        ------
+        ValueError
+            If no view is given, a name is unknown, or a number of columns is not `n_components_`.
+        """
         check_is_fitted(self)
-        known = self._named
-        means, weights = known.in_order(self.means_), known.in_order(self.weights_)
-        return {a: project(X, means[a], weights[a], a) for a, X in self._given(views).items()}
+        given = self._named.not_none(views)
+        return self._returned({a: self._decoded(u, a) for a, u in given.items()}, views)
 
-    def _given(self, views: Any) -> dict[str, Any]:
-        """The matrices of the views that are given, with NaN filled in where it is allowed."""
-        if self.missing == "error":
-            return self._named.given(views)
-        blocks = self._named.given(views, ensure_finite="allow-nan")
-        return {name: self._filled(block, name) for name, block in blocks.items()}
-
-    @staticmethod
-    def _views(moments: Moments) -> Moments:
-        return moments
-
-    def _conditional_means(self, views: Any, targets: list[Array]) -> list[Array]:
-        """Centred conditional means, by the covariances of what is asked for with variates."""
-        check_is_fitted(self)
-        blocks, names = self._given(views), self._named.names
-        check_lengths(blocks)
-        given = [i for i, a in enumerate(names) if a in blocks]
-        means = self._named.in_order(self.means_)
+    def _conditional_means(
+        self, given: Mapping[str, tuple[Any, Any]], targets: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Centred conditional means, from the covariances of each target with the variates."""
+        check_lengths({a: rows for a, (rows, _) in given.items()})
+        found: Components = self._solution
+        at = {i: a for i, a in enumerate(found.names) if a in given}
         coordinates = [
-            project(blocks[names[i]], means[names[i]], self._joint.bases[i], names[i])
-            for i in given
+            project(given[a][0], self._projection(a)[0], found.joint.bases[i], a)
+            for i, a in at.items()
         ]
         c = namespace(*coordinates).concat(coordinates, axis=1)
         xp = namespace(c)
-        return [c @ xp.astype(B, c.dtype) for B in self._joint.regression(given, targets)]
+        slopes = found.joint.regression(list(at), list(targets.values()))
+        return {a: c @ xp.astype(B, c.dtype) for a, B in zip(targets, slopes, strict=True)}
 
+    @row_wise
     def predict(self, views: Any) -> Any:
         """The views that are missing, from those that are given.
 
@@ -597,19 +438,19 @@ class MultiviewCCA(TwoViewTransformer):
             If no view is given or none is missing, or widths, lengths or values are not right.
         """
         check_is_fitted(self)
-        known = self._named
-        blocks = self._given(views)
-        missing = [i for i, a in enumerate(known.names) if a not in blocks]
+        known, joint = self._named, self._solution.joint
+        given = self._given(views)
+        missing = {a: joint.patterns[i] for i, a in enumerate(known.names) if a not in given}
         if not missing:
             raise ValueError("all views are given: leave out, or give None for, those to predict")
-        centred = self._conditional_means(views, [self._joint.patterns[i] for i in missing])
-        means = known.in_order(self.means_)
+        means, ndims = known.in_order(self.means_), dict(zip(known.names, known.ndims, strict=True))
         found = {}
-        for i, y in zip(missing, centred, strict=True):
-            y = y + namespace(y).astype(means[known.names[i]], y.dtype)
-            found[known.names[i]] = y[:, 0] if known.ndims[i] == 1 else y
+        for a, y in self._conditional_means(given, missing).items():
+            y = y + namespace(y).astype(means[a], y.dtype)
+            found[a] = y[:, 0] if ndims[a] == 1 else y
         return found if isinstance(views, Mapping) else known.as_given(views, found)
 
+    @row_wise
     def fuse(self, views: Any) -> Array:
         r"""The posterior mean of the shared latent given the views that are given.
 
@@ -629,10 +470,14 @@ class MultiviewCCA(TwoViewTransformer):
         -------
         array of shape (n_samples, n_components_)
         """
-        return self._conditional_means(views, [self._latent])[0]
+        check_is_fitted(self)
+        latent = {"latent": self._solution.latent}
+        return self._conditional_means(self._given(views), latent)["latent"]
 
-    # ----------------------------------------------------------------------- comparing
-    def embed(self, views: Any, *, kind: Kind = "weighted_cosine", power: float = 1.0) -> Any:
+    @row_wise
+    def embed(  # type: ignore[override]
+        self, views: Any, *, kind: Kind = "weighted_cosine", power: float = 1.0
+    ) -> Any:
         """Vectors whose plain inner product is the similarity of items of any two views.
 
         Parameters
@@ -657,18 +502,21 @@ class MultiviewCCA(TwoViewTransformer):
             raise ValueError(
                 f"kind={kind!r} is unknown: use 'weighted_cosine', 'cosine' or 'eigenvalue_cosine'"
             )
-        stds = dict(zip(self.view_names_, self._view_stds, strict=True))
-        weights = self._powers if kind == "eigenvalue_cosine" else self._relative
-        found = {}
-        for name, a in self._variates(views).items():
-            xp = namespace(a)
-            if kind != "cosine":
-                a = a * xp.astype(stds[name] * weights**power, a.dtype)
-            norm = xp.sqrt(xp.sum(a * a, axis=1))[:, None]
-            found[name] = a / xp.where(norm > 0, norm, xp.ones_like(norm))
-        return self._named.as_given(views, found)
+        return self._embedded(views, kind=kind, power=power)
 
-    def similarity(
+    def _vectors(
+        self, coordinates: Array, view: str, *, kind: Kind = "weighted_cosine", power: float = 1.0
+    ) -> Array:
+        if kind == "cosine":
+            return unit_rows(coordinates)
+        found: Components = self._solution
+        weights = found.powers if kind == "eigenvalue_cosine" else found.relative
+        xp = namespace(coordinates)
+        scale = xp.astype(found.stds[view] * weights**power, coordinates.dtype)
+        return unit_rows(coordinates * scale)
+
+    @by_rows
+    def similarity(  # type: ignore[override]
         self, views: Any, *, kind: Kind = "weighted_cosine", power: float = 1.0
     ) -> Array:
         """The similarity of every item of one view with every item of another.
@@ -699,7 +547,6 @@ class MultiviewCCA(TwoViewTransformer):
             )
         return inner(*given)
 
-    # ------------------------------------------------------------------------- judging
     def score(self, views: Any, y: None = None, sample_weight: Any = None) -> float:
         """Score on held-out rows of all views; see `score_moments`.
 
@@ -712,12 +559,7 @@ class MultiviewCCA(TwoViewTransformer):
         -------
         float
         """
-        check_is_fitted(self)
-        blocks = self._check_all(views, y, reset=False)
-        # The form that was good enough to fit is the form to score in.
-        form = self._total().form
-        data = {"form": form, "sample_weight": sample_weight, "missing": self.missing, **blocks}
-        return self.score_moments(Moments.from_data(**data))
+        return super().score(views, y, sample_weight)
 
     def score_moments(self, moments: Moments) -> float:
         """The mean correlation of the variates of all pairs of views on held-out moments.
@@ -733,40 +575,19 @@ class MultiviewCCA(TwoViewTransformer):
             The mean over the components and the pairs of views, with the test rows' own means
             and variances; NaN, with a warning, where a variate is constant.
         """
-        correlations = self.correlations_on(moments)
-        return float(namespace(correlations).mean(correlations))
+        return super().score_moments(moments)
 
     def correlations_on(self, moments: Moments) -> Array:
         """The mean correlation over the pairs of views on held-out moments, (n_components_,)."""
         check_is_fitted(self)
-        moments = self._held_out(moments)
-        weights = self._named.in_order(self.weights_)
-        for name, w in weights.items():
-            if moments.width(name) != w.shape[0]:
-                raise ValueError(
-                    f"the moments of {name} are of {moments.width(name)} features, but "
-                    f"{type(self).__name__} is expecting {w.shape[0]}"
-                )
-        pairs = [
-            moments.paired_correlations(a, b, weights[a], weights[b])
-            for a, b in itertools.combinations(self.view_names_, 2)
-        ]
-        xp = namespace(pairs[0])
-        return xp.mean(xp.stack(pairs), axis=0)
+        found: Components = self._solution
+        return found.correlations_on(self._held_out(self._fitting(moments)))
 
     @property
     def loadings_(self) -> Any:
         """Correlations of variables with their own view's variates, (p_i, n_components_) each."""
-        m = self._total()
-        return self._named.as_fitted(
-            m.projected_scatter(a, a, w) / (m.n - 1) / standard_deviations(m, a)[:, None]
-            for a, w in self._named.in_order(self.weights_).items()
-        )
-
-    def _total(self) -> Moments:
-        """The moments of all rows it was fitted to."""
-        seen = self.moments_
-        return seen if isinstance(seen, Moments) else functools.reduce(operator.add, seen)
+        m, weights = self._total(), self._named.in_order(self.weights_)
+        return self._named.as_fitted(loadings(m, a, a, w) for a, w in weights.items())
 
     def __sklearn_tags__(self) -> Tags:
         """scikit-learn's tags: no target."""

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Self
 
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import is_dask
-from cmstats.models import dask as _dask_rows
+from cmstats.models.dask import apply, fit_view, row_wise
+from cmstats.models.delegated import DelegatedOutputs, delegated, has
 
 __all__ = ["TwoViewPipeline"]
-
-
-def _through(name: str, views: str) -> Any:
-    """The model's method of that name, on views that go through the transformers first."""
-
-    def has(self: TwoViewPipeline) -> bool:
-        getattr(getattr(self, "model_", self.model), name)
-        return True
-
-    def both(self: TwoViewPipeline, X: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        check_is_fitted(self)
-        X = None if X is None else self._apply("x", X)
-        y = None if y is None else self._apply("y", y)
-        return getattr(self.model_, name)(X, y, **kwargs)
-
-    def first(self: TwoViewPipeline, X: Any, **kwargs: Any) -> Any:
-        check_is_fitted(self)
-        return getattr(self.model_, name)(self._apply("x", X), **kwargs)
-
-    method: Callable[..., Any] = both if views == "xy" else first
-    method.__name__ = name
-    method.__qualname__ = f"TwoViewPipeline.{name}"
-    method.__doc__ = f"The model's `{name}`, on transformed views."
-    return available_if(has)(_dask_rows.wrapped(method))
 
 
 def _fit_view(transformer: Any, data: Any) -> tuple[Any, Any]:
@@ -45,12 +21,12 @@ def _fit_view(transformer: Any, data: Any) -> tuple[Any, Any]:
     if transformer is None:
         return None, data
     if is_dask(data):
-        return _dask_rows.fit_view(transformer, data)
+        return fit_view(transformer, data)
     fitted = clone(transformer)
     return fitted, fitted.fit_transform(data)
 
 
-class TwoViewPipeline(BaseEstimator):
+class TwoViewPipeline(DelegatedOutputs):
     """A transformer for each view, fitted inside the folds, then a two-view model.
 
     Parameters
@@ -116,22 +92,26 @@ class TwoViewPipeline(BaseEstimator):
     def _apply(self, view: str, data: Any) -> Any:
         transformer = getattr(self, f"{view}_")
         if transformer is not None and is_dask(data):
-            return _dask_rows.apply(transformer, data)
+            return apply(transformer, data)
         return data if transformer is None else transformer.transform(data)
 
-    transform = _through("transform", "xy")
-    embed = _through("embed", "xy")
-    similarity = _through("similarity", "xy")
-    fuse = _through("fuse", "xy")
-    score = _through("score", "xy")
-    logpdf = _through("logpdf", "xy")
-    responsibilities = _through("responsibilities", "xy")
-    outlier_scores = _through("outlier_scores", "xy")
-    sample = _through("sample", "x")
-    score_samples = _through("score_samples", "xy")
+    def _inner(self, name: str) -> Any:
+        return getattr(self, "model_", self.model)
 
-    @available_if(lambda self: hasattr(getattr(self, "model_", self.model), "predict"))
-    @_dask_rows.row_wise
+    def _passed(self, X: Any, y: Any) -> tuple[Any, ...]:
+        X = None if X is None else self._apply("x", X)
+        return X, None if y is None else self._apply("y", y)
+
+    score = delegated("score")
+
+    @available_if(has("sample"))
+    def sample(self, X: Any, **kwargs: Any) -> Any:
+        """The model's `sample` on the transformed x."""
+        check_is_fitted(self)
+        return self.model_.sample(self._apply("x", X), **kwargs)
+
+    @available_if(has("predict"))
+    @row_wise
     def predict(self, X: Any, **kwargs: Any) -> Any:
         """The model's `predict` on the transformed x.
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from cmstats.arrays import to_numpy
+from cmstats.arrays import to_numpy, warn
 from cmstats.kernels.ranks import average_precisions
 from cmstats.kernels.threads import thread_map
 
@@ -40,7 +40,6 @@ PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """C of the default logistic regressions, for a view of total variance 1."""
 
 
-# -------------------------------------------------------------------------- validation
 def check_classifier(classifier: Any) -> None:
     """Raise where there are no posteriors to be had."""
     if isinstance(classifier, type):
@@ -88,7 +87,6 @@ def check_labels(labels: Any, n: int) -> HostArray:
     return out
 
 
-# ------------------------------------------------------------------------- classifiers
 def logistic_regressions(view: Any, *, scaled: bool) -> list[Any]:
     """Multinomial logistic regressions of all `PENALTIES`, on standardised columns if `scaled`.
 
@@ -124,7 +122,6 @@ def posteriors(classifier: Any, view: Any, classes: HostArray) -> HostArray:
     return out
 
 
-# -------------------------------------------------------------------------- the choice
 def stratified_splits(
     cv: Any, codes: HostArray, classes: HostArray, seed: int | None
 ) -> list[tuple[HostArray, HostArray]]:
@@ -141,11 +138,9 @@ def stratified_splits(
             "on held-out items; pass a single classifier"
         )
     if counts[rarest] < int(cv):
-        warnings.warn(
+        warn(
             f"class {classes[rarest].item()!r} has {counts[rarest]} member(s), fewer than "
-            f"cv={cv}: {folds} folds choose the classifiers",
-            UserWarning,
-            stacklevel=4,
+            f"cv={cv}: {folds} folds choose the classifiers"
         )
     stratified = StratifiedKFold(folds, shuffle=seed is not None, random_state=seed)
     with warnings.catch_warnings():  # of a class with one member, said above
@@ -189,7 +184,7 @@ def retrieval_scores(
                 scores[i, j, k] = _mean_precision(held[0, i], held[1, j], codes[test])
     # The same sentence from every fold and candidate is said once.
     for message, category in sorted({(str(w.message), w.category) for w in caught}, key=str):
-        warnings.warn(f"in cross-validation: {message}", category, stacklevel=4)
+        warn(f"in cross-validation: {message}", category)
     return scores
 
 

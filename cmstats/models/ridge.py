@@ -20,16 +20,8 @@ from cmstats.moments.folds import training_moments
 from cmstats.moments.moments import Moments
 from cmstats.moments.sums import LeastSquares
 
-__all__ = [
-    "Ridge",
-    "Spectrum",
-    "about_plane",
-    "plane_point",
-    "r2",
-    "ridge",
-    "search",
-    "squared_errors",
-]
+__all__ = ["Planes", "Search", "Spectrum", "about_plane", "best_of_path", "in_order"]
+__all__ += ["is_coded_0_1", "plane_point", "ridge", "search"]
 
 Penalty = Any
 """One number, or an array of one for each target."""
@@ -148,7 +140,6 @@ def ridge(moments: Moments, alpha: Penalty, spectrum: Spectrum | None = None) ->
     return Ridge(left, right, known, s.condition(least))
 
 
-# ---------------------------------------------------------------------- held-out error
 @dataclass(frozen=True)
 class HeldOut:
     """Held-out moments seen from the training means, in the coordinates of a basis.
@@ -222,11 +213,6 @@ class HeldOut:
         return self.yy + xp.cumulative_sum(steps, axis=0) + self.n * offset**2
 
 
-def squared_errors(moments: Moments, weights: Array, point: tuple[Array, Array]) -> Array:
-    """The sum of squared residuals from the plane through a point by target, shape (q,)."""
-    return HeldOut.of(moments, point).errors(weights)
-
-
 def r2(errors: Array, moments: Moments) -> Array:
     """1 - errors / the sum of squares about the mean; the last axis of errors is the targets.
 
@@ -241,6 +227,101 @@ def r2(errors: Array, moments: Moments) -> Array:
     exact = errors <= moments.n * (64 * whitening.EPS * moments.mean("y")) ** 2
     ratio = xp.where(errors > 0, errors, 0.0) / xp.where(constant, 1.0, total)
     return xp.where(constant, xp.astype(exact, xp.float64), 1 - ratio)
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Fitted targets ``offset + (x - center)' weights``.
+
+    Attributes
+    ----------
+    weights : array of shape (p, q)
+    center : array of shape (p,)
+    offset : array of shape (q,)
+    alpha : float or array of shape (q,)
+        The penalty, of all targets or of each.
+    rank_ : int
+        The largest rank that the weights may have.
+    task_n_samples_ : array of shape (q,)
+        The sum of the weights of the rows in which each target is observed.
+    condition_ : float
+        The condition number of the data with the rows of the penalty below them.
+    binary : bool
+        Whether some target is coded 0 and 1.
+    notes : tuple of str
+        Sentences about degenerate data.
+    """
+
+    weights: Array
+    center: Array
+    offset: Array
+    alpha: Penalty
+    rank_: int
+    task_n_samples_: Array
+    condition_: float
+    binary: bool
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def joined(cls, planes: Sequence[Planes], groups: Sequence[Sequence[int]]) -> Planes:
+        """The planes of groups of targets side by side, in the order of the targets."""
+        first = planes[0]
+        if len(planes) == 1:
+            return first
+        weights = in_order([m.weights for m in planes], groups, axis=1)
+        common = isinstance(first.alpha, float)
+        return cls(
+            weights,
+            first.center,
+            in_order([m.height(first.center) for m in planes], groups),
+            first.alpha if common else in_order([m.alpha for m in planes], groups),
+            min(weights.shape),
+            in_order([m.task_n_samples_ for m in planes], groups),
+            max(m.condition_ for m in planes),
+            any(m.binary for m in planes),
+            tuple(dict.fromkeys(note for m in planes for note in m.notes)),
+        )
+
+    def height(self, point: Array) -> Array:
+        """The fitted targets at one point, shape (q,)."""
+        return self.offset + (point - self.center) @ self.weights
+
+    def correlations(self) -> Array:
+        """Correlations of the targets' weights; NaN for a target whose weights are all equal."""
+        xp = namespace(self.weights)
+        C = self.weights - xp.mean(self.weights, axis=0)
+        norm = xp.sqrt(xp.sum(C * C, axis=0))
+        varies = norm > 1e-14 * xp.max(xp.abs(self.weights), axis=0)
+        nan = xp.asarray(float("nan"), dtype=xp.float64, device=device_of(C))
+        C = xp.where(varies, C / xp.where(varies, norm, 1.0), nan)
+        return xp.clip(C.mT @ C, -1.0, 1.0)
+
+    def r2(self, moments: Moments | None, targets: Sequence[int] | None = None) -> Array:
+        """R2 of some of the targets, or of all, on held-out moments; NaN without moments."""
+        weights, offset = self.weights, self.offset
+        if targets is not None:
+            xp = namespace(weights)
+            at = xp.asarray(np.array(targets), device=device_of(weights))
+            weights, offset = xp.take(weights, at, axis=1), xp.take(offset, at)
+        if moments is None:
+            return 0 * offset + float("nan")
+        return r2(HeldOut.of(moments, (self.center, offset)).errors(weights), moments)
+
+
+def in_order(each: Sequence[Array], groups: Sequence[Sequence[int]], *, axis: int = 0) -> Array:
+    """Arrays of groups of targets put together, in the order of the targets."""
+    xp, device = namespace(*each), device_of(each[0])
+    order = xp.asarray(np.argsort(np.concatenate(groups)), device=device)
+    return xp.take(xp.concat(list(each), axis=axis), order, axis=axis)
+
+
+def is_coded_0_1(moments: Moments) -> bool:
+    """Whether some target takes the values 0 and 1 only."""
+    xp = namespace(moments.mean("y"))
+    mean, variance = moments.mean("y"), moments.variance("y", ddof=0)
+    # 0 and 1 are their own squares, up to the rounding of float32 data.
+    apart = xp.abs(variance - mean * (1 - mean))
+    return bool(xp.any(apart <= 1e-4 * xp.abs(variance) + 1e-12))
 
 
 @dataclass(frozen=True)
@@ -289,6 +370,33 @@ def search(
     count = scored.sum(axis=0)
     mean = np.where(scored, scores, 0.0).sum(axis=0) / np.maximum(count, 1)
     return Search(mean, not count.all(), spectrum)
+
+
+def best_of_path(
+    scores: np.ndarray[Any, Any], alphas: Sequence[float], rank: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The best penalty of each task, or the best common penalty and rank, and their scores.
+
+    Parameters
+    ----------
+    scores : array of shape (n_alphas, n_ranks, n_tasks)
+    alphas : sequence of float
+    rank : int, "cv" or None
+        The last of the ranks, any of them, or penalties alone.
+    """
+    if rank is None:
+        each = scores[:, 0, :]
+        return {"alpha": np.array(alphas)[each.argmax(axis=0)]}, {"cv_scores_": each}
+    mean = scores.mean(axis=2)
+    if rank != "cv":
+        mean[:, :-1] = -np.inf
+    i, _ = np.unravel_index(mean.argmax(), mean.shape)
+    # Ranks beyond that of the data only differ by rounding: the smallest of them.
+    j = int((mean[i] >= mean[i].max() - 1e-12).argmax())
+    scored = {"cv_scores_": scores[:, j, :]}
+    if rank == "cv":
+        rank, scored["cv_rank_scores_"] = j + 1, mean
+    return {"alpha": float(alphas[i]), "rank": rank}, scored
 
 
 def _fold_scores(

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.arrays import (
     Array,
     device_of,
+    is_lazy,
     is_numpy,
     namespace,
     result_dtype,
@@ -24,7 +25,9 @@ from cmstats.arrays import (
 )
 from cmstats.kernels.linalg import inner
 from cmstats.metrics.retrieval import mean_average_precision
-from cmstats.models.base import all_or_nothing
+from cmstats.models.base import RowsModel
+from cmstats.models.dask import by_rows, refused, row_wise
+from cmstats.models.latent import unit_rows
 from cmstats.models.posteriors import (
     check_classifier,
     check_labels,
@@ -34,9 +37,7 @@ from cmstats.models.posteriors import (
     retrieval_scores,
     stratified_splits,
 )
-from cmstats.models.views import TwoViewEstimator
 from cmstats.moments.folds import best_index
-from cmstats.rows.chunks import is_lazy
 
 __all__ = ["SemanticMatching"]
 
@@ -46,7 +47,7 @@ ROWS = 16384
 """How many rows are embedded at a time: a kernel map of a view can be far wider than the view."""
 
 
-class SemanticMatching(TwoViewEstimator):
+class SemanticMatching(RowsModel):
     r"""Match items of two views by the classes that each view tells of them.
 
     One classifier for each view maps it to posterior probabilities of the same classes, where
@@ -148,6 +149,8 @@ class SemanticMatching(TwoViewEstimator):
         "cv": ["cv_object"],
         "random_state": ["random_state"],
     }
+    _private = RowsModel._private | {"_seed"}
+    _seed: int | None
 
     def __init__(
         self,
@@ -164,8 +167,6 @@ class SemanticMatching(TwoViewEstimator):
         self.cv = cv
         self.random_state = random_state
 
-    # ------------------------------------------------------------------------- fitting
-    @all_or_nothing
     def fit(self, X: Any, y: Any, labels: Any = None) -> Self:
         """Fit a classifier to each view.
 
@@ -190,7 +191,13 @@ class SemanticMatching(TwoViewEstimator):
         """
         self._validate_params()
         given = self._given_classifiers()
-        X, y = self._both(X, y, reset=True)
+        new = self._unfitted()
+        new._fit(given, *new._training_rows(X, y), labels)
+        return self._become(new)
+
+    def _fit(self, given: list[list[Any]], X: Any, y: Any, labels: Any) -> None:
+        """Fit maps, model and classifiers to checked rows."""
+        namespace(X, y)  # raises where they are of two libraries
         if X.shape[0] < 2:
             raise ValueError("n_samples=1: one sample has one class, at least 2 samples are needed")
         known = check_labels(labels, X.shape[0])
@@ -209,7 +216,6 @@ class SemanticMatching(TwoViewEstimator):
         views = _variates(self.correlate_, *mapped)
         candidates = self._candidates(given, views)
         self.best_index_, self.best_score_ = (0, 0), float("nan")
-        self.__dict__.pop("cv_scores_", None)
         if any(len(one) > 1 for one in candidates):
             splits = stratified_splits(self.cv, codes, self.classes_, self._seed)
             scores = retrieval_scores(
@@ -220,7 +226,6 @@ class SemanticMatching(TwoViewEstimator):
             self.best_score_ = float(scores[i, j].mean())
         chosen = [one[i] for one, i in zip(candidates, self.best_index_, strict=True)]
         self.x_classifier_, self.y_classifier_ = fit_both(chosen, views, known)
-        return self
 
     def _given_classifiers(self) -> list[list[Any]]:
         """The candidates handed in for each view; none stand for the default ones."""
@@ -279,7 +284,7 @@ class SemanticMatching(TwoViewEstimator):
         ]
         return out.set_params(**dict.fromkeys(open_states, self._seed)) if open_states else out
 
-    # ------------------------------------------------------------------------ matching
+    @row_wise
     def embed(
         self,
         X: Any = None,
@@ -309,13 +314,12 @@ class SemanticMatching(TwoViewEstimator):
         """
         if kind not in ("inner_product", "cosine"):
             raise ValueError(f"kind={kind!r} is unknown: use 'inner_product' or 'cosine'")
-        out = []
-        for found, like in self._posteriors(X, y):
-            if kind == "cosine":
-                found = found / np.linalg.norm(found, axis=1, keepdims=True)
-            out.append(_as_given(found, like))
-        return out[0] if len(out) == 1 else tuple(out)
+        found = self._posteriors(X, y)
+        if kind == "cosine":
+            found = {view: (unit_rows(p), like) for view, (p, like) in found.items()}
+        return self._returned({view: _as_given(p, like) for view, (p, like) in found.items()})
 
+    @by_rows
     def similarity(
         self, X: Any, y: Any, *, kind: Literal["inner_product", "cosine"] = "inner_product"
     ) -> Array:
@@ -337,6 +341,7 @@ class SemanticMatching(TwoViewEstimator):
         p, q = self.embed(X, y, kind=kind)
         return inner(p, q)
 
+    @row_wise
     def fuse(self, X: Any = None, y: Any = None) -> Array:
         """Class posteriors given one view or both.
 
@@ -353,8 +358,10 @@ class SemanticMatching(TwoViewEstimator):
         array of shape (n_samples, n_classes)
         """
         found = self._posteriors(X, y)
-        return _as_given(self._fused(found), found[0][1])
+        _, like = next(iter(found.values()))
+        return _as_given(self._fused(found), like)
 
+    @row_wise
     def predict(self, X: Any = None, y: Any = None) -> HostArray:
         """The most probable class given one view or both.
 
@@ -371,6 +378,7 @@ class SemanticMatching(TwoViewEstimator):
         fused = self._fused(self._posteriors(X, y))
         return np.asarray(self.classes_[fused.argmax(axis=1)])
 
+    @refused
     def score(self, X: Any, y: Any, labels: Any = None) -> float:
         """Mean average precision by label, the mean of both directions.
 
@@ -398,17 +406,18 @@ class SemanticMatching(TwoViewEstimator):
         there = mean_average_precision(p, q, labels=labels)
         return (there + mean_average_precision(q, p, labels=back)) / 2
 
-    def _posteriors(self, X: Any, y: Any) -> list[tuple[HostArray, Any]]:
-        """Posteriors on the host, each with the rows they are of."""
+    def _read(self, a: Any, name: str, ensure_finite: bool) -> Any:
+        return super()._read(np.asarray(a[:]) if is_lazy(a) else a, name, ensure_finite)
+
+    def _posteriors(self, X: Any, y: Any) -> dict[str, tuple[HostArray, Any]]:
+        """By view the posteriors on the host, each beside the rows they are of."""
         check_is_fitted(self)
-        if X is None and y is None:
-            raise ValueError("give X, y or both")
-        X, y = self._both(X, y)
-        out = []
-        for a, name in ((X, "x"), (y, "y")):
-            if a is not None:
-                blocks = (take_rows(a, rows) for rows in row_slices(a.shape[0], ROWS))
-                out.append((np.concatenate([self._classify(_host(b), name) for b in blocks]), a))
+        given = {view: rows for view, (rows, _) in self._given(X, y).items()}
+        namespace(*given.values())  # raises where they are of two libraries
+        out = {}
+        for view, rows in given.items():
+            blocks = (take_rows(rows, part) for part in row_slices(rows.shape[0], ROWS))
+            out[view] = np.concatenate([self._classify(_host(b), view) for b in blocks]), rows
         return out
 
     def _classify(self, rows: Any, name: str) -> HostArray:
@@ -418,10 +427,11 @@ class SemanticMatching(TwoViewEstimator):
         view = _variates(self.correlate_, **{name: view})["xy".index(name)]
         return posteriors(getattr(self, f"{name}_classifier_"), view, self.classes_)
 
-    def _fused(self, found: list[tuple[HostArray, Any]]) -> HostArray:
-        if len(found) == 1:
-            return found[0][0]
-        (p, _), (q, _) = found
+    def _fused(self, found: dict[str, tuple[HostArray, Any]]) -> HostArray:
+        views = [p for p, _ in found.values()]
+        if len(views) == 1:
+            return views[0]
+        p, q = views
         if len(p) != len(q):
             raise ValueError(
                 f"X has {len(p)} rows and y has {len(q)}: to fuse them row i of both must be one "
@@ -432,19 +442,7 @@ class SemanticMatching(TwoViewEstimator):
         joint = np.exp(log - log.max(axis=1, keepdims=True))
         return np.asarray(joint / joint.sum(axis=1, keepdims=True))
 
-    # ---------------------------------------------------------------------- validation
-    def _both(self, X: Any, y: Any, *, reset: bool = False) -> tuple[Any, Any]:
-        """The views given, as matrices of one library and device with finite values."""
-        if reset:
-            X, y = self._check_views(X, y, reset=True)
-        X, y = (np.asarray(a[:]) if a is not None and is_lazy(a) else a for a in (X, y))
-        X = None if X is None else self._check_x(X)
-        y = None if y is None else self._check_y(y)
-        namespace(X, y)  # raises where they are of two libraries
-        return X, y
 
-
-# ------------------------------------------------------------------------- parameters
 def _pair(value: Any, name: str) -> tuple[Any, Any]:
     """One entry for each view."""
     if not isinstance(value, tuple):
@@ -470,7 +468,6 @@ def _variates(model: Any, x: Any = None, y: Any = None) -> list[Any]:
     ]
 
 
-# ------------------------------------------------------------------------------ arrays
 def _host(a: Any) -> Any:
     """Rows on the host in double precision: classifiers take nothing else."""
     if not scipy.sparse.issparse(a):

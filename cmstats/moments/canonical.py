@@ -6,46 +6,161 @@ the pairs are independent (Bach and Jordan 2005).
 
 from __future__ import annotations
 
-from cmstats.arrays import Array, device_of, namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from cmstats.arrays import Array, namespace
 from cmstats.kernels import whitening
-from cmstats.kernels.linalg import leading_svd
-from cmstats.moments.moments import Moments, WhitenedPair
+from cmstats.kernels.linalg import leading_svd, signs
+from cmstats.moments.moments import Moments
+from cmstats.moments.shrinkage import Shrunk, standard_deviations
 
-__all__ = ["directions", "expected_ratio", "latent_mean", "likelihood_vectors", "pairs_of"]
+__all__ = [
+    "Canonical",
+    "expected_ratio",
+    "latent_mean",
+    "likelihood_vectors",
+    "loadings",
+    "pairs_of",
+]
 
 
-def directions(whitened: WhitenedPair, k: int | None = None) -> tuple[Array, Array, Array]:
-    """Weights and singular values of the whitened cross block, largest first.
+@dataclass(frozen=True)
+class Canonical:
+    """Pairs of variates of two views: what a canonical correlation analysis found.
 
-    A few directions of a large block come from its leading singular subspace, to 1e-10 of the
-    largest singular value; all others from the full decomposition.
-
-    Returns
-    -------
-    A : array of shape (p, k)
-        With ``A' S_xx A = I``.
-    r : array of shape (k,)
-        Singular values, before the factor of the cross block's shrinkage.
-    B : array of shape (q, k)
+    Attributes
+    ----------
+    x_weights_, y_weights_ : arrays of shape (p, k), (q, k)
+        In the data's units, of unit training variance; the largest absolute x-weight of each
+        component is positive.
+    correlations_, singular_values_ : arrays of shape (k,)
+        Training correlations; singular values of the shrunken problem.
+    x_mean_, y_mean_ : arrays of shape (p,), (q,)
+    n_components_ : int
+    shrinkage_ : tuple of float
+    condition_ : float
+        The larger condition number of the column-normalised data of the two views.
+    x_std, y_std : arrays of shape (k,)
+        Standard deviations of the variates in the canonical scaling a'S_s a = 1.
+    relative : array of shape (k,)
+        Singular values over the largest; at shrinkage 1 these are not 0.
+    y_pattern : array of shape (q, k)
+        ``C_s,yy B`` in the data's units: E[y | x] = y_mean + y_pattern diag(r) A'(x - x_mean).
+    rank : int
+        The number of pairs that vary: 0 where there is one component of zeros.
+    notes : tuple of str
+        Sentences about degenerate data.
     """
-    xp = namespace(whitened.cross)
-    if 0 in whitened.cross.shape:  # nothing varies: one direction of zeros
-        shapes = ((whitened.x.weights.shape[0], 1), (1,), (whitened.y.weights.shape[0], 1))
-        device = device_of(whitened.cross)
-        A, r, B = (xp.zeros(s, dtype=xp.float64, device=device) for s in shapes)
-        return A, r, B
-    left, r, right = leading_svd(whitened.cross, k)
-    k = r.shape[0] if k is None else min(k, r.shape[0])
-    A = whitened.x.weights @ left[:, :k]
-    B = whitened.y.weights @ right[:k, :].mT
-    return A, r[:k], B
+
+    x_weights_: Array
+    y_weights_: Array
+    correlations_: Array
+    singular_values_: Array
+    x_mean_: Array
+    y_mean_: Array
+    n_components_: int
+    shrinkage_: tuple[float, ...]
+    condition_: float
+    x_std: Array
+    y_std: Array
+    relative: Array
+    y_pattern: Array
+    rank: int
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, m: Shrunk, A: Array, r: Array, B: Array) -> Canonical:
+        """From directions with ``A'S_s A = I`` and the singular values before their gain."""
+        xp = namespace(A)
+        sample = m.sample
+        xA = sample.projected_scatter("x", "x", A) / (m.n - 1)
+        yB = sample.projected_scatter("y", "y", B) / (m.n - 1)
+        x_var, y_var = xp.sum(A * xA, axis=0), xp.sum(B * yB, axis=0)
+        # Under shrinkage there are also directions in which the data do not vary.
+        kept = xp.nonzero((x_var > 1e-12) & (y_var > 1e-12))[0]
+        rank = int(kept.shape[0])
+        if rank:
+            A, B = (xp.take(a, kept, axis=1) for a in (A, B))
+            r, x_var, y_var = (xp.take(a, kept) for a in (r, x_var, y_var))
+        else:  # a view that does not vary: one component of zeros
+            A, B = 0 * A[:, :1], 0 * B[:, :1]
+            r, x_var, y_var = 0 * r[:1], 0 * x_var[:1] + 1, 0 * y_var[:1] + 1
+        x_std, y_std = xp.sqrt(x_var), xp.sqrt(y_var)
+        xB = sample.projected_scatter("x", "y", B) / (m.n - 1)
+        correlations = xp.clip(xp.sum(A * xB, axis=0) / (x_std * y_std), -1.0, 1.0)
+        x_unit, y_unit = m.units("x")[:, None], m.units("y")[:, None]
+        pattern = m.project("y", "y", B) * y_unit
+        A, B = A / x_unit, B / y_unit
+        sign = signs(A)
+        return cls(
+            x_weights_=sign * A / x_std[None, :],
+            y_weights_=sign * B / y_std[None, :],
+            correlations_=correlations,
+            singular_values_=m.gain("x", "y") * r,
+            x_mean_=m.unshrunk.mean("x"),
+            y_mean_=m.unshrunk.mean("y"),
+            n_components_=int(r.shape[0]),
+            shrinkage_=m.shrinkage,
+            condition_=m.condition,
+            x_std=x_std,
+            y_std=y_std,
+            relative=r / max(float(r[0]), 1e-300),
+            y_pattern=sign * pattern,
+            rank=rank,
+        )
+
+    def noted(self, notes: Sequence[str]) -> Self:
+        """The same with sentences about degenerate data."""
+        return replace(self, notes=tuple(notes))
+
+    def leading(self, k: int) -> Self:
+        """The first k pairs."""
+        columns = {a: getattr(self, a)[:, :k] for a in ("x_weights_", "y_weights_", "y_pattern")}
+        names = ("correlations_", "singular_values_", "x_std", "y_std", "relative")
+        return replace(self, n_components_=k, **columns, **{a: getattr(self, a)[:k] for a in names})
+
+    def with_signs(self, sign: Array) -> Self:
+        """The pairs with other signs, one for each."""
+        columns = ("x_weights_", "y_weights_", "y_pattern")
+        return replace(self, **{a: sign * getattr(self, a) for a in columns})
+
+    def in_canonical_scale(self, variates: Array, view: str) -> Array:
+        """Variates of one view in the scaling a'S_s a = 1."""
+        std = self.x_std if view == "x" else self.y_std
+        return variates * namespace(variates).astype(std, variates.dtype)
+
+    def canonical(self, variates: Mapping[str, Array]) -> tuple[Array | None, Array | None]:
+        """Variates by view in the scaling a'S_s a = 1, None for a view that is not given."""
+        u, v = (
+            self.in_canonical_scale(variates[view], view) if view in variates else None
+            for view in ("x", "y")
+        )
+        return u, v
+
+    def correlations_on(self, moments: Moments) -> Array:
+        """The correlations of the pairs on held-out moments, shape (k,)."""
+        return moments.paired_correlations("x", "y", self.x_weights_, self.y_weights_)
+
+    def expected_ratio(self, moments: Moments) -> float:
+        """The mean of log p(x, y) - log p(x) - log p(y) over held-out rows."""
+        x = self.x_weights_ * self.x_std, self.x_mean_
+        y = self.y_weights_ * self.y_std, self.y_mean_
+        return expected_ratio(moments, x, y, self.singular_values_)
+
+
+def loadings(moments: Moments, variables: str, variates: str, weights: Array) -> Array:
+    """Correlations of a block's columns with variates ``block @ weights`` of unit variance."""
+    covariances = moments.projected_scatter(variables, variates, weights) / (moments.n - 1)
+    return covariances / standard_deviations(moments, variables)[:, None]
 
 
 def pairs_of(C_xy: Array, C_xx: Array, C_yy: Array) -> tuple[Array, Array, Array]:
-    """`directions` of two blocks of a covariance matrix."""
+    """The canonical directions ``A, r, B`` of the blocks of a covariance matrix."""
     x, y = whitening.factor(C_xx), whitening.factor(C_yy)
-    cross = x.weights.mT @ C_xy @ y.weights
-    return directions(WhitenedPair(x, y, cross))
+    U, r, Vt = leading_svd(x.weights.mT @ C_xy @ y.weights)
+    return x.weights @ U, r, y.weights @ Vt.mT
 
 
 def likelihood_vectors(a: Array, r: Array, *, is_x: bool) -> Array:

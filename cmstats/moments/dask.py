@@ -33,7 +33,7 @@ from cmstats.kernels.threads import one_core
 from cmstats.rows.dask import Chunk, by_chunk, host_matrix, library, matrix, naming_chunk
 from cmstats.rows.splits import fold_ids
 
-__all__ = ["added", "fold_moments", "tree"]
+__all__ = ["add_folds", "added", "fold_moments", "tree"]
 
 FAN_IN = 8
 """How many results are merged at a time."""
@@ -110,7 +110,7 @@ def fold_moments(
         _fold_moments, of_rows, int(folds), start or 0, form=form, missing=missing, device=device
     )
     found = tree(
-        blocks, work, _add_folds, sample_weight=sample_weight, ids=ids, least=int(folds) * d
+        blocks, work, add_folds, sample_weight=sample_weight, ids=ids, least=int(folds) * d
     )
     if sample_weight is not None and not any(m is not None and m.n > 0 for m in found):
         raise ValueError("sample_weight is zero everywhere: no row is left")
@@ -145,7 +145,7 @@ def _fold_moments(
     return out
 
 
-def _add_folds(parts: list[list[Any]]) -> list[Any]:
+def add_folds(parts: list[list[Any]]) -> list[Any]:
     """The folds of several chunks, one by one, put together."""
     held = ([m for m in each if m is not None] for each in zip(*parts, strict=True))
     return [added(each) if each else None for each in held]

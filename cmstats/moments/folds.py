@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,13 +11,19 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
-from sklearn.base import clone
 
-from cmstats.arrays import is_numpy, namespace
+from cmstats.arrays import is_numpy, namespace, warn
 from cmstats.kernels.threads import ONE_THREAD, thread_map
 from cmstats.moments.moments import Moments
 
-__all__ = ["GridScores", "best_index", "grid_scores", "training_moments"]
+__all__ = [
+    "GridScores",
+    "Trial",
+    "best_index",
+    "cross_validated",
+    "merged",
+    "training_moments",
+]
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,12 @@ def _column(name: str, candidates: Sequence[dict[str, Any]]) -> Any:
     return column
 
 
+def merged(before: Sequence[Any], new: Sequence[Any]) -> list[Any]:
+    """Moments of each fold put together with those of more rows; None is a fold without rows."""
+    pairs = itertools.zip_longest(before, new)
+    return [b if a is None else (a if b is None else a + b) for a, b in pairs]
+
+
 def training_moments(folds: Sequence[Moments]) -> list[Moments]:
     """For each fold the merged moments of all others.
 
@@ -114,62 +127,77 @@ def training_moments(folds: Sequence[Moments]) -> list[Moments]:
     return [back[0], *inner, front[-1]]
 
 
-def grid_scores(
-    estimator: Any,
-    candidates: Sequence[dict[str, Any]],
+@dataclass(frozen=True)
+class Trial:
+    """A model fitted to the training moments of a fold.
+
+    Attributes
+    ----------
+    model : object
+        What is scored.
+    notes : sequence of str
+        Sentences about degenerate data.
+    ill_conditioned : bool
+        Whether the scatter form was not good enough.
+    """
+
+    model: Any
+    notes: Sequence[str] = ()
+    ill_conditioned: bool = False
+
+
+def cross_validated(
+    fit: Callable[[int, Moments], Trial],
+    score: Callable[[Any, Moments], float],
+    candidates: int,
     folds: Sequence[Moments],
     *,
-    score: Callable[[Any, Moments], float] | None = None,
-    prepare: Callable[[Any], None] | None = None,
     train_scores: bool = False,
 ) -> GridScores:
-    """Fit each candidate on each fold's training moments, score it on the fold.
+    """Fit each candidate to each fold's training moments, and score it on the fold.
 
     Parameters
     ----------
-    estimator : estimator with `fit_moments` and `score_moments`
-    candidates : sequence of dict
-        The parameters to set.
+    fit : callable (number of the candidate, training moments) -> Trial
+    score : callable (model, test moments) -> float
+    candidates : int
+        How many there are.
     folds : sequence of Moments
-    score : callable (fitted estimator, test moments) -> float, optional
-        By default the estimator's `score_moments`.
-    prepare : callable (unfitted estimator), optional
-        Called on every model before it is fitted (to set feature maps).
     train_scores : bool, default=False
         Whether to score each model on the moments it was fitted to, too.
     """
-    shape = (len(candidates), len(folds))
+    shape = (candidates, len(folds))
     scores, fit_seconds, score_seconds = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape)
     on_training = np.full(shape, np.nan) if train_scores else None
     ill_conditioned = np.zeros(shape, dtype=bool)
+    notes: dict[tuple[int, int], Sequence[str]] = {}
     trains = training_moments(folds)
 
     def run(pair: tuple[int, int]) -> None:
         i, k = pair
         begin = time.perf_counter()
         _check_training(trains[k], k)
-        model = clone(estimator).set_params(**candidates[i])
-        if prepare is not None:
-            prepare(model)
-        model.fit_moments(trains[k])
+        trial = fit(i, trains[k])
         fitted = time.perf_counter()
-        judge = score or type(model).score_moments
-        scores[i, k] = judge(model, folds[k])
+        scores[i, k] = score(trial.model, folds[k])
         fit_seconds[i, k] = fitted - begin
         score_seconds[i, k] = time.perf_counter() - fitted
         if on_training is not None:
-            on_training[i, k] = judge(model, trains[k])
-        ill_conditioned[i, k] = model._ill_conditioned()
+            on_training[i, k] = score(trial.model, trains[k])
+        ill_conditioned[i, k], notes[i, k] = trial.ill_conditioned, trial.notes
 
+    # Matrices of d x d are too small for a threaded BLAS: whole fits share the cores.
+    pairs = [(i, k) for k in range(len(folds)) for i in range(candidates)]
+    small = sum(folds[0].widths) <= ONE_THREAD
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        # Matrices of d x d are too small for a threaded BLAS: whole fits share the cores.
-        pairs = [(i, k) for k in range(len(folds)) for i in range(len(candidates))]
-        small = sum(folds[0].widths) <= ONE_THREAD
         thread_map(run, pairs, inline=small or not is_numpy(namespace(folds[0].like)))
-    # A warning that every fold and candidate raises is repeated once.
-    for message, category in {(str(w.message), w.category) for w in caught}:
-        warnings.warn(f"in cross-validation: {message}", category, stacklevel=3)
+    # The same sentence from every fold and candidate is said once.
+    said = [(note, UserWarning) for pair in pairs for note in notes[pair]]
+    for message, category in dict.fromkeys(
+        [*said, *((str(w.message), w.category) for w in caught)]
+    ):
+        warn(f"in cross-validation: {message}", category)
     ill = bool(ill_conditioned.any())
     return GridScores(scores, fit_seconds, score_seconds, ill, on_training)
 

@@ -18,6 +18,8 @@ from cmstats.arrays import (
     to_numpy,
 )
 from cmstats.kernels import normal, whitening
+from cmstats.kernels.linalg import block_matrix
+from cmstats.moments.moments import Moments
 from cmstats.moments.patterns import alike
 from cmstats.rows.matrix import check_matrix
 
@@ -113,6 +115,39 @@ class JointNormal:
         shift = (mean - self.mean_of(columns)) @ W
         square = float(xp.sum(W * (scatter @ W)) / n + xp.sum(shift * shift))
         return -0.5 * (columns.size * math.log(2 * math.pi) + factor.log_determinant + square)
+
+    def expected_ratio(self, moments: Moments) -> float:
+        """The mean log p(all blocks) - sum of log p(block) over rows with these moments."""
+        m = moments.select(*self.names)
+        S = block_matrix([[m.scatter(a, b) for b in self.names] for a in self.names])
+        means = [m.mean(name) for name in self.names]
+        every = self.columns(self.names)
+        total = self.expected_logpdf(every, m.n, namespace(*means).concat(means), S)
+        for name, mean in zip(self.names, means, strict=True):
+            total -= self.expected_logpdf(self.columns((name,)), m.n, mean, m.scatter(name))
+        return total
+
+    def expected_conditional(self, moments: Moments, given: str) -> float:
+        """The mean log p(rest | given) over rows with gaps, pattern by pattern.
+
+        Over the rows in which something of the other blocks is observed; NaN without any.
+        """
+        total, n = 0.0, 0.0
+        is_given = np.zeros(sum(moments.widths), dtype=bool)
+        is_given[moments.columns(given)] = True
+        columns = self.columns(moments.names)
+        for pattern in moments.patterns():
+            seen = np.asarray(pattern.observed)
+            if not (seen & ~is_given).any():
+                continue
+            at = np.flatnonzero(is_given[seen])
+            mean, S = pick(pattern.mean, at, 0), pick(pick(pattern.scatter, at, 0), at, 1)
+            total += pattern.n * (
+                self.expected_logpdf(columns[seen], pattern.n, pattern.mean, pattern.scatter)
+                - self.expected_logpdf(columns[seen & is_given], pattern.n, mean, S)
+            )
+            n += pattern.n
+        return total / n if n else math.nan
 
 
 @dataclass(frozen=True)

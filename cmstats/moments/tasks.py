@@ -1,14 +1,14 @@
 """Moments of targets with gaps: entries of y that are NaN.
 
-Targets (tasks) that are observed in the same rows form a group, which has the Moments of those
-rows. More rows can split a group but never join two: each part of a split group has the same
-moments with fewer columns of y. So groups stream and merge like plain moments.
+Tasks that are observed in the same rows share one Moments of those rows. Later rows may split
+such a group, and never join two. The moments of a part of a group are those of the group with
+fewer columns of y, so that `TaskMoments` merge, and come in folds, as `Moments` do.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -29,38 +29,51 @@ from cmstats.arrays import (
 )
 from cmstats.moments import dask as _dask
 from cmstats.moments.fold_sums import index_like
+from cmstats.moments.folds import merged
 from cmstats.moments.moments import Moments
 from cmstats.moments.sums import Form
 from cmstats.rows.chunks import check_rows, chunks
 from cmstats.rows.dask import naming_chunk
 from cmstats.rows.splits import fold_ids
 
-__all__ = ["TaskMoments", "as_x_and_y"]
+__all__ = ["TaskMoments", "aligned", "as_x_and_y", "by_group", "check_observed", "is_enough"]
+__all__ += ["of_batches"]
 
 Parts: TypeAlias = list[Moments | None]
-"""The moments of each fold, or of all rows; None for a fold without a row."""
+"""The moments of each fold, or of each group; None where there is no row."""
 
 
 @dataclass(frozen=True)
 class TaskMoments:
-    """Moments by group of tasks that are observed in the same rows.
+    """Moments of rows in which not all tasks are observed, by group of tasks.
 
     Attributes
     ----------
-    groups : dict from tuple of int to list of Moments or None
-        Numbers of the tasks, and the moments ("x", "y") of each fold of their rows.
+    groups : tuple of tuple of int
+        The numbers of the tasks that are observed in the same rows.
+    moments : tuple of Moments or None
+        The moments ("x", "y") of the rows of each group; None where there is no row.
     rows : int
         The number of rows seen.
     n : float
         The sum of the weights of the rows in which some task is observed.
+    form : {"scatter", "root"}
     """
 
-    groups: dict[tuple[int, ...], Parts]
+    groups: tuple[tuple[int, ...], ...]
+    moments: tuple[Moments | None, ...]
     rows: int
     n: float
+    form: Form
 
     @classmethod
-    def from_rows(
+    def whole(cls, moments: Moments) -> TaskMoments:
+        """Moments of rows in which every task is observed."""
+        tasks = tuple(range(moments.width("y")))
+        return cls((tasks,), (moments,), moments.rows, moments.n, moments.form)
+
+    @classmethod
+    def folds(
         cls,
         blocks: Mapping[str, Any],
         y: Any,
@@ -70,8 +83,10 @@ class TaskMoments:
         cv: Any = None,
         start: int | None = None,
         several: bool = True,
-    ) -> TaskMoments:
-        """The moments of rows, in one pass over the features and two over the targets.
+    ) -> list[TaskMoments]:
+        """The moments of each fold of the rows.
+
+        One pass over the features and two over the targets.
 
         Parameters
         ----------
@@ -95,18 +110,19 @@ class TaskMoments:
         data = {**blocks, "y": y, "form": form, "sample_weight": sample_weight}
         if groups is None and start is None:
             split = Moments.folds(cv=cv, **data) if cv is not None else [Moments.from_data(**data)]
-            parts: Parts = [as_x_and_y(m) for m in split]
-            return cls({tuple(range(q)): parts}, n, sum(m.n for m in split))
+            return [cls.whole(as_x_and_y(m)) for m in split]
         if start is None:
             ids = np.zeros(n, dtype=int) if cv is None else fold_ids(cv, n, y=y)
         else:
             ids = (start + np.arange(n)) % int(cv)
         folds = int(cv) if start is not None else int(ids.max()) + 1
         if groups is None:
+            tasks = tuple(range(q))
             parts = _by_fold(data, ids, folds)
-            return cls({tuple(range(q)): parts}, n, sum(m.n for m in parts if m is not None))
+            empty = cls((tasks,), (None,), 0, 0.0, form)
+            return [empty if m is None else cls.whole(m) for m in parts]
         if not several:
-            cls({tasks: [] for tasks in groups}, n, 0.0).require_one_group()
+            cls(tuple(groups), (), n, 0.0, form).require_one_group()
         return cls._of_incomplete(blocks, y, form, sample_weight, ids, folds, groups)
 
     @classmethod
@@ -119,11 +135,11 @@ class TaskMoments:
         ids: np.ndarray[Any, Any],
         folds: int,
         groups: list[tuple[int, ...]],
-    ) -> TaskMoments:
+    ) -> list[TaskMoments]:
         like = next((a for a in (*blocks.values(), y) if is_array(a)), None)
         weights = check_weights(sample_weight, y.shape[0], like)
         table: dict[tuple[int, ...], Parts] = {tasks: [None] * folds for tasks in groups}
-        total = 0.0
+        totals = np.zeros(folds)
         for start, parts, w in chunks([*blocks.values(), y], weights):
             named = dict(zip([*blocks, "y"], parts, strict=True))
             for name, part in named.items():
@@ -133,8 +149,9 @@ class TaskMoments:
             observed = _observed(named["y"], start)
             if w is not None:
                 observed &= to_numpy(w > 0)[:, None]
-            counted = observed.any(axis=1)
-            total += float(counted.sum() if w is None else to_numpy(w)[counted].sum())
+            counted = np.flatnonzero(observed.any(axis=1))
+            each = None if w is None else to_numpy(w)[counted]
+            totals += np.bincount(ids[start + counted], weights=each, minlength=folds)
             for tasks in groups:
                 at = np.flatnonzero(observed[:, tasks[0]])
                 if not at.size:
@@ -146,36 +163,54 @@ class TaskMoments:
                 data["y"] = namespace(data["y"]).take(data["y"], columns, axis=1)
                 data["sample_weight"] = None if w is None else take_rows(w, index_like(at, w))
                 new = _by_fold({**data, "form": form}, ids[start + at], folds)
-                table[tasks] = _sum(table[tasks], new)
-        return cls(table, int(y.shape[0]), total)
+                table[tasks] = merged(table[tasks], new)
+        rows = np.bincount(ids, minlength=folds)
+        return [
+            cls(
+                tuple(table),
+                tuple(each[k] for each in table.values()),
+                int(rows[k]),
+                float(totals[k]),
+                form,
+            )
+            for k in range(folds)
+        ]
 
     def __add__(self, other: TaskMoments) -> TaskMoments:
-        """The moments of all rows: tasks of one group on both sides stay in one group."""
-        tables = (self.groups, other.groups)
-        of = [{task: tasks for tasks in table for task in tasks} for table in tables]
-        cells: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-        for task in sorted(of[0]):
-            cells.setdefault((of[0][task], of[1][task]), []).append(task)
-        groups = {}
-        for cell, members in cells.items():
-            mine, theirs = (
-                [_with_tasks(m, tasks, tuple(members)) for m in table[tasks]]
-                for table, tasks in zip(tables, cell, strict=True)
-            )
-            groups[tuple(members)] = _sum(mine, theirs)
-        return TaskMoments(groups, self.rows + other.rows, self.n + other.n)
+        """Both together: tasks stay in one group if they are in one group on either side."""
+        groups = _common_groups([self.groups, other.groups])
+        sums = merged(self.of_groups(groups), other.of_groups(groups))
+        n = self.n + other.n
+        return TaskMoments(groups, tuple(sums), self.rows + other.rows, n, self.form)
+
+    def of_groups(self, groups: Sequence[tuple[int, ...]]) -> Parts:
+        """The moments of each of other groups, every one a part of a group of these."""
+        found: Parts = []
+        for wanted in groups:
+            i = next(i for i, tasks in enumerate(self.groups) if wanted[0] in tasks)
+            found.append(_with_tasks(self.moments[i], self.groups[i], wanted))
+        return found
 
     @property
-    def form(self) -> Form | None:
-        """The form of the moments, if there are any."""
-        return next(
-            (m.form for parts in self.groups.values() for m in parts if m is not None), None
-        )
+    def rows_seen(self) -> int:
+        """The number of rows, with those in which no task is observed."""
+        return self.rows
 
     @property
-    def folds(self) -> int:
-        """The number of folds."""
-        return len(next(iter(self.groups.values())))
+    def names(self) -> tuple[str, ...]:
+        """The names of the blocks."""
+        return ("x", "y")
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """The number of features (0 where no row has a task), and of tasks."""
+        p = next((m.width("x") for m in self.moments if m is not None), 0)
+        return p, sum(map(len, self.groups))
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether moments are estimated: each group has the rows in which it is observed."""
+        return False
 
     def require_one_group(self) -> None:
         """Raise if tasks are observed in different rows."""
@@ -185,15 +220,81 @@ class TaskMoments:
                 "closed form: set rank=None, or drop the rows with NaN"
             )
 
-    def merged(self) -> TaskMoments:
-        """The folds put together."""
-        groups: dict[tuple[int, ...], Parts] = {}
-        for tasks, parts in self.groups.items():
-            total: Parts = [None]
-            for part in parts:
-                total = _sum(total, [part])
-            groups[tasks] = total
-        return replace(self, groups=groups)
+
+def by_group(parts: Sequence[Moments | TaskMoments | None]) -> dict[tuple[int, ...], list[Moments]]:
+    """The moments of each fold by group of tasks, without folds that have none of their rows.
+
+    Parameters
+    ----------
+    parts : sequence of Moments, or of TaskMoments, or None
+        Of blocks "x" and "y", for each fold; None for a fold without rows.
+    """
+    held = [m for m in parts if m is not None]
+    each = [TaskMoments.whole(m) if isinstance(m, Moments) else m for m in held]
+    groups = _common_groups([m.groups for m in each])
+    folds = [m.of_groups(groups) for m in each]
+    return {
+        tasks: [m for m in found if m is not None]
+        for tasks, found in zip(groups, zip(*folds, strict=True), strict=True)
+    }
+
+
+def aligned(parts: Sequence[TaskMoments]) -> list[TaskMoments]:
+    """The same folds with the same groups in each."""
+    groups = _common_groups([m.groups for m in parts])
+    return [replace(m, groups=groups, moments=tuple(m.of_groups(groups))) for m in parts]
+
+
+def of_batches(
+    collect: Callable[..., list[Any]], batches: Iterable[Any], cv: int | None
+) -> list[Any]:
+    """The moments of each fold of the rows of batches, dealt to `cv` folds by number.
+
+    Parameters
+    ----------
+    collect : callable (batch, cv=, start=) -> list of TaskMoments
+        The moments of the folds of one batch.
+    batches : iterable
+    cv : int or None
+    """
+    parts: list[Any] = []
+    for batch in batches:
+        start = None if cv is None else sum(m.rows_seen for m in parts)
+        parts = merged(parts, collect(batch, cv=cv, start=start))
+    if not parts:
+        raise ValueError("the stream of batches holds no rows")
+    return parts
+
+
+def check_observed(parts: Sequence[TaskMoments]) -> None:
+    """Raise where a task is observed in too few rows, or folds, for a model."""
+    for tasks, each in by_group(parts).items():
+        if not _observed_enough(each, len(parts)):
+            folds = " in at least two folds" if len(parts) > 1 else ""
+            raise ValueError(
+                f"task {tasks[0]} (column {tasks[0]} of y) is observed in "
+                f"n_samples={sum(m.rows for m in each)} rows (of positive weight): at least 2 "
+                f"are needed{folds}; drop the column"
+            )
+
+
+def is_enough(parts: Sequence[TaskMoments]) -> bool:
+    """Whether there are rows enough for a model of every task."""
+    enough = all(_observed_enough(each, len(parts)) for each in by_group(parts).values())
+    return enough and sum(m.rows for m in parts) >= max(2, len(parts))
+
+
+def _observed_enough(folds: Sequence[Moments], count: int) -> bool:
+    return sum(min(m.rows, m.n) for m in folds) >= 2 and len(folds) >= min(2, count)
+
+
+def _common_groups(tables: Sequence[Sequence[tuple[int, ...]]]) -> tuple[tuple[int, ...], ...]:
+    """The tasks that are in one group in every table."""
+    of = [{task: tasks for tasks in table for task in tasks} for table in tables]
+    cells: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for task in sorted(of[0]):
+        cells.setdefault(tuple(each[task] for each in of), []).append(task)
+    return tuple(map(tuple, cells.values()))
 
 
 def _of_dask(
@@ -204,33 +305,37 @@ def _of_dask(
     cv: Any,
     start: int | None,
     several: bool,
-) -> TaskMoments:
+) -> list[TaskMoments]:
     """The moments of the rows of Dask arrays."""
     if cv is not None and not isinstance(cv, (int, np.integer)):
         raise ValueError("rows of Dask arrays are dealt to folds by number: cv must be an int")
-    work = functools.partial(_of_chunk, form, cv, start or 0, several)
+    work = functools.partial(_of_chunk, form, cv, start or 0)
     width = sum(int(a.shape[1]) for a in blocks.values()) + int(y.shape[1])
-    found: TaskMoments = _dask.tree(
-        {**blocks, "y": y}, work, _dask.added, sample_weight=sample_weight, least=(cv or 1) * width
+    found: list[TaskMoments] = _dask.tree(
+        {**blocks, "y": y},
+        work,
+        _dask.add_folds,
+        sample_weight=sample_weight,
+        least=(cv or 1) * width,
     )
     if not several:
-        found.require_one_group()
+        _dask.added(found).require_one_group()
     return found
 
 
 def _of_chunk(
-    form: Form, cv: Any, offset: int, several: bool, named: dict[str, Any], w: Any, _: Any, at: Any
-) -> TaskMoments:
-    """The moments of the rows of one Dask chunk."""
+    form: Form, cv: Any, offset: int, named: dict[str, Any], w: Any, _: Any, at: Any
+) -> list[TaskMoments]:
+    """The task of a chunk of rows."""
     y = named.pop("y")
-    if w is not None and not bool(namespace(w).any(w != 0)):
-        tasks = tuple(range(int(y.shape[1])))
-        return TaskMoments({tasks: [None] * int(cv or 1)}, int(y.shape[0]), 0.0)
     start = None if cv is None else offset + at.start
+    if w is not None and not bool(namespace(w).any(w != 0)):
+        groups = (tuple(range(int(y.shape[1]))),)
+        ids = (np.arange(int(y.shape[0])) + (start or 0)) % int(cv or 1)
+        rows = np.bincount(ids, minlength=int(cv or 1)).tolist()
+        return [TaskMoments(groups, (None,), m, 0.0, form) for m in rows]
     with naming_chunk(named, at, "error"):
-        return TaskMoments.from_rows(
-            named, y, form=form, sample_weight=w, cv=cv, start=start, several=True
-        )
+        return TaskMoments.folds(named, y, form=form, sample_weight=w, cv=cv, start=start)
 
 
 def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:
@@ -306,12 +411,6 @@ def _by_fold(data: dict[str, Any], ids: np.ndarray[Any, Any], folds: int) -> Par
     for k, m in zip(present, Moments.folds(cv=splits, **data), strict=True):
         out[k] = as_x_and_y(m)
     return out
-
-
-def _sum(mine: Parts, theirs: Parts) -> Parts:
-    return [
-        b if a is None else (a if b is None else a + b) for a, b in zip(mine, theirs, strict=True)
-    ]
 
 
 def _with_tasks(

@@ -101,12 +101,23 @@ class NamedViews:
         ValueError
             If none is given, or one differs from the fit in width or column names.
         """
-        named = {a: v for a, v in _named(views, self.names).items() if v is not None}
-        if not named:
-            raise ValueError(f"give at least one of the views {', '.join(self.names)}")
+        named = self.not_none(views)
         blocks = {a: check_source(v, a, ensure_finite=ensure_finite) for a, v in named.items()}
         self._check_columns(named, blocks)
         return blocks
+
+    def not_none(self, views: Any) -> dict[str, Any]:
+        """The views that are given, by name, unchecked.
+
+        Raises
+        ------
+        ValueError
+            If none is given.
+        """
+        named = {a: v for a, v in _named(views, self.names).items() if v is not None}
+        if not named:
+            raise ValueError(f"give at least one of the views {', '.join(self.names)}")
+        return named
 
     def _check_columns(self, named: dict[str, Any], blocks: dict[str, Any]) -> None:
         for name, block in blocks.items():

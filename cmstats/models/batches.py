@@ -1,0 +1,177 @@
+"""Fitting in parts: iterables of batches, and batches handed in one at a time."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from cmstats.moments.folds import merged
+from cmstats.moments.moments import Moments
+from cmstats.rows.views import is_stream
+
+__all__ = ["Batches"]
+
+
+class Batches(BaseEstimator):
+    """Fits to streams of batches, and `partial_fit`: both give the model of all rows together."""
+
+    moments_: Any
+
+    def _is_stream(self, X: Any, y: Any) -> bool:
+        return is_stream(X, y)
+
+    def _fit_stream(self, source: Iterable[Any], sample_weight: Any) -> list[str]:
+        """Fit to batches; in the root form too where these can be read twice and it is needed."""
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight goes with arrays, not with batches: merge the Moments of weighted "
+                "batches and call fit_moments"
+            )
+        form = self._first_form(np.inf, 0)
+        total, notes = self._fit_batches(source, form)
+        auto = form == "scatter" and self._may_need_roots()
+        if not auto or not (sum(total.widths) > total.rows or self._ill_conditioned()):
+            return notes
+        if iter(source) is not source:
+            return self._fit_batches(source, "root")[1]
+        if self._ill_conditioned():
+            notes.append(
+                "the columns are ill-conditioned, and an iterator cannot be read again for the "
+                "more precise form: set solver='svd', or pass batches that can be (a list, an "
+                "object whose __iter__ begins anew)"
+            )
+        return notes
+
+    def _fit_batches(self, source: Iterable[Any], form: Any) -> tuple[Moments, list[str]]:
+        """Fit to one pass over batches; the moments of all rows, and what was degenerate."""
+        cv = self._number_of_folds("rows of a stream are dealt to folds by number, so cv must be")
+        notes = self._learn(self._collect_batches(self._batches(source), form, cv))
+        return self._total(), notes
+
+    def _collect_batches(
+        self, blocks: Iterable[dict[str, Any]], form: Any, cv: int | None
+    ) -> list[Any]:
+        """The moments of each fold of the rows of batches, of all rows as one without `cv`."""
+        how = {"form": form, "missing": self._missing}
+        if cv is None:
+            return [Moments.from_batches(blocks, **how)]
+        return Moments.folds_from_batches(blocks, cv=cv, **how)
+
+    def _batches(self, source: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        """The checked blocks of each batch, checked against the first as in `fit`."""
+        first = True
+        for number, batch in enumerate(source):
+            given = self._of_batch(batch, number)
+            if any(getattr(a, "shape", (1,))[:1] == (0,) for a in given):
+                continue  # no rows add nothing
+            with _named_batch(number) if len(given) > 1 else nullcontext():
+                blocks = self._blocks(*given, reset=first)
+            first = False
+            yield blocks
+
+    def _of_batch(self, batch: Any, number: int) -> tuple[Any, ...]:
+        """What `_blocks` is handed for a batch."""
+        if isinstance(batch, Mapping) and set(batch) == {"x", "y"}:
+            return batch["x"], batch["y"]
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise ValueError(
+                f"batch {number} is no pair of views: yield tuples (x, y) or dicts of 'x' and 'y'"
+            )
+        return tuple(batch)
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Add paired rows to those fitted so far.
+
+        The result is that of `fit` on all rows together, however they were parted: row
+        number i overall belongs to fold i mod `cv` where a parameter is "cv". Each call
+        solves anew, O(d^3): for very many small batches build `Moments.from_batches` and
+        call `fit_moments` once.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        first = not self._kept()
+        new = self._unfitted() if first else self._twin()
+        notes = new._add(new._blocks(X, y, reset=first), sample_weight)
+        self._become(new)._warned(notes)
+        return self
+
+    def _add(self, blocks: dict[str, Any], sample_weight: Any) -> list[str]:
+        """Add checked rows, and solve where there are enough of them by now."""
+        names = self._open_parameters()
+        cv = self._number_of_folds_dealt()
+        before = self._parts_so_far(cv)
+        held = [m for m in before if m is not None]
+        blocks, sample_weight = self._rows(blocks, sample_weight, partial=True)
+        form = held[0].form if held else self._first_form(np.inf, 0)
+        start = sum(m.rows_seen for m in held)
+        new = self._collect(blocks, form, sample_weight, cv=cv, start=None if cv is None else start)
+        if len(before) not in (0, len(new)):
+            raise ValueError(
+                f"the rows before were not dealt to {len(new)} folds, so {names[0]}='cv' cannot "
+                "use them: start anew with these parameters"
+            )
+        parts = merged(before, new)
+        if self._enough(parts):
+            notes: list[str] = self._learn(parts)
+            return notes
+        # Until there are rows enough for a model, they are only counted.
+        self._keep(parts)
+        return []
+
+    def _parts_so_far(self, cv: int | None) -> list[Any]:
+        """The moments of the rows so far: of each fold, or of all of them without `cv`."""
+        before: list[Any] = self._kept()
+        if cv is None:
+            held = [m for m in before if m is not None]
+            return [functools.reduce(operator.add, held)] if held else []
+        return before
+
+    def _enough(self, parts: list[Any]) -> bool:
+        """Whether these moments, or those of all folds but one, make a model."""
+        some = next(m for m in parts if m is not None)
+        most = self._most_components(some.widths)
+        wanted = getattr(self, "n_components", None) or 1
+        if most is not None and wanted > most:
+            return True  # too many raise at once
+        counts = [0.0 if m is None else m.rows_together for m in parts]
+        held_out = max(counts) if len(counts) > 1 else 0.0
+        return min(counts) > 0 and sum(counts) - held_out >= self._rows_needed()
+
+    def _most_components(self, widths: Sequence[int]) -> int | None:
+        """How many components blocks of these widths allow; None where nothing is counted."""
+        return None
+
+    def _rows_needed(self) -> int:
+        """The least number of rows that make a model."""
+        if self._most_components((1, 1)) is None:
+            return 2
+        return (self.n_components or 1) + 1
+
+    def _twin(self) -> Self:
+        """A copy with everything that was fitted."""
+        new = object.__new__(type(self))
+        new.__dict__.update(vars(self))
+        return new
+
+
+@contextmanager
+def _named_batch(number: int) -> Iterator[None]:
+    """Say in which batch what does not fit is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"batch {number}: {error}") from None

@@ -1,0 +1,118 @@
+"""Rows read by the rules of an estimator, for a search that splits them into folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold, PredefinedSplit, check_cv
+
+from cmstats.arrays import is_dask
+from cmstats.models.base import MomentsModel
+from cmstats.moments.moments import Moments
+from cmstats.rows.chunks import is_lazy
+from cmstats.rows.splits import fold_ids
+
+__all__ = ["FoldReader", "candidate_of", "fit_quietly", "open_parameters", "whole_moments"]
+
+
+class FoldReader:
+    """Rows that an estimator has checked, as the moments of folds.
+
+    Widths, names and maps are those of one estimator, for all candidates that share its pass
+    over the rows.
+
+    Parameters
+    ----------
+    estimator : MomentsModel
+        Its parameters decide how rows are read; it is cloned.
+    X, y, sample_weight
+        What its `fit` takes.
+    """
+
+    def __init__(self, estimator: MomentsModel, X: Any, y: Any, sample_weight: Any) -> None:
+        if estimator._is_stream(X, y):
+            raise ValueError(
+                "a search does not read batches: pass "
+                "fit_moments(Moments.folds_from_batches(batches, cv=5)), or arrays, memory-maps or "
+                "shards to fit"
+            )
+        self.estimator: Any = clone(estimator)
+        self.estimator._validate_params()
+        before = set(vars(self.estimator))
+        blocks = self.estimator._blocks(X, y, reset=True)
+        self.lazy = any(is_lazy(a) or is_dask(a) for a in blocks.values())
+        self.labels = blocks.get("y")  # what a stratified splitter goes by
+        self.length = int(next(iter(blocks.values())).shape[0])
+        self.blocks, self.weights = self.estimator._rows(blocks, sample_weight)
+        self.seen = {k: v for k, v in vars(self.estimator).items() if k not in before}
+
+    def splitter(self, cv: Any, groups: Any) -> Any:
+        """The folds, as what can be used more than once.
+
+        Rows in memory are split as scikit-learn does; others are dealt to folds by number.
+        """
+        if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
+            if groups is not None:
+                cv = GroupKFold(int(cv))
+            elif self.lazy:
+                return int(cv)
+            else:
+                cv = check_cv(int(cv))
+        return PredefinedSplit(fold_ids(cv, self.length, y=self.labels, groups=groups))
+
+    @property
+    def form(self) -> Any:
+        """The form of moments that the estimator's `fit` begins with."""
+        widths = (1 if a.ndim == 1 else int(a.shape[1]) for a in self.blocks.values())
+        return self.estimator._first_form(self.length, sum(widths))
+
+    @property
+    def may_need_roots(self) -> bool:
+        """Whether ill-conditioned rows are to be collected anew, in the root form."""
+        return self.form == "scatter" and bool(self.estimator._may_need_roots())
+
+    def folds(self, form: Any, cv: Any) -> list[Moments]:
+        """The moments of the folds, in one pass."""
+        found: list[Moments] = self.estimator._fold_moments(self.blocks, form, self.weights, cv)
+        return found
+
+    def release(self) -> None:
+        """Let go of the rows: models are fitted to moments from now on."""
+        self.blocks, self.labels, self.weights = {}, None, None
+
+    def fit(self, model: Any, parts: Sequence[Moments]) -> list[str]:
+        """Fit a model to the moments of these rows; the sentences about degenerate data."""
+        new = model._unfitted()
+        new.__dict__.update(self.seen)
+        notes: list[str] = new._learn(list(parts))
+        model._become(new)
+        return notes
+
+
+def whole_moments(model: Any, X: Any, y: Any, sample_weight: Any) -> Moments:
+    """The moments of held-out rows, read as a fitted model reads them in `score`."""
+    found: Moments = model._score_moments_of(X, y, sample_weight)
+    return found
+
+
+def candidate_of(estimator: Any, parameters: dict[str, Any]) -> Any:
+    """An estimator with other parameters, to be fitted to fold moments."""
+    return estimator._candidate(**parameters)
+
+
+def open_parameters(estimator: Any) -> list[str]:
+    """The names of the parameters that are "cv"."""
+    found: list[str] = estimator._open_parameters()
+    return found
+
+
+def fit_quietly(model: Any, moments: Moments) -> list[str]:
+    """Fit to moments; the sentences about degenerate data, which are not said yet."""
+    model._validate_params()
+    new = model._for_moments()
+    notes: list[str] = new._fit_parts([moments])
+    model._become(new)
+    return notes

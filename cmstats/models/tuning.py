@@ -1,0 +1,109 @@
+"""Choosing the parameters that are "cv" on the moments of folds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+
+from cmstats.moments.folds import Trial, best_index, cross_validated
+from cmstats.moments.moments import Moments
+from cmstats.moments.shrinkage import shrinkage_grid, shrinkage_tuple
+
+__all__ = ["Tuning"]
+
+
+class Tuning(BaseEstimator):
+    """Parameters that may be "cv", and the moments as a model sees them for chosen values."""
+
+    tunable: ClassVar[Mapping[str, Any]] = {}
+    """The parameters that may be "cv", each with what it is chosen from."""
+    _shrink_regressions: ClassVar[bool] = True
+    """Whether nested missing entries are shrunk regression by regression (`Shrunk`)."""
+
+    def _prepared(self, moments: Moments, chosen: dict[str, Any]) -> Any:
+        """The moments as `_solve` sees them: standardised and shrunk where the model has these."""
+        if not hasattr(self, "shrinkage"):
+            return moments
+        shrinkage = chosen.pop("shrinkage", None) or self._shrinkage_of_blocks(moments.names)
+        scale = bool(getattr(self, "scale", False))
+        return self._own(moments).shrunk(shrinkage, scale=scale, monotone=self._shrink_regressions)
+
+    def _shrinkage_of_blocks(self, names: Sequence[str]) -> tuple[Any, ...]:
+        """The parameter as one value for each block."""
+        return shrinkage_tuple(self.shrinkage, len(names))
+
+    def _open_parameters(self) -> list[str]:
+        """The names of the parameters that are to be chosen by cross-validation."""
+        found = []
+        for name in self.tunable:
+            value = getattr(self, name)
+            value = tuple(value.values()) if isinstance(value, Mapping) else value
+            parts = value if isinstance(value, (tuple, list)) else (value,)
+            if any(isinstance(v, str) and v == "cv" for v in parts):
+                found.append(name)
+        return found
+
+    def _candidates(self, folds: Sequence[Moments]) -> list[dict[str, Any]]:
+        """What the open parameters are chosen from."""
+        grids = []
+        for name in self._open_parameters():
+            values: Sequence[Any] = self.tunable[name]
+            if name == "shrinkage":
+                given = self.shrinkage
+                names = folds[0].names
+                each: Any = "cv" if isinstance(given, str) else self._shrinkage_of_blocks(names)
+                values = shrinkage_grid(each, len(names))
+            grids.append([(name, value) for value in values])
+        return [dict(each) for each in itertools.product(*grids)]
+
+    def _choose(self, folds: list[Moments]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The chosen values of the open parameters, and attributes that say how they scored."""
+        candidates = self._candidates(folds)
+        found = cross_validated(
+            lambda i, train: self._trial(train, candidates[i]),
+            self._choice_score(folds),
+            len(candidates),
+            folds,
+        )
+        best = candidates[best_index(found.scores)]
+        tried = {f"cv_{name}s_": [c[name] for c in candidates] for name in best}
+        return dict(best), {**tried, "cv_scores_": found.scores}
+
+    def _choice_score(self, folds: Sequence[Moments]) -> Callable[[Any, Moments], float]:
+        """The score (model, held-out moments) by which open parameters are chosen."""
+        return lambda model, moments: self._score(self._held_out(moments), model)
+
+    def _solved(self, moments: Moments, chosen: Mapping[str, Any]) -> Any:
+        """The solution for moments and chosen parameters; the estimator is only read."""
+        rest = dict(chosen)
+        return self._solve(self._prepared(moments, rest), **rest)
+
+    def _trial(self, moments: Moments, chosen: Mapping[str, Any]) -> Trial:
+        """The solution for the training moments of a fold."""
+        solution = self._solved(moments, chosen)
+        return Trial(solution, solution.notes)
+
+    def _candidate(self, **parameters: Any) -> Self:
+        """An estimator with other parameters, for a search on fold moments."""
+        new: Self = clone(self).set_params(**parameters)
+        return new
+
+    def _number_of_folds(self, why: str) -> int | None:
+        """`cv` as the number of folds, None where nothing is to be chosen."""
+        names = self._open_parameters()
+        if not names:
+            return None
+        if not isinstance(self.cv, (int, np.integer)):
+            raise ValueError(f"{names[0]}='cv': {why} an int")
+        return int(self.cv)
+
+    def _number_of_folds_dealt(self) -> int | None:
+        if not self._open_parameters():
+            return None
+        if not isinstance(self.cv, (int, np.integer)):
+            raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
+        return int(self.cv)
