@@ -24,10 +24,13 @@ Array: TypeAlias = Any
 
 __all__ = [
     "Array",
+    "check_lazy",
     "check_matrix",
+    "check_not_empty",
     "check_rows",
     "check_weights",
     "count_nonfinite",
+    "count_true",
     "dense",
     "describe_nonfinite",
     "device_of",
@@ -37,6 +40,7 @@ __all__ = [
     "is_lazy",
     "is_numpy",
     "namespace",
+    "needs_memory",
     "position",
     "result_dtype",
     "row_slices",
@@ -208,14 +212,50 @@ def count_nonfinite(
     If `nan` is False only infinities count.
     """
     xp = namespace(a)
-    bad = ~xp.isfinite(a) if nan else xp.isinf(a)
-    total = int(xp.count_nonzero(bad))
+    total, first = count_true(~xp.isfinite(a) if nan else xp.isinf(a), offset)
+    nans = int(xp.count_nonzero(xp.isnan(a))) if nan and total else 0
+    return nans, total - nans, first
+
+
+def count_true(mask: Array, offset: int = 0) -> tuple[int, tuple[int, int] | None]:
+    """How many entries of a matrix are true, and the (row + offset, column) of the first."""
+    xp = namespace(mask)
+    total = int(xp.count_nonzero(mask))
     if not total:
-        return 0, 0, None
-    nans = int(xp.count_nonzero(xp.isnan(a))) if nan else 0
-    flat = int(xp.argmax(xp.reshape(xp.astype(bad, xp.int8), (-1,))))
-    width = a.shape[1]
-    return nans, total - nans, (offset + flat // width, flat % width)
+        return 0, None
+    flat = int(xp.argmax(xp.reshape(xp.astype(mask, xp.int8), (-1,))))
+    row, column = divmod(flat, mask.shape[1])
+    return total, (offset + row, column)
+
+
+def check_not_empty(a: Any, name: str) -> None:
+    """Raise, in scikit-learn's words, if a matrix has no row or no column."""
+    for axis, what in ((0, "sample"), (1, "feature")):
+        if a.shape[axis] == 0:
+            raise ValueError(
+                f"{name}: found array with 0 {what}(s) (shape={tuple(a.shape)}) "
+                "while a minimum of 1 is required."
+            )
+
+
+def check_lazy(a: Any, name: str, ndims: tuple[int, ...] = (1, 2)) -> Any:
+    """Check the shape and the dtype of a source on a disk, whose values are not read."""
+    if a.ndim not in ndims or 0 in a.shape:
+        raise ValueError(
+            f"{name} must be a matrix with at least one row and one column, got shape "
+            f"{tuple(a.shape)}"
+        )
+    if np.dtype(a.dtype).kind not in "biufV":
+        raise ValueError(f"{name} holds {a.dtype} values, not real numbers")
+    return a
+
+
+def needs_memory(name: str) -> ValueError:
+    """The error for a Dask array where the rows have to be in memory."""
+    return ValueError(
+        f"{name} is a Dask array, and this needs its rows in memory: pass {name}.compute(), or "
+        "a part of the rows that fits"
+    )
 
 
 def check_matrix(
@@ -240,10 +280,7 @@ def check_matrix(
         If `a` cannot be read as a matrix.
     """
     if is_dask(a):
-        raise ValueError(
-            f"{name} is a Dask array, and this needs its rows in memory: pass {name}.compute(), or "
-            "a part of the rows that fits"
-        )
+        raise needs_memory(name)
     if scipy.sparse.issparse(a):
         a = a.tocsr()
         values = a.data
@@ -262,19 +299,15 @@ def check_matrix(
         a = xp.reshape(a, (-1, 1))
     if a.ndim != 2:
         raise ValueError(f"{name} must be two-dimensional (rows are items), got shape {a.shape}")
-    for axis, what in ((0, "sample"), (1, "feature")):
-        if a.shape[axis] == 0:
-            raise ValueError(
-                f"{name}: found array with 0 {what}(s) (shape={tuple(a.shape)}) "
-                "while a minimum of 1 is required."
-            )
-    if ensure_finite and (scipy.sparse.issparse(a) or xp.isdtype(a.dtype, "real floating")):
-        dense = values[:, None] if scipy.sparse.issparse(a) else a
+    check_not_empty(a, name)
+    sparse = scipy.sparse.issparse(a)
+    if ensure_finite and (sparse or xp.isdtype(a.dtype, "real floating")):
+        dense = values[:, None] if sparse else a
         with np.errstate(all="ignore"):  # infinities of both signs, sums that overflow
             total = xp.sum(dense, dtype=xp.float64)
         if not bool(xp.isfinite(total)):
             nan, inf, first = count_nonfinite(dense, nan=ensure_finite != "allow-nan")
-            if scipy.sparse.issparse(a) and first is not None:
+            if sparse and first is not None:
                 coo = a.tocoo()
                 first = (int(coo.row[first[0]]), int(coo.col[first[0]]))
             if nan or inf:

@@ -135,7 +135,7 @@ def test_mixture_equals_scikit_learn(kind: Any) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_cpu_equals_the_reference(kind: Any) -> None:
     X, _, means, S = problem(90, 7, 3, kind)
-    normals = normal._check_mixture(X, means, S, kind)
+    normals = normal.prepare(X, means, S, kind)
     np.testing.assert_allclose(
         component_logpdf(X, means, S, covariance_type=kind),
         normal._reference(X, normals),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -68,6 +69,7 @@ def text_vectorizers(
     return word, char
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TextEncoder:
     """Map texts to the text features of the emoji set.
 
@@ -91,26 +93,14 @@ class TextEncoder:
         The diagonal of L.
     """
 
-    def __init__(
-        self,
-        *,
-        word_vocabulary: Strings,
-        word_idf: Float32,
-        char_vocabulary: Strings,
-        char_idf: Float32,
-        train_texts: list[str],
-        train_features: npt.NDArray[np.floating[Any]],
-        train_lengths: Float32,
-        eigenvalues: Float32,
-    ) -> None:
-        self.word_vocabulary = word_vocabulary
-        self.word_idf = word_idf
-        self.char_vocabulary = char_vocabulary
-        self.char_idf = char_idf
-        self.train_texts = train_texts
-        self.train_features = train_features
-        self.train_lengths = train_lengths
-        self.eigenvalues = eigenvalues
+    word_vocabulary: Strings
+    word_idf: Float32
+    char_vocabulary: Strings
+    char_idf: Float32
+    train_texts: list[str]
+    train_features: npt.NDArray[np.floating[Any]]
+    train_lengths: Float32
+    eigenvalues: Float32
 
     @cached_property
     def _vectorizers(self) -> tuple[Any, Any]:

@@ -25,13 +25,13 @@ from sklearn.utils.random import sample_without_replacement
 from cmstats.arrays import (
     Array,
     check_matrix,
-    count_nonfinite,
-    device_of,
+    count_true,
     is_array,
     is_numpy,
     namespace,
     result_dtype,
     row_slices,
+    take_rows,
     to_numpy,
 )
 from cmstats.kernels.parameters import Spec
@@ -237,8 +237,7 @@ def median_gamma(
         raise ValueError("X has 1 row, and the median distance needs at least 2")
     if n > n_samples:
         rows = np.sort(sample_without_replacement(n, int(n_samples), random_state=random_state))
-        xp = namespace(X)
-        X = X[rows] if is_numpy(xp) else xp.take(X, xp.asarray(rows, device=device_of(X)), axis=0)
+        X = take_rows(X, rows)
     sample = check_matrix(to_numpy(X).astype(np.float64), "X")
     distances, rounding = _sample_distances(sample, kernel)
     positive = distances[distances > rounding]
@@ -325,18 +324,11 @@ def _check_kernel(
 
 
 def _check_not_negative(a: Array, name: str) -> None:
-    xp = namespace(a)
-    if bool(xp.any(a < 0)):
-        # Negative entries are marked by NaN, which `count_nonfinite` locates.
-        floats = xp.astype(a, result_dtype(a), copy=False)
-        marked = xp.where(
-            a < 0, xp.asarray(math.nan, dtype=floats.dtype, device=device_of(a)), floats
-        )
-        count, _, first = count_nonfinite(marked)
-        row, column = first if first is not None else (0, 0)
+    count, first = count_true(a < 0)
+    if first is not None:
         raise ValueError(
             f"the chi2 kernel needs values of at least 0, and {name} has {count} negative, the "
-            f"first at row {row}, column {column}"
+            f"first at row {first[0]}, column {first[1]}"
         )
 
 

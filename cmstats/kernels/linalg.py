@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import array_api_compat
@@ -74,16 +75,13 @@ def svd(a: Array) -> tuple[Array, Array, Array]:
     if a.shape[1] > 2 * a.shape[0]:  # LAPACK is 2.5 times faster on the tall transpose
         u, s, vt = svd(a.T)
         return vt.T, s, u.T
-    try:
+    with suppress(np.linalg.LinAlgError):
         u, s, vt = np.linalg.svd(a, full_matrices=False)
-    except np.linalg.LinAlgError:
-        try:
-            v, s, ut = np.linalg.svd(a.T, full_matrices=False)
-            u, vt = ut.T, v.T
-        except np.linalg.LinAlgError:
-            u, s, vt = scipy.linalg.svd(
-                a, full_matrices=False, lapack_driver="gesvd", check_finite=False
-            )
+        return u, s, vt
+    with suppress(np.linalg.LinAlgError):
+        v, s, ut = np.linalg.svd(a.T, full_matrices=False)
+        return ut.T, s, v.T
+    u, s, vt = scipy.linalg.svd(a, full_matrices=False, lapack_driver="gesvd", check_finite=False)
     return u, s, vt
 
 

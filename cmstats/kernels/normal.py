@@ -83,7 +83,7 @@ def logpdf(X: Array, mean: Array | None, covariance: Array) -> Array:
     )
     mu = xp.reshape(mu, (1, -1))
     kind: CovarianceType = "full" if S.ndim == 2 else "diag"
-    normals = _prepare(X, mu, S[None, ...], kind, ("mean", "covariance"))
+    normals = _factored(X, mu, S[None, ...], kind, ("mean", "covariance"))
     return _components(X, normals)[:, 0]
 
 
@@ -129,7 +129,7 @@ def component_logpdf(
     """
     namespace(X, means, *_arrays(covariances))
     X = _check_rows(X)
-    return _components(X, _check_mixture(X, means, covariances, covariance_type))
+    return _components(X, prepare(X, means, covariances, covariance_type))
 
 
 @overload
@@ -206,7 +206,7 @@ def mixture_logpdf(
     """
     xp = namespace(X, weights, means, *_arrays(covariances))
     X = _check_rows(X)
-    normals = _check_mixture(X, means, covariances, covariance_type)
+    normals = prepare(X, means, covariances, covariance_type)
     k = normals.means.shape[0]
     w = _parameter(weights, "weights", X, (1,))
     if w.shape != (k,):
@@ -218,16 +218,6 @@ def mixture_logpdf(
     log_weights = xp.where(w > 0, xp.log(xp.where(w > 0, w, 1.0)), -math.inf)
     density, responsibilities = evaluate(X, normals, log_weights, return_responsibilities)
     return (density, responsibilities) if return_responsibilities else density
-
-
-def prepare(
-    like: Array, means: Array, covariances: Any, covariance_type: CovarianceType
-) -> Normals:
-    """Checked and factored normals, for `evaluate` on many blocks of rows.
-
-    `like` names the namespace, the device and the number of columns.
-    """
-    return _check_mixture(like, means, covariances, covariance_type)
 
 
 def _arrays(covariances: Any) -> tuple[Any, ...]:
@@ -260,13 +250,17 @@ def _parameter(a: Any, name: str, X: Array, ndims: tuple[int, ...]) -> Array:
     return out
 
 
-def _check_mixture(
-    X: Array, means: Any, covariances: Any, covariance_type: CovarianceType | None
+def prepare(
+    like: Array, means: Any, covariances: Any, covariance_type: CovarianceType | None
 ) -> Normals:
-    mu = _parameter(means, "means", X, (2,))
+    """Checked and factored normals, for `evaluate` on many blocks of rows.
+
+    `like` names the namespace, the device and the number of columns.
+    """
+    mu = _parameter(means, "means", like, (2,))
     if isinstance(covariances, tuple):
-        return _check_low_rank(X, mu, covariances, covariance_type)
-    S = _parameter(covariances, "covariances", X, (2, 3))
+        return _check_low_rank(like, mu, covariances, covariance_type)
+    S = _parameter(covariances, "covariances", like, (2, 3))
     k, d = mu.shape
     shapes: dict[CovarianceType, tuple[int, ...]] = {
         "full": (k, d, d),
@@ -298,7 +292,7 @@ def _check_mixture(
         )
     if covariance_type == "tied":
         S = S[None, ...]
-    return _prepare(X, mu, S, covariance_type, ("means", "covariances"))
+    return _factored(like, mu, S, covariance_type, ("means", "covariances"))
 
 
 def _check_low_rank(
@@ -333,7 +327,7 @@ def _check_low_rank(
     return Normals("low_rank", means, scales, constants, xp.stack(projections))
 
 
-def _prepare(
+def _factored(
     X: Array, means: Array, S: Array, kind: CovarianceType, names: tuple[str, str]
 ) -> Normals:
     xp = namespace(X)

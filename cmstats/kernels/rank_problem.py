@@ -10,8 +10,10 @@ import numpy as np
 
 from cmstats.arrays import (
     Array,
+    check_lazy,
     check_matrix,
     check_rows,
+    count_true,
     describe_nonfinite,
     device_of,
     is_lazy,
@@ -83,13 +85,7 @@ def _check_vectors(a: Any, name: str) -> Any:
     """Check vectors in rows; those on a disk are read run by run and not kept in memory."""
     if not is_lazy(a):
         return check_matrix(_dense(a, name), name)
-    if a.ndim != 2 or 0 in a.shape:
-        raise ValueError(
-            f"{name} must be a matrix with at least one row and one column, got shape "
-            f"{tuple(a.shape)}"
-        )
-    if np.dtype(a.dtype).kind not in "biufV":
-        raise ValueError(f"{name} holds {a.dtype} values, not real numbers")
+    check_lazy(a, name, ndims=(2,))
     for rows in _runs(a):
         part = read_rows(a, rows)
         if part.dtype.kind in "fV":
@@ -130,17 +126,12 @@ def _check_scores(scores: Array) -> Array:
     xp = namespace(scores)
     if not is_numpy(xp) and not xp.isdtype(scores.dtype, "real floating"):
         return scores
-    for rows in row_slices(scores.shape[0], max(1, BLOCK_SCORES // scores.shape[1])):
-        nan = xp.isnan(scores[rows, :])
-        if bool(xp.any(nan)):
-            flat = int(xp.argmax(xp.reshape(xp.astype(nan, xp.int8), (-1,))))
-            first = (rows.start + flat // scores.shape[1], flat % scores.shape[1])
-            total = int(xp.count_nonzero(nan))
-            total += sum(
-                int(xp.count_nonzero(xp.isnan(scores[i : i + 1, :])))
-                for i in range(rows.stop, scores.shape[0])
-            )
-            raise ValueError(describe_nonfinite("the score matrix", total, 0, first))
+    total, first = 0, None
+    for rows in _runs(scores):
+        count, place = count_true(xp.isnan(scores[rows, :]), rows.start)
+        total, first = total + count, first or place
+    if total:
+        raise ValueError(describe_nonfinite("the score matrix", total, 0, first))
     return scores
 
 

@@ -172,29 +172,29 @@ def _triangular_inverse(lower: Array) -> Array:
 
 def _eigh(C: Array, unit: Array) -> Factor:
     xp = namespace(C)
-    values, vectors = xp.linalg.eigh(C)
-    keep = values > values[-1] * (C.shape[0] * EPS)
-    start = int(xp.count_nonzero(~keep))
-    values, vectors = values[start:], vectors[:, start:]
+    values, vectors, condition = _range_eigh(C)
     weights = unit[:, None] * vectors / xp.sqrt(values)[None, :]
-    rank = int(values.shape[0])
     varying = xp.where(unit > 0, unit, 1.0)
     logdet = xp.sum(xp.log(values)) - 2 * xp.sum(xp.log(varying))
-    full = rank == C.shape[0]
-    condition = float((values[-1] / values[0]) ** 0.5) if full else float("inf")
-    return Factor(weights, rank, float(logdet), condition, "eigh")
+    return Factor(weights, int(values.shape[0]), float(logdet), condition, "eigh")
 
 
 def _zca(S: Array) -> Factor:
     xp = namespace(S)
-    values, vectors = xp.linalg.eigh(S)
-    keep = values > values[-1] * (S.shape[0] * EPS)
-    start = int(xp.count_nonzero(~keep))
-    values, vectors = values[start:], vectors[:, start:]
+    values, vectors, condition = _range_eigh(S)
     weights = vectors / xp.sqrt(values)[None, :] @ vectors.mT
-    rank = int(values.shape[0])
-    condition = float((values[-1] / values[0]) ** 0.5) if not start else float("inf")
-    return Factor(weights, rank, float(xp.sum(xp.log(values))), condition, "zca")
+    logdet = xp.sum(xp.log(values))
+    return Factor(weights, int(values.shape[0]), float(logdet), condition, "zca")
+
+
+def _range_eigh(S: Array) -> tuple[Array, Array, float]:
+    """The eigenvalues and eigenvectors on the range of S, and `Factor.condition`."""
+    xp = namespace(S)
+    values, vectors = xp.linalg.eigh(S)
+    start = int(xp.count_nonzero(~(values > values[-1] * (S.shape[0] * EPS))))
+    values, vectors = values[start:], vectors[:, start:]
+    condition = float("inf") if start else float((values[-1] / values[0]) ** 0.5)
+    return values, vectors, condition
 
 
 def factor_root(R: Array, *, keep: float = 1.0, ridge: float = 0.0) -> Factor:

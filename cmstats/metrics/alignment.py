@@ -19,6 +19,7 @@ from cmstats.kernels.ranks import top_k
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_blocks, check_lengths, chunks
 from cmstats.rows.matrix import check_matrix
+from cmstats.rows.source import width_of
 
 __all__ = ["linear_cka", "mutual_knn_alignment", "procrustes_distance", "pwcca", "svcca"]
 
@@ -422,7 +423,7 @@ class _Pair:
             raise TypeError("pass two matrices X and Y, or the Moments of both")
         else:
             blocks = check_blocks({"x": X, "y": Y})
-            wide = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in blocks.values())
+            wide = sum(width_of(a) for a in blocks.values())
             form: Any = "root" if wide > int(blocks["x"].shape[0]) else "scatter"
             m = Moments.from_data(form=form, sample_weight=sample_weight, **blocks)
         names = ("x", "y") if {"x", "y"} <= set(m.names) else m.names
@@ -433,16 +434,13 @@ class _Pair:
             )
         return cls(m, (names[0], names[1]), m.rotated())
 
-    def _name(self, key: str) -> str:
-        return self.names["xy".index(key)]
-
     def scatter(self, a: str, b: str) -> Array:
         """``X'Y`` of the centred blocks a, b in {"x", "y"}, up to rotations."""
-        return self.rotated.scatter(self._name(a), self._name(b))
+        return self.rotated.scatter(*(self.names["xy".index(key)] for key in (a, b)))
 
     def total(self, a: str) -> float:
         """The sum of squares of a centred view; 0 for a view that is constant up to rounding."""
-        m, name = self.moments, self._name(a)
+        m, name = self.moments, self.names["xy".index(a)]
         xp = namespace(m.mean(name))
         varies = xp.where(m.constant(name), 0.0, m.variance(name, ddof=0))
         return float(xp.sum(varies)) * m.n

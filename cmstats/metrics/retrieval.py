@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmstats.arrays import Array, is_array, namespace, to_numpy
-from cmstats.kernels.ranks import (
-    PartnerCounts,
-    average_precisions,
-    partner_counts,
-    partner_ranks,
-    top_k,
-)
+from cmstats.kernels.ranks import average_precisions, partner_counts, partner_ranks, top_k
 from cmstats.metrics.relevance import Relevance, view_sizes
 
 if TYPE_CHECKING:
@@ -129,7 +123,8 @@ def retrieval_report(
     for name, count, side in zip(DIRECTIONS, counts, (0, 1), strict=True):
         own, other = relevance.classes(side)
         if own is None:
-            precisions = _single_precisions(count)
+            # With one relevant candidate: 1 / (all candidates that score at least as high).
+            precisions = 1.0 / (1.0 + to_numpy(count.greater) + to_numpy(count.ties))
         else:
             queries, candidates = (U, V) if not side else _swap(U, V)
             precisions = to_numpy(average_precisions(queries, candidates, x_ids=own, y_ids=other))
@@ -137,7 +132,9 @@ def retrieval_report(
         if own is relevance.ids[side]:  # the warning of the line before covers these queries
             precisions = precisions[~np.isnan(precisions)]
         rows[name] = {
-            **_rank_metrics(ranks, cutoffs),
+            **{f"R@{k}": float(np.mean(ranks <= k)) for k in cutoffs},
+            "median_rank": float(np.median(ranks)),
+            "MRR": float(np.mean(1.0 / ranks)),
             "mAP": float(np.mean(_found(precisions, f"of {name} (mAP, by label)"))),
             "n_queries": int(np.sum(to_numpy(count.relevant_ties) > 0)),
             "n_candidates": relevance.shape[1 - side],
@@ -239,19 +236,6 @@ def _relevant_counts(own: HostArray, other: HostArray) -> HostArray:
     ordered = np.sort(other)
     right = np.searchsorted(ordered, own, side="right")
     return np.asarray(right - np.searchsorted(ordered, own, side="left"))
-
-
-def _single_precisions(count: PartnerCounts) -> HostArray:
-    """Average precisions with one relevant candidate, 1 / (all that score at least as high)."""
-    return np.asarray(1.0 / (1.0 + to_numpy(count.greater) + to_numpy(count.ties)))
-
-
-def _rank_metrics(ranks: HostArray, cutoffs: list[int]) -> dict[str, float]:
-    return {
-        **{f"R@{k}": float(np.mean(ranks <= k)) for k in cutoffs},
-        "median_rank": float(np.median(ranks)),
-        "MRR": float(np.mean(1.0 / ranks)),
-    }
 
 
 def _with_mean(rows: dict[str, dict[str, float]]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import scipy.sparse
 
 from cmstats.arrays import (
     Array,
+    check_lazy,
     check_rows,
     is_array,
     is_lazy,
@@ -60,19 +61,10 @@ def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, An
     ValueError
         With the shapes, if the numbers of rows differ or are below `minimum`.
     """
-    checked = {}
-    for name, a in blocks.items():
-        if is_lazy(a):
-            if a.ndim not in (1, 2) or 0 in a.shape:
-                raise ValueError(
-                    f"{name} must be a matrix with at least one row and one column, got shape "
-                    f"{tuple(a.shape)}"
-                )
-            if np.dtype(a.dtype).kind not in "biufV":
-                raise ValueError(f"{name} holds {a.dtype} values, not real numbers")
-            checked[name] = a
-        else:
-            checked[name] = check_matrix(a, name, ensure_finite=False)
+    checked = {
+        name: check_lazy(a, name) if is_lazy(a) else check_matrix(a, name, ensure_finite=False)
+        for name, a in blocks.items()
+    }
     check_lengths(checked)
     n = next(iter(checked.values())).shape[0]
     if n < minimum:

@@ -17,12 +17,14 @@ import scipy.sparse
 
 from cmstats.arrays import (
     check_matrix,
+    check_not_empty,
     check_weights,
     count_nonfinite,
     dense,
     describe_nonfinite,
     is_array,
     is_dask,
+    needs_memory,
     to_numpy,
 )
 from cmstats.kernels.threads import one_core
@@ -64,20 +66,18 @@ def matrix(a: Any, name: str, *, ensure_finite: Any = False) -> Any:
     """
     a = numeric(a, name)
     if ensure_finite:
-        raise ValueError(
-            f"{name} is a Dask array, and this needs its rows in memory: pass {name}.compute(), or "
-            "a part of the rows that fits"
-        )
+        raise needs_memory(name)
+    a = _with_lengths(a)
+    a = a[:, None] if a.ndim == 1 else a.rechunk({1: -1})
+    check_not_empty(a, name)
+    return a
+
+
+def _with_lengths(a: Any) -> Any:
+    """A Dask array with chunks of known lengths, computed where they are not."""
     if np.isnan(a.chunks[0]).any():
         a = a.copy()  # lengths are written into the array
         a.compute_chunk_sizes()
-    a = a[:, None] if a.ndim == 1 else a.rechunk({1: -1})
-    for axis, what in ((0, "sample"), (1, "feature")):
-        if a.shape[axis] == 0:
-            raise ValueError(
-                f"{name}: found array with 0 {what}(s) (shape={tuple(a.shape)}) "
-                "while a minimum of 1 is required."
-            )
     return a
 
 
@@ -240,10 +240,7 @@ def _weights(sample_weight: Any, n: int) -> Any:
             return library("dask.array").full((n,), float(sample_weight))  # type: ignore[arg-type]
         weights = sample_weight if is_array(sample_weight) else np.asarray(sample_weight)
         return to_numpy(check_weights(weights, n))
-    weights = numeric(sample_weight, "sample_weight")
-    if np.isnan(weights.chunks[0]).any():
-        weights = weights.copy()
-        weights.compute_chunk_sizes()
+    weights = _with_lengths(numeric(sample_weight, "sample_weight"))
     if weights.shape != (n,):
         raise ValueError(
             f"sample_weight has shape {tuple(weights.shape)}, expected ({n},): one weight a row"

@@ -26,7 +26,7 @@ def mixture_problem(n: int, d: int, k: int, dtype: Any, kind: Any = "full") -> t
     S = A @ A.swapaxes(1, 2) / d + 0.3 * np.eye(d)
     S = {"full": S, "tied": S[0], "diag": np.diagonal(S, axis1=1, axis2=2)}[kind]
     X = (rng.normal(size=(n, d)) + 3.0).astype(dtype)
-    return X, normal._check_mixture(X, means, S, kind)
+    return X, normal.prepare(X, means, S, kind)
 
 
 def run_mixture(X: Any, normals: Any, constants: Any, with_terms: bool) -> tuple[Any, Any]:
@@ -134,7 +134,7 @@ def test_low_rank_whitening_equals_the_reference() -> None:
     rng = np.random.default_rng(0)
     X, means = rng.normal(size=(9, 6)), rng.normal(size=(3, 6))
     S = rng.normal(size=(3, 6, 2)), rng.uniform(0.5, 2.0, size=(3, 6))
-    normals = normal._check_mixture(X, means, S, "low_rank")
+    normals = normal.prepare(X, means, S, "low_rank")
     norms = np.stack([np.sum(z**2, axis=1) for z in room._whitened(X, normals)], axis=1)
     expected = normal._reference(X, normals)
     np.testing.assert_allclose(normals.constants - 0.5 * norms, expected, rtol=1e-12)
