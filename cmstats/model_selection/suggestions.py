@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +27,8 @@ __all__ = ["Suggestions", "suggest_models"]
 
 HostArray = np.ndarray[Any, Any]
 Task = Literal["retrieval", "regression", "classification", "clustering"]
-TASKS = ("retrieval", "regression", "classification", "clustering")
+Candidates = Iterator[tuple[str, Any, str]]
+"""Names, models and reasons."""
 SAMPLE = 2000
 """Rows that are looked at."""
 EXACT = 3000
@@ -62,38 +63,24 @@ class MeanImputer(SimpleImputer):
         return X
 
 
-@dataclass(frozen=True)
 class _View:
-    """What is known of one view."""
+    """The properties of one view that the rules use, most of them from a sample of its rows."""
 
-    width: int
-    sparse: bool
-    missing: bool
-    nonnegative: bool
-    binary: bool
-    unit_length: bool
-
-    @classmethod
-    def of(cls, data: Any, name: str) -> _View:
+    def __init__(self, data: Any, name: str) -> None:
         sample = _sample(data, name)
         seen = sample[~np.isnan(sample)]
         if np.isinf(seen).any():
             raise ValueError(f"{name} has infinite values: drop or replace those rows first")
         norms = np.sqrt(np.sum(sample**2, axis=1))
-        values = np.unique(seen[:SAMPLE]) if seen.size else seen
-        return cls(
-            width=sample.shape[1],
-            sparse=scipy.sparse.issparse(data),
-            missing=seen.size < sample.size or _has_nan(data),
-            nonnegative=bool((seen >= 0).all()),
-            binary=bool(np.isin(seen, (0.0, 1.0)).all()) and len(values) > 1,
-            unit_length=sample.shape[1] > 1 and bool(np.allclose(norms, 1, atol=1e-2)),
-        )
-
-    @property
-    def histogram(self) -> bool:
-        """Counts, shares, TF-IDF: what the chi-squared kernel is for."""
-        return self.nonnegative and not self.binary and self.width > 2
+        self.width = sample.shape[1]
+        self.sparse = scipy.sparse.issparse(data)
+        self.missing = seen.size < sample.size or _has_nan(data)
+        varies = len(np.unique(seen[:SAMPLE])) > 1
+        self.binary = varies and bool(np.isin(seen, (0.0, 1.0)).all())
+        self.unit_length = self.width > 1 and bool(np.allclose(norms, 1, atol=1e-2))
+        # Counts, shares, TF-IDF: what the chi-squared kernel is for.
+        histogram = bool((seen >= 0).all()) and not self.binary and self.width > 2
+        self.kernel = "chi2" if histogram else "rbf"
 
 
 def suggest_models(
@@ -147,48 +134,38 @@ def suggest_models(
         raise ValueError(f"{n} rows are too few to compare models on: at least 4 are needed")
     if labels is not None and len(labels) != n:
         raise ValueError(f"labels has length {len(labels)}, expected {n}: one label for each row")
-    facts = _Facts(n, _View.of(X, "X"), _View.of(y, "y"), _classes(labels), random_state)
+    classes = 0 if labels is None else len({str(v) for v in to_numpy(labels)})
+    facts = _Facts(n, _View(X, "X"), _View(y, "y"), classes, random_state)
     if task == "classification" and labels is None and not facts.y.binary:
         raise ValueError(
             "task='classification' needs labels=, or y of 0 and 1 (one column for each class)"
         )
     out = Suggestions()
-    {"retrieval": _retrieval, "regression": _regression, "clustering": _clustering}.get(
-        task, _classification
-    )(facts, out)
+    for candidate in TASKS[task](facts):
+        out.add(*candidate)
     return out
 
 
-@dataclass(frozen=True)
 class _Facts:
-    """What the rules look at."""
+    """The properties of the data that the rules use."""
 
-    n: int
-    x: _View
-    y: _View
-    classes: int
-    seed: Any
-
-    @property
-    def width(self) -> int:
-        return self.x.width + self.y.width
-
-    @property
-    def wide(self) -> bool:
-        """More columns than rows of a training fold."""
-        return self.width > 0.8 * self.n
-
-    @property
-    def missing(self) -> bool:
-        return self.x.missing or self.y.missing
-
-    @property
-    def sparse(self) -> bool:
-        return self.x.sparse or self.y.sparse
+    def __init__(self, n: int, x: _View, y: _View, classes: int, seed: Any) -> None:
+        self.n, self.x, self.y, self.classes, self.seed = n, x, y, classes, seed
+        self.width = x.width + y.width
+        self.missing = x.missing or y.missing
+        self.sparse = x.sparse or y.sparse
 
     def components(self, most: int) -> int:
         """A number of components that any training half of the rows has."""
         return max(1, min(most, self.x.width, self.y.width, self.n // 2 - 1))
+
+    def landmarks(self, most: int) -> int:
+        """A number of landmarks that any training half of the rows has."""
+        return max(2, min(most, self.n // 2))
+
+    def nystroem(self, view: _View, most: int) -> NystroemMap:
+        """The kernel map that suits the values of a view."""
+        return NystroemMap(view.kernel, rank=self.landmarks(most), random_state=self.seed)
 
     def complete(self, model: Any, *, only_x: bool = False) -> Any:
         """The model, behind means in place of missing entries where there are some."""
@@ -197,225 +174,191 @@ class _Facts:
         return model if x is None and y is None else TwoViewPipeline(model, x=x, y=y)
 
 
-# ---------------------------------------------------------------------------- the tasks
-def _retrieval(facts: _Facts, out: Suggestions) -> None:
-    _cca(facts, out)
-    _gaussian(facts, out, "ranks by how far x raises the log-density of y")
-    _kernel_cca(facts, out)
-    _semantic(facts, out)
-    _deep(facts, out)
+def _retrieval(facts: _Facts) -> Candidates:
+    yield from _cca(facts)
+    yield from _gaussian(facts, "ranks by how far x raises the log-density of y")
+    yield from _kernel_cca(facts)
+    yield from _semantic(facts)
+    yield from _deep(facts)
 
 
-def _cca(facts: _Facts, out: Suggestions) -> None:
-    if facts.wide:
+def _cca(facts: _Facts) -> Candidates:
+    if facts.width > 0.8 * facts.n:  # more columns than rows of a training fold
+        shrinkage = "auto"
         reason = (
             f"{facts.width} columns for {facts.n} rows: without shrinkage CCA would fit noise, and "
             "Ledoit-Wolf sets the amount by a formula."
         )
-        model = CCA(facts.components(200), shrinkage="auto")
     else:
+        shrinkage = "cv"
         reason = (
             "The closed form to start with, fast on any number of rows; its shrinkage is chosen by "
             "cross-validation in the same pass."
         )
-        model = CCA(facts.components(200), shrinkage="cv")
     if facts.missing:
         reason = reason[:-1] + "; means stand in for missing entries."
-    out.add("CCA", facts.complete(model), reason)
+    yield "CCA", facts.complete(CCA(facts.components(200), shrinkage=shrinkage)), reason
 
 
-def _gaussian(facts: _Facts, out: Suggestions, what: str) -> None:
-    if facts.missing and facts.sparse:
-        return
+def _gaussian(facts: _Facts, what: str) -> Candidates:
+    model = ConditionalGaussian()
+    reason = f"p(y | x) in closed form: {what}, and says how sure it is."
     if facts.missing:
-        model = ConditionalGaussian(shrinkage=0.1, missing="em")
+        model.set_params(shrinkage=0.1, missing="em")
         reason = f"Takes the missing entries as they are (EM) and {what}."
-    else:
-        model = ConditionalGaussian()
-        reason = f"p(y | x) in closed form: {what}, and says how sure it is."
-    out.add("ConditionalGaussian", model, reason)
+    if not (facts.missing and facts.sparse):
+        yield "ConditionalGaussian", model, reason
 
 
-def _kernel_cca(facts: _Facts, out: Suggestions) -> None:
+def _kernel_cca(facts: _Facts) -> Candidates:
     if facts.sparse:  # kernel maps take dense rows
         return
-    kernels = tuple(_kernel(view) for view in (facts.x, facts.y))
     how = (
         f"exact for {facts.n} rows"
         if facts.n <= EXACT
         else f"on 1000 Nystroem landmarks, so that {facts.n} rows cost one pass"
     )
-    why = {
-        "chi2": "chi-squared kernel for non-negative features",
-        "rbf": "Gaussian kernel",
-    }
-    same = kernels[0] == kernels[1]
-    text = why[kernels[0]] if same else f"{why[kernels[0]]} of X, {why[kernels[1]]} of y"
+    why = {"chi2": "chi-squared kernel for non-negative features", "rbf": "Gaussian kernel"}
+    a, b = facts.x.kernel, facts.y.kernel
     model = KernelCCA(
-        max(1, min(50, facts.n // 2 - 1)),
-        kernel=kernels[0] if same else kernels,
-        rank=max(2, min(1000, facts.n // 2)),
-        shrinkage=0.1,
-        random_state=facts.seed,
-    )
+        max(1, min(50, facts.n // 2 - 1)), kernel=a if a == b else (a, b),
+        rank=facts.landmarks(1000), shrinkage=0.1, random_state=facts.seed,
+    )  # fmt: skip
+    text = why[a] if a == b else f"{why[a]} of X, {why[b]} of y"
     reason = f"Sees relations that are not linear ({text}), {how}."
-    out.add("KernelCCA", facts.complete(model), reason)
+    yield "KernelCCA", facts.complete(model), reason
 
 
-def _kernel(view: _View) -> str:
-    return "chi2" if view.histogram else "rbf"
-
-
-def _semantic(facts: _Facts, out: Suggestions) -> None:
+def _semantic(facts: _Facts) -> Candidates:
     if facts.classes < 2:
         return
-    each = f"{facts.classes} classes"
-    out.add(
+    yield (
         "SemanticMatching",
         facts.complete(SemanticMatching(random_state=facts.seed)),
-        f"With labels of {each}, class probabilities are a common language of both views.",
+        f"With labels of {facts.classes} classes, class probabilities are a common language of "
+        "both views.",
     )
-    if facts.sparse or facts.missing or not (facts.x.histogram or facts.y.histogram):
-        return
-    maps = tuple(
-        NystroemMap(_kernel(v), rank=max(2, min(500, facts.n // 2)), random_state=facts.seed)
-        for v in (facts.x, facts.y)
-    )
-    out.add(
-        "SemanticMatching, kernel",
-        SemanticMatching(feature_map=maps, random_state=facts.seed),
-        "The same on kernel maps: the chi-squared kernel suits non-negative features (counts, "
-        "TF-IDF).",
-    )
+    if not (facts.sparse or facts.missing) and "chi2" in (facts.x.kernel, facts.y.kernel):
+        maps = (facts.nystroem(facts.x, 500), facts.nystroem(facts.y, 500))
+        yield (
+            "SemanticMatching, kernel",
+            SemanticMatching(feature_map=maps, random_state=facts.seed),
+            "The same on kernel maps: the chi-squared kernel suits non-negative features (counts, "
+            "TF-IDF).",
+        )
 
 
-def _deep(facts: _Facts, out: Suggestions) -> None:
+def _deep(facts: _Facts) -> Candidates:
     """Deep and training-free baselines, where they can be had."""
     if facts.sparse:
         return
-
     given = "unit-length embeddings" if facts.x.unit_length and facts.y.unit_length else "rows"
-    out.add(
+    yield (
         "ASIF",
         facts.complete(ASIF()),
         f"Trains nothing: {given} are described by their similarities to the training pairs.",
     )
-    if facts.n < 1000 or importlib.util.find_spec("torch") is None:
-        return
-    out.add(
-        "ContrastiveAligner",
-        facts.complete(ContrastiveAligner(random_state=facts.seed)),
-        f"The deep baseline, CLIP's loss on these features; {facts.n} pairs may be enough for it.",
-    )
+    if facts.n >= 1000 and importlib.util.find_spec("torch") is not None:
+        yield (
+            "ContrastiveAligner",
+            facts.complete(ContrastiveAligner(random_state=facts.seed)),
+            f"The deep baseline, CLIP's loss on these features; {facts.n} pairs may be enough for "
+            "it.",
+        )
 
 
-def _regression(facts: _Facts, out: Suggestions) -> None:
+def _regression(facts: _Facts) -> Candidates:
     q = facts.y.width
     many = f"each of the {q} targets" if q > 1 else "the target"
     reason = f"A ridge for {many}, with its own penalty chosen by cross-validation."
     if facts.y.missing:
         reason = reason[:-1] + ", on the rows where it is observed."
-    out.add("MultitaskRegressor", facts.complete(MultitaskRegressor(), only_x=True), reason)
+    yield "MultitaskRegressor", facts.complete(MultitaskRegressor(), only_x=True), reason
     if q >= 3 and not facts.y.missing:
-        out.add(
+        yield (
             "MultitaskRegressor, low rank",
-            facts.complete(MultitaskRegressor(rank="cv"), only_x=True),
+            facts.complete(MultitaskRegressor(rank="cv")),
             f"{q} targets may share a few directions of X: reduced-rank regression, rank chosen.",
         )
-        out.add(
+        yield (
             "LinearAutoencoder",
-            facts.complete(
-                LinearAutoencoder(facts.components(20), alpha=0.1, target="cross"), only_x=True
-            ),
+            facts.complete(LinearAutoencoder(facts.components(20), alpha=0.1, target="cross")),
             "Predicts all targets from one short code of x, which can be kept and looked at.",
         )
-    _gaussian(facts, out, "predicts y with its covariance")
-    _mapped_ridge(facts, out)
-    _mixture(facts, out, "Several answers to one x, or noise that depends on x")
+    yield from _gaussian(facts, "predicts y with its covariance")
+    yield from _mapped_ridge(facts)
+    yield from _mixture(facts, "Several answers to one x, or noise that depends on x")
 
 
-def _mapped_ridge(facts: _Facts, out: Suggestions) -> None:
+def _mapped_ridge(facts: _Facts) -> Candidates:
     """Kernel ridge regression."""
     if facts.sparse or facts.missing:
         return
-    kernel = _kernel(facts.x)
-    kind = (
-        "chi-squared kernel, for non-negative features" if kernel == "chi2" else "Gaussian kernel"
-    )
-    feature_map = NystroemMap(kernel, rank=max(2, min(1000, facts.n // 2)), random_state=facts.seed)
-    out.add(
+    kinds = {"chi2": "chi-squared kernel, for non-negative features", "rbf": "Gaussian kernel"}
+    yield (
         "kernel ridge",
-        TwoViewPipeline(MultitaskRegressor(), x=feature_map),
-        f"Relations that are not linear: ridge on a Nystroem map ({kind}).",
+        TwoViewPipeline(MultitaskRegressor(), x=facts.nystroem(facts.x, 1000)),
+        f"Relations that are not linear: ridge on a Nystroem map ({kinds[facts.x.kernel]}).",
     )
 
 
-def _mixture(facts: _Facts, out: Suggestions, reason: str) -> None:
+def _mixture(facts: _Facts, reason: str) -> Candidates:
     count = facts.classes if facts.classes > 1 else 4
-    full = facts.n >= 20 * count * facts.width
     if facts.missing or facts.sparse or facts.n < 40 * count:
         return
-    model = ConditionalGaussianMixture(
-        count,
-        covariance_type="full" if full else "low_rank",
-        rank=None if full else max(1, min(10, facts.width - 1, facts.n // (10 * count))),
-        random_state=facts.seed,
-    )
-    kind = "full covariances" if full else "factors, since there are few rows for full covariances"
-    out.add("ConditionalGaussianMixture", model, f"{reason} ({count} normals, {kind}).")
+    model = ConditionalGaussianMixture(count, covariance_type="full", random_state=facts.seed)
+    kind = "full covariances"
+    if facts.n < 20 * count * facts.width:
+        rank = max(1, min(10, facts.width - 1, facts.n // (10 * count)))
+        model.set_params(covariance_type="low_rank", rank=rank)
+        kind = "factors, since there are few rows for full covariances"
+    yield "ConditionalGaussianMixture", model, f"{reason} ({count} normals, {kind})."
 
 
-def _classification(facts: _Facts, out: Suggestions) -> None:
+def _classification(facts: _Facts) -> Candidates:
     if facts.classes:
-        _semantic(facts, out)
-        out.add(
+        yield from _semantic(facts)
+        shared = CCA(facts.components(50), shrinkage="auto")
+        yield (
             "SemanticMatching, CCA",
-            facts.complete(
-                SemanticMatching(
-                    correlate=CCA(facts.components(50), shrinkage="auto"),
-                    random_state=facts.seed,
-                )
-            ),
+            facts.complete(SemanticMatching(correlate=shared, random_state=facts.seed)),
             "Classifies what the two views share, which leaves out noise that is private to one.",
         )
         return
-    out.add(
+    yield (
         "MultitaskRegressor",
         facts.complete(MultitaskRegressor(), only_x=True),
         "Regression on 0 and 1 is enough to rank classes by probability, and the fastest.",
     )
-    _mapped_ridge(facts, out)
+    yield from _mapped_ridge(facts)
     if facts.y.width > 1:
-        _cca(facts, out)
+        yield from _cca(facts)
 
 
-def _clustering(facts: _Facts, out: Suggestions) -> None:
-    joint = LinearAutoencoder(facts.components(10), target="joint", scale=not facts.sparse)
+def _clustering(facts: _Facts) -> Candidates:
     if not facts.missing:
-        out.add(
+        yield (
             "LinearAutoencoder",
-            joint,
+            LinearAutoencoder(facts.components(10), target="joint", scale=not facts.sparse),
             "One short code of both views that keeps most of their variance: cluster `fuse(X, y)`.",
         )
-    out.add(
+    yield (
         "CCA",
         facts.complete(CCA(facts.components(10), shrinkage="auto")),
         "Groups by what the views share and not by what varies most: cluster `fuse(X, y)`.",
     )
-    _mixture(
-        facts,
-        out,
-        "Groups with probabilities, `responsibilities(X, y)`, each of a shape of its own",
-    )
+    shape = "Groups with probabilities, `responsibilities(X, y)`, each of a shape of its own"
+    yield from _mixture(facts, shape)
     if facts.missing and not facts.sparse:
-        _gaussian(facts, out, "tells which pairs belong to no group (`outlier_scores`)")
+        yield from _gaussian(facts, "tells which pairs belong to no group (`outlier_scores`)")
 
 
-# ------------------------------------------------------------------------------ looking
-def _classes(labels: Any) -> int:
-    if labels is None:
-        return 0
-    return len({str(v) for v in to_numpy(labels)})
+TASKS = {
+    "retrieval": _retrieval,
+    "regression": _regression,
+    "classification": _classification,
+    "clustering": _clustering,
+}
 
 
 def _sample(data: Any, name: str) -> HostArray:
@@ -439,8 +382,10 @@ def _sample(data: Any, name: str) -> HostArray:
 
 def _has_nan(data: Any) -> bool:
     """Whether any row has a missing entry: a sample could miss the only one."""
-    if not hasattr(data, "shape") or scipy.sparse.issparse(data) or hasattr(data, "iloc"):
-        data = data.data if scipy.sparse.issparse(data) else np.asarray(data)
+    if scipy.sparse.issparse(data):
+        data = data.data
+    elif not hasattr(data, "shape") or hasattr(data, "iloc"):
+        data = np.asarray(data)
     if not is_array(data):
         return False
     xp = namespace(data)
