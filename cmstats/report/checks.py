@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,6 @@ class _Facts:
     empty_columns: int
     constant: list[int]
     repeated_columns: int
-    repeated_rows: int
     rank: int
     possible: int
     condition: float
@@ -82,10 +82,10 @@ def check_views(
     facts = [
         _facts(view, at, numbers, size) for view, size in zip(given.views, given.sizes, strict=True)
     ]
-    warned: list[Warned] = []
-    for fact, name in zip(facts, names, strict=True):
-        warned += _of_view(fact, name)
-    warned += _of_pairs(facts, names, n_train) + _of_labels(labels)
+    warned = [w for f, name in zip(facts, names, strict=True) for w in _of_view(f, name)]
+    warned += _of_pairs(facts, names, n_train)
+    if labels is not None:
+        warned += _of_labels(labels)
     summary = pd.DataFrame([_row(f) for f in facts], index=pd.Index(names, name="view"))
     return summary, warned, len(at)
 
@@ -100,7 +100,7 @@ def _row(f: _Facts) -> dict[str, Any]:
         "missing entries": f.missing,
         "constant columns": len(f.constant),
         "repeated columns": f.repeated_columns,
-        "repeated rows": f.repeated_rows,
+        "repeated rows": _copies(f.row_hashes),
         "rank": f.rank,
         "condition number": f.condition,
         "ratio of column spreads": f.spread,
@@ -110,8 +110,7 @@ def _row(f: _Facts) -> dict[str, Any]:
 
 def _facts(view: Any, at: Any, numbers: Any, size: tuple[tuple[int, int], str, float]) -> _Facts:
     """Check the rows `at` of a view, whose row numbers in the data are `numbers`."""
-    a = view[at]
-    a = np.asarray(dense(a))
+    a = np.asarray(dense(view[at]))
     gaps = np.isnan(a) if a.dtype.kind == "f" else np.zeros(a.shape, dtype=bool)
     row_hashes, column_hashes = _hashes(a), _hashes(a.T)
     filled, empty = _complete(a.astype(np.float64), gaps)
@@ -120,14 +119,12 @@ def _facts(view: Any, at: Any, numbers: Any, size: tuple[tuple[int, int], str, f
     varies = deviation > 1e-12 * scale
     z = (filled[:, varies] - mean[varies]) / deviation[varies]
     rank, condition, distance = _spectrum(z)
-    constant = np.flatnonzero(~varies)
     kept = deviation[varies]
-    columns = Counter(h for h, v in zip(column_hashes, varies, strict=True) if v)
     return _Facts(
         shape=size[0], dtype=size[1], mebibytes=size[2], missing=int(gaps.sum()),
         missing_rows=int(gaps.any(axis=1).sum()), empty_columns=empty,
-        constant=constant.tolist(), repeated_columns=sum(columns.values()) - len(columns),
-        repeated_rows=len(row_hashes) - len(set(row_hashes)), rank=rank,
+        constant=np.flatnonzero(~varies).tolist(),
+        repeated_columns=_copies(itertools.compress(column_hashes, varies)), rank=rank,
         possible=min(len(kept), len(set(row_hashes)) - 1), condition=condition,
         spread=float(kept.max() / kept.min()) if len(kept) else np.nan,
         extreme=numbers[_extreme(distance)].tolist(), row_hashes=row_hashes,
@@ -138,6 +135,12 @@ def _hashes(a: Any) -> list[bytes]:
     """A hash of each row; equal rows have equal hashes."""
     a = np.ascontiguousarray(a + 0)  # adding 0 turns -0.0 into 0.0
     return [hashlib.blake2b(row.data, digest_size=16).digest() for row in a]
+
+
+def _copies(hashes: Iterable[Any]) -> int:
+    """The number of elements that equal an earlier one."""
+    hashes = list(hashes)
+    return len(hashes) - len(set(hashes))
 
 
 def _complete(a: Floats, gaps: Any) -> tuple[Floats, int]:
@@ -176,134 +179,95 @@ def _extreme(distance: Floats) -> npt.NDArray[np.intp]:
     return far[np.argsort(-distance[far], kind="stable")]
 
 
-def _of_view(f: _Facts, name: str) -> list[Warned]:
+def _of_view(f: _Facts, name: str) -> Iterator[Warned]:
     """Findings in one view."""
-    out = []
     if f.missing:
         share = f.missing / (len(f.row_hashes) * f.shape[1])
-        out.append(
-            Warned(
-                f"{name}: {_count(f.missing, 'entry', 'entries')} missing "
-                f"({f'{share:.2%}' if share >= 1e-4 else 'under 0.01%'}), in "
-                f"{_count(f.missing_rows, 'row')}.",
-                "Here the column's mean of the training items stands in; for estimates from the "
-                "observed entries use ConditionalGaussian(missing='em').",
-            )
+        yield Warned(
+            f"{name}: {_count(f.missing, 'entry', 'entries')} missing "
+            f"({f'{share:.2%}' if share >= 1e-4 else 'under 0.01%'}), in "
+            f"{_count(f.missing_rows, 'row')}.",
+            "Here the column's mean of the training items stands in; for estimates from the "
+            "observed entries use ConditionalGaussian(missing='em').",
         )
     if f.constant:
-        out.append(
-            Warned(
-                f"{name}: {_count(len(f.constant), 'column')} constant ({_list(f.constant)})"
-                + (f", {f.empty_columns} of them without any entry" if f.empty_columns else "")
-                + ".",
-                "They get weight 0: leave them out.",
-            )
+        empty = f", {f.empty_columns} of them without any entry" if f.empty_columns else ""
+        yield Warned(
+            f"{name}: {_count(len(f.constant), 'column')} constant ({_list(f.constant)}){empty}.",
+            "They get weight 0: leave them out.",
         )
     if f.repeated_columns:
-        out.append(
-            Warned(
-                f"{name}: {_count(f.repeated_columns, 'column')} equal to an earlier one.",
-                "Leave the copies out: they count double in the shrinkage.",
-            )
+        yield Warned(
+            f"{name}: {_count(f.repeated_columns, 'column')} equal to an earlier one.",
+            "Leave the copies out: they count double in the shrinkage.",
         )
-    dependent = f.possible - f.rank - f.repeated_columns
-    if dependent > 0 and f.rank < f.possible:
-        out.append(
-            Warned(
-                f"{name}: rank {f.rank} of {f.possible} possible: columns depend on each other "
-                "linearly.",
-                "Predictions are right, single weights are not unique: keep some shrinkage.",
-            )
+    if f.possible - f.rank > f.repeated_columns:
+        yield Warned(
+            f"{name}: rank {f.rank} of {f.possible} possible: columns depend on each other "
+            "linearly.",
+            "Predictions are right, single weights are not unique: keep some shrinkage.",
         )
     elif f.condition > CONDITION:
-        out.append(
-            Warned(
-                f"{name}: nearly dependent columns (condition number {f.condition:.1e}).",
-                "Keep some shrinkage, and do not read single weights.",
-            )
+        yield Warned(
+            f"{name}: nearly dependent columns (condition number {f.condition:.1e}).",
+            "Keep some shrinkage, and do not read single weights.",
         )
     if f.spread > SPREAD:
-        out.append(
-            Warned(
-                f"{name}: standard deviations of the columns differ by a factor of {f.spread:.1e}.",
-                "Shrinkage looks at units: standardise the columns, or set scale=True.",
-            )
+        yield Warned(
+            f"{name}: standard deviations of the columns differ by a factor of {f.spread:.1e}.",
+            "Shrinkage looks at units: standardise the columns, or set scale=True.",
         )
     if f.extreme:
-        out.append(
-            Warned(
-                f"{name}: {_count(len(f.extreme), 'row')} far from all others in Mahalanobis "
-                f"distance ({_list(f.extreme, 'row')}).",
-                "Look at them: one broken row can make up a correlation.",
-            )
+        yield Warned(
+            f"{name}: {_count(len(f.extreme), 'row')} far from all others in Mahalanobis "
+            f"distance ({_list(f.extreme, 'row')}).",
+            "Look at them: one broken row can make up a correlation.",
         )
-    return out
 
 
-def _of_pairs(facts: list[_Facts], names: tuple[str, str], n_train: int) -> list[Warned]:
+def _of_pairs(facts: list[_Facts], names: tuple[str, str], n_train: int) -> Iterator[Warned]:
     """Findings in the pairs of rows, and in the sizes of the data."""
-    out = []
-    pairs = Counter(zip(facts[0].row_hashes, facts[1].row_hashes, strict=True))
-    repeated = sum(pairs.values()) - len(pairs)
+    repeated = _copies(zip(facts[0].row_hashes, facts[1].row_hashes, strict=True))
     if repeated:
-        out.append(
-            Warned(
-                f"{_count(repeated, 'pair')} equal to an earlier one in both views.",
-                "Remove them: where one copy is trained on and the other held out, the held-out "
-                "numbers are too good.",
-            )
+        yield Warned(
+            f"{_count(repeated, 'pair')} equal to an earlier one in both views.",
+            "Remove them: where one copy is trained on and the other held out, the held-out "
+            "numbers are too good.",
         )
     for fact, name in zip(facts, names, strict=True):
-        if fact.repeated_rows > repeated:
-            alone = fact.repeated_rows - repeated
-            out.append(
-                Warned(
-                    f"{name}: {_count(alone, 'row')} equal to an earlier one, with another "
-                    "partner.",
-                    "Retrieval here knows one partner for each item: give x_ids and y_ids to "
-                    "retrieval_report, and keep the copies of one item in the same fold.",
-                )
+        alone = _copies(fact.row_hashes) - repeated
+        if alone:
+            yield Warned(
+                f"{name}: {_count(alone, 'row')} equal to an earlier one, with another partner.",
+                "Retrieval here knows one partner for each item: give x_ids and y_ids to "
+                "retrieval_report, and keep the copies of one item in the same fold.",
             )
     width = sum(fact.rank for fact in facts)
     if width > n_train - 1:
-        out.append(
-            Warned(
-                f"The two views have together {width} dimensions, more than the {n_train} "
-                "training items less one.",
-                "Training correlations say nothing here (without shrinkage some are 1 for any "
-                "data): look at the held-out ones only.",
-            )
+        yield Warned(
+            f"The two views have together {width} dimensions, more than the {n_train} "
+            "training items less one.",
+            "Training correlations say nothing here (without shrinkage some are 1 for any "
+            "data): look at the held-out ones only.",
         )
     elif n_train < 100:
-        out.append(
-            Warned(
-                f"There are only {n_train} training items.",
-                "Expect wide intervals, and another choice of shrinkage with another seed.",
-            )
+        yield Warned(
+            f"There are only {n_train} training items.",
+            "Expect wide intervals, and another choice of shrinkage with another seed.",
         )
-    return out
 
 
-def _of_labels(labels: Any) -> list[Warned]:
+def _of_labels(labels: Any) -> Iterator[Warned]:
     """Findings in the labels."""
-    if labels is None:
-        return []
-    out = []
     series = pd.Series(labels)
-    gaps, counts = int(series.isna().sum()), series.value_counts()
+    gaps, single = int(series.isna().sum()), int((series.value_counts() == 1).sum())
     if gaps:
-        out.append(
-            Warned(f"{_count(gaps, 'item')} without a label.", "They are relevant to no query.")
-        )
-    single = int((counts == 1).sum())
+        yield Warned(f"{_count(gaps, 'item')} without a label.", "They are relevant to no query.")
     if single:
-        out.append(
-            Warned(
-                f"{_count(single, 'label')} with one item only.",
-                "Such an item has no relevant partner but its own: join rare classes.",
-            )
+        yield Warned(
+            f"{_count(single, 'label')} with one item only.",
+            "Such an item has no relevant partner but its own: join rare classes.",
         )
-    return out
 
 
 def _count(n: int, one: str, many: str = "") -> str:
