@@ -162,7 +162,7 @@ def compare(
     >>> bool(table.loc["CCA", "R@10"] > 0.1), float(table.loc["CCA", "difference"])
     (True, 0.0)
     """
-    task = Comparison.checked(estimators, X, y, labels, cv, ks, random_state, on_error)
+    task = Comparison(estimators, X, y, labels, cv, ks, random_state, on_error)
     _check_names(task, baseline, metric)
     records = {}
     for name, estimator in progress_bar(verbose, "models", "model", items=task.estimators.items()):
@@ -334,7 +334,7 @@ def learning_curves(
     >>> bool(few < many)
     True
     """
-    task = Comparison.checked(estimators, X, y, labels, cv, ks, random_state, on_error)
+    task = Comparison(estimators, X, y, labels, cv, ks, random_state, on_error)
     counts = _curve_sizes(sizes, min(len(train) for train, _ in task.splits))
     splits = task.splits
     rng = np.random.default_rng(task.seed)

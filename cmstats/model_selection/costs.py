@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -21,15 +22,12 @@ MIB = 1 << 20
 
 def _synchronize() -> None:
     """Wait for the GPU: its calls return before their work is done."""
-    for module in ("torch", "cupy"):
-        library = sys.modules.get(module)
-        if module == "torch" and library is not None and library.cuda.is_initialized():
-            library.cuda.synchronize()
-        if module == "cupy" and library is not None:
-            try:
-                library.cuda.get_current_stream().synchronize()
-            except library.cuda.runtime.CUDARuntimeError:  # CuPy without a device
-                continue
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    if cupy is not None:
+        with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):  # CuPy without a device
+            cupy.cuda.get_current_stream().synchronize()
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -111,30 +109,12 @@ def device_name(model: Any, array: Any) -> str:
 
 
 # ------------------------------------------------------------------ numbers a model keeps
-_SUMMARIES = frozenset(
-    [
-        "correlations_",
-        "singular_values_",
-        "eigenvalues_",
-        "explained_variance_ratio_",
-        "pairwise_correlations_",
-        "alpha_",
-        "shrinkage_",
-        "class_prior_",
-        "classes_",
-        "task_n_samples_",
-        "moments_",
-        "lower_bounds_",
-        "x_means_",
-        "y_means_",
-        "feature_names_in_",
-        "y_feature_names_in_",
-        "x_loadings_",
-        "y_loadings_",
-        "history_",
-        "loss_curve_",
-    ]
-)
+_SUMMARIES = frozenset((
+    "correlations_", "singular_values_", "eigenvalues_", "explained_variance_ratio_",
+    "pairwise_correlations_", "alpha_", "shrinkage_", "class_prior_", "classes_",
+    "task_n_samples_", "moments_", "lower_bounds_", "x_means_", "y_means_", "feature_names_in_",
+    "y_feature_names_in_", "x_loadings_", "y_loadings_", "history_", "loss_curve_",
+))  # fmt: skip
 _COMPUTED = ("coef_", "intercept_", "covariance_")
 
 

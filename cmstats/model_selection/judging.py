@@ -19,11 +19,7 @@ from cmstats.kernels.linalg import inner
 from cmstats.kernels.ranks import average_precisions, partner_counts
 from cmstats.metrics.correlation import total_correlation_scorer
 from cmstats.metrics.relevance import Relevance
-from cmstats.metrics.retrieval import (
-    DIRECTIONS,
-    metric_names,
-    retrieval_report,
-)
+from cmstats.metrics.retrieval import DIRECTIONS, metric_names, retrieval_report
 from cmstats.models.latent import unit_rows
 
 __all__ = [
@@ -129,9 +125,7 @@ class Ranking:
 
     def scores(self) -> Array:
         """All scores, queries of x in rows."""
-        if self.V is None:
-            return self.U
-        return inner(self.U, self.V)
+        return self.U if self.V is None else inner(self.U, self.V)
 
 
 def ranking(model: Any, X: Any, y: Any, center: HostArray | None) -> Ranking | None:

@@ -41,24 +41,14 @@ PROBES = 250
 """Held-out rows of each fold on which the models of two folds are compared for stability."""
 
 
-@dataclass
 class Comparison:
-    """What is compared: estimators, views, labels and folds, checked once."""
+    """What is compared: estimators, views, labels and folds, checked once.
 
-    estimators: dict[str, Any]
-    X: Any
-    y: Any
-    labels: HostArray | None
-    splits: list[tuple[HostArray, HostArray]]
-    ks: tuple[int, ...]
-    seed: int
-    given_seed: bool
-    on_error: str
-    n: int
+    All checks that need no model are made here.
+    """
 
-    @classmethod
-    def checked(
-        cls,
+    def __init__(
+        self,
         estimators: Any,
         X: Any,
         y: Any,
@@ -67,33 +57,33 @@ class Comparison:
         ks: Any,
         random_state: Any,
         on_error: str,
-    ) -> Comparison:
-        """All checks that need no model."""
+    ) -> None:
         if on_error not in ("row", "raise"):
             raise ValueError(f"on_error must be 'row' or 'raise', got {on_error!r}")
-        estimators = _check_estimators(estimators)
+        self.estimators, self.on_error = _check_estimators(estimators), on_error
         for name, data in (("X", X), ("y", y)):
             if is_lazy(data):
                 raise TypeError(f"{name} is read from a disk: rows are compared in memory")
-        X, y = (np.asarray(a) if isinstance(a, (list, tuple)) else a for a in (X, y))
-        check_lengths({"X": X, "y": y})
-        n = int(X.shape[0])
-        if labels is not None:
-            labels = to_numpy(labels)
-            if labels.shape != (n,):
-                raise ValueError(
-                    f"labels has shape {labels.shape}, expected ({n},): one label for each row"
-                )
-        given = random_state is not None
+        self.X, self.y = (np.asarray(a) if isinstance(a, (list, tuple)) else a for a in (X, y))
+        check_lengths({"X": self.X, "y": self.y})
+        self.n = int(self.X.shape[0])
+        self.labels = None if labels is None else to_numpy(labels)
+        if self.labels is not None and self.labels.shape != (self.n,):
+            raise ValueError(
+                f"labels has shape {self.labels.shape}, expected ({self.n},): one label for each "
+                "row"
+            )
+        self.given_seed = random_state is not None
         whole = isinstance(random_state, (int, np.integer))
-        seed = random_state if whole else check_random_state(random_state).randint(2**31 - 1)
-        cutoffs = tuple(int(k) for k in ks)
-        if any(k < 1 for k in cutoffs):
-            raise ValueError(f"the cut-offs k must be at least 1, got {list(cutoffs)}")
-        splits = _splits(cv, n, labels, int(seed))
-        if RAW not in estimators and _comparable(X, y):
-            estimators[RAW] = RawCosine()
-        return cls(estimators, X, y, labels, splits, cutoffs, int(seed), given, on_error, n)
+        self.seed = int(
+            random_state if whole else check_random_state(random_state).randint(2**31 - 1)
+        )
+        self.ks = tuple(int(k) for k in ks)
+        if any(k < 1 for k in self.ks):
+            raise ValueError(f"the cut-offs k must be at least 1, got {list(self.ks)}")
+        self.splits = _splits(cv, self.n, self.labels, self.seed)
+        if RAW not in self.estimators and _comparable(self.X, self.y):
+            self.estimators[RAW] = RawCosine()
 
     def take(self, at: HostArray) -> tuple[Any, Any, HostArray | None]:
         """Both views and the labels of some rows."""
@@ -111,16 +101,14 @@ class Comparison:
                 if name.rpartition("__")[2] == "random_state" and value is None
             ]
             model.set_params(**dict.fromkeys(states, self.seed))
-        if labels is not None and takes_labels(model):
-            return model.fit(X, y, labels=labels)
-        return model.fit(X, y)
+        given = {"labels": labels} if labels is not None and takes_labels(model) else {}
+        return model.fit(X, y, **given)
 
     def center(self, at: HostArray) -> HostArray | None:
         """The mean of y in some rows, if it is of numbers that are all there."""
         if not hasattr(self.y, "dtype") and not hasattr(self.y, "dtypes"):
             return None
-        rows = rows_of(self.y, at)
-        rows = to_numpy(dense(rows))
+        rows = to_numpy(dense(rows_of(self.y, at)))
         if rows.dtype.kind not in "fiub":
             return None
         mean = np.asarray(np.atleast_2d(rows.T).T.mean(axis=0, dtype=float))
@@ -158,7 +146,7 @@ def _splits(
     found = [(np.asarray(a), np.asarray(b)) for a, b in splits]
     found = [tuple(np.flatnonzero(s) if s.dtype == bool else s for s in p) for p in found]  # type: ignore[misc]
     for k, (train, test) in enumerate(found):
-        if len(train) < 2 or len(test) < 2:
+        if min(len(train), len(test)) < 2:
             raise ValueError(
                 f"fold {k} has {len(train)} training and {len(test)} test rows: at least 2 of "
                 "each are needed to fit and to rank"
@@ -205,15 +193,13 @@ class Record:
             place = "in measuring memory and scaling"
             collected(functools.partial(self._costs, memory, scaling), caught)
         except Exception as error:
+            reason = _reason(error)
             if self.task.on_error == "raise":
-                raise RuntimeError(f"{self.name!r} failed {place}: {_reason(error)}") from error
+                raise RuntimeError(f"{self.name!r} failed {place}: {reason}") from error
             self.folds, self.items, self.probes = [], [], []
-            self.extra = {"error": f"{place}: {_reason(error)}"}
-            warnings.warn(
-                f"{self.name!r} failed {place} and has no numbers: {_reason(error)}",
-                UserWarning,
-                stacklevel=3,
-            )
+            self.extra = {"error": f"{place}: {reason}"}
+            message = f"{self.name!r} failed {place} and has no numbers: {reason}"
+            warnings.warn(message, UserWarning, stacklevel=3)
         for message, category in sorted({(str(w.message), w.category) for w in caught}, key=str):
             warnings.warn(f"{self.name!r}: {message}", category, stacklevel=3)
         return self
@@ -246,21 +232,22 @@ class Record:
             rows = ranking(model, X, y, center) if found is not None else None
             self.probes.append(representations(model, X, y, rows))
         if k == 0:
-            by = None if found is None else found.by
-            place = device_name(model, X if found is None else found.U)
-            numbers_kept = count_parameters(model)
-            self.extra.update(ranked_by=by, device=place, n_parameters=numbers_kept)
-            self.extra["stability"] = math.nan
-        if k == len(self.task.splits) - 1 and len(probes) > 1:
-            self.extra["stability"] = self._stability([len(p) for p in probes])
+            self.extra = {
+                "ranked_by": None if found is None else found.by,
+                "device": device_name(model, X if found is None else found.U),
+                "n_parameters": count_parameters(model),
+                "stability": math.nan,
+            }
+        if k == len(probes) - 1 > 0:
+            self.extra["stability"] = self._stability(probes)
 
-    def _stability(self, lengths: list[int]) -> float:
+    def _stability(self, probes: list[HostArray]) -> float:
         """The agreement of the models of two folds on the rows held out from one of them."""
-        ends = np.cumsum([0, *lengths])
-        part = [np.arange(a, b) for a, b in itertools.pairwise(ends)]
+        count = sum(map(len, probes))
+        part = np.split(np.arange(count), np.cumsum([len(p) for p in probes[:-1]]))
         found = [
             agreement(a[rows], b[rows])
-            for i, j in itertools.combinations(range(len(lengths)), 2)
+            for i, j in itertools.combinations(range(len(probes)), 2)
             for rows in [np.concatenate([part[i], part[j]])]
             for a, b in zip(self.probes[i], self.probes[j], strict=True)
         ]

@@ -72,7 +72,7 @@ class _View:
         if np.isinf(seen).any():
             raise ValueError(f"{name} has infinite values: drop or replace those rows first")
         norms = np.sqrt(np.sum(sample**2, axis=1))
-        self.width = sample.shape[1]
+        self.width: int = sample.shape[1]
         self.sparse = scipy.sparse.issparse(data)
         self.missing = seen.size < sample.size or _has_nan(data)
         varies = len(np.unique(seen[:SAMPLE])) > 1
