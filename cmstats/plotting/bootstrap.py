@@ -9,7 +9,7 @@ import numpy as np
 
 from cmstats.inference.bootstrap import BootstrapResult, bootstrap
 from cmstats.plotting.display import Display, component_at, strongest
-from cmstats.plotting.style import BLUE, axes_of, legend_above, plain
+from cmstats.plotting.style import BLUE, axes_of, item_axis, legend_above
 
 __all__ = ["BootstrapDisplay"]
 
@@ -174,8 +174,7 @@ class BootstrapDisplay(Display):
         """
         kept = strongest(np.abs(self.estimate), max_items)
         longest = max(len(self.labels[i]) for i in kept)
-        ax = axes_of(ax, (5.4 + 0.07 * longest, 1.5 + 0.26 * len(kept)))
-        plain(ax, grid="x")
+        ax = axes_of(ax, (5.4 + 0.07 * longest, 1.5 + 0.26 * len(kept)), grid="x")
         middle, low, high = self.estimate[kept], self.lower[kept], self.upper[kept]
         heights = np.arange(len(kept))
         ax.hlines(heights, low, high, color=BLUE, linewidth=1.4)
@@ -189,9 +188,7 @@ class BootstrapDisplay(Display):
                 )  # fmt: skip
         if low.min() <= 0 <= high.max():
             ax.axvline(0, color="#555555", linewidth=0.8, zorder=0.9)
-        ax.set_yticks(heights, [self.labels[i] for i in kept], fontsize=9)
-        ax.tick_params(axis="y", length=0)
-        ax.set_ylim(len(kept) - 0.4, -0.6)
+        item_axis(ax, [self.labels[i] for i in kept], fontsize=9)
         if len(kept) < len(self.estimate):
             ax.set_ylabel(f"the largest {len(kept)} of {len(self.estimate)}")
         of = "" if self.component is None else f" of component {self.component + 1}"

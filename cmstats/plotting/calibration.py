@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri
 
 from cmstats.arrays import to_numpy
 from cmstats.plotting.display import Display, Floats, check_fitted
-from cmstats.plotting.style import BAND, BLUE, GREY, axes_of, legend_above, plain, share_axis
+from cmstats.plotting.style import BAND, BLUE, GREY, axes_of, legend_above, share_axis
 
 __all__ = ["ConditionalCalibrationDisplay"]
 
@@ -182,16 +182,16 @@ class ConditionalCalibrationDisplay(Display):
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r} is unknown: use 'coverage' or 'histogram'")
         if kind == "coverage":
-            ax = axes_of(ax, (5.0, 5.0))
+            ax = axes_of(ax, (5.0, 5.0), grid="both")
             self._coverage(ax)
         else:
-            ax = axes_of(ax, (6.4, 4.0))
+            ax = axes_of(ax, (6.4, 4.0), grid="y")
             self._histogram(ax, n_bins)
+        legend_above(ax)
         return self._drawn_in(ax)
 
     def _coverage(self, ax: Any) -> None:
         """Actual over nominal coverage, with 95 % intervals."""
-        plain(ax, grid="both")
         ax.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1.5, label="calibrated")
         reach = ndtri(0.975) * self.standard_error
         ax.fill_between(
@@ -202,15 +202,12 @@ class ConditionalCalibrationDisplay(Display):
             label="held out",
         )  # fmt: skip
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        share_axis(ax.xaxis)
-        share_axis(ax.yaxis)
+        share_axis(ax.xaxis, ax.yaxis)
         ax.set_xlabel("nominal coverage of central intervals")
         ax.set_ylabel("actual coverage (share of held-out values)")
-        legend_above(ax)
 
     def _histogram(self, ax: Any, n_bins: int) -> None:
         """The density of the transforms, with 95 % intervals."""
-        plain(ax)
         edges = np.linspace(0, 1, n_bins + 1)
         seen = np.isfinite(self.pit)
         bins = np.clip(np.floor(np.where(seen, self.pit, 0) * n_bins), 0, n_bins - 1)
@@ -227,9 +224,7 @@ class ConditionalCalibrationDisplay(Display):
         ax.axhline(1, linestyle=":", color="#000000", linewidth=1.5, label="calibrated")
         ax.set_xlim(0, 1)
         ax.set_ylim(bottom=0)
-        ax.set_xlabel("probability integral transform of held-out values")
-        ax.set_ylabel("density")
-        legend_above(ax)
+        ax.set(xlabel="probability integral transform of held-out values", ylabel="density")
 
 
 def _share(which: Any, seen: Any) -> tuple[float, float]:

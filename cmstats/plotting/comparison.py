@@ -7,7 +7,16 @@ from typing import Any, Self
 import numpy as np
 
 from cmstats.plotting.display import Display, frame_of
-from cmstats.plotting.style import BLUE, COLOURS, GREY, LINES, MARKERS, axes_of, legend_above, plain
+from cmstats.plotting.style import (
+    BLUE,
+    COLOURS,
+    GREY,
+    axes_of,
+    item_axis,
+    legend_above,
+    look,
+    size_axis,
+)
 
 __all__ = ["ComparisonDisplay", "LearningCurvesDisplay"]
 
@@ -110,26 +119,19 @@ class LearningCurvesDisplay(Display):
         -------
         self
         """
-        ax = axes_of(ax, (6.4, 4.2))
-        plain(ax)
+        ax = axes_of(ax, (6.4, 4.2), grid="y")
         part = self.curves[self.curves["metric"] == self.metric]
         for i, (name, rows) in enumerate(part.groupby("model", sort=False)):
-            look = i % len(COLOURS)
             # Horizontal offsets keep the error bars from covering each other.
             beside = 1.02 ** (i - (part["model"].nunique() - 1) / 2)
             ax.errorbar(
-                beside * rows["n"], rows["mean"], rows["se"], color=COLOURS[look],
-                linestyle=LINES[look], marker=MARKERS[look], markersize=5.5, capsize=2.5,
-                linewidth=1.5, label=name, markerfacecolor=COLOURS[look] if i % 2 == 0 else "white",
+                beside * rows["n"], rows["mean"], rows["se"], markersize=5.5, capsize=2.5,
+                linewidth=1.5, label=name, **look(i % len(COLOURS), filled=i % 2 == 0),
             )  # fmt: skip
-        sizes = sorted(part["n"].unique())
-        ax.set_xscale("log")
-        ax.set_xticks(sizes, [f"{n:g}" for n in sizes])
-        ax.minorticks_off()
+        size_axis(ax, sorted(part["n"].unique()))
         if self.metric in LOGARITHMIC:
             ax.set_yscale("log")
-        ax.set_xlabel("training pairs")
-        ax.set_ylabel(_axis_name(self.metric))
+        ax.set(xlabel="training pairs", ylabel=_axis_name(self.metric))
         legend_above(ax, title="mean ± standard error over the folds")
         return self._drawn_in(ax)
 
@@ -221,8 +223,7 @@ class ComparisonDisplay(Display):
         self
         """
         names = [str(name) for name in self.table.index]
-        ax = axes_of(ax, (5.2 + 0.07 * max(map(len, names)), 1.3 + 0.34 * len(names)))
-        plain(ax, grid="x")
+        ax = axes_of(ax, (5.2 + 0.07 * max(map(len, names)), 1.3 + 0.34 * len(names)), grid="x")
         values, heights = self.table[self.metric].to_numpy(dtype=float), np.arange(len(names))
         known = np.isfinite(values)
         errors = np.nan_to_num(self.standard_errors)[known]
@@ -242,12 +243,9 @@ class ComparisonDisplay(Display):
                     0.5, height, "no value", transform=ax.get_yaxis_transform(), ha="center",
                     va="center", color=GREY, fontsize=9, style="italic",
                 )  # fmt: skip
-        ax.set_yticks(heights, names)
-        ax.tick_params(axis="y", length=0)
-        ax.set_ylim(len(names) - 0.4, -0.6)
+        item_axis(ax, names)
         if self.metric in LOGARITHMIC and known.any() and values[known].min() > 0:
             ax.set_xscale("log")
-        ax.set_xlabel(_axis_name(self.metric))
-        ax.set_ylabel("model")
+        ax.set(xlabel=_axis_name(self.metric), ylabel="model")
         legend_above(ax, ncols=2)
         return self._drawn_in(ax)

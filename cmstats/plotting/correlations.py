@@ -10,7 +10,7 @@ from cmstats.arrays import Array, to_numpy
 from cmstats.inference.fitted import check_level, inner_model
 from cmstats.metrics.correlation import column_correlations
 from cmstats.plotting.display import Display, Floats, check_fitted, frame_of
-from cmstats.plotting.style import BAND, BLUE, GREEN, VERMILLION, axes_of, legend_above, plain
+from cmstats.plotting.style import BAND, BLUE, GREEN, VERMILLION, axes_of, legend_above
 
 __all__ = ["CorrelationDisplay"]
 
@@ -231,24 +231,24 @@ class CorrelationDisplay(Display):
         -------
         self
         """
-        ax = axes_of(ax, (6.4, 4.0))
-        plain(ax)
-        drawn = [self._train, self._held_out, self._intervals, self._null, self._chance]
-        shown = max(draw(ax, max_components) for draw in drawn)
+        ax = axes_of(ax, (6.4, 4.0), grid="y")
+        parts = [
+            (self._train, self.train), (self._held_out, self.held_out),
+            (self._intervals, self.intervals), (self._null, self.band),
+        ]  # fmt: skip
+        shown = max(draw(ax, data, max_components) for draw, data in parts if data is not None)
+        self._chance(ax)
         ax.axhline(0, color="#555555", linewidth=0.7, zorder=0.5)
         ax.set_xlim(0.5 if shown <= 60 else 0, shown + 0.5)
         ax.set_ylim(top=1.02)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.set_xlabel("component")
-        ax.set_ylabel("canonical correlation")
+        ax.set(xlabel="component", ylabel="canonical correlation")
         legend_above(ax, ncols=2 if len(ax.get_legend_handles_labels()[0]) > 3 else 3)
         return self._drawn_in(ax)
 
-    def _train(self, ax: Any, most: int | None) -> int:
+    def _train(self, ax: Any, train: Any, most: int | None) -> int:
         """Draw the training correlations, with p-values; return the number of components."""
-        if self.train is None:
-            return 0
-        values = self.train[:most]
+        values = train[:most]
         at = np.arange(1, len(values) + 1)
         marker = "s" if len(values) <= 60 else None
         line = {"color": VERMILLION, "linewidth": 1.4, "marker": marker, "markersize": 4.5}
@@ -261,23 +261,19 @@ class CorrelationDisplay(Display):
             )  # fmt: skip
         return len(values)
 
-    def _held_out(self, ax: Any, most: int | None) -> int:
+    def _held_out(self, ax: Any, held_out: Any, most: int | None) -> int:
         """Draw the held-out correlations; return the number of components."""
-        if self.held_out is None:
-            return 0
-        values = self.held_out[:most]
+        values = held_out[:most]
         ax.plot(
             np.arange(1, len(values) + 1), values, "-", color=BLUE, label="held out", linewidth=1.4,
             marker="o" if len(values) <= 60 else None, markersize=4.5,
         )  # fmt: skip
         return len(values)
 
-    def _intervals(self, ax: Any, most: int | None) -> int:
+    def _intervals(self, ax: Any, intervals: Any, most: int | None) -> int:
         """Draw the intervals of the population values; return the number of components."""
-        if self.intervals is None:
-            return 0
         middle, lower, upper = (
-            self.intervals[name].to_numpy()[:most] for name in ("estimate", "lower", "upper")
+            intervals[name].to_numpy()[:most] for name in ("estimate", "lower", "upper")
         )
         # The estimate may equal an end, and exceed it by rounding.
         reach = np.maximum([middle - lower, upper - middle], 0)
@@ -288,11 +284,9 @@ class CorrelationDisplay(Display):
         )  # fmt: skip
         return len(middle)
 
-    def _null(self, ax: Any, most: int | None) -> int:
+    def _null(self, ax: Any, band: Any, most: int | None) -> int:
         """Draw the band under permutation; return the number of components."""
-        if self.band is None:
-            return 0
-        low, high = self.band[:, :most]
+        low, high = band[:, :most]
         at = np.arange(1, len(low) + 1)
         # The hatch distinguishes this band from that of held-out values in greyscale.
         ax.fill_between(
@@ -302,7 +296,7 @@ class CorrelationDisplay(Display):
         )  # fmt: skip
         return len(low)
 
-    def _chance(self, ax: Any, most: int | None) -> int:
+    def _chance(self, ax: Any) -> None:
         """Draw the band of held-out correlations whose population value is 0."""
         if self.held_out is not None and self.n_held_out and self.n_held_out > 3:
             from scipy.special import ndtri
@@ -312,7 +306,6 @@ class CorrelationDisplay(Display):
             reach = float(np.tanh(z / np.sqrt(self.n_held_out - 3)))
             held = f"held out, if there is none ({100 * self.level:g} %)"
             ax.axhspan(-reach, reach, label=held, **BAND)
-        return 0
 
 
 def _scale_of(table: Any) -> str:

@@ -180,8 +180,7 @@ class JointEmbeddingDisplay(Display):
         ax.spines[["top", "right"]].set_visible(False)
         ax.axhline(0, color="#dddddd", linewidth=0.8, zorder=0.5)
         ax.axvline(0, color="#dddddd", linewidth=0.8, zorder=0.5)
-        ax.set_xlabel(self.axis_names[0])
-        ax.set_ylabel(self.axis_names[1])
+        ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
         self._legend(ax, single=len(classes) == 1)
         return self._drawn_in(ax)
 

@@ -238,11 +238,9 @@ class LoadingsDisplay(Display):
             words += [(_short(self.features[view][i]), colour, style) for i in top]
         _label(ax, np.concatenate(points), words)
         ax.set(xlim=(-reach, reach), ylim=(-1.3, 1.3), aspect="equal")
-        ax.set_xticks(np.linspace(-1, 1, 5))
-        ax.set_yticks(np.linspace(-1, 1, 5))
+        ax.set(xticks=np.linspace(-1, 1, 5), yticks=np.linspace(-1, 1, 5))
+        ax.set(xlabel=self._axis_name(0), ylabel=self._axis_name(1))
         ax.spines[:].set_visible(False)
-        ax.set_xlabel(self._axis_name(0))
-        ax.set_ylabel(self._axis_name(1))
         legend_above(ax)
         return ax
 
@@ -258,8 +256,7 @@ class LoadingsDisplay(Display):
 
 def _number(value: float, reach: float) -> str:
     """A number of the heat map, without a sign where it rounds to 0."""
-    digits = 2 if reach >= 0.1 else None
-    text = f"{value:.2f}" if digits else f"{value:.1g}"
+    text = f"{value:.2f}" if reach >= 0.1 else f"{value:.1g}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 

@@ -12,7 +12,7 @@ from cmstats.kernels.linalg import inner
 from cmstats.metrics.relevance import Relevance, view_sizes
 from cmstats.plotting.display import Display, Floats, embedded
 from cmstats.plotting.retrieval import direction_labels, draw_direction
-from cmstats.plotting.style import BLUE, GREY, VERMILLION, axes_of, legend_above, plain, share_axis
+from cmstats.plotting.style import BLUE, GREY, VERMILLION, axes_of, legend_above, share_axis
 
 __all__ = ["PrecisionRecallCurveDisplay"]
 
@@ -110,16 +110,17 @@ class PrecisionRecallCurveDisplay(Display):
         if labels is None:
             raise ValueError("give labels: they say which candidates are relevant to a query")
         relevance = Relevance(view_sizes(U, V), labels, None, None)
-        curves, chance, means = [], [], []
+        curves, means, chance = [], [], []
         for side in (0, 1):
             own, other = relevance.classes(side)
             found = [_query(s[other == c], s[other != c]) for s, c in _rankings(U, V, side, own)]
             kept = [f for f in found if f is not None]
             if not kept:
                 raise ValueError("no candidate has the label of any query: check labels")
-            curves.append(np.mean([f[0] for f in kept], axis=0))
-            means.append(float(np.mean([f[1] for f in kept])))
-            chance.append(float(np.mean([f[2] for f in kept])))
+            curve, mean, share = (np.mean(a, axis=0) for a in zip(*kept, strict=True))
+            curves.append(curve)
+            means.append(float(mean))
+            chance.append(float(share))
         display = cls(
             np.stack(curves), chance=(chance[0], chance[1]), names=names,
             mean_average_precision=(means[0], means[1]),
@@ -186,8 +187,7 @@ class PrecisionRecallCurveDisplay(Display):
         -------
         self
         """
-        ax = axes_of(ax, (6.4, 4.0))
-        plain(ax)
+        ax = axes_of(ax, (6.4, 4.0), grid="y")
         for i, label in enumerate(direction_labels(self.names, name)):
             if self.mean_average_precision is not None:
                 label += f" (mAP {self.mean_average_precision[i]:.2f})"
@@ -199,8 +199,7 @@ class PrecisionRecallCurveDisplay(Display):
             chance = float(np.mean(self.chance))
             ax.axhline(chance, linestyle=":", color=GREY, linewidth=1.5, label="chance")
         ax.set(xlim=(-0.02, 1.02), ylim=(0, 1.02))
-        share_axis(ax.xaxis)
-        share_axis(ax.yaxis)
+        share_axis(ax.xaxis, ax.yaxis)
         ax.set_xlabel("recall (share of the relevant candidates found)")
         ax.set_ylabel("precision (share relevant)")
         legend_above(ax)

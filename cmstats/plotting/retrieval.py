@@ -12,7 +12,15 @@ from cmstats.arrays import Array
 from cmstats.metrics.relevance import view_sizes
 from cmstats.metrics.retrieval import DIRECTIONS, retrieval_chance, retrieval_report
 from cmstats.plotting.display import Display, embedded
-from cmstats.plotting.style import BLUE, GREY, VERMILLION, axes_of, legend_above, plain, share_axis
+from cmstats.plotting.style import (
+    BLUE,
+    GREY,
+    VERMILLION,
+    axes_of,
+    legend_above,
+    share_axis,
+    size_axis,
+)
 
 __all__ = ["LOOKS", "RecallCurveDisplay", "direction_labels", "draw_direction"]
 
@@ -172,8 +180,7 @@ class RecallCurveDisplay(Display):
         -------
         self
         """
-        ax = axes_of(ax, (6.4, 4.0))
-        plain(ax)
+        ax = axes_of(ax, (6.4, 4.0), grid="y")
         directions = direction_labels(self.names, name)
         for i, label in enumerate(directions):
             ks, values = self.recall.index.to_numpy(), self.recall.iloc[:, i].to_numpy()
@@ -184,15 +191,12 @@ class RecallCurveDisplay(Display):
         if self.chance is not None:
             mean = self.chance.mean(axis=1)
             ax.plot(mean.index, mean, ":", color=GREY, linewidth=1.5, label="chance")
-        ax.set_xscale("log")
         most = int(self.recall.index[-1])
-        ax.set_xticks(_ticks(most), [str(t) for t in _ticks(most)])
-        ax.minorticks_off()
+        size_axis(ax, _ticks(most))
         ax.set_xlim(0.95, most * 1.05)
         ax.set_ylim(bottom=0)
         share_axis(ax.yaxis)
-        ax.set_xlabel("k, the number of candidates shown")
-        ax.set_ylabel("recall at k (share of queries)")
+        ax.set(xlabel="k, the number of candidates shown", ylabel="recall at k (share of queries)")
         legend_above(ax)
         return self._drawn_in(ax)
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from cmstats.plotting.display import Display, Floats, fold_errors
-from cmstats.plotting.style import COLOURS, LINES, MARKERS, axes_of, legend_above, plain
+from cmstats.plotting.style import COLOURS, axes_of, legend_above, look
 
 __all__ = ["ShrinkagePathDisplay"]
 
@@ -105,14 +105,12 @@ with ``shrinkage="cv"``
         -------
         self
         """
-        ax = axes_of(ax, (6.4, 4.0))
-        plain(ax)
+        ax = axes_of(ax, (6.4, 4.0), grid="y")
         for at, (label, side) in enumerate(self._lines()):
             s, mean, error = self._profile(side)
             ax.errorbar(
-                s, mean, error, color=COLOURS[at], linestyle=LINES[at], marker=MARKERS[at],
-                markersize=5, capsize=3, linewidth=1.4, label=label,
-                markerfacecolor=COLOURS[at] if at == 0 else "white",
+                s, mean, error, markersize=5, capsize=3, linewidth=1.4, label=label,
+                **look(at, filled=at == 0),
             )  # fmt: skip
             ax.axvline(self.best[side], color=COLOURS[at], linewidth=1, linestyle=":", zorder=0.9)
         self._scale(ax)
@@ -174,9 +172,7 @@ def _searched(estimator: Any) -> tuple[Any, list[Any], Any]:
         if hasattr(found, "cv_shrinkages_"):
             return found, list(found.cv_shrinkages_), found.cv_scores_
         results = getattr(found, "cv_results_", {})
-        names = [
-            key for key in results if key in ("param_shrinkage",) or key.endswith("__shrinkage")
-        ]
+        names = [k for k in results if k == "param_shrinkage" or k.endswith("__shrinkage")]
         if names:
             name = names[0].removeprefix("param_")
             tried = [parameters.get(name) for parameters in results["params"]]

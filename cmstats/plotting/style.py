@@ -6,6 +6,7 @@ distinction by colour is repeated by marker, line style or filling, so that it s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
@@ -18,10 +19,12 @@ __all__ = [
     "MARKERS",
     "VERMILLION",
     "axes_of",
+    "item_axis",
     "legend_above",
-    "plain",
+    "look",
     "pyplot",
     "share_axis",
+    "size_axis",
 ]
 
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -44,24 +47,46 @@ def pyplot() -> Any:
     return plt
 
 
-def axes_of(ax: Any, size: tuple[float, float]) -> Any:
-    """The axes given, or those of a new figure of this size in inches."""
-    if ax is not None:
-        return ax
-    _, ax = pyplot().subplots(figsize=size, layout="constrained")
+def axes_of(ax: Any, size: tuple[float, float], *, grid: str | None = None) -> Any:
+    """The axes given, or those of a new figure of this size in inches.
+
+    With `grid` ("x", "y" or "both") they get two spines and a faint grid below the data.
+    """
+    if ax is None:
+        _, ax = pyplot().subplots(figsize=size, layout="constrained")
+    if grid is not None:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis=grid, color="#dddddd", linewidth=0.6)
+        ax.set_axisbelow(True)
     return ax
 
 
-def plain(ax: Any, *, grid: str = "y") -> None:
-    """Two spines, and a faint grid along one axis below the data."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis=grid, color="#dddddd", linewidth=0.6)
-    ax.set_axisbelow(True)
+def look(i: int, *, filled: bool) -> dict[str, Any]:
+    """Colour, line style and marker of the i-th line, in each of which it differs from others."""
+    return {
+        "color": COLOURS[i], "linestyle": LINES[i], "marker": MARKERS[i],
+        "markerfacecolor": COLOURS[i] if filled else "white",
+    }  # fmt: skip
 
 
-def share_axis(axis: Any) -> None:
-    """Label an axis of shares from 0 to 1 in percent."""
-    axis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+def item_axis(ax: Any, labels: list[str], **style: Any) -> None:
+    """Name the items along a vertical axis, the first at the top."""
+    ax.set_yticks(range(len(labels)), labels, **style)
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+
+
+def size_axis(ax: Any, sizes: Sequence[float]) -> None:
+    """A logarithmic horizontal axis with ticks at these numbers only."""
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, [f"{n:g}" for n in sizes])
+    ax.minorticks_off()
+
+
+def share_axis(*axes: Any) -> None:
+    """Label axes of shares from 0 to 1 in percent."""
+    for axis in axes:
+        axis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
 
 
 def legend_above(ax: Any, *, ncols: int = 3, handles: Any = None, title: str | None = None) -> None:
