@@ -65,7 +65,6 @@ class Plan:
     seed: int
 
 
-# ---------------------------------------------------------------------------------- rows
 class Rows:
     """The rows of one view, centred and scaled, as float32 tensors on the training device.
 
@@ -119,7 +118,6 @@ def _sparse_moments(a: Any, device: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(mean).to(device), torch.from_numpy(variance).to(device)
 
 
-# ------------------------------------------------------------------------------- network
 class Network:
     """The network of one view while it is trained."""
 
@@ -173,7 +171,6 @@ def _as_given(t: Tensor, like: Any) -> Array:
     return namespace(like).asarray(host, device=device_of(like))
 
 
-# ---------------------------------------------------------------------------- objectives
 class Objective(Protocol):
     """What is minimised in training, and what decides when to stop."""
 
@@ -263,7 +260,6 @@ class CorrelationLoss:
         return factors[0], factors[1], whole
 
 
-# ------------------------------------------------------------------------------ training
 @dataclass
 class Outcome:
     """Two trained networks, the objective with its parameters, and how it went."""

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Weights = np.ndarray[Any, Any] | None
-"""How often each row stands; once without."""
+"""Frequency weights of the rows; None for a weight of 1 each."""
 
 PROJECTED = 48
 """Principal directions in which k-means compares rows."""
@@ -38,7 +38,7 @@ PROJECTED = 48
 def draw(
     n: int, m: int, rng: np.random.RandomState, weights: Weights = None
 ) -> np.ndarray[Any, Any]:
-    """At most m of n rows without replacement, in order; weights count how often a row stands.
+    """At most m of n rows without replacement, in order; weight 2 is the row twice.
 
     With weights at most m draws from the repeated rows: rows of weight 0 never come.
     """
@@ -63,7 +63,6 @@ def draw_repeated(
     return found
 
 
-# ------------------------------------------------------------------------------ algebra
 def triangular(L: Array, columns: Array) -> Array:
     """``columns @ L^-T``: row by row the solution of L z = k."""
     xp = namespace(columns)
@@ -141,7 +140,6 @@ def not_semidefinite(kernel: Any, share: float) -> ValueError:
     )
 
 
-# ----------------------------------------------------------------------------- landmarks
 def centres(pool: Array, m: int, rng: np.random.RandomState) -> Array:
     """Centres of a few steps of Lloyd's algorithm; they need not converge to be landmarks.
 

@@ -24,7 +24,7 @@ Kind = Literal["full", "tied", "diagonal", "low_rank"]
 EMPTY = 1e-3
 """A component that holds less than this part of a row is empty."""
 SAMPLE = 20_000
-"""Rows that the k-means start looks at."""
+"""The largest number of rows that k-means starts from."""
 NOISE_FLOOR = 1e-10
 """The least noise variance of a low-rank covariance, in units of the data's variance."""
 

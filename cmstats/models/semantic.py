@@ -138,7 +138,7 @@ class SemanticMatching(RowsModel):
     0.9
     """
 
-    # `labels` belongs to these two methods whatever they stand in.
+    # These two methods request `labels`, in a pipeline or a search too.
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"labels": True}
     __metadata_request__score: ClassVar[dict[str, bool]] = {"labels": True}
 
@@ -228,7 +228,7 @@ class SemanticMatching(RowsModel):
         self.x_classifier_, self.y_classifier_ = fit_both(chosen, views, known)
 
     def _given_classifiers(self) -> list[list[Any]]:
-        """The candidates handed in for each view; none stand for the default ones."""
+        """The candidates handed in for each view; an empty list for the default ones."""
         out = []
         for entry in _pair(self.classifier, "classifier"):
             if isinstance(entry, list) and not entry:
