@@ -48,7 +48,8 @@ def page() -> str:
         summary = (importlib.import_module(module).__doc__ or "").strip().partition("\n")[0]
         names = "\n".join(public_names(module))
         parts.append(
-            f"## {title}: `{module}`\n\n{summary}\n\n```{{eval-rst}}\n.. currentmodule:: {module}\n\n"
+            f"## {title}: `{module}`\n\n{summary}\n\n"
+            f"```{{eval-rst}}\n.. currentmodule:: {module}\n\n"
             ".. autosummary::\n   :toctree: generated\n\n"
             + "\n".join(f"   {name}" for name in names.split())
             + "\n```\n"

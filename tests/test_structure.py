@@ -1,0 +1,80 @@
+"""The package is as CONTRIBUTING.md describes it: its folders, the sizes of models, equations."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "cmstats"
+ENTRIES = {
+    "arrays", "datasets", "kernels", "rows", "moments", "metrics", "inference", "models",
+    "baselines", "model_selection", "plotting", "report",
+}  # fmt: skip
+SILENT = {
+    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}  # fmt: skip
+FILES = sorted(PACKAGE.rglob("*.py"))
+pytestmark = pytest.mark.skipif(not FILES, reason="the sources of the package are not here")
+
+
+def code_lines(source: str, tree: ast.AST) -> set[int]:
+    """The numbers of the lines that are neither blank, nor comments, nor docstrings."""
+    documented: set[int] = set()
+    for node in ast.walk(tree):
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
+            documented |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    kept: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in SILENT:
+            kept |= set(range(token.start[0], token.end[0] + 1))
+    return kept - documented
+
+
+def classes() -> Iterator[tuple[str, int, ast.ClassDef]]:
+    """Each class with its lines of code."""
+    for path in FILES:
+        source = path.read_text()
+        tree = ast.parse(source)
+        lines = code_lines(source, tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                inside = range(node.lineno, (node.end_lineno or 0) + 1)
+                yield node.name, len(lines & set(inside)), node
+
+
+def test_the_package_has_twelve_entries() -> None:
+    found = {p.name.removesuffix(".py") for p in PACKAGE.iterdir() if not p.name.startswith("__")}
+    assert found - {"py.typed"} == ENTRIES
+
+
+def test_no_class_is_long() -> None:
+    long = {n: size for n, size, _ in classes() if size > (400 if n == "Moments" else 250)}
+    assert not long
+
+
+def test_every_equation_is_short() -> None:
+    solves = {
+        name: method.end_lineno - method.lineno + 1
+        for name, _, node in classes()
+        for method in node.body
+        if isinstance(method, ast.FunctionDef) and method.name == "_solve" and method.end_lineno
+    }
+    assert len(solves) >= 6
+    assert not {
+        name: lines for name, lines in solves.items() if lines > 25 and name != "MomentsModel"
+    }
+
+
+def test_products_are_written_as_in_formulas() -> None:
+    prefix = [
+        path.name for path in FILES if "xp.matmul(" in (text := path.read_text())
+        or "xp.matrix_transpose(" in text
+    ]  # fmt: skip
+    assert not prefix
