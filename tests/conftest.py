@@ -1,29 +1,50 @@
-"""What every test file shares: the data folder, array namespaces, seeds."""
+"""What every test file shares: markers, threads, the data folder, array namespaces, seeds."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 from contract.registry import parametrize
 from hypothesis import settings
 
-SIMULATOR = "simulator"
-PROCESS = pytest.StashKey[tuple[subprocess.Popen[bytes], IO[str]]]()
+HERE = Path(__file__).parent
+NOT_QUICK = ("slow", "data", "torch", "dask", "cuda", "gpu", "subprocess")
 
 # Numba compiles inside the first example, so no deadline; CI draws the same examples every time.
-settings.register_profile("default", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+in_ci = bool(os.environ.get("CI"))
+settings.register_profile("default", deadline=None, max_examples=10, derandomize=in_ci)
+settings.register_profile("quick", settings.get_profile("default"), max_examples=3)
+settings.register_profile("long", settings.get_profile("default"), max_examples=100)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Few examples in the quick set; one thread of BLAS in each of several processes."""
+    if config.getoption("--hypothesis-profile", None) is None:
+        settings.load_profile("quick" if config.option.markexpr == "quick" else "default")
+    if hasattr(config, "workerinput"):
+        threadpoolctl.threadpool_limits(1)
+        if importlib.util.find_spec("torch") is not None:
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for a whole set of tests, none beside this one for some test files."""
+    named = [Path(str(arg).split("::")[0]) for arg in config.args]
+    whole = all(path.resolve() in (HERE, HERE.parent) for path in named)
+    return min(2, os.cpu_count() or 1) if whole else 0
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every property of the contract, for every model that is enrolled."""
+    parametrize(metafunc)
 
 
 def _has_cuda_device() -> bool:
@@ -35,68 +56,38 @@ def _has_cuda_device() -> bool:
         return False
 
 
+def _resources(item: pytest.Item) -> Iterator[str]:
+    """The markers that follow from the arguments of a test."""
+    if {"data_home", "data_file"} & {*getattr(item, "fixturenames", ())}:
+        yield "data"
+    names = []
+    for value in getattr(getattr(item, "callspec", None), "params", {}).values():
+        names += value if isinstance(value, tuple) else (value,)
+    if any(isinstance(name, str) and name == "torch" for name in names):
+        yield "torch"
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device or torch where there is none; the simulator's result last."""
-    if importlib.util.find_spec("torch") is None:
-        for item in items:
-            if item.get_closest_marker("torch"):
-                item.add_marker(pytest.mark.skip(reason="torch is not installed"))
-    items.sort(key=lambda item: SIMULATOR in getattr(item, "fixturenames", ()))
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if marked and not _has_cuda_device():
-        for item in marked:
+    """Mark what a test needs, skip it where that is absent, and mark the others as quick."""
+    no_torch = importlib.util.find_spec("torch") is None
+    no_device = any(item.get_closest_marker("gpu") for item in items) and not _has_cuda_device()
+    for item in items:
+        for name in _resources(item):
+            item.add_marker(name)
+        if no_torch and item.get_closest_marker("torch"):
+            item.add_marker(pytest.mark.skip(reason="torch is not installed"))
+        if no_device and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every property of the contract, for every model that is enrolled."""
-    parametrize(metafunc)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start the CUDA kernels in the simulator, if their result is among what is asked for."""
-    asked = any(SIMULATOR in getattr(item, "fixturenames", ()) for item in session.items)
-    if not asked or session.config.option.collectonly:
-        return
-    # Numba reads the variable when it is imported: a process of its own is the only way.
-    environment = {
-        **os.environ,
-        "NUMBA_ENABLE_CUDASIM": "1",
-        "PYTEST_ADDOPTS": "",
-        # The simulator runs kernels as Python threads: BLAS threads beside them only fight.
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    here = Path(__file__).parent
-    command = [sys.executable, "-m", "pytest", str(here / "cuda"), "-q"]
-    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
-    # A pipe that nobody reads would fill up.
-    output = tempfile.TemporaryFile("w+")  # noqa: SIM115
-    process = subprocess.Popen(
-        command, cwd=here.parent, env=environment, stdout=output, stderr=subprocess.STDOUT
-    )
-    session.config.stash[PROCESS] = (process, output)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Leave no simulator behind a session that was interrupted."""
-    process, output = session.config.stash.get(PROCESS, (None, None))
-    if process is not None and output is not None:
-        process.kill()
-        process.wait()
-        output.close()
+        if not any(item.get_closest_marker(name) for name in NOT_QUICK):
+            item.add_marker("quick")
 
 
 @pytest.fixture
-def simulator(request: pytest.FixtureRequest) -> Callable[[], tuple[int, str]]:
-    """Waits for the CUDA kernels in the simulator: exit status and output."""
-
-    def finish() -> tuple[int, str]:
-        process, output = request.config.stash[PROCESS]
-        status = process.wait(timeout=300)
-        output.seek(0)
-        return status, output.read()
-
-    return finish
+def two_threads() -> Iterator[None]:
+    """Two threads for the kernels, in whatever process the test runs."""
+    with threadpoolctl.threadpool_limits(2):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -124,13 +124,20 @@ def fitted_numbers(est: Any) -> dict[str, list[Any]]:
     return {n: arrays_of(v) for n, v in sorted(found.items()) if is_number_like(v)}
 
 
-def assert_same(found: Any, expected: Any, atol: float = 1e-10, without: Any = ()) -> None:
-    """Equal numbers under equal names, up to `atol` in units of the largest."""
+def assert_same(
+    found: Any, expected: Any, atol: float = 1e-10, without: Any = (), signless: Any = ()
+) -> None:
+    """Equal numbers under equal names, up to `atol` in units of the largest.
+
+    Columns of the values named in `signless` may be multiplied by -1.
+    """
     assert {*found} - {*without} == {*expected} - {*without}
     for name in expected:
         if name in without:
             continue
         for a, b in zip(found[name], expected[name], strict=True):
-            a, b = to_numpy(a), np.asarray(to_numpy(b))
+            a, b = np.asarray(to_numpy(a)), np.asarray(to_numpy(b))
+            if name in signless:
+                a = a * np.sign(np.sum(a * b, axis=-2, keepdims=True))
             scale = max(1.0, float(np.nanmax(np.abs(b), initial=0.0)))
             np.testing.assert_allclose(a, b, rtol=0, atol=atol * scale, err_msg=name)

@@ -11,7 +11,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from .registry import Model, every, fitted, weights_of
-from .rows import Rows, assert_same
+from .rows import Rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of the first few rows
 
@@ -28,7 +28,7 @@ def in_batches(model: Model, cuts: tuple[int, ...]) -> None:
     for at, part in parts(rows, cuts):
         model.fit(part, None if w is None else w[at], est, "partial_fit")
     found, expected = (model.everything(e, rows) for e in (est, model.fit(rows, w)))
-    assert_same(found, expected, model.atol)
+    model.compare(found, expected)
 
 
 @every(lambda m: m.partial and not m.mapped)
@@ -46,10 +46,10 @@ def row_by_row(model: Model) -> None:
     for _, part in parts(rows, tuple(range(26))):
         model.fit(part, None, est, "partial_fit")
     found, expected = (model.everything(e, rows) for e in (est, model.fit(rows)))
-    assert_same(found, expected, 100 * model.atol)
+    model.compare(found, expected, 100 * model.atol)
 
 
-@every(lambda m: m.partial and not m.mapped and not m.missing and m.folds is None)
+@every(lambda m: m.partial and not m.mapped and not m.missing and m.folds is None, variants=None)
 def test_partial_fit_row_by_row_is_fit(model: Model) -> None:
     row_by_row(model)
 
@@ -70,28 +70,28 @@ def test_maps_stay_those_of_the_first_batch(model: Model) -> None:
             model.fit(part, None, est, "partial_fit")
         return model.everything(est, rows)
 
-    assert_same(by(51, 70), by(), model.atol)
+    model.compare(by(51, 70), by())
 
 
-@every(lambda m: m.partial and not m.mapped)
+@every(lambda m: m.partial and not m.mapped, variants=None)
 def test_partial_fit_goes_on_from_fit(model: Model) -> None:
     rows = model.rows()
     est = model.fit(rows.take(slice(0, 50)))
     model.fit(rows.take(slice(50, None)), None, est, "partial_fit")
-    assert_same(model.everything(est, rows), model.everything(fitted(model), rows), model.atol)
+    model.compare(model.everything(est, rows), model.everything(fitted(model), rows))
 
 
-@every(lambda m: m.partial and not m.mapped)
+@every(lambda m: m.partial and not m.mapped, variants=None)
 def test_partial_fit_goes_on_from_fit_moments(model: Model) -> None:
     rows = model.rows()
     first = rows.take(slice(0, 50))
     est = model.make().fit_moments(model.moments_of(None, first, folds=model.folds))
     model.fit(rows.take(slice(50, None)), None, est, "partial_fit")
     found, expected = (model.everything(e, rows) for e in (est, fitted(model)))
-    assert_same(found, expected, model.atol)
+    model.compare(found, expected)
 
 
-@every(lambda m: m.partial and not m.missing and not m.mapped)
+@every(lambda m: m.partial and not m.missing and not m.mapped, variants=None)
 def test_one_row_is_not_yet_a_model(model: Model) -> None:
     rows = model.rows()
     est = model.fit(rows.take(slice(0, 1)), None, model.make(), "partial_fit")
@@ -99,9 +99,7 @@ def test_one_row_is_not_yet_a_model(model: Model) -> None:
         model.calls(est, rows)
 
 
-@every(lambda m: m.partial and not m.mapped)
-@pytest.mark.parametrize("size", [1, 13])
-def test_a_stream_of_batches_is_fit(model: Model, size: int) -> None:
+def from_stream(model: Model, size: int) -> None:
     rows = model.rows()
     cuts = (*range(0, len(rows), size), len(rows))
     batches = [model.batch(part) for _, part in parts(rows, cuts)]
@@ -109,7 +107,17 @@ def test_a_stream_of_batches_is_fit(model: Model, size: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = model.make().fit(iter(batches))
-    assert_same(model.everything(found, rows), expected, model.atol)
+    model.compare(model.everything(found, rows), expected)
     if not model.many:
         named = model.make().fit(part.views for _, part in parts(rows, cuts))
-        assert_same(model.everything(named, rows), expected, model.atol)
+        model.compare(model.everything(named, rows), expected)
+
+
+@every(lambda m: m.partial and not m.mapped)
+def test_a_stream_of_batches_is_fit(model: Model) -> None:
+    from_stream(model, 13)
+
+
+@every(lambda m: m.partial and not m.mapped, variants=None)
+def test_a_stream_of_single_rows_is_fit(model: Model) -> None:
+    from_stream(model, 1)

@@ -47,7 +47,7 @@ def test_every_public_method_is_called(model: Model) -> None:
             assert name in called, f"{name} is called on no rows"
 
 
-@every()
+@every(variants=None)
 def test_some_method_is_called_on_rows(model: Model) -> None:
     rows = model.rows()
     found = model.calls(fitted(model), rows.take(slice(0, 9)))
@@ -56,7 +56,7 @@ def test_some_method_is_called_on_rows(model: Model) -> None:
         assert name not in found
 
 
-@every(lambda m: bool(m.kinds))
+@every(lambda m: bool(m.kinds), variants=None)
 def test_every_kind_of_similarity_is_called(model: Model) -> None:
     found = model.calls(fitted(model), model.rows().take(slice(0, 9)))
     for kind in model.kinds:

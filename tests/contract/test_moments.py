@@ -9,46 +9,43 @@ import pytest
 
 from cmstats import MomentsSearchCV
 
-from .registry import Model, every, fitted, weights_of
-from .rows import assert_same
+from .registry import Model, every, fitted, weightings, weights_of
 
 
 @every(lambda m: m.moments)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_fit_is_fit_moments(model: Model, weighted: bool) -> None:
-    rows, est = model.rows(), fitted(model, weighted and model.weights)
-    w = weights_of(len(rows)) if weighted and model.weights else None
-    moments = model.moments_of(est, rows, w, model.folds)
-    found = model.fresh(est).fit_moments(moments)
-    assert_same(model.everything(found, rows), model.everything(est, rows), model.atol)
+def test_fit_is_fit_moments(model: Model) -> None:
+    rows = model.rows()
+    for weighted in weightings(model):
+        est, w = fitted(model, weighted), weights_of(len(rows)) if weighted else None
+        found = model.fresh(est).fit_moments(model.moments_of(est, rows, w, model.folds))
+        model.compare(model.everything(found, rows), model.everything(est, rows))
 
 
-@every(lambda m: m.moments and m.folds is None)
+@every(lambda m: m.moments and m.folds is None, variants=None)
 def test_folds_are_merged_where_nothing_is_chosen(model: Model) -> None:
     rows, est = model.rows(), fitted(model)
     found = model.fresh(est).fit_moments(model.moments_of(est, rows, folds=4))
-    assert_same(model.everything(found, rows), model.everything(est, rows), model.atol)
+    model.compare(model.everything(found, rows), model.everything(est, rows))
 
 
-@every(lambda m: m.moments and m.folds is None)
+@every(lambda m: m.moments and m.folds is None, variants=None)
 def test_parts_add_up(model: Model) -> None:
     rows, est = model.rows(), fitted(model)
     parts = [rows.take(slice(a, b)) for a, b in ((0, 31), (31, 32), (32, len(rows)))]
     total = functools.reduce(operator.add, (model.moments_of(est, part) for part in parts))
     found = model.fresh(est).fit_moments(total)
-    assert_same(model.everything(found, rows), model.everything(est, rows), model.atol)
+    model.compare(model.everything(found, rows), model.everything(est, rows))
 
 
 @every(lambda m: m.moments)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_score_is_score_moments(model: Model, weighted: bool) -> None:
+def test_score_is_score_moments(model: Model) -> None:
     rows, est = model.rows(60, seed=1), fitted(model)
-    w = weights_of(len(rows)) if weighted and model.weights else None
-    expected = est.score_moments(model.moments_of(est, rows, w))
-    assert model.score_of(est, rows, w) == pytest.approx(expected, abs=model.atol)
+    for w in (None, weights_of(len(rows))):
+        expected = est.score_moments(model.moments_of(est, rows, w))
+        assert model.score_of(est, rows, w) == pytest.approx(expected, abs=model.atol)
 
 
-@every(lambda m: m.moments and m.folds is not None)
+@every(lambda m: m.moments and m.folds is not None, variants=None)
 def test_one_moments_has_no_folds(model: Model) -> None:
     est = fitted(model)
     with pytest.raises(ValueError, match=r"fold|split"):

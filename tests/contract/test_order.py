@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from .registry import Model, every, fitted
-from .rows import assert_same
 
 
 @every(lambda m: not m.seeded)
@@ -18,4 +17,4 @@ def test_the_order_of_rows_changes_nothing(model: Model) -> None:
         order[ids == fold] = rng.permutation(order[ids == fold])
     found = model.fit(rows.take(order))
     expected = model.outcome(fitted(model), rows)
-    assert_same(model.outcome(found, rows), expected, max(model.atol, 1e-9))
+    model.compare(model.outcome(found, rows), expected, 1e-9)

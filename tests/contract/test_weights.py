@@ -8,7 +8,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from .registry import Model, every, fitted, weights_of
-from .rows import assert_same
 
 
 @every(lambda m: m.weights and not m.seeded and m.folds is None)
@@ -19,19 +18,19 @@ def test_weights_are_repeated_rows(model: Model) -> None:
     repeated = model.fit(again)
     atol = max(model.atol, 1e-9)
     found, expected = (model.outcome(e, rows) for e in (fitted(model, True), repeated))
-    assert_same(found, expected, atol)
+    model.compare(found, expected, atol)
     if model.score:
         score = model.score_of(repeated, again)
         assert model.score_of(repeated, rows, w) == pytest.approx(score, abs=atol)
 
 
-@every(lambda m: m.weights and not m.seeded and m.folds is None)
+@every(lambda m: m.weights and not m.seeded and m.folds is None, variants=None)
 def test_weights_of_two_are_rows_twice(model: Model) -> None:
     rows = model.rows()
     found = model.fit(rows, np.full(len(rows), 2.0))
     twice = model.fit(rows.take(np.r_[: len(rows), : len(rows)]))
     found, expected = (model.outcome(e, rows) for e in (found, twice))
-    assert_same(found, expected, max(model.atol, 1e-9))
+    model.compare(found, expected, 1e-9)
 
 
 @every(
@@ -40,7 +39,8 @@ def test_weights_of_two_are_rows_twice(model: Model) -> None:
         and not m.seeded
         and not m.missing
         and (m.folds is None or isinstance(m.folds, int))  # a splitter makes other folds of some
-    )
+    ),
+    variants=None,
 )
 def test_a_row_of_weight_zero_is_no_row(model: Model) -> None:
     rows = model.rows()
@@ -50,7 +50,7 @@ def test_a_row_of_weight_zero_is_no_row(model: Model) -> None:
     kept = rows.take(slice(0, 60))
     found, expected = model.fit(far, w), model.fit(kept)
     atol = max(model.atol, 1e-8)
-    assert_same(model.outcome(found, kept), model.outcome(expected, kept), atol)
+    model.compare(model.outcome(found, kept), model.outcome(expected, kept), atol)
     if model.score:
         assert model.score_of(expected, far, w) == pytest.approx(
             model.score_of(expected, kept), abs=atol

@@ -2,9 +2,12 @@
 
 A case is a plain test function in ``tests/cuda/test_*_cuda.py`` that launches kernels on
 arrays made by ``numba.cuda.to_device`` and reads them back with ``copy_to_host``; it is the
-same function in both places. ``tests/test_cuda_simulator.py`` runs this folder with
-NUMBA_ENABLE_CUDASIM=1 in a process of its own, because Numba reads that variable once, when
-it is imported. Cases that compile to PTX (marker ``ptx``, fixture ``compile_ptx``) need
+same function in both places. The simulator is a run of its own, because Numba reads its
+variable once, when it is imported::
+
+    NUMBA_ENABLE_CUDASIM=1 python -m pytest -m slow tests/cuda
+
+Cases that compile to PTX (marker ``ptx``, fixture ``compile_ptx``) need
 libnvvm but no device, and run where the others are skipped.
 
 There is no ``__init__.py`` in this folder on purpose: pytest puts ``tests`` on the path, and
@@ -36,7 +39,7 @@ def _no_device() -> str | None:
 
     if _simulated() or cuda.is_available():
         return None
-    return "no CUDA GPU; tests/test_cuda_simulator.py runs this case in the simulator"
+    return "no CUDA GPU; NUMBA_ENABLE_CUDASIM=1 runs this case in the simulator"
 
 
 def _no_ptx() -> str | None:
@@ -52,11 +55,7 @@ def _no_ptx() -> str | None:
     return None
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpu: launches kernels on a CUDA GPU")
-    config.addinivalue_line("markers", "ptx: compiles kernels with libnvvm; needs no GPU")
-
-
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # This hook sees the items of every folder, not only of this one.
     here = [item for item in items if HERE in item.path.parents]
@@ -64,6 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     device, compiler = _no_device(), _no_ptx()
     for item in here:
+        item.add_marker(pytest.mark.cuda)
+        item.add_marker(pytest.mark.slow)
         needs_compiler = item.get_closest_marker("ptx") is not None
         if not needs_compiler and not _simulated():
             item.add_marker(pytest.mark.gpu)

@@ -1,0 +1,227 @@
+"""Frames, lists, sparse matrices, rows on a disk and shards are rows; frames come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+
+from cmstats import open_parquet, open_shards
+
+from .registry import Model, every, fitted
+from .rows import Rows
+
+Holder = Callable[[Any, Path], Any]
+
+
+class Sliced:
+    """Rows behind shape, dtype, ndim and slices, which cannot be read whole."""
+
+    def __init__(self, a: Any) -> None:
+        self._a, self.shape, self.dtype, self.ndim = a, a.shape, a.dtype, a.ndim
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._a[at]
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise MemoryError("read whole")
+
+
+def _frame(a: Any, path: Path) -> Any:
+    return pd.DataFrame(a, columns=[f"{path.name}{j}" for j in range(a.shape[1])])
+
+
+def _polars(a: Any, path: Path) -> Any:
+    return pytest.importorskip("polars").from_pandas(_frame(a, path))
+
+
+def _memmap(a: Any, path: Path) -> Any:
+    np.save(path, a)
+    return np.load(f"{path}.npy", mmap_mode="r")
+
+
+def _hdf5(a: Any, path: Path) -> Any:
+    return pytest.importorskip("h5py").File(path, "w").create_dataset("a", data=a)
+
+
+def _shards(a: Any, path: Path) -> Any:
+    path.mkdir()
+    for i, part in enumerate(np.split(a, [7, 8])):
+        np.save(path / f"{path.name}_{i}.npy", part)
+    return open_shards(path)
+
+
+def _parquet(a: Any, path: Path) -> Any:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    values = pa.FixedSizeListArray.from_arrays(pa.array(a.reshape(-1)), a.shape[1])
+    pq.write_table(pa.table({"e": values}), path)
+    return open_parquet(path)
+
+
+IN_MEMORY: dict[str, Holder] = {
+    "lists": lambda a, path: a.tolist(),
+    "pandas": _frame,
+    "nullable": lambda a, path: _frame(a, path).astype("Float64"),
+    "polars": _polars,
+}
+ON_DISK: dict[str, Holder] = {
+    "memmap": _memmap,
+    "hdf5": _hdf5,
+    "slices": lambda a, path: Sliced(a),
+    "shards": _shards,
+    "parquet": _parquet,
+}
+IN_MEMORY_ONLY = ("condition", "sample")
+"""Methods that take dense rows in memory."""
+
+SPARSE = ["csr_matrix", "csc_matrix", "coo_matrix", "lil_matrix", "csr_array", "csc_array"]
+
+
+def hold(rows: Rows, holder: Holder, folder: Path) -> Rows:
+    folder.mkdir(parents=True)
+    return Rows({k: holder(v, folder / k) for k, v in rows.views.items()}, rows.labels)
+
+
+def check(model: Model, rows: Rows, holder: Holder, folder: Path, without: Any = ()) -> None:
+    some = rows.take(slice(0, 9))
+    est = model.fit(hold(rows, holder, folder / "rows"))
+    found = model.calls(est, hold(some, holder, folder / "some"), without=without)
+    expected = model.calls(model.fit(rows), some, without=without)
+    model.compare(found, expected, 1e-9)
+
+
+@every(variants=False)
+def test_frames_and_lists_are_rows(model: Model, tmp_path: Path) -> None:
+    for name, holder in IN_MEMORY.items():
+        check(model, model.rows(), holder, tmp_path / name)
+
+
+@every(variants=False)
+def test_rows_on_a_disk_are_rows(model: Model, tmp_path: Path) -> None:
+    for name, holder in ON_DISK.items():
+        if not (model.whole and name == "slices"):
+            without = (*IN_MEMORY_ONLY, *(model.in_memory if name == "slices" else ()))
+            check(model, model.rows(), holder, tmp_path / name, without)
+
+
+def thinned(rows: Rows) -> Rows:
+    return rows.map(lambda a: np.where(np.abs(a - np.median(a)) > 0.7 * a.std(), a, 0))
+
+
+@every(lambda m: m.sparse, variants=False)
+def test_sparse_matrices_are_rows(model: Model, tmp_path: Path) -> None:
+    rows = thinned(model.rows())
+    for name in SPARSE:
+        make = getattr(scipy.sparse, name)
+        folder = tmp_path / name
+        check(model, rows, lambda a, path, make=make: make(a), folder, IN_MEMORY_ONLY)
+    first = next(iter(rows.views))
+    mixed = rows.but(first, scipy.sparse.csr_array(rows.views[first]))
+    if len(rows.views) > 1:
+        found, expected = model.fit(mixed), model.fit(rows)
+        model.compare(model.calls(found, rows), model.calls(expected, rows), 1e-9)
+
+
+@every(lambda m: m.partial and m.sparse, variants=False)
+def test_partial_fit_takes_sparse_batches_and_rows_on_a_disk(model: Model, tmp_path: Path) -> None:
+    rows = thinned(model.rows())
+    holders = {"sparse": lambda a, path: scipy.sparse.csr_matrix(a), "memmap": _memmap}
+    expected = model.calls(model.fit(rows), rows) if not model.mapped else None
+    for name, holder in holders.items():
+        est = model.make()
+        for at in (slice(0, 50), slice(50, None)):
+            part = hold(rows.take(at), holder, tmp_path / f"{name}{at.start}")
+            model.fit(part, None, est, "partial_fit")
+        if expected is not None:
+            model.compare(model.calls(est, rows), expected, 1e-9)
+
+
+# ---------------------------------------------------------------------- names and outputs
+def frames(rows: Rows, library: str = "pandas") -> Rows:
+    out = {}
+    for name, a in rows.views.items():
+        frame = _frame(a, Path(name))
+        frame.index = pd.Index([f"{name} {i}" for i in range(len(a))])
+        out[name] = (
+            frame if library == "pandas" else pytest.importorskip(library).from_pandas(frame)
+        )
+    return Rows(out, rows.labels)
+
+
+def names_of(model: Model, est: Any) -> list[list[str]]:
+    """The names of the columns of each view that a fit remembers."""
+    if model.many:
+        return [list(names) for names in est.feature_names_in_]
+    names = [list(est.feature_names_in_)]
+    return [*names, list(est.y_feature_names_in_)] if hasattr(est, "y_feature_names_in_") else names
+
+
+@every(variants=False)
+def test_names_of_columns_are_remembered_and_checked(model: Model) -> None:
+    rows = frames(model.rows())
+    est = model.fit(rows)
+    columns = [list(v.columns) for v in rows.views.values()]
+    remembered = names_of(model, est)
+    assert remembered == columns[: len(remembered)]
+    for name, view in list(rows.views.items())[: len(remembered)]:
+        renamed = rows.but(name, view[view.columns[::-1]])
+        with pytest.raises(ValueError, match=r"feature names|column 0 is"):
+            model.calls(est, renamed)
+        if model.score:
+            with pytest.raises(ValueError, match=r"feature names|column 0 is"):
+                model.score_of(est, renamed)
+        if model.partial:
+            with pytest.raises(ValueError, match=r"feature names|column 0 is"):
+                model.fit(renamed, None, est, "partial_fit")
+    model.fit(model.rows(), None, est)
+    assert not hasattr(est, "feature_names_in_")
+    assert not hasattr(est, "y_feature_names_in_")
+
+
+def come_out(model: Model, library: str) -> None:
+    module = pytest.importorskip(library)
+    rows = frames(model.rows(), library)
+    est = model.make().set_output(transform=library)
+    plain = model.calls(fitted(model), model.rows(), ("transform",))
+    for one in (model.fit(rows, None, est), model.fit(rows, None, clone(est))):
+        for name, values in model.calls(one, rows, ("transform",)).items():
+            views = [rows.views[v] for v in name.split()[1:] if v in rows.views]
+            views = views or list(rows.views.values())
+            for frame, expected in zip(values, plain[name], strict=True):
+                assert isinstance(frame, module.DataFrame), name
+                np.testing.assert_allclose(frame.to_numpy(), expected, atol=1e-9)
+                if hasattr(one, "get_feature_names_out"):
+                    assert list(frame.columns) == list(one.get_feature_names_out())
+                if library == "pandas":
+                    assert any(list(frame.index) == list(v.index) for v in views)
+    back = model.calls(est.set_output(transform="default"), rows, ("transform",))
+    assert all(isinstance(a, np.ndarray) for values in back.values() for a in values)
+
+
+@every(lambda m: m.has("set_output"), variants=False)
+def test_pandas_frames_come_out(model: Model) -> None:
+    come_out(model, "pandas")
+
+
+@every(lambda m: m.has("set_output"), variants=False)
+def test_polars_frames_come_out(model: Model) -> None:
+    come_out(model, "polars")
+
+
+@every(lambda m: m.has("fit_transform"), variants=False)
+def test_fit_transform_is_fit_and_transform(model: Model) -> None:
+    rows = model.rows()
+    found = model.fit(rows, None, model.make(), "fit_transform")
+    expected = fitted(model).transform(*model.args(rows)[:1])
+    for a, b in zip(
+        found if isinstance(found, list) else [found],
+        expected if isinstance(expected, list) else [expected],
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=max(model.atol, 1e-9))

@@ -1,0 +1,69 @@
+"""clone, pickle, copy.deepcopy and skops."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from .registry import Model, every, fitted
+
+
+def assert_equal(model: Model, found: Any, expected: Any) -> None:
+    rows = model.rows()
+    a, b = model.everything(found, rows), model.everything(expected, rows)
+    assert a.keys() == b.keys()
+    for name, values in b.items():
+        for one, other in zip(a[name], values, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+@every(variants=None)
+def test_a_pickled_and_a_copied_model_are_the_model(model: Model) -> None:
+    est = fitted(model)
+    for again in (pickle.loads(pickle.dumps(est)), copy.deepcopy(est)):
+        assert_equal(model, again, est)
+
+
+@every(lambda m: m.partial, variants=None)
+def test_a_pickled_model_goes_on_with_partial_fit(model: Model) -> None:
+    rows = model.rows()
+    est = model.fit(rows.take(slice(0, 50)))
+    again = pickle.loads(pickle.dumps(est))
+    for one in (est, again):
+        model.fit(rows.take(slice(50, None)), None, one, "partial_fit")
+    assert_equal(model, again, est)
+
+
+@every(variants=None)
+def test_a_clone_has_the_parameters_and_no_fit(model: Model) -> None:
+    est = fitted(model)
+    again = clone(est)
+    assert type(again) is type(est)
+    assert repr(again) == repr(model.make())
+    with pytest.raises(NotFittedError):
+        model.calls(again, model.rows())
+
+
+@every(variants=False)
+def test_fit_changes_no_parameter(model: Model) -> None:
+    est = model.make()
+    before = {k: (v, repr(v)) for k, v in est.get_params(deep=False).items()}
+    assert model.fit(model.rows(), None, est) is est
+    after = est.get_params(deep=False)
+    assert all(after[k] is v and repr(after[k]) == text for k, (v, text) in before.items())
+
+
+@every(variants=False)
+def test_a_model_goes_through_skops(model: Model) -> None:
+    skops = pytest.importorskip("skops.io")
+    est = fitted(model)
+    data = skops.dumps(est)
+    unknown = skops.get_untrusted_types(data=data)
+    assert all(name.startswith("cmstats.") for name in unknown)
+    assert_equal(model, skops.loads(data, trusted=unknown), est)

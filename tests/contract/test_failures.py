@@ -1,0 +1,90 @@
+"""A fit that fails leaves the estimator as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .registry import Model, every
+from .rows import Rows
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def wrong(rows: Rows) -> Iterator[Rows]:
+    """Rows that no fit takes."""
+    for name, a in rows.views.items():
+        infinite = np.array(a)
+        infinite[3, 1] = np.inf
+        yield rows.but(name, infinite)
+        yield rows.but(name, a * 1j)
+        if len(rows.views) > 1:
+            yield rows.but(name, a[1:])
+            yield rows.but(name, a[1:, :2])
+
+
+def state(model: Model, est: Any, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+    public = {k: v for k, v in vars(est).items() if k.endswith("_") and k[0] != "_"}
+    return public, model.everything(est, rows)
+
+
+def assert_as_it_was(model: Model, est: Any, rows: Rows, before: Any) -> None:
+    after = state(model, est, rows)
+    assert before[0].keys() == after[0].keys()
+    assert all(after[0][k] is v for k, v in before[0].items())
+    for name, values in before[1].items():
+        for a, b in zip(after[1][name], values, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@every(variants=None)
+def test_a_fit_that_fails_leaves_the_model_as_it_was(model: Model) -> None:
+    rows = model.rows()
+    est = model.fit(rows)
+    before = state(model, est, rows)
+    for bad in wrong(rows):
+        with pytest.raises((ValueError, TypeError)):
+            model.fit(bad, None, est)
+        assert_as_it_was(model, est, rows, before)
+
+
+@every(lambda m: m.weights, variants=None)
+def test_a_fit_with_wrong_weights_leaves_the_model_as_it_was(model: Model) -> None:
+    rows = model.rows()
+    est = model.fit(rows)
+    before = state(model, est, rows)
+    with pytest.raises(ValueError, match="negative"):
+        model.fit(rows, -np.ones(len(rows)), est)
+    assert_as_it_was(model, est, rows, before)
+
+
+@every(lambda m: m.partial, variants=None)
+def test_a_partial_fit_that_fails_leaves_the_model_as_it_was(model: Model) -> None:
+    rows = model.rows()
+    first, rest = rows.take(slice(0, 50)), rows.take(slice(50, None))
+    est = model.fit(first, None, None, "partial_fit")
+    before = state(model, est, rows)
+    narrow = [rows.but(name, a[:, :-1]) for name, a in rows.views.items()]
+    for bad in [*wrong(rest), *(r.take(slice(50, None)) for r in narrow)]:
+        with pytest.raises((ValueError, TypeError)):
+            model.fit(bad, None, est, "partial_fit")
+        assert_as_it_was(model, est, rows, before)
+    whole = model.make()
+    for part in (first, rest):
+        model.fit(part, None, whole, "partial_fit")
+    model.fit(rest, None, est, "partial_fit")
+    model.compare(model.everything(est, rows), model.everything(whole, rows))
+
+
+@every(lambda m: m.moments, variants=None)
+def test_a_fit_to_wrong_moments_leaves_the_model_as_it_was(model: Model) -> None:
+    rows = model.rows()
+    est = model.fit(rows)
+    before = state(model, est, rows)
+    for moments in ("moments", []):
+        with pytest.raises((ValueError, TypeError, AttributeError)):
+            est.fit_moments(moments)
+        assert_as_it_was(model, est, rows, before)
