@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import threadpoolctl
+from contract.places import PLACES, Place
 from contract.registry import parametrize
 from hypothesis import settings
 
@@ -129,6 +130,12 @@ def xp(request: pytest.FixtureRequest) -> ModuleType:
     return importlib.import_module(
         name if name == "array_api_strict" else f"array_api_compat.{name}"
     )
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> Place:
+    """Each array library and device in turn."""
+    return Place(request.param)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.optimize
 import scipy.sparse
@@ -25,11 +24,9 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
-from test_namespaces import PLACES, Place
+from test_namespaces import Place
 
 from cmstats import CCA, LinearAutoencoder, Moments, MomentsSearchCV, load_emoji, load_mnist_halves
-from cmstats.arrays import to_numpy
 
 SOLVERS = {"scatter": "moments", "root": "svd"}
 solver = pytest.mark.parametrize("solver", SOLVERS.values())
@@ -66,10 +63,6 @@ def views() -> tuple[Any, Any]:
 
 def arguments(parameters: dict[str, Any], X: Any, Y: Any) -> tuple[Any, ...]:
     return (X, Y) if parameters.get("target", "self") != "self" else (X,)
-
-
-def blocks(parameters: dict[str, Any], X: Any, Y: Any) -> dict[str, Any]:
-    return dict(zip("xy", arguments(parameters, X, Y), strict=False))
 
 
 def product(est: LinearAutoencoder) -> Any:
@@ -382,64 +375,6 @@ def test_one_half_of_mnist_predicts_the_other(data_file: Callable[[str], Path]) 
 
 
 # ---------------------------------------------------------------------------- identities
-def assert_same(a: LinearAutoencoder, b: LinearAutoencoder, atol: float = 1e-10) -> None:
-    assert a.n_samples_ == b.n_samples_
-    names = ["encoder_", "decoder_", "explained_variance_ratio_", "x_mean_"]
-    names += [m for m in ("y_mean_", "x_weights_", "y_weights_", "shrinkage_") if hasattr(b, m)]
-    for name in names:
-        np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=atol, err_msg=name)
-
-
-@variants
-@solver
-@pytest.mark.parametrize("weighted", [False, True])
-def test_moments_are_all_it_needs(parameters: Any, solver: Any, weighted: bool, views: Any) -> None:
-    w = np.random.default_rng(3).integers(1, 4, 90).astype(float) if weighted else None
-    data = arguments(parameters, *views)
-    est = LinearAutoencoder(**parameters, solver=solver).fit(*data, sample_weight=w)
-    form: Any = "root" if solver == "svd" else "scatter"
-    named = blocks(parameters, *views)
-    moments = Moments.from_data(form=form, sample_weight=w, **named)
-    assert_same(LinearAutoencoder(**parameters, solver=solver).fit_moments(moments), est)
-    test = make(50, seed=9)
-    held_out = Moments.from_data(form=form, **blocks(parameters, *test))
-    assert est.score(*arguments(parameters, *test)) == pytest.approx(
-        est.score_moments(held_out), abs=1e-10
-    )
-    folds = Moments.folds(cv=4, form=form, sample_weight=w, **named)
-    assert_same(LinearAutoencoder(**parameters, solver=solver).fit_moments(folds), est)
-
-
-@variants
-@pytest.mark.parametrize("cuts", [(0, 1, 2, 40, 90), (0, 45, 90)])
-def test_partial_fit_is_fit(parameters: Any, cuts: Any, views: Any) -> None:
-    w = np.random.default_rng(3).integers(1, 4, 90).astype(float)
-    est = LinearAutoencoder(**parameters)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the first few rows
-        for a, b in itertools.pairwise(cuts):
-            est.partial_fit(*(v[a:b] for v in arguments(parameters, *views)), sample_weight=w[a:b])
-    expected = LinearAutoencoder(**parameters).fit(*arguments(parameters, *views), sample_weight=w)
-    assert_same(est, expected)
-
-
-@variants
-def test_weights_are_frequencies(parameters: Any, views: Any) -> None:
-    w = np.random.default_rng(3).integers(0, 4, 90)
-    data = arguments(parameters, *views)
-    weighted = LinearAutoencoder(**parameters).fit(*data, sample_weight=w)
-    repeated = LinearAutoencoder(**parameters).fit(*(np.repeat(v, w, axis=0) for v in data))
-    assert_same(weighted, repeated)
-    again = [np.repeat(v, w, axis=0) for v in data]
-    assert weighted.score(*data, sample_weight=w) == pytest.approx(repeated.score(*again))
-
-
-@variants
-def test_forms_agree(parameters: Any, views: Any) -> None:
-    data = arguments(parameters, *views)
-    a, b = (LinearAutoencoder(**parameters, solver=s).fit(*data) for s in SOLVERS.values())
-    assert_same(a, b)
-    assert a.score(*data) == pytest.approx(b.score(*data), abs=1e-12)
 
 
 @variants
@@ -534,53 +469,6 @@ def test_one_dimensional_y_gives_one_dimensional_predictions(views: Any) -> None
         assert est.score_samples(X, Y[:, 0]).shape == (90,)
 
 
-def test_frames_in_and_out(views: Any) -> None:
-    X = pd.DataFrame(views[0], columns=list("abcde"), index=range(100, 190))
-    Y = pd.DataFrame(views[1], columns=list("stuv"), index=X.index)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        est = LinearAutoencoder(2, target="joint").set_output(transform="pandas").fit(X, Y)
-        for code in (est.transform(X, Y), est.transform(X), est.transform(y=Y)):
-            assert list(code.columns) == ["linearautoencoder0", "linearautoencoder1"]
-            assert list(code.index) == list(X.index)
-        est.score_samples(X, Y)
-        est.score(X, Y)
-    with pytest.raises(ValueError, match="feature names"):
-        est.transform(X[list("bacde")], Y)
-
-
-@pytest.mark.parametrize("target", ["self", "cross", "joint"])
-def test_sparse_and_lazy_rows_are_rows(target: Any, views: Any, tmp_path: Path) -> None:
-    X, Y = np.round(np.abs(views[0])), views[1]
-    data = (X, Y) if target != "self" else (X,)
-    expected = LinearAutoencoder(2, target=target).fit(*data)
-    np.save(tmp_path / "x.npy", X)
-    for other in (scipy.sparse.csr_array(X), np.load(tmp_path / "x.npy", mmap_mode="r")):
-        given = (other, *data[1:])
-        found = LinearAutoencoder(2, target=target).fit(*given)
-        np.testing.assert_allclose(found.encoder_, expected.encoder_, atol=1e-10)
-        np.testing.assert_allclose(found.transform(other), expected.transform(X), atol=1e-10)
-        np.testing.assert_allclose(
-            found.score_samples(*given), expected.score_samples(*data), atol=1e-10
-        )
-
-
-def test_float32_rows_give_float32_rows(views: Any) -> None:
-    X, Y = (v.astype(np.float32) for v in views)
-    for target in ("self", "cross", "joint"):
-        est = LinearAutoencoder(2, target=target)  # type: ignore[arg-type]
-        est.fit(X, Y)
-        code = est.transform(X)
-        assert code.dtype == np.float32
-        assert est.encoder_.dtype == np.float64
-        assert est.score_samples(X, None if target == "self" else Y).dtype == np.float32
-        if target != "cross":
-            back = est.inverse_transform(code)
-            assert (back[0] if target == "joint" else back).dtype == np.float32
-        if target != "self":
-            assert est.predict(X).dtype == np.float32
-
-
 def test_it_is_a_step_of_a_pipeline_and_of_a_search(views: Any) -> None:
     X, Y = views
     labels = (Y[:, 0] > Y[:, 0].mean()).astype(int)
@@ -594,72 +482,7 @@ def test_it_is_a_step_of_a_pipeline_and_of_a_search(views: Any) -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(est)).predict(X), est.predict(X))
 
 
-@parametrize_with_checks(
-    [
-        LinearAutoencoder(),
-        LinearAutoencoder(1, alpha=0.1, corruption=0.1, scale=True, solver="svd"),
-        LinearAutoencoder(1, target="cross", alpha=0.1, corruption=0.1, solver="svd"),
-        LinearAutoencoder(target="joint", corruption=0.1, scale=True, solver="svd"),
-    ]
-)
-def test_scikit_learn_contract(estimator: Any, check: Any) -> None:
-    check(estimator)
-
-
 # ------------------------------------------------------------------------- array libraries
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> Place:
-    return Place(request.param)
-
-
-def results(est: LinearAutoencoder, X: Any, Y: Any) -> dict[str, Any]:
-    names = ["encoder_", "decoder_", "explained_variance_ratio_", "x_mean_", "components_"]
-    names += [m for m in ("y_mean_", "x_weights_", "y_weights_") if hasattr(est, m)]
-    out = {name: getattr(est, name) for name in names}
-    out["transform"] = est.transform(X)
-    if est.target == "self":
-        out |= {"inverse": est.inverse_transform(out["transform"]), "score": est.score(X)}
-        out["samples"] = est.score_samples(X)
-        return out
-    out |= {"predict": est.predict(X), "samples": est.score_samples(X, Y), "score": est.score(X, Y)}
-    if est.target == "joint":
-        out |= {"y": est.transform(y=Y), "pair": est.transform(X, Y), "fuse": est.fuse(X, Y)}
-        out["inverse x"], out["inverse y"] = est.inverse_transform(out["pair"])
-    return out
-
-
-ARRAYS = ["pca", "both", "denoising_rank", "cross_rank", "cross_noise", "joint", "joint_noise"]
-
-
-@pytest.mark.parametrize("name", ARRAYS)
-@pytest.mark.parametrize(("solver", "dtype"), [("moments", "float64"), ("svd", "float32")])
-def test_arrays_stay_where_they_are(
-    place: Place, name: str, solver: Any, dtype: str, views: Any
-) -> None:
-    parameters = VARIANTS[name]
-    kwargs = {**parameters, "solver": solver}
-    expected = results(LinearAutoencoder(**kwargs).fit(*arguments(parameters, *views)), *views)
-    X, Y = (place(v, dtype) for v in views)
-    found = results(LinearAutoencoder(**kwargs).fit(*arguments(parameters, X, Y)), X, Y)
-    atol = 1e-9 if dtype == "float64" else 2e-3
-    for what, a in found.items():
-        if what != "score":
-            assert place.owns(a), what
-            assert what.endswith("_") or dtype in str(a.dtype), what
-        scale = max(1.0, float(np.abs(expected[what]).max()))
-        np.testing.assert_allclose(to_numpy(a), expected[what], atol=atol * scale, err_msg=what)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("target", ["self", "cross", "joint"])
-def test_degenerate_arrays_stay_where_they_are(place: Place, target: Any, views: Any) -> None:
-    X, Y = views
-    constant = np.c_[X, np.ones(90)]
-    for a in (constant, 0 * X + 2):
-        for scale in (False, True):
-            est = LinearAutoencoder(target=target, scale=scale).fit(place(a), place(Y))
-            assert place.owns(est.encoder_)
-            est.partial_fit(place(a), place(Y))
 
 
 def test_libraries_do_not_mix(views: Any) -> None:
@@ -789,30 +612,6 @@ def test_wide_data_never_make_a_square_of_their_width(parameters: Any) -> None:
 def test_parameters_out_of_range_raise(parameters: Any, message: str, views: Any) -> None:
     with pytest.raises(ValueError, match=f"'{message}' parameter"):
         LinearAutoencoder(**parameters).fit(*views)
-
-
-@variants
-def test_bad_values_get_one_sentence(parameters: Any, views: Any) -> None:
-    X, Y = views
-    bad = X.copy()
-    bad[3, 1] = np.nan
-    est = LinearAutoencoder(**parameters)
-    data = arguments(parameters, bad, Y)
-    with pytest.raises(ValueError, match=r"(?i)^x has 1 NaN value, the first at row 3, column 1"):
-        est.fit(*data)
-    with pytest.raises(NotFittedError):
-        est.transform(X)
-    est.fit(*arguments(parameters, X, Y))
-    calls: list[Any] = [est.partial_fit, est.score, est.score_samples]
-    for call in calls:
-        with pytest.raises(ValueError, match=r"(?i)x has 1 NaN value, .* row 3, column 1"):
-            call(*data)
-    with pytest.raises(ValueError, match=r"X has 1 NaN value"):
-        est.transform(bad)
-    with pytest.raises(ValueError, match="X has 4 features, but"):
-        est.transform(X[:, :4])
-    with pytest.raises(ValueError, match="features"):
-        est.score_moments(Moments.from_data(x=X[:, :4], y=Y))
 
 
 def test_calls_that_mean_nothing_raise(views: Any) -> None:

@@ -1,4 +1,4 @@
-"""Bad input gets one clear sentence and the right exception; nothing is left half-fitted."""
+"""CCA: parameters out of range and degenerate rows; see `contract` for what all models refuse."""
 
 from __future__ import annotations
 
@@ -7,29 +7,17 @@ import warnings
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from cmstats import CCA, Moments, MomentsSearchCV, TwoViewPipeline
+from cmstats import CCA, Moments
 
 SOLVERS = ["auto", "moments", "svd"]
 solver = pytest.mark.parametrize("solver", SOLVERS)
 rng = np.random.default_rng(11)
 X = rng.normal(size=(60, 4))
 Y = X[:, :3] + rng.normal(size=(60, 3))
-
-
-def estimators() -> list[Any]:
-    return [
-        *(CCA(solver=s) for s in SOLVERS),
-        CCA(shrinkage="auto"),
-        CCA(shrinkage="cv"),
-        MomentsSearchCV(CCA(), {"shrinkage": [0.1, 0.2]}),
-        TwoViewPipeline(CCA()),
-    ]
 
 
 def but(a: Any, **values: Any) -> Any:
@@ -39,11 +27,6 @@ def but(a: Any, **values: Any) -> Any:
         row, column = at[1:].split("c")
         out[int(row), int(column)] = value
     return out
-
-
-@pytest.fixture(params=estimators(), ids=lambda e: f"{type(e).__name__}-{e.get_params(False)}"[:60])
-def est(request: pytest.FixtureRequest) -> Any:
-    return clone(request.param)
 
 
 def fails(est: Any, error: Any, match: str, x: Any, y: Any, **kwargs: Any) -> None:
@@ -56,106 +39,6 @@ def fails(est: Any, error: Any, match: str, x: Any, y: Any, **kwargs: Any) -> No
     assert "\n" not in str(caught.value)
     with pytest.raises(NotFittedError):
         est.transform(X)
-
-
-# ------------------------------------------------------------------ values and shapes
-@pytest.mark.parametrize(
-    ("x", "y", "message"),
-    [
-        (but(X, r3c1=np.nan), Y, r"(?i)^x has 1 NaN value, the first at row 3, column 1"),
-        (X, but(Y, r5c2=np.inf), r"(?i)^y has 1 infinite value, the first at row 5, column 2"),
-        (
-            but(X, r3c1=np.nan, r9c0=np.nan, r2c3=-np.inf),
-            Y,
-            r"(?i)^x has 2 NaN and 1 infinite values, the first at row 2, column 3",
-        ),
-        (
-            but(X, r3c1=np.inf, r4c1=-np.inf),
-            but(Y, r0c0=np.nan),
-            r"(?i)^x has 2 infinite values, the first at row 3, column 1",
-        ),
-    ],
-)
-def test_values_that_are_not_finite_are_counted_and_located(
-    est: Any, x: Any, y: Any, message: str
-) -> None:
-    fails(est, ValueError, message, x, y)
-
-
-@pytest.mark.parametrize("like", [np.float32, np.float16])
-def test_float32_values_that_are_not_finite_are_counted_and_located(like: Any) -> None:
-    fails(CCA(), ValueError, "1 infinite", but(X, r3c1=np.inf).astype(like), Y.astype(like))
-    fails(CCA(), ValueError, "1 NaN", but(X, r3c1=np.nan).astype(like), Y.astype(like))
-
-
-def test_every_call_locates_values_that_are_not_finite() -> None:
-    fitted = CCA().fit(X, Y)
-    bad = but(X, r3c1=np.nan)
-    calls = [fitted.transform, fitted.predict, fitted.fuse, fitted.embed]
-    calls += [lambda a: fitted.transform(a, Y), lambda a: fitted.score(a, Y)]
-    calls += [lambda a: fitted.similarity(a, Y), lambda a: fitted.partial_fit(a, Y)]
-    for call in calls:
-        with pytest.raises(ValueError, match=r"(?i)x has 1 NaN value, .* row 3, column 1"):
-            call(bad)
-    with pytest.raises(ValueError, match=r"y has 1 NaN value, the first at row 2, column 1"):
-        fitted.transform(y=but(Y, r2c1=np.nan))
-
-
-def test_lengths_that_differ_raise_with_both_shapes(est: Any) -> None:
-    fails(est, ValueError, r"\(60, 4\).*\(59, 3\)", X, Y[1:])
-
-
-def test_lengths_that_differ_raise_everywhere() -> None:
-    fitted = CCA().fit(X, Y)
-    for call in (
-        fitted.score, fitted.partial_fit, CCA().partial_fit, CCA(shrinkage="cv").partial_fit,
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=r"\(60, 4\).*\(59, 3\)"):
-            call(X, Y[1:])
-        with pytest.raises(ValueError, match=r"\(59, 4\).*\(60, 3\)"):
-            call(X[1:], Y)
-    with pytest.raises(ValueError, match="60 rows and y 59"):
-        fitted.fuse(X, Y[1:])
-
-
-def test_one_row_raises(est: Any) -> None:
-    fails(est, ValueError, r"(?i)sample|row|fold", X[:1], Y[:1])
-
-
-def test_no_row_and_no_column_raise(est: Any) -> None:
-    fails(est, ValueError, r"0 sample|minimum of 1|0 row", X[:0], Y[:0])
-    fails(clone(est), ValueError, "0 feature", X[:, :0], Y)
-    fails(clone(est), ValueError, "0 feature", X, Y[:, :0])
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        pd.DataFrame({"a": X[:, 0], "name": ["cat"] * 60}),
-        np.array([["a", "b"]] * 60),
-        [["1.0", "dog"]] * 60,
-    ],
-)
-def test_text_raises(bad: Any) -> None:
-    for est in (CCA(), CCA(shrinkage="cv"), MomentsSearchCV(CCA(), {"shrinkage": [0.1]})):
-        fails(est, (ValueError, TypeError), "X.*(number|text)", bad, Y)
-    fails(CCA(), (ValueError, TypeError), "y.*(number|text)", X, bad)
-
-
-def test_complex_values_raise(est: Any) -> None:
-    fails(est, ValueError, "Complex data not supported: X", X * 1j, Y)
-    fails(clone(est), ValueError, "Complex data not supported: y", X, Y + 0j)
-
-
-def test_three_axes_or_one_raise(est: Any) -> None:
-    fails(est, ValueError, "two-dimensional|dim 3|3D", X[:, :, None], Y)
-    fails(clone(est), ValueError, "(?s)1D array|two-dimensional", X[:, 0], Y) if not isinstance(
-        est, TwoViewPipeline
-    ) else None
-
-
-def test_no_second_view_raises(est: Any) -> None:
-    fails(est, ValueError, "second view", X, None)
 
 
 # ------------------------------------------------------------------------- parameters
@@ -204,21 +87,6 @@ def test_folds_that_do_not_part_the_rows_raise() -> None:
         fails(CCA(shrinkage="cv", cv=cv), ValueError, "cv", X, Y)
 
 
-@pytest.mark.parametrize(
-    ("w", "message"),
-    [
-        (np.ones(59), r"shape \(59,\)"),
-        (-np.ones(60), "negative"),
-        (np.zeros(60), "zero everywhere"),
-        (np.full(60, np.nan), "NaN"),
-        (np.ones((60, 1)), "shape"),
-        (["a"] * 60, "numbers"),
-    ],
-)
-def test_weights_that_are_not_frequencies_raise(est: Any, w: Any, message: str) -> None:
-    fails(est, ValueError, message, X, Y, sample_weight=w)
-
-
 def test_one_row_five_times_has_no_variance() -> None:
     w = np.zeros(60)
     w[3] = 5
@@ -234,17 +102,6 @@ def test_unknown_kinds_of_similarity_raise() -> None:
 
 
 # ------------------------------------------------------------------ after and before fit
-def test_use_before_fit_raises(est: Any) -> None:
-    for call in (
-        lambda: est.transform(X),
-        lambda: est.predict(X),
-        lambda: est.embed(X),
-        lambda: est.fuse(X),
-        lambda: est.similarity(X, Y),
-        lambda: est.score(X, Y),
-    ):
-        with pytest.raises(NotFittedError):
-            call()
 
 
 def test_loadings_before_fit_raise() -> None:
@@ -261,63 +118,6 @@ def test_moments_of_other_blocks_or_widths_raise() -> None:
         fitted.score_moments(Moments.from_data(x=X))
     with pytest.raises(ValueError, match=r"3 features.*expecting 4"):
         fitted.score_moments(Moments.from_data(x=Y, y=X))
-
-
-def test_the_wrong_width_raises_with_both_widths(est: Any) -> None:
-    est.fit(X, Y)
-    for call in (est.transform, est.predict, est.fuse, est.embed):
-        with pytest.raises(ValueError, match="X has 3 features, but CCA is expecting 4 features"):
-            call(X[:, :3])
-    with pytest.raises(ValueError, match="y has 2 features, but CCA is expecting 3 features"):
-        est.transform(y=Y[:, :2])
-    with pytest.raises(ValueError, match="expecting 3 features"):
-        est.score(X, Y[:, :2])
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_partial_fit_that_fails_keeps_the_former_state() -> None:
-    for shrinkage in (0.0, "auto", "cv"):
-        fitted = CCA(2, shrinkage=shrinkage).fit(X, Y)
-        before = {k: v for k, v in vars(fitted).items() if k != "moments_"}
-        for x, y, w in (
-            (but(X, r3c1=np.nan), Y, None),
-            (X, but(Y, r3c1=np.inf), None),
-            (X[:, :3], Y, None),
-            (X, Y[:, :2], None),
-            (X, Y[1:], None),
-            (X, Y, -np.ones(60)),
-            (X * 1j, Y, None),
-            (X, Y * 1e200, None),
-        ):
-            with pytest.raises(ValueError, match=r"."):
-                fitted.partial_fit(x, y, w)
-            after = {k: v for k, v in vars(fitted).items() if k != "moments_"}
-            assert before.keys() == after.keys()
-            assert all(before[k] is after[k] or before[k] == after[k] for k in before)
-        expected = CCA(2, shrinkage=shrinkage).fit(np.r_[X, X], np.r_[Y, Y])
-        fitted.partial_fit(X, Y)
-        np.testing.assert_allclose(fitted.correlations_, expected.correlations_, atol=1e-12)
-
-
-def test_a_fit_that_fails_leaves_a_fitted_estimator_whole() -> None:
-    """Either as it was or not fitted: never the names of one fit and the weights of another."""
-    for x, y, parameters in (
-        (but(X[:, :2], r3c1=np.nan), Y, {}),
-        (X, but(Y[:, :2], r3c1=np.nan), {}),
-        (X[:, :2], Y[1:], {}),
-        (X[:, :3], Y, {"n_components": 9}),
-    ):
-        fitted = CCA(shrinkage=0.1).fit(X, Y)
-        before = fitted.transform(X)
-        with pytest.raises(ValueError, match=r"."):
-            fitted.set_params(**parameters).fit(x, y)
-        try:
-            after = fitted.transform(X)
-        except NotFittedError:
-            continue
-        np.testing.assert_array_equal(after, before)
-        fitted.predict(X)
-        assert fitted.shrinkage_ == (0.1, 0.1)
 
 
 def test_partial_fit_after_a_fit_without_folds_says_so() -> None:
@@ -461,32 +261,6 @@ def test_units_near_the_ends_of_single_precision_are_right_or_refused(factor: fl
 
 
 # ------------------------------------------------------------------------ sparse matrices
-@pytest.mark.parametrize("like", ["csr", "csc", "coo", "lil"])
-@pytest.mark.parametrize("parameters", [{}, {"shrinkage": "cv"}, {"solver": "svd"}], ids=str)
-def test_sparse_matrices_equal_dense_ones(like: str, parameters: dict[str, Any]) -> None:
-    S = scipy.sparse.random(300, 12, 0.3, format=like, random_state=1)
-    D = S.toarray()
-    T = D[:, :4] + rng.normal(size=(300, 4))
-    found, expected = CCA(**parameters).fit(S, T), CCA(**parameters).fit(D, T)
-    np.testing.assert_allclose(found.correlations_, expected.correlations_, atol=1e-10)
-    for name in ("transform", "predict", "fuse", "embed"):
-        np.testing.assert_allclose(getattr(found, name)(S), getattr(expected, name)(D), atol=1e-9)
-    assert found.score(S, T) == pytest.approx(expected.score(D, T))
-    swapped = CCA(**parameters).fit(T, S)
-    np.testing.assert_allclose(swapped.transform(y=S), CCA(**parameters).fit(T, D).transform(y=D))
-    partly = CCA(**parameters).partial_fit(S.tocsr()[:100], T[:100])
-    partly.partial_fit(S.tocsr()[100:], T[100:])
-    np.testing.assert_allclose(partly.correlations_, expected.correlations_, atol=1e-10)
-
-
-def test_sparse_arrays_and_float32_are_read_too() -> None:
-    S = scipy.sparse.random_array((300, 12), density=0.3, format="csr", random_state=1)
-    T = S.toarray()[:, :4] + rng.normal(size=(300, 4))
-    found = CCA().fit(S, T)
-    np.testing.assert_allclose(
-        found.transform(S.astype(np.float32)), found.transform(S.toarray()), atol=1e-4
-    )
-    assert found.transform(S.astype(np.float32)).dtype == np.float32
 
 
 def peak_of(call: Any) -> float:

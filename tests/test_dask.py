@@ -42,6 +42,7 @@ da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
 distributed = pytest.importorskip("distributed")
 
+pytestmark = pytest.mark.dask
 N, P, Q = 300, 6, 4
 UNEVEN = (100, 1, 1, 50, 148)
 
@@ -167,12 +168,7 @@ def test_chunks_of_unknown_length_are_measured():
 @pytest.mark.parametrize(
     "model",
     [
-        CCA(2, shrinkage="cv"),
-        CCA(2, solver="svd"),
         CCA(2, shrinkage="auto", scale=True),
-        ConditionalGaussian(),
-        LinearAutoencoder(2, target="joint"),
-        MultitaskRegressor(),
         MomentsSearchCV(CCA(2), {"shrinkage": [0.1, 0.5]}, cv=KFold(5)),
         TwoViewPipeline(CCA(2), x=Normalizer()),
     ],
@@ -189,16 +185,6 @@ def test_fit_score_and_outputs_equal_those_in_memory(model):
         assert found.chunks[0] == UNEVEN
         assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
         np.testing.assert_allclose(found.compute(), expected, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "model", [CCA(2), CCA(2, shrinkage="cv"), MultitaskRegressor(), LinearAutoencoder(2)]
-)
-def test_partial_fit_deals_on_where_it_stopped(model):
-    parts, whole = clone(model), clone(model).fit(X, Y)
-    for cut in (slice(0, 103), slice(103, 105), slice(105, N)):
-        parts.partial_fit(DX[cut], DY[cut])
-    assert parts.score(X, Y) == pytest.approx(whole.score(X, Y), abs=1e-10)
 
 
 @pytest.mark.parametrize("shrinkage", [0.1, "cv"])

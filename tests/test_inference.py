@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from contract.places import Place
 from scipy import stats
 from sklearn.cross_decomposition import PLSCanonical
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
-from test_namespaces import Place, place  # noqa: F401 - a fixture
 
 from cmstats import CCA, Moments, MomentsSearchCV, TwoViewPipeline, load_linnerud
 from cmstats.arrays import to_numpy
@@ -454,7 +454,7 @@ def test_ill_conditioned_and_constant_columns_are_right(rng: Any) -> None:
 @pytest.mark.parametrize("statistic", ["wilks", "pillai", "roy"])
 @pytest.mark.parametrize("options", ["plain", "nuisance", "blocks", "shrinkage"])
 def test_permutations_run_where_the_data_are(
-    place: Place,  # noqa: F811
+    place: Place,
     statistic: Any,
     options: str,
 ) -> None:
@@ -605,7 +605,7 @@ def test_ill_conditioned_intervals_take_the_root(rng: Any) -> None:
     np.testing.assert_allclose(found, CCA(solver="svd").fit(X, Y).correlations_, atol=1e-7)
 
 
-def test_intervals_are_computed_where_the_data_are(place: Place) -> None:  # noqa: F811
+def test_intervals_are_computed_where_the_data_are(place: Place) -> None:
     X, Y = views(60, 3, 2, (0.7,))
     found = correlation_intervals(place(X), place(Y), cv=6)
     pd.testing.assert_frame_equal(found, correlation_intervals(X, Y, cv=6), rtol=1e-7)
@@ -750,7 +750,7 @@ def test_other_estimators_and_chosen_shrinkage_are_refitted() -> None:
     assert np.isfinite(chosen.standard_error).all()
 
 
-def test_bootstrap_runs_where_the_data_are(place: Place) -> None:  # noqa: F811
+def test_bootstrap_runs_where_the_data_are(place: Place) -> None:
     X, Y = views(40, 3, 2, (0.7, 0.3))
     for method in ("percentile", "bca"):
         a, b = (
@@ -864,7 +864,7 @@ def test_redundancy_index_is_adequacy_times_squared_correlation() -> None:
     assert table["y_adequacy_total"].iloc[-1] == pytest.approx(1)
 
 
-def test_tables_carry_the_users_names_and_come_from_any_library(place: Place) -> None:  # noqa: F811
+def test_tables_carry_the_users_names_and_come_from_any_library(place: Place) -> None:
     X, Y = views(60, 3, 2, (0.8, 0.5))
     frames = (pd.DataFrame(X, columns=list("abc")), pd.DataFrame(Y, columns=["d", "e"]))
     named = loadings_table(CCA().fit(*frames))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.stats
+from contract.places import Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
@@ -18,8 +18,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
-from sklearn.utils.estimator_checks import parametrize_with_checks
-from test_namespaces import PLACES, Place
 
 from cmstats import ConditionalGaussianMixture
 from cmstats.arrays import to_numpy
@@ -344,20 +342,6 @@ def test_the_fit_does_not_depend_on_units(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_repeated_rows_in_any_order(kind: Any, rng: Any) -> None:
-    X, Y, _ = clusters(120, 3, 2, 3)
-    w = rng.integers(0, 4, 120)
-    rows = rng.permutation(np.repeat(np.arange(120), w))
-    found, expected = new(3, kind).fit(X, Y, w), new(3, kind).fit(X[rows], Y[rows])
-    np.testing.assert_allclose(found.means_, expected.means_, atol=1e-8)
-    np.testing.assert_allclose(found.covariances_, expected.covariances_, atol=1e-8)
-    assert found.lower_bound_ == pytest.approx(expected.lower_bound_, abs=1e-10)
-    assert found.n_samples_ == w.sum()
-    assert found.score(X, Y, w) == pytest.approx(expected.score(X[rows], Y[rows]), abs=1e-9)
-    np.testing.assert_allclose(found.outlier_scores(X, Y), expected.outlier_scores(X, Y), atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_single_precision_far_from_zero(kind: Any) -> None:
     X, Y, _ = clusters(1500, 4, 2, 3)
     X, Y = (X + 500).astype(np.float32), (Y - 300).astype(np.float32)
@@ -372,22 +356,6 @@ def test_single_precision_far_from_zero(kind: Any) -> None:
         )
         assert a.dtype == np.float32
         np.testing.assert_allclose(a, b, atol=2e-2, err_msg=name)
-
-
-def test_sparse_lists_and_memory_maps_are_rows(tmp_path: Any) -> None:
-    X, Y, _ = clusters(150, 4, 2, 2)
-    X[np.abs(X) < 1] = 0
-    expected = new(2).fit(X, Y)
-    mapped = np.memmap(tmp_path / "x", dtype=float, mode="w+", shape=X.shape)
-    mapped[:] = X
-    for given_X in (scipy.sparse.csr_array(X), scipy.sparse.csc_matrix(X), X.tolist(), mapped):
-        found = new(2).fit(given_X, Y)
-        np.testing.assert_allclose(found.means_, expected.means_, atol=1e-9)
-        np.testing.assert_allclose(found.predict(given_X), expected.predict(X), atol=1e-9)
-        np.testing.assert_allclose(found.logpdf(given_X, Y), expected.logpdf(X, Y), atol=1e-9)
-    mapped[3, 1] = np.nan
-    with pytest.raises(ValueError, match="1 NaN value"):
-        expected.predict(mapped)
 
 
 # ------------------------------------------------------------------- degenerate and bad
@@ -499,56 +467,6 @@ def test_a_progress_bar_is_shown_when_asked_for(capsys: Any) -> None:
 
 
 # ------------------------------------------------------------------------ the libraries
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest) -> Place:
-    return Place(request.param)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_results_stay_where_the_data_are(place: Place, kind: Any, dtype: str) -> None:
-    X, Y, of = clusters(160, 3, 2, 2)
-    w = {"sample_weight": 1.0 + of} if dtype == "float64" else {}
-
-    def calls(model: Any, put: Any) -> dict[str, Any]:
-        a, b = put(X[:9]), put(Y[:9])
-        mean, std, cov = model.predict(a, return_std=True, return_cov=True)
-        return {
-            "mean": mean, "std": std, "cov": cov, "logpdf": model.logpdf(a, b),
-            "outliers": model.outlier_scores(a, b), "given x": model.responsibilities(a),
-            "given both": model.responsibilities(a, b),
-            "sample": model.sample(a, random_state=0),
-            "samples": model.sample(a, 3, random_state=0),
-            "weights_": model.weights_, "means_": model.means_,
-            "covariances_": model.covariances_,
-        }  # fmt: skip
-
-    expected = calls(new(2, kind, tol=1e-2).fit(X, Y, **w), lambda a: a)
-    model = new(2, kind, tol=1e-2).fit(place(X, dtype), place(Y, dtype), **w)
-    for name, a in calls(model, lambda a: place(a, dtype)).items():
-        assert place.owns(a), f"{name} is a {type(a)}"
-        assert ("float64" if name.endswith("_") else dtype) in str(a.dtype), name
-        atol = 1e-8 if dtype == "float64" else 5e-3
-        scale = max(1.0, float(np.abs(expected[name]).max()))
-        np.testing.assert_allclose(to_numpy(a), expected[name], atol=atol * scale, err_msg=name)
-    assert isinstance(model.score(place(X, dtype), place(Y, dtype)), float)
-    assert math.isfinite(model.bic(place(X, dtype), place(Y, dtype)))
-
-
-def test_libraries_do_not_mix(place: Place) -> None:
-    X, Y, _ = clusters(60, 3, 2, 2)
-    other = Place("array_api_strict" if place.xp.__name__ == "numpy" else "numpy")
-    model = new(2).fit(place(X), place(Y))
-    for call in (
-        lambda: new(2).fit(place(X), other(Y)),
-        lambda: model.predict(other(X)),
-        lambda: model.logpdf(place(X), other(Y)),
-        lambda: model.logpdf(other(X), other(Y)),
-    ):
-        with pytest.raises(TypeError, match="one array library and on one device"):
-            call()
-
-
 # -------------------------------------------------------------------------- the kernels
 @pytest.mark.parametrize("kind", ["full", "diag", "low_rank"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -635,12 +553,3 @@ def test_bad_low_rank_parameters_are_named() -> None:
 
 
 # -------------------------------------------------------------------------- scikit-learn
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@parametrize_with_checks(
-    [
-        ConditionalGaussianMixture(2),
-        ConditionalGaussianMixture(2, covariance_type="low_rank", rank=1),
-    ]
-)
-def test_scikit_learn_contract(estimator: Any, check: Any) -> None:
-    check(estimator)

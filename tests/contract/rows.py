@@ -90,6 +90,16 @@ def with_holes(rows: Callable[..., Rows]) -> Callable[..., Rows]:
     return holes
 
 
+def with_gaps(n: int = N, seed: int = 0) -> Rows:
+    """Features that are complete, and targets of which some are observed in fewer rows."""
+    rows = unlabelled(n, seed)
+    y = rows.y.copy()
+    y[np.random.default_rng(1).random(y.shape) < 0.2] = np.nan
+    y[:, 1] = rows.y[:, 1]
+    y[3] = np.nan
+    return rows.but("y", y)
+
+
 def arrays_of(value: Any) -> list[Any]:
     """The arrays and numbers in what a method returns, in order."""
     if value is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -23,12 +23,9 @@ from cmstats.kernels.linalg import leading_svd, signs
 from cmstats.models.base import MomentsModel
 from cmstats.models.latent import LatentViews
 
+from .properties import *  # noqa: F403
 from .registry import Model
 from .rows import unlabelled
-from .test_batches import *  # noqa: F403
-from .test_moments import *  # noqa: F403
-from .test_order import *  # noqa: F403
-from .test_weights import *  # noqa: F403
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,9 @@ class Directions:
 class LeadingCovariance(LatentViews, MomentsModel):
     """max a'S_xy b  s.t.  |a| = |b| = 1: the SVD of the cross-covariance (Tucker 1958)."""
 
-    _parameter_constraints = {"n_components": [Interval(Integral, 1, None, closed="left")]}
+    _parameter_constraints: ClassVar = {
+        "n_components": [Interval(Integral, 1, None, closed="left")]
+    }
 
     def __init__(self, n_components: int = 1) -> None:
         self.n_components = n_components
@@ -59,7 +58,9 @@ class LeadingCovariance(LatentViews, MomentsModel):
         return float(moments.paired_correlations("x", "y", model.x_weights_, model.y_weights_)[0])
 
 
-MODELS = [Model("pls-svd", LeadingCovariance, main=True)]
+MODELS = [Model("pls-svd", LeadingCovariance, main=True, broken={
+    "test_rows_that_do_not_vary_are_said": "`embed` of a constant view raises",
+})]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

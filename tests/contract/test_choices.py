@@ -16,8 +16,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of small folds
 
 def fold_score(model: Model, est: Any, rows: Any) -> float:
     """The score by which "cv" chooses: a mean log-likelihood ratio, or that of `score`."""
-    if hasattr(est, "ratio_moments"):
-        return float(est.ratio_moments(model.moments_of(est, rows)))
+    if model.chooses_by:
+        return float(getattr(est, model.chooses_by)(model.moments_of(est, rows)))
     return model.score_of(est, rows)
 
 

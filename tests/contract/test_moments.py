@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import operator
 
+import numpy as np
 import pytest
 
-from cmstats import MomentsSearchCV
+from cmstats import Moments, MomentsSearchCV
 
 from .registry import Model, every, fitted, weightings, weights_of
+from .rows import Rows
 
 
 @every(lambda m: m.moments)
@@ -43,6 +45,46 @@ def test_score_is_score_moments(model: Model) -> None:
     for w in (None, weights_of(len(rows))):
         expected = est.score_moments(model.moments_of(est, rows, w))
         assert model.score_of(est, rows, w) == pytest.approx(expected, abs=model.atol)
+
+
+@every(lambda m: m.moments and not m.mapped and not m.missing)
+def test_the_identities_hold_at_condition_1e4(model: Model) -> None:
+    def mixed(rows: Rows) -> Rows:
+        first, v = next(iter(rows.views.items()))
+        p = v.shape[1]
+        turn = np.linalg.qr(np.random.default_rng(5).normal(size=(p, p)))[0]
+        scaled = (v - v.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(v.T))).T
+        return rows.but(first, scaled * np.geomspace(1, 1e-4, p) @ turn)
+
+    rows, test = mixed(model.rows()), mixed(model.rows(60, seed=1))
+    w = weights_of(len(rows)) if model.weights else None
+    est = model.fit(rows, w)
+    found = model.fresh(est).fit_moments(model.moments_of(est, rows, w, model.folds))
+    some = ("predict", "inverse_transform", "score_samples", "score")
+    model.compare(model.calls(found, rows, some), model.calls(est, rows, some), 1e-8)
+    expected = est.score_moments(model.moments_of(est, test))
+    assert model.score_of(est, test) == pytest.approx(expected, abs=1e-9)
+
+
+@every(lambda m: m.moments and not m.mapped and not m.missing and m.solves_both_ways)
+def test_both_representations_give_one_model(model: Model) -> None:
+    rows = model.rows()
+    found, expected = (
+        model.fit(rows, None, model.make().set_params(solver=solver))
+        for solver in ("moments", "svd")
+    )
+    found, expected = (model.everything(e, rows) for e in (found, expected))
+    model.compare(found, expected, 1e-8, ("condition_",))
+
+
+@every(lambda m: m.moments and not m.mapped, variants=False)
+def test_moments_of_other_widths_and_names_raise(model: Model) -> None:
+    est, rows = fitted(model), model.rows()
+    first, v = next(iter(rows.views.items()))
+    with pytest.raises(ValueError, match=r"features|width"):
+        est.score_moments(model.moments_of(est, rows.but(first, v[:, :-1])))
+    with pytest.raises((KeyError, ValueError), match=r"block|view"):
+        est.score_moments(Moments.from_data(other=v))
 
 
 @every(lambda m: m.moments and m.folds is not None, variants=None)

@@ -108,6 +108,10 @@ def test_lengths_that_differ_raise_with_both_shapes(model: Model) -> None:
     fails(model, ValueError, f"inconsistent numbers of samples: .*{shapes}", short)
     if model.partial:
         fails(model, ValueError, shapes, short, "partial_fit")
+    for method in ("fuse", "logpdf"):
+        if model.has(method) and not model.many:
+            with pytest.raises(ValueError, match=r"90 rows and y .*89|inconsistent numbers"):
+                getattr(fitted(model), method)(*short.views.values())
     if model.score:
         with pytest.raises(ValueError, match=r"inconsistent numbers of samples|the two sides have"):
             model.score_of(fitted(model), short)
@@ -121,6 +125,12 @@ def test_complex_values_text_and_three_axes_raise(model: Model) -> None:
         for text in (np.array([["a", "b"]] * len(a)), [["1.0", "dog"]] * len(a), frame):
             fails(model, (ValueError, TypeError), "(?i)number|text|string", rows.but(name, text))
         fails(model, ValueError, "two-dimensional|dim 3|3D|1D array", rows.but(name, a[:, :, None]))
+
+
+@every(lambda m: not m.many and m.cls.__name__ != "TwoViewPipeline", variants=False)
+def test_a_vector_for_x_raises(model: Model) -> None:
+    rows = model.rows()
+    fails(model, ValueError, "(?s)1D array|two-dimensional", rows.but("x", rows.x[:, 0]))
 
 
 @every(variants=False)

@@ -81,3 +81,5 @@ def test_the_name_of_a_series_is_remembered(model: Model) -> None:
     est = model.fit(rows, None, new(model))
     if hasattr(est, "y_feature_names_in_"):
         assert list(est.y_feature_names_in_) == ["z"]
+        with pytest.raises(ValueError, match="feature names of y"):
+            model.calls(est, rows.but("y", rows.y.rename("other")))
