@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.sparse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -415,7 +415,6 @@ def test_the_largest_weight_is_positive(parameters: Any, views: Any) -> None:
     assert np.abs(gram).max() < 1e-10
 
 
-@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     n=st.integers(8, 40),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
@@ -266,7 +266,6 @@ seeds = st.integers(0, 2**16)
 
 
 @form
-@settings(max_examples=10)
 @given(seed=seeds)
 def test_correlations_are_invariant_to_affine_maps(form: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -278,7 +277,6 @@ def test_correlations_are_invariant_to_affine_maps(form: str, seed: int) -> None
 
 
 @form
-@settings(max_examples=10)
 @given(
     seed=seeds,
     factor=st.sampled_from([1e-6, 0.01, -3.0, 1e5]),
@@ -296,7 +294,6 @@ def test_rescaling_a_whole_view_changes_nothing(
     np.testing.assert_allclose(a.predict(X), b.predict(factor * X), atol=1e-6)
 
 
-@settings(max_examples=10)
 @given(seed=seeds, units=st.lists(st.sampled_from([1e-5, 1.0, 1e4]), min_size=5, max_size=5))
 def test_scaling_frees_every_feature_of_its_unit(seed: int, units: list[float]) -> None:
     X, Y = make(seed=seed)
@@ -306,7 +303,6 @@ def test_scaling_frees_every_feature_of_its_unit(seed: int, units: list[float]) 
 
 
 @form
-@settings(max_examples=10)
 @given(seed=seeds, shrinkage=st.sampled_from([(0.0, 0.0), (0.3, 0.1), ("auto", 0.5)]))
 def test_swapping_the_views_changes_nothing(form: str, seed: int, shrinkage: Any) -> None:
     X, Y = make(seed=seed)

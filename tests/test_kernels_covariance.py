@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cmstats.arrays import to_numpy
@@ -34,7 +34,6 @@ def assert_same(found: Any, expected: Any, rtol: float = 1e-12) -> None:
     np.testing.assert_allclose(to_numpy(S), expected[2], atol=rtol * scale)
 
 
-@settings(max_examples=25)
 @given(n=st.integers(1, 40), d=st.integers(1, 9), seed=st.integers(0, 2**16), far=st.booleans())
 def test_the_scatter_is_that_of_the_definition(n: int, d: int, seed: int, far: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.sparse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from sklearn.metrics.pairwise import pairwise_kernels, rbf_kernel
@@ -83,7 +83,6 @@ def test_rbf_far_from_zero_keeps_its_digits() -> None:
     np.testing.assert_allclose(single, expected, rtol=5e-6)
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     kernel=st.sampled_from(KERNELS),
     n=st.integers(1, 60),

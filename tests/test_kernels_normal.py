@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture
@@ -159,7 +159,6 @@ def test_far_components_do_not_underflow() -> None:
     np.testing.assert_allclose(density, logsumexp(expected, axis=1), rtol=1e-13)
 
 
-@settings(max_examples=25, deadline=None)
 @given(n=st.integers(1, 40), d=st.integers(1, 20), k=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_mixture_does_not_depend_on_the_order_of_components_or_rows(
     n: int, d: int, k: int, seed: int
@@ -173,7 +172,6 @@ def test_mixture_does_not_depend_on_the_order_of_components_or_rows(
     np.testing.assert_allclose(shuffled, density[rows], rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
 @given(d=st.integers(1, 80), seed=st.integers(0, 1000))
 def test_logpdf_changes_by_the_log_determinant_of_an_affine_map(d: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

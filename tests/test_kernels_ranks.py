@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score
@@ -290,7 +290,6 @@ square = st.integers(1, 12).flatmap(
 
 
 @given(square)
-@settings(max_examples=40, deadline=None)
 def test_increasing_maps_of_the_scores_keep_all_ranks(scores):
     expected = partner_ranks(scores)
     for mapped in (scores * 3 - 7, np.exp(scores), np.arctan(scores), scores**3):
@@ -298,7 +297,6 @@ def test_increasing_maps_of_the_scores_keep_all_ranks(scores):
 
 
 @given(square, st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
 def test_permuting_the_pairs_permutes_the_ranks(scores, random):
     order = np.array(random.sample(range(len(scores)), len(scores)))
     moved = scores[np.ix_(order, order)]
@@ -309,7 +307,6 @@ def test_permuting_the_pairs_permutes_the_ranks(scores, random):
 
 
 @given(square)
-@settings(max_examples=40, deadline=None)
 def test_ranks_of_the_negated_scores_are_the_mirror_image(scores):
     np.testing.assert_array_equal(partner_ranks(-scores), len(scores) + 1 - partner_ranks(scores))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cmstats.arrays import to_numpy
@@ -90,7 +90,6 @@ def test_the_condition_is_that_of_the_normalised_data_within_a_factor_of_the_dim
     assert factor_root(np.linalg.cholesky(S).T).condition == pytest.approx(truth, rel=1e-3)
 
 
-@settings(max_examples=25)
 @given(
     m=st.integers(1, 12),
     d=st.integers(1, 12),

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cross_decomposition import CCA as SklearnCCA
 from sklearn.metrics import average_precision_score
@@ -158,7 +158,6 @@ def test_constant_scores_are_at_chance_not_perfect():
 
 
 @given(st.integers(0, 10**6), st.integers(2, 30))
-@settings(max_examples=20, deadline=None)
 def test_swapping_the_views_swaps_the_directions(seed, n):
     U, V = pairs(n, seed=seed)
     labels = np.random.default_rng(seed).integers(0, 3, n)
@@ -167,7 +166,6 @@ def test_swapping_the_views_swaps_the_directions(seed, n):
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None)
 def test_the_order_of_the_pairs_does_not_matter(seed):
     U, V = pairs(30, seed=seed)
     rng = np.random.default_rng(seed)
@@ -432,7 +430,6 @@ def test_pwcca_weighs_correlations_by_what_they_tell_of_x():
 
 
 @given(st.integers(0, 10**6), st.floats(1e-3, 1e3))
-@settings(max_examples=15, deadline=None)
 def test_similarity_does_not_depend_on_rotation_scale_and_shift(seed, scale):
     X, Y = views(25, 4, 6, seed=seed)
     Q, _ = np.linalg.qr(np.random.default_rng(seed + 1).normal(size=(6, 6)))

@@ -16,7 +16,7 @@ import pytest
 import scipy.optimize
 import scipy.sparse
 from contract.places import PLACES, Place
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -245,7 +245,6 @@ def test_scattered_entries_are_worth_far_more_than_the_complete_rows() -> None:
     assert ours < 0.5 * dropping
 
 
-@settings(max_examples=15)
 @given(seed=st.integers(0, 2**16), scale=st.sampled_from([1e-3, 1.0, 1e4]))
 def test_units_change_the_estimate_as_they_change_the_rows(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
@@ -632,7 +631,6 @@ def test_every_call_takes_rows_with_nan() -> None:
     assert one.predict(X).shape == (300,)
 
 
-@settings(max_examples=20)
 @given(seed=st.integers(0, 2**16))
 def test_filling_by_either_solve_is_the_conditional_mean(seed: int) -> None:
     rng = np.random.default_rng(seed)

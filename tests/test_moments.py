@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage, oas
 from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit
@@ -133,7 +133,6 @@ def test_float32_moments_keep_their_digits_far_from_zero(
 
 # --------------------------------------------------------------------------- merging
 @form
-@settings(max_examples=20)
 @given(
     sizes=st.lists(st.integers(1, 20), min_size=3, max_size=3),
     seed=st.integers(0, 2**16),

@@ -11,7 +11,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 from contract.places import DTYPES, PLACES, Place
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
@@ -100,7 +100,6 @@ def test_targets_that_are_constant_in_a_fold_follow_r2_score() -> None:
     assert found.score_tasks(X, rare + np.array([0, 1]))[1] == 0
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.sampled_from([1e-6, 1.0, 1e3]))
 def test_scores_of_tasks_equal_r2_score(seed: int, alpha: float) -> None:
     r = np.random.default_rng(seed)
@@ -284,7 +283,6 @@ def test_low_rank_equals_the_augmented_singular_vectors(solver: Any, k: int, alp
     assert np.linalg.matrix_rank(found.coef_, tol=1e-8) == found.rank_ == k
 
 
-@settings(max_examples=50)
 @given(st.integers(0, 10**6))
 def test_low_rank_is_optimal(seed: int) -> None:
     r = np.random.default_rng(seed)

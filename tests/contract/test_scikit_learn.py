@@ -146,7 +146,7 @@ def expected_failures(estimator: Any) -> dict[str, str]:
 SHORT: dict[str, Any] = {"max_epochs": 2, "n_components": 2, "random_state": 0}
 INSTANCES = [
     RenamedCCA(),
-    ColumnsAsViews(),
+    ColumnsAsViews(shrinkage="auto"),
     KernelCCA(),
     ConditionalGaussian(),
     ConditionalGaussianMixture(2),
