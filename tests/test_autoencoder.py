@@ -359,6 +359,7 @@ def test_one_view_of_emoji_predicts_the_other(split: Any) -> None:
         assert explained(emoji.image[test], from_image[0]) > 0.3, k
 
 
+@pytest.mark.slow
 def test_one_half_of_mnist_predicts_the_other(data_file: Callable[[str], Path]) -> None:
     digits = load_mnist_halves(data_file("mnist.npz").parent)
     for n, ks, least in (

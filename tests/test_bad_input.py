@@ -273,6 +273,7 @@ def peak_of(call: Any) -> float:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shrinkage", [0.1, "cv"])
 def test_a_sparse_matrix_is_never_densified_whole(shrinkage: Any) -> None:
     n, p = 200_000, 60

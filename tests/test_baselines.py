@@ -173,6 +173,7 @@ def test_deep_cca_finds_what_is_not_linear() -> None:
     assert model.score(x[600:], y[600:]) > 0.9
 
 
+@pytest.mark.slow
 @needs_torch
 @pytest.mark.parametrize("hidden", [(), (32,)])
 def test_aligner_finds_every_partner_on_easy_data(hidden: tuple[int, ...]) -> None:
@@ -184,6 +185,7 @@ def test_aligner_finds_every_partner_on_easy_data(hidden: tuple[int, ...]) -> No
     assert model.score(x[400:], y[400:]) == pytest.approx(report.loc["mean", "MRR"])
 
 
+@pytest.mark.slow
 @needs_torch
 def test_aligner_is_as_good_as_cca_on_emoji() -> None:
     from cmstats import load_emoji

@@ -110,6 +110,7 @@ def test_mmreg_gives_the_published_numbers(form: str, data_file: Callable[[str],
     np.testing.assert_allclose(sign * cca.x_loadings_, MMREG_LOADINGS, atol=5.1e-8)
 
 
+@pytest.mark.slow
 def test_wikipedia_retrieval_gives_the_published_precision(
     data_file: Callable[[str], Path],
 ) -> None:

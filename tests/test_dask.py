@@ -463,6 +463,8 @@ def client():
         yield client
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_worker_processes_find_the_same(client):
     assert len(client.ncores()) == 2
     with client.as_current():
@@ -481,6 +483,8 @@ def _slow(block):
     return block
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_worker_killed_in_mid_run_changes_nothing(client):
     with client.as_current():
         dX = da.from_array(X, chunks=(15, P)).map_blocks(_slow, meta=np.empty((0, 0)))

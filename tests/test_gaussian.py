@@ -293,6 +293,7 @@ def test_three_blocks_are_shrunk_by_their_held_out_ratio(rng: Any) -> None:
 
 
 # ------------------------------------------------------------------------- what it is for
+@pytest.mark.slow
 def test_likelihood_ratio_retrieval_is_no_worse_than_the_weighted_cosine() -> None:
     image, text = load_emoji(return_X_y=True)
     ratio, cosine = [], []

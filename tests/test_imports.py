@@ -40,6 +40,7 @@ def run(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.subprocess
 def test_the_package_and_its_command_line_load_no_other_library() -> None:
     out = run("""
 import sys
@@ -55,6 +56,7 @@ print("loaded", sorted(new - set(sys.stdlib_module_names)))
     assert out.splitlines()[-1] == "loaded ['cmstats']"
 
 
+@pytest.mark.subprocess
 def test_cca_and_the_kernels_load_and_fit_without_the_heavy_libraries() -> None:
     """Compared with what scikit-learn loads by itself, which in some versions includes pandas."""
     run("""

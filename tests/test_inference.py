@@ -342,6 +342,7 @@ def test_results_do_not_depend_on_batches_views_or_names(monkeypatch: Any) -> No
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tails", [None, 3.0])
 @pytest.mark.parametrize("nuisance", [False, True])
 def test_p_values_are_uniform_under_the_null(tails: float | None, nuisance: bool) -> None:
@@ -361,6 +362,7 @@ def test_p_values_are_uniform_under_the_null(tails: float | None, nuisance: bool
         assert stats.chisquare(counts).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_rejections_past_a_true_component_are_nominal() -> None:
     """100 rows, 20 and 15 features: the naive test of later correlations rejects at .2 or more."""
     rejected, naive = np.zeros(3), 0
@@ -549,6 +551,7 @@ def test_bias_is_that_of_the_limit() -> None:
     assert _population(np.array([0.5]), 5, 1, 50.0)[0] == pytest.approx(adjusted**0.5)
 
 
+@pytest.mark.slow
 def test_coverage_is_near_nominal() -> None:
     """90% intervals at rho sqrt(n) of 7 and 11, p + q = n / 8."""
     hits = np.zeros(2)
@@ -655,6 +658,7 @@ def test_bca_is_scipys() -> None:
     assert float(found.upper) == pytest.approx(expected.high, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_percentile_intervals_have_the_spread_of_theory() -> None:
     X, Y = views(200, 1, 1, (0.5,), seed=3)
     found = bootstrap(CCA(), X, Y, slope, n_resamples=300, random_state=0)

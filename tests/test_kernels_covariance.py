@@ -17,6 +17,8 @@ from cmstats.arrays import to_numpy
 from cmstats.kernels import covariance
 from cmstats.kernels.covariance import scatter
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 def direct(Z: Any, w: Any = None) -> tuple[float, Any, Any]:
     Z = np.asarray(Z, np.longdouble)
@@ -154,6 +156,7 @@ def test_high_precision_changes_nothing_off_cuda(to_xp: Any, rng: np.random.Gene
         scatter(Z, precision="low")  # type: ignore[arg-type]
 
 
+@pytest.mark.subprocess
 def test_compiled_kernels_run_where_no_folder_can_hold_numbas_cache() -> None:
     """As in a read-only container without a home."""
     code = """

@@ -17,6 +17,8 @@ from sklearn.metrics.pairwise import pairwise_kernels, rbf_kernel
 from cmstats.arrays import to_numpy
 from cmstats.kernels.gram import KERNELS, gram, median_gamma
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 GAMMA_KERNELS = [name for name in KERNELS if name not in ("cosine", "linear")]
 
 

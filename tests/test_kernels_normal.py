@@ -23,6 +23,8 @@ from cmstats.kernels._cpu import normal as cpu
 from cmstats.kernels._cpu._exp import exp_double, exp_single
 from cmstats.kernels.normal import component_logpdf, logpdf, mixture_logpdf
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 KINDS = ["full", "tied", "diag"]
 
 

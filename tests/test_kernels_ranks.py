@@ -14,6 +14,8 @@ from cmstats.kernels import ranks
 from cmstats.kernels._cpu import ranks as cpu
 from cmstats.kernels.ranks import average_precisions, partner_counts, partner_ranks, top_k
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 def brute_ranks(scores, x_ids=None, y_ids=None):
     n, m = scores.shape

@@ -17,6 +17,8 @@ import scipy.sparse
 
 from cmstats.kernels.transfer import require_cupy, to_device, upload, within_memory
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 # ----------------------------------------------------------------------------- the fake
 class Event:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from cmstats.arrays import to_numpy
 from cmstats.kernels.whitening import cholesky, factor, factor_root
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 METHODS = ["auto", "cholesky", "eigh", "zca"]
 
 

@@ -27,6 +27,8 @@ from cmstats.kernels.ranks import partner_ranks, top_k
 from cmstats.metrics import search
 from cmstats.moments import checkpoint as _checkpoint
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 ROW_BYTES = 8 * 10
 
 
@@ -202,6 +204,7 @@ Moments.from_data(x=Slow(), checkpoint=sys.argv[2], rows=1024)
 """
 
 
+@pytest.mark.subprocess
 def test_a_killed_process_leaves_a_state_to_go_on_from(views: Any, tmp_path: Path) -> None:
     Z = np.concatenate(views, axis=1)
     np.save(tmp_path / "rows.npy", Z)

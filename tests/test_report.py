@@ -360,6 +360,7 @@ def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.html"]
 
 
+@pytest.mark.slow
 def test_emoji_are_retrieved_at_least_as_well_as_in_the_trial() -> None:
     said: list[str] = []
     report = build_emoji(progress=said.append)
@@ -522,6 +523,7 @@ def test_query_answers_with_emoji(capsys: pytest.CaptureFixture[str]) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.subprocess
 def test_query_as_a_program_in_a_narrow_console() -> None:
     root = Path(__file__).parents[1]
     environment = os.environ | {

@@ -359,6 +359,8 @@ def both_ways(model: Any, data: Any, kind: Any) -> list[float]:
     return [mean_average_precision(*u, labels=labels) for u in ((p, q), (q, p))]
 
 
+@pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("correlate", "published"), [(None, (0.278, 0.212)), (CCA(), (0.276, 0.226))], ids=["SM", "SCM"]
 )
@@ -368,6 +370,8 @@ def test_published_figures_are_reproduced(wikipedia: Any, correlate: Any, publis
     np.testing.assert_allclose(found, published, atol=0.005)
 
 
+@pytest.mark.data
+@pytest.mark.slow
 def test_kernel_maps_pass_the_published_figures(wikipedia: Any) -> None:
     maps = pytest.importorskip("cmstats.models.feature_maps")
     model = SemanticMatching(

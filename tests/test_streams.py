@@ -16,6 +16,8 @@ from cmstats.rows import chunks as streams
 from cmstats.rows.chunks import batches, check_blocks, chunks, is_lazy
 from cmstats.rows.source import MappedRows
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 class Rows:
     """Rows behind shape, dtype, ndim and slicing, at most `most` at once."""

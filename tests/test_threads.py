@@ -22,6 +22,8 @@ from cmstats import (
 from cmstats.kernels import threads
 from cmstats.kernels.threads import cores, run_tasks, thread_map
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 def test_what_the_caller_ignores_is_ignored_in_every_thread() -> None:
     gate = threading.Barrier(min(cores(), 2), timeout=20)
