@@ -539,7 +539,8 @@ def _models() -> Iterator[Model]:
                     "test_a_model_goes_through_skops": "holds types of scikit-learn and NumPy",
                 }, **two)  # fmt: skip
     ridge = {"shrinkage": [0.1, 0.4]}
-    yield Model("search-gaussian", _search(ConditionalGaussian(), ridge), folds=halves)
+    yield Model("search-gaussian", _search(ConditionalGaussian(), ridge), folds=halves,
+                signless=LATENT)  # fmt: skip
     yield Model("search-multiview", _search(MultiviewCCA(2), ridge), several, folds=halves, **kinds)
     yield Model("search-multitask", _search(MultitaskRegressor(), {"alpha": [0.1, 9.0]}),
                 folds=halves)  # fmt: skip

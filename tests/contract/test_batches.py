@@ -81,7 +81,7 @@ def test_partial_fit_goes_on_from_fit(model: Model) -> None:
     model.compare(model.everything(est, rows), model.everything(fitted(model), rows))
 
 
-@every(lambda m: m.partial and not m.mapped, variants=None)
+@every(lambda m: m.partial and m.moments and not m.mapped, variants=None)
 def test_partial_fit_goes_on_from_fit_moments(model: Model) -> None:
     rows = model.rows()
     first = rows.take(slice(0, 50))
