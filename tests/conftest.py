@@ -17,7 +17,7 @@ from contract.registry import parametrize
 from hypothesis import settings
 
 HERE = Path(__file__).parent
-NOT_QUICK = ("slow", "data", "torch", "dask", "cuda", "gpu", "subprocess")
+NOT_QUICK = ("slow", "ordinary", "data", "torch", "dask", "cuda", "gpu", "subprocess")
 
 # Numba compiles inside the first example, so no deadline; CI draws the same examples every time.
 in_ci = bool(os.environ.get("CI"))

@@ -143,6 +143,7 @@ PENALTIES = [
 ]  # fmt: skip
 
 
+@pytest.mark.ordinary
 @solver
 @pytest.mark.parametrize(("alpha", "c", "scale"), PENALTIES)
 @pytest.mark.parametrize("k", [1, 3])
@@ -342,6 +343,7 @@ def explained(truth: Any, guess: Any) -> float:
     return float(r2_score(truth, guess, multioutput="variance_weighted"))
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("split", ["fixed", 1])
 def test_one_view_of_emoji_predicts_the_other(split: Any) -> None:
     emoji = load_emoji()

@@ -22,7 +22,7 @@ try:
 except ImportError:
     torch = None
 
-needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed")
+needs_torch = pytest.mark.torch
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -135,6 +135,7 @@ def test_gradient_of_the_correlation_loss_is_right_where_correlations_coincide()
 
 
 # -------------------------------------------------------------------------------- quality
+@pytest.mark.ordinary
 @needs_torch
 def test_deep_cca_without_hidden_layers_reaches_linear_cca() -> None:
     x, y = pairs(1200, noise=1.5, seed=1)
@@ -162,6 +163,7 @@ def test_validation_scores_are_those_of_the_model_on_the_rows_held_out(monitor: 
     assert model.best_score_ == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.ordinary
 @needs_torch
 def test_deep_cca_finds_what_is_not_linear() -> None:
     rng = np.random.default_rng(0)

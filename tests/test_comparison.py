@@ -144,6 +144,7 @@ def test_frames_and_other_arrays_give_the_numbers_of_numpy(pair: Any) -> None:
 
 
 # ------------------------------------------------------------------------------- columns
+@pytest.mark.ordinary
 def test_what_a_model_lacks_is_nan(pair: Any, labels: Any) -> None:
     X, Y = pair
     models = {
@@ -416,6 +417,7 @@ def test_suggestions_follow_the_data(pair: Any, labels: Any, rng: np.random.Gene
     assert "the target" in one.reasons["MultitaskRegressor"]
 
 
+@pytest.mark.ordinary
 def test_suggestions_for_classes_name_them(pair: Any, labels: Any) -> None:
     X, Y, labels = pair[0][:50], pair[1][:50], labels[:50]
     table = _check(suggest_models(X, Y, task="classification", labels=labels), X, Y, labels)

@@ -8,6 +8,8 @@ import pytest
 from frozen import CASES, differences, promises, run, stored
 from threadpoolctl import threadpool_limits
 
+pytestmark = pytest.mark.ordinary
+
 STORED = stored()
 OTHER_MACHINES = 1e-7
 PROMISES = promises()

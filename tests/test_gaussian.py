@@ -116,6 +116,7 @@ def test_low_rank_keeps_the_marginals_and_the_first_canonical_pairs(rng: Any) ->
     assert np.linalg.matrix_rank(L[:5, 5:]) == 2
 
 
+@pytest.mark.ordinary
 def test_log_density_of_fifty_dimensions_agrees_with_high_precision(rng: Any) -> None:
     d, p = 50, 30
     Z = rng.normal(size=(400, d)) @ rng.normal(size=(d, d)) / 5

@@ -13,6 +13,8 @@ import pytest
 
 import cmstats
 
+pytestmark = pytest.mark.ordinary
+
 PACKAGE = Path(cmstats.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = [

@@ -453,6 +453,7 @@ def test_ill_conditioned_and_constant_columns_are_right(rng: Any) -> None:
     np.testing.assert_allclose(found["correlation"], expected, atol=1e-7)
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("statistic", ["wilks", "pillai", "roy"])
 @pytest.mark.parametrize("options", ["plain", "nuisance", "blocks", "shrinkage"])
 def test_permutations_run_where_the_data_are(
@@ -635,6 +636,7 @@ def slope(model: CCA) -> float:
     return float(model.predict(np.array([[1.0]]))[0, 0] - model.predict(np.array([[0.0]]))[0, 0])
 
 
+@pytest.mark.ordinary
 @pytest.mark.filterwarnings("ignore:.*scipy.*")
 def test_bca_is_scipys() -> None:
     """The same distribution and a jackknife that leaves out single rows."""
@@ -754,6 +756,7 @@ def test_other_estimators_and_chosen_shrinkage_are_refitted() -> None:
     assert np.isfinite(chosen.standard_error).all()
 
 
+@pytest.mark.ordinary
 def test_bootstrap_runs_where_the_data_are(place: Place) -> None:
     X, Y = views(40, 3, 2, (0.7, 0.3))
     for method in ("percentile", "bca"):

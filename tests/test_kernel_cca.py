@@ -233,6 +233,7 @@ def test_splitters_and_folds() -> None:
 
 
 # ----------------------------------------------------------- a truncated decomposition
+@pytest.mark.ordinary
 @pytest.mark.parametrize("shape", [(700, 900), (900, 700)])
 @pytest.mark.parametrize("spectrum", ["slow", "equal", "fast", "deficient"])
 @pytest.mark.parametrize("krylov", [True, False])

@@ -226,6 +226,7 @@ def test_search_finds_the_largest_products():
 
 
 # --------------------------------------------------------------------------- namespaces
+@pytest.mark.ordinary
 @pytest.mark.parametrize("name", ["torch", "array_api_strict"])
 def test_other_namespaces_give_the_same_table(name):
     xp = pytest.importorskip(name)

@@ -178,6 +178,7 @@ def test_em_goes_to_the_closed_form_where_there_is_one(name: str, prior: float) 
 
 
 # -------------------------------------------------------------------------------------- EM
+@pytest.mark.ordinary
 @pytest.mark.parametrize("prior", [0.0, 8.0])
 @pytest.mark.parametrize("name", ["scattered", "both_alone", "three_steps"])
 def test_the_estimate_is_what_a_numerical_maximiser_finds(name: str, prior: float) -> None:
@@ -245,6 +246,7 @@ def test_scattered_entries_are_worth_far_more_than_the_complete_rows() -> None:
     assert ours < 0.5 * dropping
 
 
+@pytest.mark.ordinary
 @given(seed=st.integers(0, 2**16), scale=st.sampled_from([1e-3, 1.0, 1e4]))
 def test_units_change_the_estimate_as_they_change_the_rows(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
@@ -473,6 +475,7 @@ def test_rows_on_a_disk_are_read_once_and_run_by_run(tmp_path: Path, monkeypatch
     np.testing.assert_allclose(model.transform(x), model.transform(rows[:, :P]), atol=1e-10)
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("name", PLACES[1:])
 @pytest.mark.parametrize("rows", ["x_only", "both_alone"])
 def test_everything_stays_in_its_array_library(name: str, rows: str) -> None:
@@ -560,6 +563,7 @@ MODELS = [
 models = pytest.mark.parametrize("kwargs", MODELS, ids=str)
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("kwargs", [{}, {"shrinkage": "cv", "cv": 3}], ids=str)
 @shape
 @pytest.mark.parametrize("weights", [W])
@@ -688,6 +692,7 @@ def test_early_batches_that_tell_of_one_view_are_only_kept() -> None:
     np.testing.assert_allclose(model.x_weights_, whole.x_weights_, atol=1e-10)
 
 
+@pytest.mark.ordinary
 def test_fits_to_incomplete_rows_warn_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -707,6 +712,7 @@ def _holes(rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
     return whole, holes
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("options", [{}, {"method": "gcca", "shrinkage": 0.1}, {"shrinkage": "cv"}])
 def test_multiview_cca_takes_rows_with_holes(rng: np.random.Generator, options: Any) -> None:
     whole, holes = _holes(rng)
@@ -742,6 +748,7 @@ def test_the_autoencoder_takes_rows_with_holes(rng: np.random.Generator, target:
     np.testing.assert_allclose(parts.encoder_, found.encoder_, atol=1e-9)
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("options", [{"alpha": 1.0}, {}, {"rank": 2}, {"rank": "cv"}])
 def test_multitask_regression_takes_rows_with_holes(rng: np.random.Generator, options: Any) -> None:
     (X, Y, _), (holes, _, _) = _holes(rng)

@@ -326,6 +326,7 @@ def test_many_views_are_searched_as_by_hand(as_dict: bool, views: Any) -> None:
     np.testing.assert_allclose(search.fuse(several), best.fuse(several), atol=1e-9)
 
 
+@pytest.mark.ordinary
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("approximation", ["exact", "nystroem", "rff"])
 def test_kernel_maps_are_fitted_once_and_held_fixed(approximation: Any, views: Any) -> None:

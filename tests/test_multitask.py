@@ -65,6 +65,7 @@ def test_fixed_penalties_equal_ridge(
     assert found.score(X, Y, weights) == pytest.approx(expected.score(X, Y, weights), abs=1e-12)
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("solver", ["moments", "svd"])
 @intercept
 def test_chosen_penalties_are_those_of_a_grid_search_for_each_task(
@@ -304,6 +305,7 @@ def test_a_large_rank_is_the_full_one() -> None:
         assert found.rank_ == min(P, Q)
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("parameters", [{"rank": "cv"}, {"rank": "cv", "alpha": 30.0}, {"rank": 2}],
                          ids=str)  # fmt: skip
 @solver

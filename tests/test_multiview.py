@@ -423,6 +423,7 @@ def test_all_views_fuse_to_the_consensus_variate() -> None:
     same_up_to_scale(fused, np.einsum("nkm,km->nk", each, top))
 
 
+@pytest.mark.ordinary
 def test_labels_given_as_a_view_are_predicted() -> None:
     emoji = load_emoji()
     labels = (emoji.group[:, None] == np.unique(emoji.group)).astype(float)

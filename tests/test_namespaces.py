@@ -13,6 +13,8 @@ from cmstats import CCA, Moments, retrieval_report, search
 from cmstats.arrays import to_numpy
 from cmstats.kernels import covariance, whitening
 
+pytestmark = pytest.mark.ordinary
+
 rng = np.random.default_rng(5)
 X = rng.normal(size=(80, 5)) @ rng.normal(size=(5, 5)) + 2
 Y = X[:, :3] @ rng.normal(size=(3, 3)) + 2 * rng.normal(size=(80, 3))

@@ -32,6 +32,8 @@ from cmstats import (
 from cmstats.report import Report, build, build_emoji, write_new
 from cmstats.report.cli import QUERY_SHRINKAGE, main, read_array
 
+pytestmark = pytest.mark.ordinary
+
 
 @pytest.fixture(scope="module")
 def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,7 +20,10 @@ SILENT = {
     tokenize.ENDMARKER,
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
-pytestmark = pytest.mark.skipif(not FILES, reason="the sources of the package are not here")
+pytestmark = [
+    pytest.mark.ordinary,
+    pytest.mark.skipif(not FILES, reason="the sources of the package are not here"),
+]
 
 
 def code_lines(source: str, tree: ast.AST) -> set[int]:

@@ -665,7 +665,11 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
             given.append(
                 pytest.param(
                     *(model, at) if placed else (model,),
-                    marks=[*marks, *([pytest.mark.torch] if torch else [])],
+                    marks=[
+                        *marks,
+                        *([pytest.mark.torch] if torch else []),
+                        *([] if model.main else [pytest.mark.ordinary]),
+                    ],
                     id="-".join([model.name, *at]),
                 )
             )
