@@ -23,7 +23,7 @@ class StartedAt(ConditionalGaussianMixture):
 
     def _start(self, rows: Any, maximize: Any, rng: Any) -> Mixture:
         k, d = self.means.shape
-        scaling: Any = self._scaling
+        scaling: Any = rows.scaling
         S: dict[str, Any] = {
             "full": np.stack([np.eye(d)] * k),
             "tied": np.eye(d),
