@@ -31,6 +31,7 @@ from cmstats.moments.shrinkage import shrinkage_tuple
 from cmstats.rows.chunks import check_lengths, is_lazy
 from cmstats.rows.dask import columns_of
 from cmstats.rows.matrix import check_matrix
+from cmstats.rows.source import width_of
 from cmstats.rows.views import column_names
 
 __all__ = ["MomentsModel", "RowsModel"]
@@ -229,7 +230,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
             raise ValueError(f"n_samples={n}: one sample has no variance, at least 2 are needed")
         blocks, sample_weight = self._rows(blocks, sample_weight)
         cv = self.cv if self._open_parameters() else None
-        form = self._first_form(n, sum(map(_width, blocks.values())))
+        form = self._first_form(n, sum(map(width_of, blocks.values())))
         notes = self._learn(self._collect(blocks, form, sample_weight, cv=cv))
         if form == "scatter" and self._may_need_roots() and self._ill_conditioned():
             notes = self._learn(self._collect(blocks, "root", sample_weight, cv=cv))
@@ -445,10 +446,6 @@ def _shape(a: Any) -> tuple[int, ...]:
 
 def _length(blocks: Mapping[str, Any]) -> int:
     return int(next(iter(blocks.values())).shape[0])
-
-
-def _width(block: Any) -> int:
-    return 1 if block.ndim == 1 else int(block.shape[1])
 
 
 def _check_rows_of(total: Moments) -> None:
