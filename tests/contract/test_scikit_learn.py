@@ -78,6 +78,9 @@ class ColumnsAsViews(MultiviewCCA):
         self._check_is_fitted()
         return self._wrap(super().transform(self._parts(X, False))[0], X)
 
+    def inverse_transform(self, X: Any) -> Any:
+        return super().inverse_transform([X, None, None])[0]
+
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         return self.fit(X, y, sample_weight).transform(X)
 
