@@ -114,6 +114,7 @@ def test_a_mean_far_from_zero_costs_only_its_own_digits() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_wide_data_take_little_memory_and_few_seconds() -> None:
     """n=200, p=20000, q=5000: under 1 GiB of peak memory beyond the imports."""

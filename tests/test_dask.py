@@ -484,7 +484,6 @@ def _slow(block):
 
 
 @pytest.mark.slow
-@pytest.mark.subprocess
 def test_a_worker_killed_in_mid_run_changes_nothing(client):
     with client.as_current():
         dX = da.from_array(X, chunks=(15, P)).map_blocks(_slow, meta=np.empty((0, 0)))

@@ -8,7 +8,7 @@ import pytest
 from frozen import CASES, differences, promises, run, stored
 from threadpoolctl import threadpool_limits
 
-pytestmark = pytest.mark.ordinary
+pytestmark = pytest.mark.slow
 
 STORED = stored()
 OTHER_MACHINES = 1e-7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -58,6 +59,7 @@ print("loaded", sorted(new - set(sys.stdlib_module_names)))
     assert out.splitlines()[-1] == "loaded ['cmstats']"
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_cca_and_the_kernels_load_and_fit_without_the_heavy_libraries() -> None:
     """Compared with what scikit-learn loads by itself, which in some versions includes pandas."""
@@ -124,8 +126,13 @@ def test_the_lists_of_a_lazy_package_agree(path: Path) -> None:
     assert not names & modules
 
 
-def _imports(path: Path) -> Iterator[tuple[str, list[str]]]:
+@functools.cache
+def _imports(path: Path) -> list[tuple[str, list[str]]]:
     """The modules of this package that a file imports anywhere, and the names taken of each."""
+    return [*_imported(path)]
+
+
+def _imported(path: Path) -> Iterator[tuple[str, list[str]]]:
     tree = ast.parse(path.read_text())
     skipped = {
         inner

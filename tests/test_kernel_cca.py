@@ -234,7 +234,7 @@ def test_splitters_and_folds() -> None:
 
 # ----------------------------------------------------------- a truncated decomposition
 @pytest.mark.ordinary
-@pytest.mark.parametrize("shape", [(700, 900), (900, 700)])
+@pytest.mark.parametrize("shape", [(700, 900), pytest.param((900, 700), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("spectrum", ["slow", "equal", "fast", "deficient"])
 @pytest.mark.parametrize("krylov", [True, False])
 def test_few_directions_of_a_large_block_are_those_of_the_full_decomposition(

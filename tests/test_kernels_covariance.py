@@ -156,6 +156,7 @@ def test_high_precision_changes_nothing_off_cuda(to_xp: Any, rng: np.random.Gene
         scatter(Z, precision="low")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_compiled_kernels_run_where_no_folder_can_hold_numbas_cache() -> None:
     """As in a read-only container without a home."""

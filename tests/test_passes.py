@@ -204,6 +204,7 @@ Moments.from_data(x=Slow(), checkpoint=sys.argv[2], rows=1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_a_killed_process_leaves_a_state_to_go_on_from(views: Any, tmp_path: Path) -> None:
     Z = np.concatenate(views, axis=1)

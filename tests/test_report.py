@@ -525,6 +525,7 @@ def test_query_answers_with_emoji(capsys: pytest.CaptureFixture[str]) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_query_as_a_program_in_a_narrow_console() -> None:
     root = Path(__file__).parents[1]

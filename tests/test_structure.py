@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import tokenize
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,8 +40,10 @@ def code_lines(source: str, tree: ast.AST) -> set[int]:
     return kept - documented
 
 
-def classes() -> Iterator[tuple[str, int, ast.ClassDef]]:
+@functools.cache
+def classes() -> list[tuple[str, int, ast.ClassDef]]:
     """Each class with its lines of code."""
+    found = []
     for path in FILES:
         source = path.read_text()
         tree = ast.parse(source)
@@ -49,7 +51,8 @@ def classes() -> Iterator[tuple[str, int, ast.ClassDef]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 inside = range(node.lineno, (node.end_lineno or 0) + 1)
-                yield node.name, len(lines & set(inside)), node
+                found.append((node.name, len(lines & set(inside)), node))
+    return found
 
 
 def test_the_package_has_twelve_entries() -> None:

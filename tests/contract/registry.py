@@ -622,6 +622,7 @@ def every(
 
     With ``variants=None`` of one entry only of each class with and without folds or missing
     entries, with ``variants=False`` of one entry of each class: where parameters change nothing.
+    The entries that ``variants=None`` leaves out are otherwise in the slow set.
     """
 
     def marked(test: Any) -> Any:
@@ -631,16 +632,18 @@ def every(
     return marked
 
 
-def _chosen(models: list[Model], test: Any) -> list[Model]:
+def _chosen(models: list[Model], test: Any) -> tuple[list[Model], set[str]]:
+    """The entries that a test runs for, and the names of those in the ordinary set."""
     models = [model for model in models if test.holds(model)]
-    if test.variants:
-        return models
     if test.variants is False:
-        return [model for model in models if model.main]
+        models = [model for model in models if model.main]
     seen: dict[Any, str] = {}
     for model in sorted(models, key=lambda model: not model.main):
         seen.setdefault((model.cls, model.folds is None, model.missing), model.name)
-    return [model for model in models if model.name in seen.values() or model.main]
+    ordinary = {model.name for model in models if model.main} | {*seen.values()}
+    if test.variants is None:
+        models = [model for model in models if model.name in ordinary]
+    return models, ordinary
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
@@ -655,7 +658,9 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     placed = "at" in metafunc.fixturenames
     given = []
     models = getattr(metafunc.module, "MODELS", MODELS)
-    for model in _chosen(models, metafunc.function):
+    chosen, ordinary = _chosen(models, metafunc.function)
+    for model in chosen:
+        pace = pytest.mark.ordinary if model.name in ordinary else pytest.mark.slow
         number = models.index(model)
         name = metafunc.function.__name__
         reason = model.broken.get(name) or (BROKEN_BY_HOLES.get(name) if model.missing else None)
@@ -668,7 +673,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
                     marks=[
                         *marks,
                         *([pytest.mark.torch] if torch else []),
-                        *([] if model.main else [pytest.mark.ordinary]),
+                        *([] if model.main else [pace]),
                     ],
                     id="-".join([model.name, *at]),
                 )
