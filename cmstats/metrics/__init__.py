@@ -18,6 +18,7 @@ from cmstats.metrics.alignment import (
     svcca,
 )
 from cmstats.metrics.correlation import total_correlation_scorer
+from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.metrics.retrieval import (
     make_retrieval_scorer,
     mean_average_precision,
@@ -31,6 +32,7 @@ from cmstats.metrics.retrieval import (
 )
 
 __all__ = [
+    "HubnessCorrection",
     "linear_cka",
     "make_retrieval_scorer",
     "mean_average_precision",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cmstats.arrays import Array, is_array, namespace, to_numpy
 from cmstats.kernels.ranks import average_precisions, partner_counts, partner_ranks, top_k
+from cmstats.metrics.hubness import corrected
 from cmstats.metrics.relevance import Relevance, view_sizes
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from cmstats.metrics.hubness import HubnessCorrection
 
 __all__ = [
     "DIRECTIONS",
@@ -48,6 +51,7 @@ def retrieval_report(
     ks: Iterable[int] = (1, 5, 10),
     x_ids: Any = None,
     y_ids: Any = None,
+    hubness: HubnessCorrection | None = None,
 ) -> pd.DataFrame:
     r"""Cross-modal retrieval in both directions.
 
@@ -84,6 +88,8 @@ def retrieval_report(
         Ids of items: a candidate is a partner of a query when their ids are equal (five
         captions of an image share its id). Without ids, row i belongs with row i; one of the
         two may be left out and is then 0, 1, 2, ...
+    hubness : HubnessCorrection, optional
+        Fitted to embeddings of training pairs: the scores are the corrected ones.
 
     Returns
     -------
@@ -118,6 +124,7 @@ def retrieval_report(
     """
     relevance = Relevance(view_sizes(U, V), labels, x_ids, y_ids)
     cutoffs = _check_cutoffs(ks)
+    U, V = corrected(hubness, U, V)
     counts = partner_counts(U, V, x_ids=relevance.ids[0], y_ids=relevance.ids[1])
     rows = {}
     for name, count, side in zip(DIRECTIONS, counts, (0, 1), strict=True):
@@ -436,7 +443,14 @@ def _found(values: HostArray, what: str) -> HostArray:
     return values[~missing]
 
 
-def search(U: Array, V: Array, k: int = 10) -> tuple[Array, Array]:
+def search(
+    U: Array,
+    V: Array,
+    k: int = 10,
+    *,
+    hubness: HubnessCorrection | None = None,
+    queries: Literal["x", "y"] = "x",
+) -> tuple[Array, Array]:
     r"""The k candidates in `V` with the largest inner product with each query in `U`.
 
     .. math:: s_{ij} = \langle u_i, v_j \rangle
@@ -452,6 +466,10 @@ def search(U: Array, V: Array, k: int = 10) -> tuple[Array, Array]:
         tile by tile.
     k : int, default=10
         The number of candidates per query, at most m of them.
+    hubness : HubnessCorrection, optional
+        Fitted to embeddings of training pairs: the scores are the corrected ones.
+    queries : {"x", "y"}, default="x"
+        Which view of the bank of `hubness` the queries are of; the candidates are of the other.
 
     Returns
     -------
@@ -480,6 +498,9 @@ def search(U: Array, V: Array, k: int = 10) -> tuple[Array, Array]:
     single = getattr(U, "ndim", 2) == 1
     if single:
         U = namespace(U).reshape(U, (1, -1)) if is_array(U) else to_numpy(U).reshape(1, -1)
+    if queries not in ("x", "y"):
+        raise ValueError(f"queries must be 'x' or 'y', got {queries!r}")
+    U, V = corrected(hubness, U, V) if queries == "x" else corrected(hubness, V, U)[::-1]
     indices, scores = top_k(U, V, k)
     return (indices[0, :], scores[0, :]) if single else (indices, scores)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.metrics.retrieval import DIRECTIONS, metric_names
 from cmstats.model_selection.records import Comparison, Record
 from cmstats.model_selection.suggestions import Suggestions, suggest_models
@@ -33,6 +34,7 @@ def compare(
     baseline: str | None = None,
     metric: str | None = None,
     ks: Iterable[int] = (1, 5, 10),
+    hubness: HubnessCorrection | None = None,
     n_resamples: int = 2000,
     scaling: bool | Sequence[int] = False,
     memory: bool = True,
@@ -69,6 +71,9 @@ def compare(
         models that do not retrieve "R2", then "log_likelihood".
     ks : iterable of int, default=(1, 5, 10)
         Cut-offs of the recalls.
+    hubness : HubnessCorrection, optional
+        Retrieval by scores that are corrected for hubs: a clone is fitted to the embeddings that
+        each model gives its training rows. For models with `embed` or `transform`.
     n_resamples : int, default=2000
         Bootstrap samples of the items.
     scaling : bool or sequence of int, default=False
@@ -162,7 +167,7 @@ def compare(
     >>> bool(table.loc["CCA", "R@10"] > 0.1), float(table.loc["CCA", "difference"])
     (True, 0.0)
     """
-    task = Comparison(estimators, X, y, labels, cv, ks, random_state, on_error)
+    task = Comparison(estimators, X, y, labels, cv, ks, random_state, on_error, hubness)
     _check_names(task, baseline, metric)
     records = {}
     for name, estimator in progress_bar(verbose, "models", "model", items=task.estimators.items()):

@@ -6,7 +6,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from cmstats.arrays import Array, dense, is_array, is_numpy, namespace, take_row
 from cmstats.kernels.linalg import inner
 from cmstats.kernels.ranks import average_precisions, partner_counts
 from cmstats.metrics.correlation import total_correlation_scorer
+from cmstats.metrics.hubness import corrected
 from cmstats.metrics.relevance import Relevance
 from cmstats.metrics.retrieval import DIRECTIONS, metric_names, retrieval_report
 from cmstats.models.latent import unit_rows
@@ -122,6 +123,11 @@ class Ranking:
     U: Array
     V: Array | None
     by: str
+
+    def corrected(self, hubness: Any) -> Self:
+        """The same with the scores corrected for hubs, where `hubness` is not None."""
+        U, V = corrected(hubness, self.U, self.V)
+        return replace(self, U=U, V=V)
 
     def scores(self) -> Array:
         """All scores, queries of x in rows."""

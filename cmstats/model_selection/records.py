@@ -17,6 +17,7 @@ from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import check_random_state
 
 from cmstats.arrays import dense, to_numpy
+from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.model_selection.costs import PeakMemory, count_parameters, device_name, growth, timed
 from cmstats.model_selection.judging import (
     Ranking,
@@ -57,10 +58,14 @@ class Comparison:
         ks: Any,
         random_state: Any,
         on_error: str,
+        hubness: Any = None,
     ) -> None:
         if on_error not in ("row", "raise"):
             raise ValueError(f"on_error must be 'row' or 'raise', got {on_error!r}")
         self.estimators, self.on_error = _check_estimators(estimators), on_error
+        if hubness is not None and not isinstance(hubness, HubnessCorrection):
+            raise TypeError(f"hubness={hubness!r} must be a HubnessCorrection, or None")
+        self.hubness = hubness
         for name, data in (("X", X), ("y", y)):
             if is_lazy(data):
                 raise TypeError(f"{name} is read from a disk: rows are compared in memory")
@@ -103,6 +108,19 @@ class Comparison:
             model.set_params(**dict.fromkeys(states, self.seed))
         given = {"labels": labels} if labels is not None and takes_labels(model) else {}
         return model.fit(X, y, **given)
+
+    def bank(self, model: Any, at: HostArray) -> HubnessCorrection | None:
+        """The correction of hubness for a model, with some of the rows as its bank."""
+        if self.hubness is None:
+            return None
+        X, y, _ = self.take(at)
+        found = ranking(model, X, y, self.center(at))
+        if found is None:
+            return None
+        if found.V is None:
+            raise ValueError("hubness is corrected on embeddings, and this model has none")
+        bank: HubnessCorrection = clone(self.hubness).fit(found.U, found.V)
+        return bank
 
     def center(self, at: HostArray) -> HostArray | None:
         """The mean of y in some rows, if it is of numbers that are all there."""
@@ -211,13 +229,19 @@ class Record:
 
     def _fold(self, k: int, probes: list[HostArray]) -> None:
         train, test = self.task.splits[k]
-        model, seconds = timed(lambda: self.task.fit(self.estimator, train))
+
+        def fit() -> tuple[Any, HubnessCorrection | None]:
+            model = self.task.fit(self.estimator, train)
+            return model, self.task.bank(model, train)
+
+        (model, hubness), seconds = timed(fit)
         X, y, labels = self.task.take(test)
         center = self.task.center(train)
 
         def query() -> Ranking | None:
             found = ranking(model, X, y, center)
             if found is not None:
+                found = found.corrected(hubness)
                 found.scores()
             return found
 
