@@ -9,6 +9,7 @@ from cmstats import lazy
 if TYPE_CHECKING:
     from cmstats.models.autoencoder import LinearAutoencoder
     from cmstats.models.cca import CCA
+    from cmstats.models.conformal import ConformalRetriever
     from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
     from cmstats.models.gaussian import ConditionalGaussian
     from cmstats.models.kernel_cca import KernelCCA
@@ -23,6 +24,7 @@ else:
         {
             "autoencoder": ("LinearAutoencoder",),
             "cca": ("CCA",),
+            "conformal": ("ConformalRetriever",),
             "feature_maps": ("ExactKernelMap", "NystroemMap", "RandomFourierMap"),
             "gaussian": ("ConditionalGaussian",),
             "kernel_cca": ("KernelCCA",),
@@ -38,6 +40,7 @@ __all__ = [
     "CCA",
     "ConditionalGaussian",
     "ConditionalGaussianMixture",
+    "ConformalRetriever",
     "ExactKernelMap",
     "KernelCCA",
     "LinearAutoencoder",

@@ -299,6 +299,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         """Copy the fields of a solution that end in an underscore, but None, into attributes."""
         self._fillers: dict[str, Filler] = {}
         self._solution = solution
+        self.__dict__.pop("calibration_", None)  # of the solution before (`predict_region`)
         fields = {k: v for k, v in vars(solution).items() if k.endswith("_") and v is not None}
         self.__dict__.update(fields)
 

@@ -20,6 +20,7 @@ from cmstats.models.base import MomentsModel
 from cmstats.models.conditional_normal import BlockNormal, PairNormal, have_gaps, in_memory
 from cmstats.models.dask import by_rows, refused, row_wise
 from cmstats.models.latent import ComparedViews
+from cmstats.models.regions import PredictsRegions
 from cmstats.moments.canonical import latent_mean, likelihood_vectors
 from cmstats.moments.imputation import Filler
 from cmstats.moments.joint_normal import Conditional, JointNormal, draw, in_order, pick
@@ -32,7 +33,7 @@ from cmstats.rows.matrix import check_matrix
 __all__ = ["ConditionalGaussian"]
 
 
-class ConditionalGaussian(ComparedViews, MomentsModel):
+class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
     r"""p(y | x) under one joint normal, full or of low rank, from joint moments.
 
     Where x and y are jointly normal, y given x is normal with

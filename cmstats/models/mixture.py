@@ -30,6 +30,7 @@ from cmstats.models.mixture_em import (
     expectation_maximization,
     start,
 )
+from cmstats.models.regions import PredictsRegions
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.progress import progress_bar
@@ -37,7 +38,7 @@ from cmstats.rows.progress import progress_bar
 __all__ = ["ConditionalGaussianMixture"]
 
 
-class ConditionalGaussianMixture(RowsModel):
+class ConditionalGaussianMixture(PredictsRegions, RowsModel):
     r"""Conditional density p(y | x) of a mixture of joint normals, fitted by EM.
 
     The rows (x, y) are a mixture of k normals (Ghahramani and Jordan 1994), so that y given x

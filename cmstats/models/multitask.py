@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
 from cmstats.models.base import MomentsModel
 from cmstats.models.dask import row_wise
+from cmstats.models.regions import PredictsRegions, residual_covariance
 from cmstats.models.ridge import (
     Planes,
     Search,
@@ -92,7 +94,7 @@ def _check_numbers(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be finite and not negative, got {value!r}")
 
 
-class MultitaskRegressor(RegressorMixin, MomentsModel):
+class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
     r"""Ridge regression of many targets on one or several views, from joint moments.
 
     For each task (column of y) the weights w and intercept b minimise
@@ -216,6 +218,7 @@ class MultitaskRegressor(RegressorMixin, MomentsModel):
     }
     tunable: ClassVar[Mapping[str, Any]] = {"alpha": ALPHAS, "rank": "every rank"}
     _private = MomentsModel._private | {"_parts"}
+    _takes_gaps_in_y = True
 
     def __init__(
         self,
@@ -525,6 +528,19 @@ class MultitaskRegressor(RegressorMixin, MomentsModel):
         array of shape (n_samples, n_tasks), or (n_samples,) if y was 1-D in fit
         """
         return self.predict(X)
+
+    def _mean_and_covariance(self, X: Any) -> tuple[Array, Array]:
+        """The fitted plane, and the covariance of the training residuals.
+
+        Tasks that were observed in different rows count as uncorrelated.
+        """
+        mean = self.predict(X)
+        mean = mean[:, None] if mean.ndim == 1 else mean
+        parts = {
+            tasks: as_x_and_y(functools.reduce(operator.add, each))
+            for tasks, each in by_group(self._kept()).items()
+        }
+        return mean, residual_covariance(self._solution.weights, parts)
 
     @property
     def task_correlation_(self) -> Array:

@@ -29,6 +29,7 @@ from cmstats import (
     CCA,
     ConditionalGaussian,
     ConditionalGaussianMixture,
+    ConformalRetriever,
     ExactKernelMap,
     KernelCCA,
     LinearAutoencoder,
@@ -260,6 +261,11 @@ def _predict_spread(est: Any, r: Rows) -> Any:
     return est.predict(r.x, return_std=True, return_cov=True)
 
 
+def _region(est: Any, r: Rows) -> Any:
+    region = copy.copy(est).calibrate(r.x, r.y).predict_region(r.x, 0.5, kind="intervals")
+    return region.lower, region.upper
+
+
 def _score(est: Any, r: Rows) -> Any:
     given = {} if r.labels is None else {"labels": r.labels}
     return float(est.score(*r.views.values(), **given))
@@ -291,6 +297,11 @@ CALLS: dict[str, Callable[[Any, Rows], Any]] = {
     "mutual_information each": lambda est, r: est.mutual_information(per_component=True),
     "sample": lambda est, r: est.sample(r.x, random_state=0),
     "sample several": lambda est, r: est.sample(r.x, n_samples=3, random_state=0),
+    "predict_region": lambda est, r: _region(est, r),
+    "p_values": lambda est, r: est.p_values(r.x, r.y),
+    "predict_set": lambda est, r: est.predict_set(r.x, r.y),
+    "set_sizes": lambda est, r: est.set_sizes(r.x, r.y),
+    "abstain": lambda est, r: est.abstain(r.x, r.y),
     "aic": lambda est, r: float(est.aic(r.x, r.y)),
     "bic": lambda est, r: float(est.bic(r.x, r.y)),
     "condition": lambda est, r: est.condition(on={"y": r.y}).means,
@@ -455,7 +466,7 @@ def _models() -> Iterator[Model]:
         return Model(name, functools.partial(ConditionalGaussian, **parameters), rows, main=main,
                      folds=folds, without=without, signless=LATENT,
                      chooses_by="ratio_moments",
-                     in_memory=("predict", "logpdf", "outlier_scores"),
+                     in_memory=("predict", "logpdf", "outlier_scores", "predict_region"),
                      broken=dict(broken))  # fmt: skip
 
     mixed = {"test_score_takes_rows_from_the_place_of_fit": "fails inside an array library"}
@@ -475,7 +486,8 @@ def _models() -> Iterator[Model]:
     broken = {"test_partial_fit_in_uneven_batches_is_fit": few}
     yield gaussian("gaussian-em", holes, missing="em", shrinkage=0.1, broken=broken)
     yield gaussian("gaussian-em-cv", holes, missing="em", cv=3, folds=3)
-    em = {"dask": "outputs", "atol": 1e-7, "atol32": 5e-3}
+    em: dict[str, Any] = {"dask": "outputs", "atol": 1e-7, "atol32": 5e-3,
+                          "in_memory": ("predict_region",)}  # fmt: skip
     yield Model("mixture", _mixture("full"), main=True, **em)
     yield Model("mixture-tied", _mixture("tied"), **em)
     yield Model("mixture-diagonal", _mixture("diagonal"), **em)
@@ -516,7 +528,8 @@ def _models() -> Iterator[Model]:
         return functools.partial(MultitaskRegressor, **parameters)
 
     search: dict[str, Any] = {"alphas": ALPHAS, "cv": 3}
-    yield Model("multitask", tasks(alpha=0.7), main=True, broken=mixed)
+    yield Model("multitask", tasks(alpha=0.7), main=True, in_memory=("predict_region",),
+                broken=mixed)  # fmt: skip
     yield Model("multitask-cv", tasks(), folds=5)
     yield Model("multitask-origin", tasks(fit_intercept=False, **search), folds=3)
     yield Model("multitask-each", tasks(alpha=(0.5, 1.0, 3.0, 10.0)))
@@ -544,6 +557,9 @@ def _models() -> Iterator[Model]:
     yield Model("search-multiview", _search(MultiviewCCA(2), ridge), several, folds=halves, **kinds)
     yield Model("search-multitask", _search(MultitaskRegressor(), {"alpha": [0.1, 9.0]}),
                 folds=halves)  # fmt: skip
+    conformal = functools.partial(ConformalRetriever, CCA(shrinkage=0.2), random_state=0)
+    yield Model("conformal", functools.partial(conformal, confidence=0.5), main=True, seeded=DRAWN,
+                dask="", atol32=0.5)  # fmt: skip
     yield Model("pipeline", lambda: TwoViewPipeline(CCA(shrinkage=0.2)), main=True, **two)
 
     # ------------------------------------------------------------------------ classification
