@@ -33,7 +33,8 @@ from cmstats.inference.scores import (
     takes_gaps,
 )
 from cmstats.kernels.linalg import inner
-from cmstats.kernels.ranks import partner_counts, top_k
+from cmstats.kernels.ranks import partner_counts
+from cmstats.metrics.hubness import HubnessCorrection, corrected
 from cmstats.models.dask import refused
 from cmstats.models.fitting import CopyFitted
 
@@ -71,8 +72,8 @@ class ConformalRetriever(CopyFitted):
         the models of `cv` folds; "pooled" takes the held-out scores of all folds for those of one
         model fitted to all pairs.
     scores : {"similarity", "csls", "rank"}, default="similarity"
-        "csls" is 2 s(x, y) less the mean similarities of x and of y to their `n_neighbors` nearest
-        training items of the other view (Conneau et al. 2018): a fixed bank, not the gallery.
+        "csls" is s corrected for hubs by the training pairs (`metrics.HubnessCorrection`), which
+        are a fixed bank, unlike the gallery.
         "rank" is that of the partner among `gallery_size` candidates.
     kind : str, optional
         The similarity, passed to the model's `embed`.
@@ -133,8 +134,6 @@ class ConformalRetriever(CopyFitted):
     Vovk, V. (2015). Cross-conformal predictors. Annals of Mathematics and AI 74.
     Barber, R. F., Candes, E. J., Ramdas, A. and Tibshirani, R. J. (2021). Predictive inference
     with the jackknife+. Annals of Statistics 49.
-    Conneau, A., Lample, G., Ranzato, M., Denoyer, L. and Jegou, H. (2018). Word translation
-    without parallel data. ICLR.
 
     Examples
     --------
@@ -293,7 +292,7 @@ class ConformalRetriever(CopyFitted):
         return [(np.flatnonzero(~held), np.flatnonzero(held))]
 
     def _fitted(self, X: Any, y: Any, train: HostArray) -> tuple[Any, Any]:
-        """A model fitted to these rows, and for "csls" its embeddings of them."""
+        """A model fitted to these rows, and for "csls" the correction by its embeddings of them."""
         if is_fitted_before(self.model):
             if self.scores == "csls":
                 raise ValueError(
@@ -303,28 +302,14 @@ class ConformalRetriever(CopyFitted):
             return self.model, None
         rows = rows_at(train, X, y)
         model = clone(self.model).fit(*rows)
-        bank = (
-            similarity_vectors(model, rows[0], rows[1], self.kind)
-            if self.scores == "csls"
-            else None
-        )
-        return model, bank
+        if self.scores != "csls":
+            return model, None
+        bank = HubnessCorrection("csls", k=self.n_neighbors, random_state=0)
+        return model, bank.fit(*similarity_vectors(model, rows[0], rows[1], self.kind))
 
-    def _scored(self, model: Any, bank: Any, X: Any, y: Any) -> tuple[Array, Array]:
+    def _scored(self, model: Any, bank: Any, X: Any, y: Any) -> tuple[Any, Any]:
         """Vectors whose inner products are the scores, but for ranks."""
-        U, V = similarity_vectors(model, X, y, self.kind)
-        if bank is None:
-            return U, V
-        xp, k = namespace(U, V), self.n_neighbors
-        # 2 s(x, y) - r(x) - r(y)
-        x_near, y_near = (
-            xp.mean(top_k(a, b, k)[1], axis=1)[:, None] for a, b in ((U, bank[1]), (V, bank[0]))
-        )
-        ones = xp.ones_like(x_near), xp.ones_like(y_near)
-        return (
-            xp.concat([2 * U, -x_near, ones[0]], axis=1),
-            xp.concat([V, ones[1], -y_near], axis=1),
-        )
+        return corrected(bank, *similarity_vectors(model, X, y, self.kind))
 
     def _distances(self, U: Array, V: Array, rng: Any) -> HostArray:
         """How far each calibration pair is from being one: its negative score, or its rank."""

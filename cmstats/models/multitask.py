@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
@@ -40,6 +39,7 @@ from cmstats.moments.tasks import (
     check_observed,
     is_enough,
     of_batches,
+    totals,
 )
 from cmstats.rows.chunks import project
 from cmstats.rows.views import Features, column_slices, several
@@ -92,6 +92,16 @@ def _check_numbers(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r} is not valid: it must be {what}")
     if not (np.isfinite(a) & (a >= 0)).all():
         raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+
+
+def _plane_and_covariance(self: MultitaskRegressor, X: Any) -> tuple[Array, Array]:
+    """The fitted plane, (n, q), and the covariance of the training residuals.
+
+    Tasks that were observed in different rows count as uncorrelated.
+    """
+    mean = self.predict(X)
+    mean = mean[:, None] if mean.ndim == 1 else mean
+    return mean, residual_covariance(self._solution.weights, totals(self._kept()))
 
 
 class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
@@ -219,6 +229,7 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
     tunable: ClassVar[Mapping[str, Any]] = {"alpha": ALPHAS, "rank": "every rank"}
     _private = MomentsModel._private | {"_parts"}
     _takes_gaps_in_y = True
+    _mean_and_covariance = _plane_and_covariance
 
     def __init__(
         self,
@@ -502,9 +513,8 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
             project(views.blocks[name], planes.center[cut], planes.weights[cut, :], name)
             for name, cut in column_slices(views.widths).items()
         ]
-        xp = namespace(*parts)
         y = sum(parts[1:], parts[0])
-        y = y + xp.astype(planes.offset, y.dtype)
+        y = y + namespace(y).astype(planes.offset, y.dtype)
         return y[:, 0] if self._y_ndim == 1 else y
 
     @available_if(_has_binary_tasks)
@@ -528,19 +538,6 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         array of shape (n_samples, n_tasks), or (n_samples,) if y was 1-D in fit
         """
         return self.predict(X)
-
-    def _mean_and_covariance(self, X: Any) -> tuple[Array, Array]:
-        """The fitted plane, and the covariance of the training residuals.
-
-        Tasks that were observed in different rows count as uncorrelated.
-        """
-        mean = self.predict(X)
-        mean = mean[:, None] if mean.ndim == 1 else mean
-        parts = {
-            tasks: as_x_and_y(functools.reduce(operator.add, each))
-            for tasks, each in by_group(self._kept()).items()
-        }
-        return mean, residual_covariance(self._solution.weights, parts)
 
     @property
     def task_correlation_(self) -> Array:

@@ -8,6 +8,7 @@ fewer columns of y, so that `TaskMoments` merge, and come in folds, as `Moments`
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -37,7 +38,7 @@ from cmstats.rows.dask import naming_chunk
 from cmstats.rows.splits import fold_ids
 
 __all__ = ["TaskMoments", "aligned", "as_x_and_y", "by_group", "check_observed", "is_enough"]
-__all__ += ["of_batches"]
+__all__ += ["of_batches", "totals"]
 
 Parts: TypeAlias = list[Moments | None]
 """The moments of each fold, or of each group; None where there is no row."""
@@ -360,6 +361,14 @@ def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:
     widths = (sum(moments.width(name) for name in names), moments.width("y"))
     # Fourth moments are of the blocks as they were, and no regression needs them.
     return moments.relabelled({"x": widths[0], "y": widths[1]})
+
+
+def totals(parts: Sequence[Moments | TaskMoments | None]) -> dict[tuple[int, ...], Moments]:
+    """By group of targets the moments "x" and "y" of all folds together."""
+    return {
+        tasks: as_x_and_y(functools.reduce(operator.add, each))
+        for tasks, each in by_group(parts).items()
+    }
 
 
 def _groups(y: Any) -> list[tuple[int, ...]] | None:
