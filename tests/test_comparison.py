@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.cross_decomposition import CCA as ScikitCCA
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
-from sklearn.model_selection import KFold, ShuffleSplit
+from sklearn.model_selection import KFold, PredefinedSplit, ShuffleSplit
 
 from cmstats import CCA, ConditionalGaussian, LinearAutoencoder, TwoViewPipeline, retrieval_report
 from cmstats.metrics import total_correlation_scorer
@@ -28,6 +28,7 @@ from cmstats.model_selection.comparison import (
 )
 from cmstats.model_selection.costs import PeakMemory, count_parameters
 from cmstats.model_selection.judging import agreement
+from cmstats.model_selection.records import Comparison
 from cmstats.models.multiview import MultiviewCCA
 from cmstats.models.semantic import SemanticMatching
 
@@ -87,7 +88,7 @@ def test_the_table_is_a_loop_over_the_folds_by_hand(pair: Any, labels: Any) -> N
         **QUICK,
     )
     found: dict[str, list[dict[str, float]]] = {"CCA": [], "Gaussian": []}
-    for train, test in KFold(3, shuffle=True, random_state=0).split(X):
+    for train, test in PredefinedSplit(np.arange(len(X)) % 3).split():
         cca = CCA(2).fit(X[train], Y[train])
         gauss = ConditionalGaussian(shrinkage=0.2).fit(X[train], Y[train])
         for name, model in (("CCA", cca), ("Gaussian", gauss)):
@@ -110,6 +111,24 @@ def test_the_table_is_a_loop_over_the_folds_by_hand(pair: Any, labels: Any) -> N
     assert np.isnan(table.loc["CCA", "log_likelihood"])
     assert np.isnan(table.loc["Gaussian", "total_correlation"])
     assert pd.DataFrame(table.attrs["folds"]).groupby("model").size().tolist() == [3, 3]
+
+
+def test_groups_are_in_one_fold_and_drawn_together(pair: Any) -> None:
+    rng = np.random.default_rng(0)
+    at, groups = np.repeat(np.arange(30), 3), np.repeat(np.arange(30), 3)
+    X, Y = (V[at] + 0.01 * rng.normal(size=(90, V.shape[1])) for V in pair)
+    models = {"CCA": CCA(2), "noise": Fixed(5.0), "chosen": CCA(2, shrinkage="cv", cv=3)}
+    kept = compare(models, X, Y, cv=3, groups=groups, baseline="CCA", **QUICK)
+    splits = list(PredefinedSplit(groups % 3).split())
+    alone = compare(models, X, Y, cv=splits, baseline="CCA", **QUICK)
+    assert kept["MRR"]["CCA"] == alone["MRR"]["CCA"]
+    width = [(t["ci_high"] - t["ci_low"])["noise"] for t in (kept, alone)]
+    assert width[0] > 1.2 * width[1]  # 30 items, not 90
+    train = splits[0][0]
+    chosen = CCA(2, shrinkage="cv", cv=3).fit(X[train], Y[train], groups=groups[train])
+    assert chosen.shrinkage_ != CCA(2, shrinkage="cv", cv=3).fit(X[train], Y[train]).shrinkage_
+    found = Comparison(models, X, Y, None, 3, groups, (1,), 0, "raise").fit(models["chosen"], train)
+    assert found.shrinkage_ == chosen.shrinkage_
 
 
 def test_one_seed_gives_the_same_numbers_twice(pair: Any) -> None:
@@ -177,7 +196,7 @@ def test_views_of_one_width_get_a_row_of_their_plain_cosine(pair: Any) -> None:
     table = compare({"CCA": CCA(2)}, X[:, :4], Y, cv=2, baseline="raw cosine", **QUICK)
     assert list(table.index) == ["CCA", "raw cosine"]
     scores = []
-    for _, test in KFold(2, shuffle=True, random_state=0).split(X):
+    for _, test in PredefinedSplit(np.arange(len(X)) % 2).split():
         u, v = (a / np.linalg.norm(a, axis=1)[:, None] for a in (X[test, :4], Y[test]))
         scores.append(retrieval_report(u, v).loc["mean", "R@5"])
     assert table.loc["raw cosine", "R@5"] == pytest.approx(np.mean(scores), abs=1e-12)

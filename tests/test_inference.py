@@ -13,7 +13,7 @@ import pytest
 from contract.places import Place
 from scipy import stats
 from sklearn.cross_decomposition import PLSCanonical
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import StandardScaler
 
 from cmstats import CCA, Moments, MomentsSearchCV, TwoViewPipeline, load_linnerud
@@ -670,6 +670,42 @@ def test_percentile_intervals_have_the_spread_of_theory() -> None:
     assert float(found.upper - found.lower) == pytest.approx(3.92 * error, rel=0.2)
 
 
+def test_groups_are_drawn_whole() -> None:
+    """The variance of a mean of groups is that of their means, however many rows each has."""
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(60), 5)
+    X = np.repeat(rng.normal(size=(60, 1)), 5, axis=0)
+    Y = X + rng.normal(size=(300, 1))
+
+    def mean(model: Any) -> float:
+        return float(model.x_mean_[0])
+
+    def error(**groups: Any) -> float:
+        found = bootstrap(CCA(), X, Y, mean, n_resamples=400, random_state=0, **groups)
+        return float(found.standard_error)
+
+    expected = X[::5].std() / 60**0.5
+    assert error(groups=g) == pytest.approx(expected, rel=0.1)
+    assert error(groups=g.astype(str)) == error(groups=g)
+    assert error() < 0.6 * expected  # 300 rows are no 300 items
+    found = bootstrap(CCA(), X, Y, mean, n_resamples=9, method="bca", groups=g, random_state=0)
+    assert float(found.lower) < float(found.upper)
+
+
+def test_copies_of_a_row_are_in_one_fold_of_a_fit_without_weights() -> None:
+    seen = []
+
+    class Rows(CCA):
+        def fit(self, X: Any, y: Any, groups: Any = None) -> Any:
+            seen.append((X, groups))
+            return super().fit(X, y, groups=groups)
+
+    X, Y = views(40, 3, 2, (0.8, 0.5))
+    bootstrap(Rows(1, shrinkage="cv"), X, Y, "x_weights_", n_resamples=3, random_state=0)
+    for rows, groups in seen[1:]:
+        assert np.array_equal(rows, X[groups])
+
+
 def test_weighted_refits_equal_refits_to_the_rows() -> None:
     """A model without sample weights gets repeated rows: the same resamples, the same numbers."""
 
@@ -898,7 +934,7 @@ def test_intervals_keep_groups_together_and_need_weight_in_every_fold() -> None:
     X, Y = views(60, 2, 2, (0.5,))
     g = np.arange(60) // 6
     found = correlation_intervals(X, Y, cv=5, groups=g)
-    expected = correlation_intervals(X, Y, cv=GroupKFold(5), groups=g)
+    expected = correlation_intervals(X, Y, cv=PredefinedSplit(g % 5))
     pd.testing.assert_frame_equal(found, expected)
     with pytest.raises(ValueError, match="fold 0 has no row of positive weight"):
         correlation_intervals(X, Y, cv=5, sample_weight=(np.arange(60) % 5 > 0) * 1.0)

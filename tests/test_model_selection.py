@@ -15,6 +15,7 @@ from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
     KFold,
+    PredefinedSplit,
     ShuffleSplit,
     StratifiedKFold,
 )
@@ -37,6 +38,7 @@ from cmstats.metrics import (
     total_correlation_scorer,
 )
 from cmstats.model_selection import one_standard_error
+from cmstats.moments.collect import Pass
 from cmstats.moments.folds import best_index
 
 GRID = {"shrinkage": [0.01, 0.3, "auto"], "n_components": [1, 3]}
@@ -68,6 +70,11 @@ def assert_same_search(found: Any, expected: Any) -> None:
     assert found.best_score_ == pytest.approx(expected.best_score_, abs=1e-8)
 
 
+def dealt(n: int, folds: int = 5) -> Any:
+    """The splits that an int stands for: row i is in fold i mod `folds`."""
+    return list(PredefinedSplit(np.arange(n) % folds).split())
+
+
 @pytest.mark.parametrize(
     "cv",
     [5, KFold(4), KFold(5, shuffle=True, random_state=0), GroupKFold(3)],
@@ -78,7 +85,8 @@ def test_scores_equal_those_of_scikit_learns_grid_search(cv: Any, solver: Any, v
     groups = np.arange(150) // 7 if isinstance(cv, GroupKFold) else None
     est = CCA(solver=solver)
     found = MomentsSearchCV(est, GRID, cv=cv).fit(*views, groups=groups)
-    expected = GridSearchCV(est, GRID, cv=cv).fit(*views, groups=groups)
+    expected = GridSearchCV(est, GRID, cv=dealt(150) if cv == 5 else cv)
+    expected.fit(*views, groups=groups)
     assert_same_search(found, expected)
     np.testing.assert_allclose(found.transform(views[0]), expected.transform(views[0]), atol=1e-9)
     np.testing.assert_allclose(found.predict(views[0]), expected.predict(views[0]), atol=1e-9)
@@ -110,7 +118,8 @@ def test_scores_equal_scikit_learns_on_ill_conditioned_data(
     X = views[0] * np.geomspace(1, 1e-6, 6) @ np.linalg.qr(rng.normal(size=(6, 6)))[0]
     grid = {"shrinkage": [0.0, 1e-13]}
     assert_same_search(
-        MomentsSearchCV(CCA(), grid).fit(X, views[1]), GridSearchCV(CCA(), grid).fit(X, views[1])
+        MomentsSearchCV(CCA(), grid).fit(X, views[1]),
+        GridSearchCV(CCA(), grid, cv=dealt(150)).fit(X, views[1]),
     )
 
 
@@ -119,7 +128,9 @@ def test_scores_equal_scikit_learns_on_wide_data(rng: np.random.Generator) -> No
     X = rng.normal(size=(40, 60))
     Y = X[:, :30] + rng.normal(size=(40, 30))
     grid = {"shrinkage": [0.1, "auto"], "n_components": [2]}
-    assert_same_search(MomentsSearchCV(CCA(), grid).fit(X, Y), GridSearchCV(CCA(), grid).fit(X, Y))
+    assert_same_search(
+        MomentsSearchCV(CCA(), grid).fit(X, Y), GridSearchCV(CCA(), grid, cv=dealt(40)).fit(X, Y)
+    )
 
 
 def test_weighted_scores_are_those_of_repeated_rows(views: Any) -> None:
@@ -152,7 +163,7 @@ def test_the_data_are_read_once(views: Any) -> None:
 
 
 def test_fold_moments_give_the_scores_of_rows(views: Any) -> None:
-    folds = Moments.folds(cv=KFold(5), x=views[0], y=views[1])
+    folds = Moments.folds(cv=5, x=views[0], y=views[1])
     found = MomentsSearchCV(CCA(), GRID).fit_moments(folds)
     assert_same_search(found, MomentsSearchCV(CCA(), GRID).fit(*views))
 
@@ -294,7 +305,8 @@ def test_targets_that_are_not_observed_are_sent_elsewhere(views: Any) -> None:
         MomentsSearchCV(MultitaskRegressor(), grid).fit(X, Y)
     est = MultitaskRegressor(missing="em")
     assert_same_search(
-        MomentsSearchCV(est, grid, cv=3).fit(X, Y), GridSearchCV(est, grid, cv=3).fit(X, Y)
+        MomentsSearchCV(est, grid, cv=3).fit(X, Y),
+        GridSearchCV(est, grid, cv=dealt(len(X), 3)).fit(X, Y),
     )
 
 
@@ -368,8 +380,8 @@ def test_kernel_moments_need_the_maps_they_were_taken_with(views: Any) -> None:
 
 def test_one_pass_for_each_way_of_collecting(views: Any, monkeypatch: Any) -> None:
     passes = []
-    folds = Moments.folds
-    monkeypatch.setattr(Moments, "folds", lambda **data: passes.append(1) or folds(**data))
+    over = Pass.over_checked
+    monkeypatch.setattr(Pass, "over_checked", lambda *rows: passes.append(1) or over(*rows))
     wide = {"shrinkage": list(np.linspace(0.05, 0.9, 12)), "n_components": [1, 2]}
     MomentsSearchCV(CCA(), wide).fit(*views)
     assert len(passes) == 1
@@ -382,7 +394,7 @@ def test_rows_on_a_disk_are_searched(views: Any, tmp_path: Any) -> None:
     for name, a in zip("xy", views, strict=True):
         np.save(tmp_path / f"{name}.npy", a)
         lazy.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
-    splits = [(np.flatnonzero(np.arange(150) % 5 != k), np.arange(k, 150, 5)) for k in range(5)]
+    splits = dealt(150)
     for est, grid in ((CCA(), GRID), (MultitaskRegressor(), {"alpha": [0.1, 1.0]})):
         assert_same_search(
             MomentsSearchCV(est, grid).fit(*lazy), MomentsSearchCV(est, grid, cv=splits).fit(*views)
@@ -390,22 +402,24 @@ def test_rows_on_a_disk_are_searched(views: Any, tmp_path: Any) -> None:
     groups = np.arange(150) // 10
     assert_same_search(
         MomentsSearchCV(CCA(), GRID, cv=3).fit(*lazy, groups=groups),
-        MomentsSearchCV(CCA(), GRID, cv=GroupKFold(3)).fit(*views, groups=groups),
+        MomentsSearchCV(CCA(), GRID, cv=3).fit(*views, groups=groups),
     )
 
 
 def test_groups_with_an_int_are_kept_together(views: Any) -> None:
     groups = np.random.default_rng(0).integers(0, 12, 150)
     found = MomentsSearchCV(CCA(), GRID, cv=4).fit(*views, groups=groups)
-    assert_same_search(
-        found, GridSearchCV(CCA(), GRID, cv=GroupKFold(4)).fit(*views, groups=groups)
-    )
+    order = list(dict.fromkeys(groups.tolist()))
+    ids = np.array([order.index(group) % 4 for group in groups.tolist()])
+    assert_same_search(found, GridSearchCV(CCA(), GRID, cv=PredefinedSplit(ids)).fit(*views))
 
 
 # -------------------------------------------------------------------------------- scoring
 def test_total_correlation_is_that_of_the_rows_scorer(views: Any) -> None:
     grid = {"n_components": [1, 2, 4], "shrinkage": [0.05]}
-    expected = GridSearchCV(CCA(), grid, scoring=total_correlation_scorer).fit(*views)
+    expected = GridSearchCV(CCA(), grid, scoring=total_correlation_scorer, cv=dealt(150)).fit(
+        *views
+    )
     for scoring in ("total_correlation", total_correlation_scorer):
         found = MomentsSearchCV(CCA(), grid, scoring=scoring).fit(*views)
         assert_same_search(found, expected)
@@ -419,7 +433,7 @@ def test_total_correlation_is_that_of_the_rows_scorer(views: Any) -> None:
 
 
 def test_likelihood_ratio_chooses_what_the_gaussians_cv_chooses(views: Any) -> None:
-    own = ConditionalGaussian(shrinkage="cv", cv=KFold(5)).fit(*views)
+    own = ConditionalGaussian(shrinkage="cv").fit(*views)
     grid = {"shrinkage": own.cv_shrinkages_}
     found = MomentsSearchCV(ConditionalGaussian(), grid, scoring="likelihood_ratio").fit(*views)
     np.testing.assert_allclose(found.cv_results_["mean_test_score"], own.cv_scores_.mean(axis=1))
@@ -494,9 +508,10 @@ def test_one_standard_error_never_takes_a_model_that_is_less_simple_somewhere() 
 
 def test_one_standard_error_refits_in_both_searches(views: Any) -> None:
     grid = {"shrinkage": [0.001, 0.1, 0.6], "n_components": [1, 4]}
-    plain = MomentsSearchCV(CCA(), grid, scoring="total_correlation").fit(*views)
+    cv = KFold(5)
+    plain = MomentsSearchCV(CCA(), grid, scoring="total_correlation", cv=cv).fit(*views)
     expected = GridSearchCV(
-        CCA(), grid, scoring=total_correlation_scorer, refit=one_standard_error
+        CCA(), grid, scoring=total_correlation_scorer, refit=one_standard_error, cv=cv
     ).fit(*views)
     for refit in ("one_standard_error", one_standard_error):
         found = clone(plain).set_params(refit=refit).fit(*views)
@@ -567,8 +582,8 @@ def test_wrong_options_raise_before_the_data_are_read(options: Any, message: str
 @pytest.mark.parametrize(
     ("cv", "message"),
     [
-        (151, "n_splits=151 greater than the number of samples"),
-        (1, "n_splits=2 or more, got n_splits=1"),
+        (151, "cv=151 folds of 150 rows: at least 2 and at most 150 are possible"),
+        (1, "cv=1 folds of 150 rows: at least 2"),
         ("five", "Expected `cv` as an integer"),
         ([(np.arange(75, 150), np.arange(75)), (np.arange(60), np.arange(60, 150))], "must part"),
         ([(np.arange(75, 150), np.arange(75))], "must part the rows"),
@@ -581,12 +596,12 @@ def test_folds_that_cannot_be_raise_one_sentence(cv: Any, message: str, views: A
     with pytest.raises(ValueError, match=message):
         MomentsSearchCV(CCA(), GRID, cv=cv).fit(*views, groups=groups)
     if groups is not None:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match="cv=5 folds of 3 groups: at least 2 and at most 3"):
             MomentsSearchCV(CCA(), GRID, cv=5).fit(*views, groups=groups)
 
 
 def test_a_fold_without_weight_raises_one_sentence(views: Any) -> None:
-    weights = np.repeat([1, 0], [120, 30])
+    weights = np.arange(150) % 5 != 4
     with pytest.raises(ValueError, match="fold 4 has no row of positive weight"):
         MomentsSearchCV(CCA(), GRID).fit(*views, sample_weight=weights)
 
@@ -600,7 +615,7 @@ def test_batches_are_for_fold_moments(views: Any) -> None:
     batches = [tuple(a[i : i + 50] for a in views) for i in (0, 50, 100)]
     with pytest.raises(ValueError, match="folds_from_batches"):
         MomentsSearchCV(CCA(), GRID).fit(iter(batches))
-    splits = [(np.flatnonzero(np.arange(150) % 5 != k), np.arange(k, 150, 5)) for k in range(5)]
+    splits = dealt(150)
     assert_same_search(
         MomentsSearchCV(CCA(), GRID).fit_moments(Moments.folds_from_batches(batches, cv=5)),
         MomentsSearchCV(CCA(), GRID, cv=splits).fit(*views),
@@ -610,7 +625,7 @@ def test_batches_are_for_fold_moments(views: Any) -> None:
 def test_dask_arrays_are_searched(views: Any) -> None:
     dask = pytest.importorskip("dask.array")
     X, Y = (dask.from_array(a, chunks=(40, -1)) for a in views)
-    splits = [(np.flatnonzero(np.arange(150) % 5 != k), np.arange(k, 150, 5)) for k in range(5)]
+    splits = dealt(150)
     for est, grid in ((CCA(), GRID), (MultitaskRegressor(), {"alpha": [0.1, 1.0]})):
         assert_same_search(
             MomentsSearchCV(est, grid).fit(X, Y), MomentsSearchCV(est, grid, cv=splits).fit(*views)

@@ -290,6 +290,23 @@ def test_splits_that_do_not_part_the_rows_raise(views: Any, cv: Any) -> None:
         Moments.folds(cv=cv, x=views[0])
 
 
+def test_rows_of_a_stream_keep_their_groups(views: Any) -> None:
+    X, Y = views
+    groups = np.random.default_rng(0).integers(0, 9, 120) * 7
+    batches = [(X[i : i + 50], Y[i : i + 50]) for i in (0, 50, 100)]
+    expected = Moments.folds(cv=4, groups=groups, x=X, y=Y)
+    order = list(dict.fromkeys(groups.tolist()))
+    for k, fold in enumerate(expected):
+        mine = np.isin(groups, order[k::4])
+        assert_same(fold, Moments.from_data(x=X[mine], y=Y[mine]))
+    found = Moments.folds_from_batches(batches, cv=4, groups=groups)
+    for a, b in zip(found, expected, strict=True):
+        assert_same(a, b)
+    for n, rows in ((119, "at least 120"), (121, "120")):
+        with pytest.raises(ValueError, match=f"groups has {n} labels for {rows} rows"):
+            Moments.folds_from_batches(batches, cv=4, groups=np.arange(n) % 9)
+
+
 @form
 def test_an_empty_fold_raises(form: Any, views: Any) -> None:
     half = np.arange(60)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
@@ -85,6 +86,21 @@ def test_strings_become_numbers_and_stay_sparse(views: Any) -> None:
     assert pipeline.transform(y=texts[:4]).shape == (4, 3)
     assert pipeline.similarity(X[:3], texts).shape == (3, 120)
     assert pipeline.score(X, texts) > 0.5
+
+
+def test_groups_reach_the_model_also_by_routing(views: Any) -> None:
+    X, Y = views
+    groups = np.arange(len(X)) // 5
+    model = CCA(2, shrinkage="cv", cv=3)
+    pipeline = TwoViewPipeline(model, x=StandardScaler())
+    expected = model.fit(StandardScaler().fit_transform(X), Y, groups=groups).cv_scores_
+    np.testing.assert_array_equal(pipeline.fit(X, Y, groups=groups).model_.cv_scores_, expected)
+    with config_context(enable_metadata_routing=True):
+        asked = TwoViewPipeline(CCA(2, shrinkage="cv", cv=3).set_fit_request(groups=True))
+        folds = GroupKFold(3).set_split_request(groups=True)
+        search = GridSearchCV(asked, {"model__scale": [False]}, cv=folds)
+        found = search.fit(X, Y, groups=groups).best_estimator_.model_
+    np.testing.assert_array_equal(found.cv_scores_, model.fit(X, Y, groups=groups).cv_scores_)
 
 
 def test_weights_reach_the_model(views: Any) -> None:

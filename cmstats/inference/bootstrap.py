@@ -92,6 +92,7 @@ def bootstrap(
     align: Align | None = "procrustes",
     cv: Any = 20,
     sample_weight: Any = None,
+    groups: Any = None,
     random_state: Any = None,
     verbose: bool = False,
 ) -> BootstrapResult:
@@ -141,6 +142,11 @@ def bootstrap(
         The folds for "bca".
     sample_weight : array of shape (n,), optional
         Frequency weights: weight 2 is the row twice.
+    groups : array of shape (n,), optional
+        Labels of rows that depend on each other (captions of one image, scans of one subject).
+        Whole groups are drawn then, as many as there are (the cluster bootstrap: Davison and
+        Hinkley 1997, section 3.8), the folds for "bca" keep them together, and so does a fit
+        that chooses a parameter by folds.
     random_state : int, RandomState or None
         Seed of the resamples.
     verbose : bool, default=False
@@ -165,6 +171,7 @@ def bootstrap(
 
     References
     ----------
+    Davison, A. C. and Hinkley, D. V. (1997). Bootstrap Methods and their Application. Cambridge.
     Efron, B. (1987). Better bootstrap confidence intervals. JASA 82.
     Milan, L. and Whittaker, J. (1995). Application of the parametric bootstrap to models that
     incorporate a singular value decomposition. Applied Statistics 44.
@@ -189,7 +196,7 @@ def bootstrap(
             UserWarning,
             stacklevel=2,
         )
-    refits = Refits(estimator, X, y, sample_weight)
+    refits = Refits(estimator, X, y, sample_weight, groups)
     measure = _Measure(statistic, align, refits)
     with said_once("in a resample"):
         counts = refits.resamples(n_resamples, random_state, verbose)
@@ -213,6 +220,7 @@ def component_stability(
     *,
     n_resamples: int = 100,
     sample_weight: Any = None,
+    groups: Any = None,
     random_state: Any = None,
     verbose: bool = False,
 ) -> pd.DataFrame:
@@ -230,7 +238,7 @@ def component_stability(
 
     Parameters
     ----------
-    estimator, X, y, n_resamples, sample_weight, random_state, verbose
+    estimator, X, y, n_resamples, sample_weight, groups, random_state, verbose
         As in `bootstrap`.
 
     Returns
@@ -266,7 +274,7 @@ def component_stability(
     True
     """
     _check_options(n_resamples, "percentile", "match")
-    refits = Refits(estimator, X, y, sample_weight)
+    refits = Refits(estimator, X, y, sample_weight, groups)
     reference = refits.reference
     k = reference[0].shape[1]
     total = np.zeros((k, 4))

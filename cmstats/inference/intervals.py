@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.model_selection import GroupKFold
 
 from cmstats.arrays import is_numpy, namespace, to_numpy
 from cmstats.inference.fitted import check_count, check_level, component_index
@@ -70,8 +69,7 @@ def correlation_intervals(
     sample_weight : array of shape (n,), optional
         Frequency weights.
     groups : array of shape (n,), optional
-        Labels of rows that depend on each other, for a splitter by groups; an int `cv` then
-        means scikit-learn's GroupKFold.
+        Labels of rows that depend on each other, which are in one fold; see `Moments.folds`.
 
     Returns
     -------
@@ -175,8 +173,6 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> 
                 "folds: Moments.folds(cv=20, x=X, y=y)"
             )
         return parts
-    if groups is not None and isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
-        cv = GroupKFold(int(cv))
     blocks = {"x": X, "y": y} | ({} if Z is None else {"z": Z})
     given = {"cv": cv, "sample_weight": sample_weight, "groups": groups, **blocks}
     folds = Moments.folds(**given)

@@ -16,7 +16,7 @@ from sklearn.utils.validation import has_fit_parameter
 from cmstats.arrays import check_weights, take_rows, to_numpy
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.progress import progress_bar
-from cmstats.rows.splits import fold_ids
+from cmstats.rows.splits import check_groups, fold_ids, numbered
 
 __all__ = ["Align", "Refits", "alignment", "said_once"]
 
@@ -26,7 +26,9 @@ Align = Literal["procrustes", "match"]
 class Refits:
     """An estimator, its fit to all rows, and fits to weights of the rows."""
 
-    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any) -> None:
+    def __init__(
+        self, estimator: Any, X: Any, y: Any, sample_weight: Any, groups: Any = None
+    ) -> None:
         self.estimator, self.X, self.y = estimator, _rows_of(X), _rows_of(y)
         check_lengths({"X": self.X, "y": self.y})
         n = int(self.X.shape[0])
@@ -35,27 +37,48 @@ class Refits:
         self.weighted = has_fit_parameter(estimator, "sample_weight")
         if sample_weight is not None and not self.weighted:
             raise ValueError(f"{type(estimator).__name__}.fit takes no sample_weight")
-        given = {} if sample_weight is None else {"sample_weight": self.weights}
+        given: dict[str, Any] = {} if sample_weight is None else {"sample_weight": self.weights}
+        self.groups = None if groups is None else check_groups(groups, n)
+        # A fit that chooses a parameter by folds keeps groups, and copies of a row, together.
+        inner = getattr(estimator, "model", estimator)
+        self.grouped = any(has_fit_parameter(each, "groups") for each in (estimator, inner))
+        if self.grouped and groups is not None:
+            given["groups"] = self.groups
         self.whole = clone(estimator).fit(self.X, self.y, **given)
 
     def fit(self, weights: Any) -> Any:
         """A clone fitted with these frequency weights, or to repeated rows."""
+        fit, groups = clone(self.estimator).fit, self.groups
         if self.weighted:
-            return clone(self.estimator).fit(self.X, self.y, sample_weight=weights)
+            given = {} if groups is None or not self.grouped else {"groups": groups}
+            return fit(self.X, self.y, sample_weight=weights, **given)
         at = np.repeat(np.arange(len(weights)), weights.astype(int))
-        return clone(self.estimator).fit(*(take_rows(a, at) for a in (self.X, self.y)))
+        given = {"groups": at if groups is None else groups[at]} if self.grouped else {}
+        return fit(*(take_rows(a, at) for a in (self.X, self.y)), **given)
 
     def resamples(self, count: int, random_state: Any, verbose: bool) -> Iterator[Any]:
-        """Multinomial counts of the rows; each resample has the total weight of the data."""
+        """Multinomial counts of the rows, whose total is the weight of the data; or of the groups.
+
+        Of G groups as many are drawn, with replacement, each with all of its rows.
+        """
         random = check_random_state(random_state)
         total = self.weights.sum()
+        of_row: Any = None
+        if self.groups is not None:
+            of_row = numbered(self.groups)[0]
         for _ in progress_bar(verbose, "resamples", "it", items=range(count)):
-            yield random.multinomial(round(total), self.weights / total).astype(np.float64)
+            if of_row is None:
+                yield random.multinomial(round(total), self.weights / total).astype(np.float64)
+            else:
+                size = of_row.max() + 1
+                yield self.weights * random.multinomial(size, np.full(size, 1 / size))[of_row]
 
     def without_folds(self, cv: Any) -> Iterator[Any]:
         """The weights with those of fold j set to zero, for each j."""
         n = len(self.weights)
-        ids = fold_ids(min(cv, n) if isinstance(cv, (int, np.integer)) else cv, n)
+        if isinstance(cv, (int, np.integer)):
+            cv = min(cv, n if self.groups is None else len(np.unique(self.groups)))
+        ids = fold_ids(cv, n, groups=self.groups)
         for k in range(ids.max() + 1):
             yield np.where(ids == k, 0.0, self.weights)
 

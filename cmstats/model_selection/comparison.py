@@ -15,6 +15,7 @@ from cmstats.metrics.retrieval import DIRECTIONS, metric_names
 from cmstats.model_selection.records import Comparison, Record
 from cmstats.model_selection.suggestions import Suggestions, suggest_models
 from cmstats.rows.progress import progress_bar
+from cmstats.rows.splits import numbered
 
 __all__ = ["Suggestions", "compare", "learning_curves", "overtakes", "suggest_models"]
 
@@ -30,6 +31,7 @@ def compare(
     y: Any,
     *,
     cv: Any = 5,
+    groups: Any = None,
     labels: Any = None,
     baseline: str | None = None,
     metric: str | None = None,
@@ -58,9 +60,13 @@ def compare(
     X, y : array-likes of shape (n_samples, n_features), (n_samples, n_targets)
         Paired rows in memory: arrays of any library, frames, sparse matrices, lists.
     cv : int, splitter or iterable of (train, test), default=5
-        The folds, the same for all. An int is ``KFold(cv, shuffle=True,
-        random_state=random_state)``: shuffled, since rows are often sorted. A splitter sees
-        `labels` as its y.
+        The folds, the same for all. An int K deals row i, or the i-th of the `groups`, to fold
+        i mod K as everywhere (`Moments.folds`); for other folds pass a splitter, such as
+        ``KFold(5, shuffle=True, random_state=0)``, which sees `labels` as its y.
+    groups : array of shape (n_samples,), optional
+        Labels of rows that depend on each other (captions of one image, scans of one subject):
+        they are in one fold, and drawn together for intervals and p-values. An estimator whose
+        `fit` has `groups` gets those of the training rows.
     labels : array-like of shape (n_samples,), optional
         Classes, for mAP and for models that learn from them.
     baseline : str, optional
@@ -84,7 +90,7 @@ def compare(
     on_error : {"row", "raise"}, default="row"
         A model that fails has NaN, and why in the column `error`; or the error is raised.
     random_state : int, RandomState or None, default=None
-        For folds and the bootstrap, and for the estimators whose own `random_state` is None.
+        For the bootstrap, and for the estimators whose own `random_state` is None.
         With an int, all but seconds and memory are the same in every run.
     verbose : bool, default=False
         Show a progress bar.
@@ -130,9 +136,9 @@ def compare(
 
     Notes
     -----
-    **Intervals and p-values** are of a paired bootstrap over items, pooled over the folds (an
-    item that is tested several times counts once, with its mean). The item's value is the mean
-    of both directions; R2 is shared out among the items. p is the share of resampled
+    **Intervals and p-values** are of a paired bootstrap over items (or groups), pooled over the
+    folds (an item that is tested several times counts once, with its mean). The item's value is
+    the mean of both directions; R2 is shared out among the items. p is the share of resampled
     differences that lie as far from the observed one as that lies from 0. They tell whether
     other *items* would change the order, with the fitted models and the candidates held fixed;
     other training rows would add variance, of which `stability` and the standard errors over
@@ -167,7 +173,7 @@ def compare(
     >>> bool(table.loc["CCA", "R@10"] > 0.1), float(table.loc["CCA", "difference"])
     (True, 0.0)
     """
-    task = Comparison(estimators, X, y, labels, cv, ks, random_state, on_error, hubness)
+    task = Comparison(estimators, X, y, labels, cv, groups, ks, random_state, on_error, hubness)
     _check_names(task, baseline, metric)
     records = {}
     for name, estimator in progress_bar(verbose, "models", "model", items=task.estimators.items()):
@@ -242,7 +248,9 @@ def _tested(
     if baseline is not None:
         base = _pooled(task, records[baseline], chosen)
         tests = [
-            paired_bootstrap(_pooled(task, record, chosen) - base, n_resamples, task.seed)
+            paired_bootstrap(
+                _pooled(task, record, chosen) - base, n_resamples, task.seed, task.groups
+            )
             for record in records.values()
         ]
         for at, name in enumerate(("difference", "ci_low", "ci_high", "p_value")):
@@ -271,19 +279,26 @@ def _pooled(task: Comparison, record: Record, metric: str) -> HostArray:
 
 
 def paired_bootstrap(
-    differences: HostArray, n_resamples: int, seed: int
+    differences: HostArray, n_resamples: int, seed: int, groups: HostArray | None = None
 ) -> tuple[float, float, float, float]:
-    """Mean difference, its 95 % percentile interval, and the two-sided p-value of 0."""
-    d = differences[~np.isnan(differences)]
-    if not len(d):
+    """Mean difference, its 95 % percentile interval, and the two-sided p-value of 0.
+
+    Items are drawn, or whole groups of them.
+    """
+    known = ~np.isnan(differences)
+    total, count = differences[known], np.ones(known.sum())
+    if not len(total):
         return (math.nan,) * 4
-    mean = float(d.mean())
+    mean = float(total.mean())
+    if groups is not None:
+        of_item = numbered(groups[known])[0]
+        total, count = np.bincount(of_item, weights=total), np.bincount(of_item).astype(float)
     rng = np.random.default_rng(seed)
     means = np.empty(n_resamples)
-    step = max(1, 2_000_000 // len(d))  # the drawn positions of a step take 16 MB
+    step = max(1, 2_000_000 // len(total))  # the drawn positions of a step take 16 MB
     for at in range(0, n_resamples, step):
-        size = (min(step, n_resamples - at), len(d))
-        means[at : at + step] = d[rng.integers(0, len(d), size)].mean(axis=1)
+        drawn = rng.integers(0, len(total), (min(step, n_resamples - at), len(total)))
+        means[at : at + step] = total[drawn].sum(axis=1) / count[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     as_far = np.abs(means - mean) >= abs(mean) * (1 - 1e-12)
     return mean, float(low), float(high), float((1 + as_far.sum()) / (1 + n_resamples))
@@ -297,6 +312,7 @@ def learning_curves(
     *,
     sizes: Iterable[float] | None = None,
     cv: Any = 5,
+    groups: Any = None,
     labels: Any = None,
     ks: Iterable[int] = (1, 5, 10),
     on_error: Literal["row", "raise"] = "row",
@@ -310,7 +326,7 @@ def learning_curves(
 
     Parameters
     ----------
-    estimators, X, y, cv, labels, ks, on_error, random_state, verbose
+    estimators, X, y, cv, groups, labels, ks, on_error, random_state, verbose
         As in `compare`.
     sizes : iterable of int, or of float in (0, 1], optional
         Numbers of training pairs, or shares of the smallest training fold; by default five
@@ -339,7 +355,7 @@ def learning_curves(
     >>> bool(few < many)
     True
     """
-    task = Comparison(estimators, X, y, labels, cv, ks, random_state, on_error)
+    task = Comparison(estimators, X, y, labels, cv, groups, ks, random_state, on_error)
     counts = _curve_sizes(sizes, min(len(train) for train, _ in task.splits))
     splits = task.splits
     rng = np.random.default_rng(task.seed)

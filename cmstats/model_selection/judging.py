@@ -29,13 +29,13 @@ __all__ = [
     "adapted",
     "agreement",
     "collected",
+    "fit_takes",
     "judged",
     "predicted",
     "ranking",
     "representations",
     "rows_of",
     "takes",
-    "takes_labels",
 ]
 
 HostArray = np.ndarray[Any, Any]
@@ -56,10 +56,10 @@ def takes(method: Any, name: str) -> bool:
         return False
 
 
-def takes_labels(estimator: Any) -> bool:
-    """Whether `fit` has `labels`, itself or in the model that it wraps."""
+def fit_takes(estimator: Any, name: str) -> bool:
+    """Whether `fit` has a parameter, itself or in the model that it wraps."""
     inner = getattr(estimator, "model", None)
-    return takes(estimator.fit, "labels") or (inner is not None and takes_labels(inner))
+    return takes(estimator.fit, name) or (inner is not None and fit_takes(inner, name))
 
 
 class RawCosine(BaseEstimator):
@@ -80,14 +80,15 @@ class TwoOfSeveral(BaseEstimator):
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def fit(self, X: Any, y: Any, labels: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, labels: Any = None, groups: Any = None) -> Self:
         """Fit a clone to x, y and, where there are labels, their indicators."""
         views = {"x": X, "y": y}
         self.classes_ = None
         if labels is not None:
             self.classes_, codes = np.unique(labels, return_inverse=True)
             views["labels"] = _corners(len(self.classes_))[codes]
-        self.model_ = clone(self.model).fit(views)
+        given = {} if groups is None else {"groups": groups}
+        self.model_ = clone(self.model).fit(views, **given)
         return self
 
     def _two(self, method: str, X: Any, y: Any) -> tuple[Array, Array]:
@@ -194,7 +195,7 @@ def representations(model: Any, X: Any, y: Any, found: Ranking | None) -> list[H
 
 def predicted(model: Any, X: Any, y: Any) -> tuple[HostArray, HostArray] | None:
     """Predictions of y beside y as matrices on the host, where the model predicts numbers."""
-    if not hasattr(model, "predict") or takes_labels(model):
+    if not hasattr(model, "predict") or fit_takes(model, "labels"):
         return None
     truth = to_numpy(dense(y))
     out = to_numpy(model.predict(X))
@@ -226,7 +227,7 @@ def judged(
     pair = predicted(model, X, y)
     if pair is not None:
         items["R2"] = _explained(*pair)
-    if labels is not None and takes_labels(model) and hasattr(model, "predict"):
+    if labels is not None and fit_takes(model, "labels") and hasattr(model, "predict"):
         named = model.predict(X, y) if takes(model.predict, "y") else model.predict(X)
         items["accuracy"] = (to_numpy(named) == labels).astype(float)
     for name in items.keys() - values.keys():

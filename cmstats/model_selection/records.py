@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import KFold, check_cv
+from sklearn.model_selection import PredefinedSplit, check_cv
 from sklearn.utils import check_random_state
 
 from cmstats.arrays import dense, to_numpy
@@ -25,13 +25,14 @@ from cmstats.model_selection.judging import (
     adapted,
     agreement,
     collected,
+    fit_takes,
     judged,
     ranking,
     representations,
     rows_of,
-    takes_labels,
 )
 from cmstats.rows.chunks import check_lengths, is_lazy
+from cmstats.rows.splits import check_groups, fold_ids
 
 __all__ = ["Comparison", "Record"]
 
@@ -55,6 +56,7 @@ class Comparison:
         y: Any,
         labels: Any,
         cv: Any,
+        groups: Any,
         ks: Any,
         random_state: Any,
         on_error: str,
@@ -86,7 +88,8 @@ class Comparison:
         self.ks = tuple(int(k) for k in ks)
         if any(k < 1 for k in self.ks):
             raise ValueError(f"the cut-offs k must be at least 1, got {list(self.ks)}")
-        self.splits = _splits(cv, self.n, self.labels, self.seed)
+        self.groups = None if groups is None else check_groups(groups, self.n)
+        self.splits = _splits(cv, self.n, self.labels, self.groups)
         if RAW not in self.estimators and _comparable(self.X, self.y):
             self.estimators[RAW] = RawCosine()
 
@@ -106,8 +109,10 @@ class Comparison:
                 if name.rpartition("__")[2] == "random_state" and value is None
             ]
             model.set_params(**dict.fromkeys(states, self.seed))
-        given = {"labels": labels} if labels is not None and takes_labels(model) else {}
-        return model.fit(X, y, **given)
+        groups = None if self.groups is None else self.groups[at]
+        given = {"labels": labels, "groups": groups}
+        fitting = {k: v for k, v in given.items() if v is not None and fit_takes(model, k)}
+        return model.fit(X, y, **fitting)
 
     def bank(self, model: Any, at: HostArray) -> HubnessCorrection | None:
         """The correction of hubness for a model, with some of the rows as its bank."""
@@ -154,13 +159,13 @@ def _check_estimators(estimators: Any) -> dict[str, Any]:
 
 
 def _splits(
-    cv: Any, n: int, labels: HostArray | None, seed: int
+    cv: Any, n: int, labels: HostArray | None, groups: HostArray | None
 ) -> list[tuple[HostArray, HostArray]]:
     if isinstance(cv, (int, np.integer)):
         if not 2 <= cv <= n // 2:
             raise ValueError(f"cv={cv} folds of {n} rows: use 2 to {n // 2} (two rows to a fold)")
-        cv = KFold(int(cv), shuffle=True, random_state=seed)
-    splits = list(check_cv(cv).split(np.zeros((n, 1)), labels))
+        cv, groups = PredefinedSplit(fold_ids(cv, n, groups=groups)), None
+    splits = list(check_cv(cv).split(np.zeros((n, 1)), labels, groups))
     found = [(np.asarray(a), np.asarray(b)) for a, b in splits]
     found = [tuple(np.flatnonzero(s) if s.dtype == bool else s for s in p) for p in found]  # type: ignore[misc]
     for k, (train, test) in enumerate(found):

@@ -230,11 +230,9 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
         chooses; or a function of (fitted estimator, test moments) -> float. Scores that need
         rows (retrieval) are for GridSearchCV.
     cv : int, splitter or iterable of (train, test), default=5
-        The folds, which must part the rows. An int is scikit-learn's KFold for arrays, as
-        in GridSearchCV (GroupKFold where `fit` is given groups), and folds by row number modulo
-        `cv` for data read from a disk. KFold takes consecutive rows: where rows are sorted (by
-        class, by time) shuffle them, with ``KFold(5, shuffle=True, random_state=0)``, or each
-        fold is unlike the others.
+        The folds, which must part the rows. An int K deals row i to fold i mod K, or with
+        `groups` the i-th group (see `Moments.folds`), where GridSearchCV would take K runs of
+        consecutive rows.
     refit : bool, "one_standard_error" or callable, default=True
         Fit the best candidate to all rows (to the merge of the folds). "one_standard_error"
         takes, instead of the best, the simplest candidate within one standard error of it
@@ -327,8 +325,8 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
         sample_weight : array of shape (n_samples,), optional
             Frequency weights, in fitting and in scoring.
         groups : array of shape (n_samples,), optional
-            Labels of rows that belong into one fold, for a splitter by groups; where `cv` is an
-            int, that is GroupKFold.
+            Labels of rows that depend on each other and belong into one fold; see
+            `Moments.folds`.
 
         Returns
         -------
@@ -345,17 +343,17 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
         candidates = self._candidates()
         found: list[tuple[list[int], GridScores]] = []
         held: dict[int, tuple[FoldReader, Moments]] = {}
-        splitter: Any = None
+        dealt: Any = None
         for numbers in _sharing_a_pass(self.estimator, candidates):
             mine = [candidates[i] for i in numbers]
             reader = FoldReader(clone(self.estimator).set_params(**mine[0]), X, y, sample_weight)
-            splitter = reader.splitter(self.cv, groups) if splitter is None else splitter
+            dealt = dealt or reader.dealt(self.cv, groups)
             models = [functools.partial(self._fresh, c) for c in mine]
             fit = _fitted_by(reader)
-            folds = reader.folds(reader.form, splitter)
+            folds = reader.folds(reader.form, dealt)
             scores = self._scores(models, folds, fit)
             if scores.ill_conditioned and reader.may_need_roots:
-                folds = reader.folds("root", splitter)
+                folds = reader.folds("root", dealt)
                 scores = self._scores(models, folds, fit)
             reader.release()
             found.append((numbers, scores))

@@ -324,7 +324,9 @@ class LinearAutoencoder(Containers, MomentsModel):
         found: Layers = self._solution
         return {view: int(found.mean(view).shape[0]) for view in found.units.blocks}
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(  # type: ignore[override]
+        self, X: Any, y: Any = None, sample_weight: Any = None
+    ) -> Self:
         """Fit to rows, in one pass over them.
 
         Parameters
@@ -349,7 +351,9 @@ class LinearAutoencoder(Containers, MomentsModel):
         """
         return super().fit(X, y, sample_weight)
 
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def partial_fit(  # type: ignore[override]
+        self, X: Any, y: Any = None, sample_weight: Any = None
+    ) -> Self:
         """Add rows to those fitted so far: the result is that of `fit` on all rows together.
 
         Parameters

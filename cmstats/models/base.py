@@ -26,12 +26,13 @@ from cmstats.models.fitting import CopyFitted
 from cmstats.models.imputing import Imputing
 from cmstats.models.tuning import Tuning
 from cmstats.moments.imputation import Filler
-from cmstats.moments.moments import Moments, folds_by_number
+from cmstats.moments.moments import Moments, folds_of_rows
 from cmstats.moments.shrinkage import shrinkage_tuple
 from cmstats.rows.chunks import check_lengths, is_lazy
 from cmstats.rows.dask import columns_of
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.source import width_of
+from cmstats.rows.splits import Folds
 from cmstats.rows.views import column_names
 
 __all__ = ["MomentsModel", "RowsModel"]
@@ -157,7 +158,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
     _takes_dask = True
     collects: ClassVar[tuple[str, ...]] = ("missing", "solver")
     """The parameters that change the pass over the rows itself."""
-    _private = RowsModel._private | {"_merged", "_fillers"}
+    _private = RowsModel._private | {"_merged", "_fillers", "_groups_seen"}
     moments_: Any
     _solution: Any
 
@@ -189,7 +190,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         return blocks, sample_weight
 
     # Fitting.
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit to paired rows, in one pass over them.
 
         Parameters
@@ -204,6 +205,10 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
             The second view; row i is the partner of row i of `X`. None for batches only.
         sample_weight : array of shape (n_samples,), optional
             Frequency weights: weight 2 is the row twice.
+        groups : array of shape (n_samples,), optional
+            Labels of rows that depend on each other (captions of one image, scans of one
+            subject): where a parameter is "cv" they are in one fold (`Moments.folds`). For
+            batches the labels of all their rows.
 
         Returns
         -------
@@ -218,22 +223,22 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         self._validate_params()
         new = self._unfitted()
         if self._is_stream(X, y):
-            notes = new._fit_stream(X, sample_weight)
+            notes = new._fit_stream(X, sample_weight, groups)
         else:
-            notes = new._fit_blocks(new._blocks(X, y, reset=True), sample_weight)
+            notes = new._fit_blocks(new._blocks(X, y, reset=True), sample_weight, groups)
         return self._become(new)._warned(notes)
 
-    def _fit_blocks(self, blocks: dict[str, Any], sample_weight: Any) -> list[str]:
+    def _fit_blocks(self, blocks: dict[str, Any], sample_weight: Any, groups: Any) -> list[str]:
         """Fit to checked rows, in the root form too where the scatter is not good enough."""
         n = _length(blocks)
         if n < 2:
             raise ValueError(f"n_samples={n}: one sample has no variance, at least 2 are needed")
+        folds = self._folds_of(n, blocks.get("y"), groups)
         blocks, sample_weight = self._rows(blocks, sample_weight)
-        cv = self.cv if self._open_parameters() else None
         form = self._first_form(n, sum(map(width_of, blocks.values())))
-        notes = self._learn(self._collect(blocks, form, sample_weight, cv=cv))
+        notes = self._learn(self._collect(blocks, form, sample_weight, folds))
         if form == "scatter" and self._may_need_roots() and self._ill_conditioned():
-            notes = self._learn(self._collect(blocks, "root", sample_weight, cv=cv))
+            notes = self._learn(self._collect(blocks, "root", sample_weight, folds))
         return notes
 
     def _collect(
@@ -241,27 +246,19 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         blocks: dict[str, Any],
         form: Any,
         sample_weight: Any = None,
-        *,
-        cv: Any = None,
-        start: int | None = None,
+        folds: Folds | None = None,
     ) -> Any:
-        """The moments of each fold of the rows, of all rows as one without `cv`.
-
-        Row i of those dealt from `start` on is in fold ``(start + i) % cv``; a fold may have no
-        row then, and is None.
-        """
+        """The moments of each fold of the rows (None without a row), of all without `folds`."""
         how = {"form": form, "sample_weight": sample_weight, "missing": self._missing}
-        if cv is None:
+        if folds is None:
             return [Moments.from_data(**how, **blocks)]
-        if start is None:
-            return Moments.folds(cv=cv, **how, **blocks)
-        return folds_by_number(blocks, start, int(cv), **how)
+        return folds_of_rows(blocks, folds, **how)
 
     def _fold_moments(
-        self, blocks: dict[str, Any], form: Any, sample_weight: Any, cv: Any
+        self, blocks: dict[str, Any], form: Any, sample_weight: Any, folds: Folds | None
     ) -> list[Moments]:
         """The Moments of folds for a search, or of held-out rows for a score."""
-        found: list[Moments] = self._collect(blocks, form, sample_weight, cv=cv)
+        found: list[Moments] = self._collect(blocks, form, sample_weight, folds)
         return found
 
     def _learn(self, parts: Any) -> list[str]:

@@ -12,7 +12,8 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from cmstats.moments.folds import merged
-from cmstats.moments.moments import Moments
+from cmstats.moments.moments import Moments, folds_of_batches
+from cmstats.rows.splits import Folds, by_number, check_groups, deal
 from cmstats.rows.views import is_stream
 
 __all__ = ["Batches"]
@@ -22,11 +23,41 @@ class Batches(BaseEstimator):
     """Fits to streams of batches, and `partial_fit`: both give the model of all rows together."""
 
     moments_: Any
+    _groups_seen: Any = None
 
     def _is_stream(self, X: Any, y: Any) -> bool:
         return is_stream(X, y)
 
-    def _fit_stream(self, source: Iterable[Any], sample_weight: Any) -> list[str]:
+    def _folds_of(self, n: int | None, y: Any, groups: Any) -> Folds | None:
+        """The folds of all rows of a fit; None where nothing is to be chosen."""
+        if groups is not None:
+            groups = check_groups(groups, n)
+        if not self._open_parameters():
+            return None
+        folds = deal(self.cv, n, y=y, groups=groups)
+        self._groups_seen = folds.groups
+        return folds
+
+    def _folds_of_more(self, n: int, groups: Any, start: int) -> Folds | None:
+        """The folds of rows after `start` others; None where nothing is to be chosen."""
+        if groups is not None:
+            groups = check_groups(groups, n)
+        if not self._open_parameters():
+            return None
+        if not isinstance(self.cv, (int, np.integer)):
+            raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
+        seen = self._groups_seen if start else None
+        if start and (seen is None) != (groups is None):
+            now, before = ("without", "with") if groups is None else ("with", "without")
+            raise ValueError(
+                f"these rows come {now} groups and those before came {before}: hand partial_fit "
+                "the groups of all rows, or of none"
+            )
+        folds = by_number(int(self.cv), n, groups, start=start, seen=seen)
+        self._groups_seen = folds.groups
+        return folds
+
+    def _fit_stream(self, source: Iterable[Any], sample_weight: Any, groups: Any) -> list[str]:
         """Fit to batches; in the root form too where these can be read twice and it is needed."""
         if sample_weight is not None:
             raise ValueError(
@@ -34,12 +65,13 @@ class Batches(BaseEstimator):
                 "batches and call fit_moments"
             )
         form = self._first_form(np.inf, 0)
-        total, notes = self._fit_batches(source, form)
+        folds = self._folds_of(None, None, groups)
+        total, notes = self._fit_batches(source, form, folds)
         auto = form == "scatter" and self._may_need_roots()
         if not auto or not (sum(total.widths) > total.rows or self._ill_conditioned()):
             return notes
         if iter(source) is not source:
-            return self._fit_batches(source, "root")[1]
+            return self._fit_batches(source, "root", folds)[1]
         if self._ill_conditioned():
             notes.append(
                 "the columns are ill-conditioned, and an iterator cannot be read again for the "
@@ -48,20 +80,21 @@ class Batches(BaseEstimator):
             )
         return notes
 
-    def _fit_batches(self, source: Iterable[Any], form: Any) -> tuple[Moments, list[str]]:
+    def _fit_batches(
+        self, source: Iterable[Any], form: Any, folds: Folds | None
+    ) -> tuple[Moments, list[str]]:
         """Fit to one pass over batches; the moments of all rows, and what was degenerate."""
-        cv = self._number_of_folds("rows of a stream are dealt to folds by number, so cv must be")
-        notes = self._learn(self._collect_batches(self._batches(source), form, cv))
+        notes = self._learn(self._collect_batches(self._batches(source), form, folds))
         return self._total(), notes
 
     def _collect_batches(
-        self, blocks: Iterable[dict[str, Any]], form: Any, cv: int | None
+        self, blocks: Iterable[dict[str, Any]], form: Any, folds: Folds | None
     ) -> list[Any]:
-        """The moments of each fold of the rows of batches, of all rows as one without `cv`."""
+        """The moments of each fold of the rows of batches, of all rows as one without `folds`."""
         how = {"form": form, "missing": self._missing}
-        if cv is None:
+        if folds is None:
             return [Moments.from_batches(blocks, **how)]
-        return Moments.folds_from_batches(blocks, cv=cv, **how)
+        return folds_of_batches(blocks, folds, **how)
 
     def _batches(self, source: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """The checked blocks of each batch, checked against the first as in `fit`."""
@@ -85,18 +118,20 @@ class Batches(BaseEstimator):
             )
         return tuple(batch)
 
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def partial_fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Add paired rows to those fitted so far.
 
         The result is that of `fit` on all rows together, however they were parted: row
-        number i overall belongs to fold i mod `cv` where a parameter is "cv". Each call
-        solves anew, O(d^3): for very many small batches build `Moments.from_batches` and
-        call `fit_moments` once.
+        number i overall (or group number i) belongs to fold i mod `cv` where a parameter is
+        "cv". Each call solves anew, O(d^3): for very many small batches build
+        `Moments.from_batches` and call `fit_moments` once.
 
         Parameters
         ----------
-        X, y, sample_weight
-            As in `fit`.
+        X, y, sample_weight, groups
+            As in `fit`. A label that came before is of the same group.
 
         Returns
         -------
@@ -105,20 +140,21 @@ class Batches(BaseEstimator):
         self._validate_params()
         first = not self._kept()
         new = self._unfitted() if first else self._twin()
-        notes = new._add(new._blocks(X, y, reset=first), sample_weight)
+        notes = new._add(new._blocks(X, y, reset=first), sample_weight, groups)
         self._become(new)._warned(notes)
         return self
 
-    def _add(self, blocks: dict[str, Any], sample_weight: Any) -> list[str]:
+    def _add(self, blocks: dict[str, Any], sample_weight: Any, groups: Any) -> list[str]:
         """Add checked rows, and solve where there are enough of them by now."""
         names = self._open_parameters()
-        cv = self._number_of_folds_dealt()
-        before = self._parts_so_far(cv)
+        before = self._parts_so_far()
         held = [m for m in before if m is not None]
+        n = int(next(iter(blocks.values())).shape[0])
+        start = sum(m.rows_seen for m in held)
+        folds = self._folds_of_more(n, groups, start)
         blocks, sample_weight = self._rows(blocks, sample_weight, partial=True)
         form = held[0].form if held else self._first_form(np.inf, 0)
-        start = sum(m.rows_seen for m in held)
-        new = self._collect(blocks, form, sample_weight, cv=cv, start=None if cv is None else start)
+        new = self._collect(blocks, form, sample_weight, folds)
         if len(before) not in (0, len(new)):
             raise ValueError(
                 f"the rows before were not dealt to {len(new)} folds, so {names[0]}='cv' cannot "
@@ -132,10 +168,10 @@ class Batches(BaseEstimator):
         self._keep(parts)
         return []
 
-    def _parts_so_far(self, cv: int | None) -> list[Any]:
-        """The moments of the rows so far: of each fold, or of all of them without `cv`."""
+    def _parts_so_far(self) -> list[Any]:
+        """The moments of the rows so far: of each fold, or of all where nothing is chosen."""
         before: list[Any] = self._kept()
-        if cv is None:
+        if not self._open_parameters():
             held = [m for m in before if m is not None]
             return [functools.reduce(operator.add, held)] if held else []
         return before

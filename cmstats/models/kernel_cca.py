@@ -227,7 +227,7 @@ class KernelCCA(CCA):
         self.x_map_, self.y_map_ = maps
         return mapped[0], mapped[1]
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the maps, then CCA to the mapped rows, in one pass over them.
 
         Parameters
@@ -239,6 +239,9 @@ class KernelCCA(CCA):
             The second view; row i is the partner of row i of `X`.
         sample_weight : array of shape (n_samples,), optional
             Frequency weights: weight 2 is the row twice.
+        groups : array of shape (n_samples,), optional
+            Labels of rows that depend on each other, which are in one fold where `shrinkage` is
+            "cv" (`Moments.folds`).
 
         Returns
         -------
@@ -252,9 +255,9 @@ class KernelCCA(CCA):
         MemoryError
             If the Gram matrix of an exact map does not fit.
         """
-        return super().fit(X, y, sample_weight)
+        return super().fit(X, y, sample_weight, groups)
 
-    def _fit_stream(self, source: Any, sample_weight: Any) -> list[str]:
+    def _fit_stream(self, source: Any, sample_weight: Any, groups: Any) -> list[str]:
         raise ValueError(
             f"{type(self).__name__} reads the rows twice, for the maps and for the moments, which "
             "batches do not allow: pass arrays, memory-maps or shards, or call partial_fit on each "
@@ -290,7 +293,9 @@ class KernelCCA(CCA):
         refuse_sparse(y, "y")
         return super()._check_y(y, reset=reset, ensure_finite=ensure_finite)
 
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def partial_fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Add paired rows; the first call fits the maps.
 
         Bandwidths and landmarks come from the first batch, which should look like all the
@@ -298,14 +303,14 @@ class KernelCCA(CCA):
 
         Parameters
         ----------
-        X, y, sample_weight
+        X, y, sample_weight, groups
             As in `fit`.
 
         Returns
         -------
         self
         """
-        return super().partial_fit(X, y, sample_weight)
+        return super().partial_fit(X, y, sample_weight, groups)
 
     def fit_moments(self, moments: Any) -> Self:
         """Fit to the moments of mapped features, through maps that are fitted already.

@@ -193,10 +193,12 @@ class LatentViews(EmbeddedViews):
     def _coordinates(self, rows: Any, view: str) -> Array:
         return project(rows, *self._projection(view), "X" if view == "x" else view)
 
-    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    def fit_transform(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> Any:
         """``fit(X, y).transform(X)``: the x variates of the training rows."""
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return self.fit(X, y, **weights).transform(X)
+        given = {"sample_weight": sample_weight, "groups": groups}
+        return self.fit(X, y, **{k: v for k, v in given.items() if v is not None}).transform(X)
 
     @row_wise
     def inverse_transform(self, X: Any = None, y: Any = None) -> Any:

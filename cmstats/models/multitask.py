@@ -42,6 +42,7 @@ from cmstats.moments.tasks import (
     totals,
 )
 from cmstats.rows.chunks import project
+from cmstats.rows.splits import Folds
 from cmstats.rows.views import Features, column_slices, several
 
 __all__ = ["ALPHAS", "MultitaskRegressor"]
@@ -250,7 +251,7 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         self.cv = cv
         self.missing = missing
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit to rows, in one pass over them.
 
         Parameters
@@ -264,6 +265,9 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
             The targets. NaN is a task that was not observed in that row.
         sample_weight : array of shape (n_samples,), optional
             Frequency weights: weight 2 is the row twice.
+        groups : array of shape (n_samples,), optional
+            Labels of rows that depend on each other, which are in one fold where a parameter is
+            "cv" (`Moments.folds`).
 
         Returns
         -------
@@ -276,7 +280,7 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
             in fewer than two rows, a parameter is out of range, or a `rank` is asked for
             where tasks are observed in different rows.
         """
-        return super().fit(X, y, sample_weight)
+        return super().fit(X, y, sample_weight, groups)
 
     def _solve(
         self, m: Moments, alpha: Any = None, rank: Any = None, spectrum: Spectrum | None = None
@@ -380,32 +384,30 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         blocks: dict[str, Any],
         form: Any,
         sample_weight: Any = None,
-        *,
-        cv: Any = None,
-        start: int | None = None,
+        folds: Folds | None = None,
     ) -> list[Any]:
         """`TaskMoments`, or the Moments of estimated targets."""
         if self.missing == "em":
-            em: list[Any] = super()._collect(blocks, form, sample_weight, cv=cv, start=start)
+            em: list[Any] = super()._collect(blocks, form, sample_weight, folds)
             return em
         features = {name: a for name, a in blocks.items() if name != "y"}
-        how = {"form": form, "sample_weight": sample_weight, "cv": cv, "start": start}
+        how: dict[str, Any] = {"form": form, "sample_weight": sample_weight, "folds": folds}
         return TaskMoments.folds(features, blocks["y"], **how, several=self.rank is None)
 
     def _collect_batches(
-        self, blocks: Iterable[dict[str, Any]], form: Any, cv: int | None
+        self, blocks: Iterable[dict[str, Any]], form: Any, folds: Folds | None
     ) -> list[Any]:
         if self.missing == "em":
-            return super()._collect_batches(blocks, form, cv)
-        return of_batches(functools.partial(self._collect, form=form), blocks, cv)
+            return super()._collect_batches(blocks, form, folds)
+        return of_batches(functools.partial(self._collect, form=form), blocks, folds)
 
     def _fold_moments(
-        self, blocks: dict[str, Any], form: Any, sample_weight: Any, cv: Any
+        self, blocks: dict[str, Any], form: Any, sample_weight: Any, folds: Folds | None
     ) -> list[Moments]:
         try:
-            found: list[Moments] = super()._collect(blocks, form, sample_weight, cv=cv)
+            found: list[Moments] = super()._collect(blocks, form, sample_weight, folds)
         except ValueError as error:
-            if cv is None or not str(error).startswith("y has") or "NaN" not in str(error):
+            if folds is None or not str(error).startswith("y has") or "NaN" not in str(error):
                 raise
             raise ValueError(
                 f"{error}: tasks that are observed in different rows have no common moments; "
@@ -439,8 +441,8 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
     def _kept(self) -> list[Any]:
         return getattr(self, "_parts", [])
 
-    def _parts_so_far(self, cv: int | None) -> list[Any]:
-        before = super()._parts_so_far(cv)
+    def _parts_so_far(self) -> list[Any]:
+        before = super()._parts_so_far()
         if self.missing == "em":
             return before
         return [TaskMoments.whole(m) if isinstance(m, Moments) else m for m in before]
@@ -475,7 +477,9 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
             parts = [as_x_and_y(m, names) for m in parts]
         return super()._fit_parts(parts)
 
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def partial_fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Add rows to those fitted so far.
 
         The result is that of `fit` on all rows together, however they were parted: row
@@ -485,14 +489,14 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
 
         Parameters
         ----------
-        X, y, sample_weight
+        X, y, sample_weight, groups
             As in `fit`. Batches may miss (NaN) any targets of any rows, also all.
 
         Returns
         -------
         self
         """
-        return super().partial_fit(X, y, sample_weight)
+        return super().partial_fit(X, y, sample_weight, groups)
 
     @row_wise
     def predict(self, X: Any) -> Array:

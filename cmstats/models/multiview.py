@@ -294,7 +294,9 @@ class MultiviewCCA(LatentViews, MomentsModel):
     def _coordinates(self, rows: Any, view: str) -> Array:
         return project(rows, *self._projection(view), view)
 
-    def fit(self, views: Any, y: None = None, sample_weight: Any = None) -> Self:
+    def fit(
+        self, views: Any, y: None = None, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Fit to rows that are observed in every view, in one pass over them.
 
         Parameters
@@ -307,6 +309,9 @@ class MultiviewCCA(LatentViews, MomentsModel):
             Not used; for scikit-learn's tools. Labels are one more view.
         sample_weight : array of shape (n_samples,), optional
             Frequency weights: weight 2 is the row twice.
+        groups : array of shape (n_samples,), optional
+            Labels of rows that depend on each other, which are in one fold where `shrinkage` is
+            "cv" (`Moments.folds`).
 
         Returns
         -------
@@ -318,9 +323,11 @@ class MultiviewCCA(LatentViews, MomentsModel):
             If there is one view or one row, a view is None, values are not finite, lengths
             differ, or a parameter is out of range.
         """
-        return super().fit(views, y, sample_weight)
+        return super().fit(views, y, sample_weight, groups)
 
-    def partial_fit(self, views: Any, y: None = None, sample_weight: Any = None) -> Self:
+    def partial_fit(
+        self, views: Any, y: None = None, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Add rows to those fitted so far; the result is that of `fit` on all of them.
 
         Row number i overall belongs to fold i mod `cv` where `shrinkage` is "cv". Each call
@@ -329,14 +336,14 @@ class MultiviewCCA(LatentViews, MomentsModel):
 
         Parameters
         ----------
-        views, y, sample_weight
+        views, y, sample_weight, groups
             As in `fit`.
 
         Returns
         -------
         self
         """
-        return super().partial_fit(views, y, sample_weight)
+        return super().partial_fit(views, y, sample_weight, groups)
 
     @row_wise
     def transform(self, views: Any) -> Any:  # type: ignore[override]
@@ -359,9 +366,11 @@ class MultiviewCCA(LatentViews, MomentsModel):
         """
         return self._each(lambda a, view, given: self._wrap(a, given), views)
 
-    def fit_transform(self, views: Any, y: None = None, sample_weight: Any = None) -> Any:
+    def fit_transform(
+        self, views: Any, y: None = None, sample_weight: Any = None, groups: Any = None
+    ) -> Any:
         """``fit(views).transform(views)``."""
-        return super().fit_transform(views, y, sample_weight)
+        return super().fit_transform(views, y, sample_weight, groups)
 
     @row_wise
     def inverse_transform(self, views: Any) -> Any:  # type: ignore[override]

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from sklearn.base import clone
 from sklearn.utils import Tags, get_tags
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -68,7 +69,8 @@ class TwoViewPipeline(DelegatedOutputs):
         X, y : what the transformers take
             Paired rows; strings are fine where a transformer takes strings.
         **fit_params
-            For the model's `fit` (``sample_weight``, ``labels``...).
+            For the model's `fit` (``sample_weight``, ``groups``, ``labels``...); with metadata
+            routing what the model requests.
 
         Returns
         -------
@@ -145,6 +147,13 @@ class TwoViewPipeline(DelegatedOutputs):
         """The names of the columns of the first view, where fit saw some."""
         part = getattr(self, "x_", None)
         return getattr(self.model_ if part is None else part, "feature_names_in_")  # noqa: B009
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """What `fit` and `score` pass on to the model, for scikit-learn's metadata routing."""
+        passed = MethodMapping()
+        for method in ("fit", "score"):
+            passed.add(caller=method, callee=method)
+        return MetadataRouter(owner=self).add(model=self.model, method_mapping=passed)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether `fit` was called."""

@@ -12,7 +12,7 @@ import scipy.sparse
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
@@ -123,11 +123,11 @@ def posteriors(classifier: Any, view: Any, classes: HostArray) -> HostArray:
 
 
 def stratified_splits(
-    cv: Any, codes: HostArray, classes: HostArray, seed: int | None
+    cv: Any, codes: HostArray, classes: HostArray, seed: int | None, groups: Any = None
 ) -> list[tuple[HostArray, HostArray]]:
     """The folds: those of a splitter, or stratified ones, fewer where a class is rare."""
     if not isinstance(cv, Integral):
-        splits = check_cv(cv, codes, classifier=True).split(codes, codes)
+        splits = check_cv(cv, codes, classifier=True).split(codes, codes, groups)
         return [(np.asarray(train), np.asarray(test)) for train, test in splits]
     counts = np.bincount(codes)
     rarest = int(counts.argmin())
@@ -142,10 +142,11 @@ def stratified_splits(
             f"class {classes[rarest].item()!r} has {counts[rarest]} member(s), fewer than "
             f"cv={cv}: {folds} folds choose the classifiers"
         )
-    stratified = StratifiedKFold(folds, shuffle=seed is not None, random_state=seed)
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    stratified = kind(folds, shuffle=seed is not None, random_state=seed)
     with warnings.catch_warnings():  # of a class with one member, said above
         warnings.simplefilter("ignore", UserWarning)
-        return list(stratified.split(codes, codes))
+        return list(stratified.split(codes, codes, groups))
 
 
 def retrieval_scores(

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold, PredefinedSplit, check_cv
 
-from cmstats.arrays import is_dask
 from cmstats.models.base import MomentsModel
 from cmstats.moments.moments import Moments
-from cmstats.rows.chunks import is_lazy
-from cmstats.rows.splits import fold_ids
+from cmstats.rows.splits import Folds, deal
 
 __all__ = ["FoldReader", "candidate_of", "fit_quietly", "open_parameters", "whole_moments"]
 
@@ -43,25 +39,14 @@ class FoldReader:
         self.estimator._validate_params()
         before = set(vars(self.estimator))
         blocks = self.estimator._blocks(X, y, reset=True)
-        self.lazy = any(is_lazy(a) or is_dask(a) for a in blocks.values())
         self.labels = blocks.get("y")  # what a stratified splitter goes by
         self.length = int(next(iter(blocks.values())).shape[0])
         self.blocks, self.weights = self.estimator._rows(blocks, sample_weight)
         self.seen = {k: v for k, v in vars(self.estimator).items() if k not in before}
 
-    def splitter(self, cv: Any, groups: Any) -> Any:
-        """The folds, as what can be used more than once.
-
-        Rows in memory are split as scikit-learn does; others are dealt to folds by number.
-        """
-        if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
-            if groups is not None:
-                cv = GroupKFold(int(cv))
-            elif self.lazy:
-                return int(cv)
-            else:
-                cv = check_cv(int(cv))
-        return PredefinedSplit(fold_ids(cv, self.length, y=self.labels, groups=groups))
+    def dealt(self, cv: Any, groups: Any) -> Folds:
+        """The folds of the rows."""
+        return deal(cv, self.length, y=self.labels, groups=groups)
 
     @property
     def form(self) -> Any:
@@ -74,9 +59,9 @@ class FoldReader:
         """Whether ill-conditioned rows are to be collected anew, in the root form."""
         return self.form == "scatter" and bool(self.estimator._may_need_roots())
 
-    def folds(self, form: Any, cv: Any) -> list[Moments]:
+    def folds(self, form: Any, folds: Folds) -> list[Moments]:
         """The moments of the folds, in one pass."""
-        found: list[Moments] = self.estimator._fold_moments(self.blocks, form, self.weights, cv)
+        found: list[Moments] = self.estimator._fold_moments(self.blocks, form, self.weights, folds)
         return found
 
     def release(self) -> None:

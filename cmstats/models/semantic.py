@@ -38,6 +38,7 @@ from cmstats.models.posteriors import (
     stratified_splits,
 )
 from cmstats.moments.folds import best_index
+from cmstats.rows.splits import check_groups
 
 __all__ = ["SemanticMatching"]
 
@@ -167,7 +168,7 @@ class SemanticMatching(RowsModel):
         self.cv = cv
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, labels: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, labels: Any = None, groups: Any = None) -> Self:
         """Fit a classifier to each view.
 
         Parameters
@@ -178,6 +179,9 @@ class SemanticMatching(RowsModel):
             The second view; row i is the partner of row i of `X`.
         labels : array-like of shape (n_samples,)
             The class of each row: strings, integers or booleans.
+        groups : array of shape (n_samples,), optional
+            Labels of rows that depend on each other (captions of one image), which are in one
+            fold where classifiers are chosen: scikit-learn's StratifiedGroupKFold then.
 
         Returns
         -------
@@ -192,15 +196,16 @@ class SemanticMatching(RowsModel):
         self._validate_params()
         given = self._given_classifiers()
         new = self._unfitted()
-        new._fit(given, *new._training_rows(X, y), labels)
+        new._fit(given, *new._training_rows(X, y), labels, groups)
         return self._become(new)
 
-    def _fit(self, given: list[list[Any]], X: Any, y: Any, labels: Any) -> None:
+    def _fit(self, given: list[list[Any]], X: Any, y: Any, labels: Any, groups: Any) -> None:
         """Fit maps, model and classifiers to checked rows."""
         namespace(X, y)  # raises where they are of two libraries
         if X.shape[0] < 2:
             raise ValueError("n_samples=1: one sample has one class, at least 2 samples are needed")
         known = check_labels(labels, X.shape[0])
+        groups = None if groups is None else check_groups(groups, X.shape[0])
         self.classes_, codes, counts = np.unique(known, return_inverse=True, return_counts=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -217,7 +222,7 @@ class SemanticMatching(RowsModel):
         candidates = self._candidates(given, views)
         self.best_index_, self.best_score_ = (0, 0), float("nan")
         if any(len(one) > 1 for one in candidates):
-            splits = stratified_splits(self.cv, codes, self.classes_, self._seed)
+            splits = stratified_splits(self.cv, codes, self.classes_, self._seed, groups)
             scores = retrieval_scores(
                 candidates, self._folding(mapped), known, self.classes_, splits
             )

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-import numpy as np
 from sklearn.base import BaseEstimator, clone
 
 from cmstats.moments.folds import Trial, best_index, cross_validated
@@ -91,19 +90,3 @@ class Tuning(BaseEstimator):
         """An estimator with other parameters, for a search on fold moments."""
         new: Self = clone(self).set_params(**parameters)
         return new
-
-    def _number_of_folds(self, why: str) -> int | None:
-        """`cv` as the number of folds, None where nothing is to be chosen."""
-        names = self._open_parameters()
-        if not names:
-            return None
-        if not isinstance(self.cv, (int, np.integer)):
-            raise ValueError(f"{names[0]}='cv': {why} an int")
-        return int(self.cv)
-
-    def _number_of_folds_dealt(self) -> int | None:
-        if not self._open_parameters():
-            return None
-        if not isinstance(self.cv, (int, np.integer)):
-            raise ValueError("partial_fit deals rows to folds by number: cv must be an int")
-        return int(self.cv)

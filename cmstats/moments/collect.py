@@ -21,7 +21,7 @@ from cmstats.moments.patterns import Missing, PatternTable
 from cmstats.moments.sums import FORMS, Form
 from cmstats.rows.chunks import batches, check_blocks, is_lazy
 from cmstats.rows.progress import progress_bar
-from cmstats.rows.splits import fold_ids
+from cmstats.rows.splits import Folds, deal
 
 __all__ = ["Pass", "collect_rows"]
 
@@ -67,25 +67,25 @@ class Pass:
                     "rows, checkpoint and progress are for passes that run here: of Dask arrays "
                     "the chunks are the runs, and Dask has progress bars and repeats what is lost"
                 )
+            blocks = _dask.matrices(blocks)
             return _dask.fold_moments(
-                collect_rows, form=self.form, sample_weight=sample_weight, cv=cv, groups=groups,
-                missing=self.missing, device=self.device, blocks=blocks,
+                collect_rows, form=self.form, sample_weight=sample_weight,
+                folds=_dealt(blocks, blocks, cv, groups), missing=self.missing, device=self.device,
+                blocks=blocks,
             )  # fmt: skip
         blocks, given = check_blocks(blocks), blocks
-        n = int(next(iter(blocks.values())).shape[0])
-        ids = None if cv is None else fold_ids(cv, n, y=given.get("y"), groups=groups)
-        return self.over_checked(blocks, sample_weight, ids)
+        return self.over_checked(blocks, sample_weight, _dealt(blocks, given, cv, groups))
 
     def over_checked(
         self,
         blocks: dict[str, Any],
         sample_weight: Any,
-        ids: np.ndarray[Any, Any] | None,
+        folds: Folds | None,
     ) -> list[BlockSums]:
         """The sums of each fold of checked rows, whose folds are known."""
         n = int(next(iter(blocks.values())).shape[0])
         weights = check_weights(sample_weight, n, foreign(blocks.values()))
-        n_folds = 1 if ids is None else int(ids.max()) + 1
+        n_folds, ids = (1, None) if folds is None else (folds.count, folds.numbers(n))
         over = functools.partial(self.of_run, blocks, weights, ids=ids, n_folds=n_folds)
         if self.checkpoint is None:
             with self._bar(n) as bar:
@@ -103,10 +103,11 @@ class Pass:
         return found
 
     def over_stream(
-        self, source: Iterable[Any], names: Sequence[str], cv: int | None = None
+        self, source: Iterable[Any], names: Sequence[str], folds: Folds | None = None
     ) -> list[BlockSums]:
-        """The sums of each fold of a stream of batches (of all rows without `cv`)."""
-        size = self.rows or GATHER_ROWS * (1 if cv is None else 2)  # each fold is merged by itself
+        """The sums of each fold of a stream of batches (of all rows without `folds`)."""
+        # Each fold is merged by itself.
+        size = self.rows or GATHER_ROWS * (1 if folds is None else 2)
         stream = gathered(source, names, size, exact=self.checkpoint is not None)
         first = next(stream, None)
         if first is None:
@@ -114,13 +115,16 @@ class Pass:
         saved, rows = None, 0
         if self.checkpoint is not None:
             size = segment_rows(first.blocks, first.stop)
-            saved = self._opened(first.blocks, size, shapes=False, ids=cv, weights=None)
+            dealt = None if folds is None else folds.count if folds.ids is None else folds.ids
+            saved = self._opened(first.blocks, size, shapes=False, ids=dealt, weights=None)
 
         def steps() -> Iterator[Step]:
             nonlocal rows
             for run in itertools.chain([first], stream):
-                ids = None if cv is None else np.arange(run.start, run.stop) % cv
-                where: dict[str, Any] = {"ids": ids, "n_folds": cv or 1, "locate": run.locate}
+                where: dict[str, Any] = {"locate": run.locate}
+                if folds is not None:
+                    ids = folds.part(run.start, run.stop).numbers(run.stop - run.start)
+                    where |= {"ids": ids, "n_folds": folds.count}
                 over = functools.partial(self.of_run, run.blocks, **where)
                 yield run.stop, run.stop % size == 0, over
                 rows = run.stop
@@ -131,8 +135,12 @@ class Pass:
             found = self._resumed(saved, first.blocks, steps())
         if saved is not None:
             saved.require(rows)
-        if cv is not None and rows < cv:
-            raise ValueError(f"cv={cv} folds of {rows} rows: at most as many folds are possible")
+        if folds is not None:
+            folds.check_rows(rows)
+            if rows < folds.count:
+                raise ValueError(
+                    f"cv={folds.count} folds of {rows} rows: at most as many folds are possible"
+                )
         if saved is not None:
             saved.remove()
         return found
@@ -214,13 +222,21 @@ def collect_rows(
     form: Form,
     sample_weight: Any,
     *,
-    ids: np.ndarray[Any, Any] | None = None,
+    folds: Folds | None = None,
     missing: Missing = "error",
     device: Any = None,
 ) -> list[BlockSums]:
     """The sums of each fold of rows, whose folds are known."""
     how = Pass(form, missing, device)
-    return how.over_checked(check_blocks(blocks), sample_weight, ids)
+    return how.over_checked(check_blocks(blocks), sample_weight, folds)
+
+
+def _dealt(blocks: dict[str, Any], given: dict[str, Any], cv: Any, groups: Any) -> Folds | None:
+    """The folds of checked rows; None for all rows as one."""
+    if cv is None:
+        return None
+    n = int(next(iter(blocks.values())).shape[0])
+    return deal(cv, n, y=given.get("y"), groups=groups)
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ from cmstats.arrays import (
 )
 from cmstats.kernels.threads import one_core
 from cmstats.rows.dask import Chunk, by_chunk, host_matrix, library, matrix, naming_chunk
-from cmstats.rows.splits import fold_ids
+from cmstats.rows.splits import Folds
 
-__all__ = ["add_folds", "added", "fold_moments", "tree"]
+__all__ = ["add_folds", "added", "fold_moments", "matrices", "tree"]
 
 FAN_IN = 8
 """How many results are merged at a time."""
@@ -71,46 +71,42 @@ def _merged(merge: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
         return merge(parts) if len(parts) > 1 else parts[0]
 
 
+def matrices(blocks: Mapping[str, Any]) -> dict[str, Any]:
+    """The blocks as Dask arrays of known lengths, and as matrices where they are in memory."""
+    return {k: matrix(a, k) if is_dask(a) else host_matrix(a, k) for k, a in blocks.items()}
+
+
 def fold_moments(
     of_rows: Callable[..., list[Any]],
     *,
     blocks: Mapping[str, Any],
     form: Any,
     sample_weight: Any = None,
-    cv: Any = None,
-    groups: Any = None,
-    start: int | None = None,
+    folds: Folds | None = None,
     missing: Any = "error",
     device: Any = None,
 ) -> list[Any]:
-    """The moments of each fold of the rows of Dask arrays; of all rows without `cv`.
+    """The moments of each fold of the rows of Dask arrays; of all rows without `folds`.
 
     Parameters
     ----------
     of_rows : callable
-        Makes them of rows in memory, with the fold of each in `ids`.
-    blocks, form, sample_weight, cv, groups, missing, device
-        As in `Moments.folds`. The numbers of a splitter's folds are sent with the rows.
-    start : int, optional
-        The number of the first row among those dealt to `cv` folds; None stands then for a fold
-        that has no row here.
+        Makes them of rows in memory, with the fold of each in `folds`.
+    blocks, form, sample_weight, missing, device
+        As in `Moments.folds`.
+    folds : Folds, optional
+        Where they are not dealt by number they are sent with the rows. A fold without a row is
+        None in the result.
     """
-    blocks = {k: matrix(a, k) if is_dask(a) else host_matrix(a, k) for k, a in blocks.items()}
-    n, d = int(next(iter(blocks.values())).shape[0]), sum(int(a.shape[1]) for a in blocks.values())
-    folds, ids = 1 if cv is None else cv, None
-    if cv is not None and (start is None or not isinstance(cv, (int, np.integer))):
-        if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
-            fold_ids(cv, int(cv) if 2 <= cv <= n else n)  # or say how many are possible
-        else:
-            y = blocks.get("y")
-            ids = fold_ids(cv, n, y=None if is_dask(y) else y, groups=groups)
-            folds = int(ids.max()) + 1
-            ids = ids.astype(np.min_scalar_type(folds))
+    blocks = matrices(blocks)
+    d = sum(int(a.shape[1]) for a in blocks.values())
+    folds = folds or Folds(1)
+    ids = None if folds.ids is None else folds.ids.astype(np.min_scalar_type(folds.count))
     work = functools.partial(
-        _fold_moments, of_rows, int(folds), start or 0, form=form, missing=missing, device=device
+        _fold_moments, of_rows, folds.count, folds.start, form=form, missing=missing, device=device
     )
     found = tree(
-        blocks, work, add_folds, sample_weight=sample_weight, ids=ids, least=int(folds) * d
+        blocks, work, add_folds, sample_weight=sample_weight, ids=ids, least=folds.count * d
     )
     if sample_weight is not None and not any(m is not None and m.n > 0 for m in found):
         raise ValueError("sample_weight is zero everywhere: no row is left")
@@ -135,7 +131,8 @@ def _fold_moments(
     with naming_chunk(named, chunk, how["missing"]):
         made = of_rows(
             named, how["form"], None if none_counts else weights,
-            ids=local if len(present) > 1 else None, missing=how["missing"], device=how["device"],
+            folds=Folds(len(present), ids=local) if len(present) > 1 else None,
+            missing=how["missing"], device=how["device"],
         )  # fmt: skip
     out: list[Any] = [None] * folds
     for fold, moments in zip(present.tolist(), made, strict=True):

@@ -37,8 +37,9 @@ from cmstats.moments.patterns import Missing, Pattern, PatternTable
 from cmstats.moments.shrinkage import Shrunk
 from cmstats.moments.sums import Form, LeastSquares, Root, Scatter, Spectrum
 from cmstats.moments.whitened import Whitened
+from cmstats.rows.splits import Folds, deal
 
-__all__ = ["Moments", "WhitenedPair", "folds_by_number", "moments_of_rows"]
+__all__ = ["Moments", "WhitenedPair", "folds_of_batches", "folds_of_rows", "moments_of_rows"]
 
 
 class Moments(BlockSums):
@@ -239,6 +240,7 @@ class Moments(BlockSums):
         source: Iterable[Any],
         *,
         cv: Any = 5,
+        groups: Any = None,
         form: Form = "scatter",
         names: Sequence[str] = ("x", "y"),
         missing: Missing = "error",
@@ -254,6 +256,8 @@ class Moments(BlockSums):
         source : iterable of tuples or dicts of arrays
         cv : int, default=5
             Row i of the stream is in fold i mod `cv`, however the rows are parted into batches.
+        groups : array of shape (n,), optional
+            A label for each row of the stream; see `folds`.
         form, names, missing, device, rows, checkpoint, progress
             As in `from_batches`.
 
@@ -264,8 +268,8 @@ class Moments(BlockSums):
         Raises
         ------
         ValueError
-            If `cv` is no int of at least 2, there are fewer rows than folds, or as in
-            `from_batches`.
+            If `cv` is no int of at least 2, there are fewer rows than folds, `groups` has another
+            length than the stream, or as in `from_batches`.
 
         Examples
         --------
@@ -275,13 +279,9 @@ class Moments(BlockSums):
         >>> [m.n for m in Moments.folds_from_batches(batches, cv=2)]
         [5.0, 4.0]
         """
-        if isinstance(cv, bool) or not isinstance(cv, (int, np.integer)) or cv < 2:
-            raise ValueError(
-                f"cv={cv!r}: rows of a stream are dealt to folds by their number, so cv must be an "
-                "int of at least 2"
-            )
         how = Pass(form, missing, device, rows, checkpoint, progress)
-        return cls._of(how.over_stream(source, names, int(cv)))
+        folds = deal(cv, None, groups=groups)
+        return cls._of(how.over_stream(source, names, folds))
 
     @classmethod
     def folds(
@@ -305,14 +305,18 @@ class Moments(BlockSums):
         Parameters
         ----------
         cv : int, splitter or iterable of (train, test), default=5
-            An int K puts row i into fold i mod K, so that streaming and batching make no
-            difference. A scikit-learn splitter, or explicit splits, must part the rows:
-            every row in one test set.
+            An int K puts row i into fold i mod K, or with `groups` the g-th group that appears
+            (from 0) into fold g mod K. It means this everywhere in the package, because it is the
+            one rule that needs no row but those seen so far: streams, `partial_fit`, shards and
+            Dask chunks deal as a fit in memory does. A scikit-learn splitter, or explicit splits,
+            must part the rows: every row in one test set.
         form, sample_weight, missing, device, rows, checkpoint, progress, **blocks
             As in `from_data`. Incomplete folds are tables of patterns, so that training moments
             are estimated anew for each fold. `Moments.load` of a checkpoint merges the folds.
         groups : array of shape (n,), optional
-            Handed to the splitter.
+            Labels (numbers, strings, dates) of rows that depend on each other: captions of one
+            image, scans of one subject, frames of one film. Rows of one label are in one fold.
+            Handed to a splitter.
 
         Returns
         -------
@@ -329,6 +333,8 @@ class Moments(BlockSums):
         >>> from cmstats import Moments
         >>> [m.n for m in Moments.folds(cv=2, x=np.eye(5))]
         [3.0, 2.0]
+        >>> [m.n for m in Moments.folds(cv=2, groups=["a", "a", "b", "c", "c"], x=np.eye(5))]
+        [4.0, 1.0]
         """
         how = Pass(form, missing, device, rows, checkpoint, progress)
         return cls._of(how.over_rows(blocks, sample_weight, cv=cv, groups=groups))
@@ -755,54 +761,38 @@ def moments_of_rows(
     form: Form,
     sample_weight: Any,
     *,
-    ids: np.ndarray[Any, Any] | None = None,
+    folds: Folds | None = None,
     missing: Missing = "error",
     device: Any = None,
 ) -> list[Moments]:
     """The moments of each fold of rows, whose folds are known."""
     return Moments._of(
-        collect_rows(blocks, form, sample_weight, ids=ids, missing=missing, device=device)
+        collect_rows(blocks, form, sample_weight, folds=folds, missing=missing, device=device)
     )
 
 
-def folds_by_number(
+def folds_of_rows(
     blocks: dict[str, Any],
-    start: int,
-    cv: int,
+    folds: Folds,
     *,
     form: Form = "scatter",
     sample_weight: Any = None,
     missing: Missing = "error",
 ) -> list[Moments | None]:
-    """The moments of folds of rows that continue a sequence: row i is in fold (start + i) mod cv.
-
-    Parameters
-    ----------
-    blocks : dict of name to matrix
-    start : int
-        The number of the first row.
-    cv : int
-        The number of folds.
-    form, sample_weight, missing
-        As in `Moments.from_data`.
-
-    Returns
-    -------
-    list of Moments or None
-        None for a fold without a row.
-    """
+    """The moments of each fold of rows, whose folds are known; None for a fold without a row."""
+    how: dict[str, Any] = {"folds": folds, "missing": missing}
     if any(map(is_dask, blocks.values())):
-        return _dask.fold_moments(
-            moments_of_rows, blocks=blocks, form=form, sample_weight=sample_weight,
-            missing=missing, cv=cv, start=start,
-        )  # fmt: skip
-    n = int(next(iter(blocks.values())).shape[0])
-    present, ids = np.unique((start + np.arange(n)) % cv, return_inverse=True)
-    made = moments_of_rows(blocks, form, sample_weight, ids=ids, missing=missing)
-    found: list[Moments | None] = [None] * cv
-    for fold, moments in zip(present.tolist(), made, strict=True):
-        found[fold] = moments
-    return found
+        how |= {"blocks": blocks, "form": form, "sample_weight": sample_weight}
+        return _dask.fold_moments(moments_of_rows, **how)
+    made = moments_of_rows(blocks, form, sample_weight, **how)
+    return [m if m.rows_seen else None for m in made]
+
+
+def folds_of_batches(
+    source: Iterable[Any], folds: Folds, *, form: Form = "scatter", missing: Missing = "error"
+) -> list[Moments]:
+    """The moments of each fold of the rows of batches, whose folds are known."""
+    return Moments._of(Pass(form, missing).over_stream(source, ("x", "y"), folds))
 
 
 def _root(squares: Array) -> Array:

@@ -31,11 +31,11 @@ from cmstats.arrays import (
 from cmstats.moments import dask as _dask
 from cmstats.moments.fold_sums import index_like
 from cmstats.moments.folds import merged
-from cmstats.moments.moments import Moments
+from cmstats.moments.moments import Moments, folds_of_rows
 from cmstats.moments.sums import Form
 from cmstats.rows.chunks import check_rows, chunks
 from cmstats.rows.dask import naming_chunk
-from cmstats.rows.splits import fold_ids
+from cmstats.rows.splits import Folds
 
 __all__ = ["TaskMoments", "aligned", "as_x_and_y", "by_group", "check_observed", "is_enough"]
 __all__ += ["of_batches", "totals"]
@@ -81,11 +81,10 @@ class TaskMoments:
         *,
         form: Form,
         sample_weight: Any = None,
-        cv: Any = None,
-        start: int | None = None,
+        folds: Folds | None = None,
         several: bool = True,
     ) -> list[TaskMoments]:
-        """The moments of each fold of the rows.
+        """The moments of each fold of the rows, perhaps of none.
 
         One pass over the features and two over the targets.
 
@@ -96,35 +95,23 @@ class TaskMoments:
         y : checked matrix of shape (n, q)
         form : {"scatter", "root"}
         sample_weight : array of shape (n,), optional
-        cv : int, splitter or iterable, optional
+        folds : Folds, optional
             By default all rows are one fold.
-        start : int, optional
-            The number of the first row if rows go to `cv` folds by their number; a fold may
-            then have no row.
         several : bool, default=True
             Whether more than one group of tasks is allowed.
         """
         if any(map(is_dask, (*blocks.values(), y))):
-            return _of_dask(blocks, y, form, sample_weight, cv, start, several)
+            return _of_dask(blocks, y, form, sample_weight, folds, several)
         n, q = int(y.shape[0]), 1 if y.ndim == 1 else int(y.shape[1])
         groups = _groups(y)
         data = {**blocks, "y": y, "form": form, "sample_weight": sample_weight}
-        if groups is None and start is None:
-            split = Moments.folds(cv=cv, **data) if cv is not None else [Moments.from_data(**data)]
-            return [cls.whole(as_x_and_y(m)) for m in split]
-        if start is None:
-            ids = np.zeros(n, dtype=int) if cv is None else fold_ids(cv, n, y=y)
-        else:
-            ids = (start + np.arange(n)) % int(cv)
-        folds = int(cv) if start is not None else int(ids.max()) + 1
         if groups is None:
-            tasks = tuple(range(q))
-            parts = _by_fold(data, ids, folds)
-            empty = cls((tasks,), (None,), 0, 0.0, form)
+            empty = cls((tuple(range(q)),), (None,), 0, 0.0, form)
+            parts = _by_fold(data, folds)
             return [empty if m is None else cls.whole(m) for m in parts]
         if not several:
             cls(tuple(groups), (), n, 0.0, form).require_one_group()
-        return cls._of_incomplete(blocks, y, form, sample_weight, ids, folds, groups)
+        return cls._of_incomplete(blocks, y, form, sample_weight, folds or Folds(1), groups)
 
     @classmethod
     def _of_incomplete(
@@ -133,14 +120,14 @@ class TaskMoments:
         y: Any,
         form: Form,
         sample_weight: Any,
-        ids: np.ndarray[Any, Any],
-        folds: int,
+        folds: Folds,
         groups: list[tuple[int, ...]],
     ) -> list[TaskMoments]:
+        ids, count = folds.numbers(int(y.shape[0])), folds.count
         like = next((a for a in (*blocks.values(), y) if is_array(a)), None)
         weights = check_weights(sample_weight, y.shape[0], like)
-        table: dict[tuple[int, ...], Parts] = {tasks: [None] * folds for tasks in groups}
-        totals = np.zeros(folds)
+        table: dict[tuple[int, ...], Parts] = {tasks: [None] * count for tasks in groups}
+        totals = np.zeros(count)
         for start, parts, w in chunks([*blocks.values(), y], weights):
             named = dict(zip([*blocks, "y"], parts, strict=True))
             for name, part in named.items():
@@ -152,7 +139,7 @@ class TaskMoments:
                 observed &= to_numpy(w > 0)[:, None]
             counted = np.flatnonzero(observed.any(axis=1))
             each = None if w is None else to_numpy(w)[counted]
-            totals += np.bincount(ids[start + counted], weights=each, minlength=folds)
+            totals += np.bincount(ids[start + counted], weights=each, minlength=count)
             for tasks in groups:
                 at = np.flatnonzero(observed[:, tasks[0]])
                 if not at.size:
@@ -163,9 +150,10 @@ class TaskMoments:
                 columns = index_like(np.array(tasks), data["y"])
                 data["y"] = namespace(data["y"]).take(data["y"], columns, axis=1)
                 data["sample_weight"] = None if w is None else take_rows(w, index_like(at, w))
-                new = _by_fold({**data, "form": form}, ids[start + at], folds)
+                here = Folds(count, ids=ids[start + at])
+                new = _by_fold({**data, "form": form}, here)
                 table[tasks] = merged(table[tasks], new)
-        rows = np.bincount(ids, minlength=folds)
+        rows = np.bincount(ids, minlength=count)
         return [
             cls(
                 tuple(table),
@@ -174,7 +162,7 @@ class TaskMoments:
                 float(totals[k]),
                 form,
             )
-            for k in range(folds)
+            for k in range(count)
         ]
 
     def __add__(self, other: TaskMoments) -> TaskMoments:
@@ -247,23 +235,28 @@ def aligned(parts: Sequence[TaskMoments]) -> list[TaskMoments]:
 
 
 def of_batches(
-    collect: Callable[..., list[Any]], batches: Iterable[Any], cv: int | None
+    collect: Callable[..., list[Any]], batches: Iterable[Any], folds: Folds | None
 ) -> list[Any]:
-    """The moments of each fold of the rows of batches, dealt to `cv` folds by number.
+    """The moments of each fold of the rows of batches.
 
     Parameters
     ----------
-    collect : callable (batch, cv=, start=) -> list of TaskMoments
+    collect : callable (batch, folds=) -> list of TaskMoments
         The moments of the folds of one batch.
-    batches : iterable
-    cv : int or None
+    batches : iterable of dict
+    folds : Folds or None
+        Of all rows.
     """
     parts: list[Any] = []
+    rows = 0
     for batch in batches:
-        start = None if cv is None else sum(m.rows_seen for m in parts)
-        parts = merged(parts, collect(batch, cv=cv, start=start))
+        start, rows = rows, rows + int(batch["y"].shape[0])
+        here = None if folds is None else folds.part(start, rows)
+        parts = merged(parts, collect(batch, folds=here))
     if not parts:
         raise ValueError("the stream of batches holds no rows")
+    if folds is not None:
+        folds.check_rows(rows)
     return parts
 
 
@@ -303,21 +296,20 @@ def _of_dask(
     y: Any,
     form: Form,
     sample_weight: Any,
-    cv: Any,
-    start: int | None,
+    folds: Folds | None,
     several: bool,
 ) -> list[TaskMoments]:
     """The moments of the rows of Dask arrays."""
-    if cv is not None and not isinstance(cv, (int, np.integer)):
-        raise ValueError("rows of Dask arrays are dealt to folds by number: cv must be an int")
-    work = functools.partial(_of_chunk, form, cv, start or 0)
+    folds = folds or Folds(1)
+    work = functools.partial(_of_chunk, form, folds.count, folds.start)
     width = sum(int(a.shape[1]) for a in blocks.values()) + int(y.shape[1])
     found: list[TaskMoments] = _dask.tree(
         {**blocks, "y": y},
         work,
         _dask.add_folds,
         sample_weight=sample_weight,
-        least=(cv or 1) * width,
+        ids=folds.ids,
+        least=folds.count * width,
     )
     if not several:
         _dask.added(found).require_one_group()
@@ -325,18 +317,17 @@ def _of_dask(
 
 
 def _of_chunk(
-    form: Form, cv: Any, offset: int, named: dict[str, Any], w: Any, _: Any, at: Any
+    form: Form, count: int, offset: int, named: dict[str, Any], w: Any, ids: Any, at: Any
 ) -> list[TaskMoments]:
     """The task of a chunk of rows."""
     y = named.pop("y")
-    start = None if cv is None else offset + at.start
+    folds = Folds(count, offset + (at.start or 0), ids)
     if w is not None and not bool(namespace(w).any(w != 0)):
         groups = (tuple(range(int(y.shape[1]))),)
-        ids = (np.arange(int(y.shape[0])) + (start or 0)) % int(cv or 1)
-        rows = np.bincount(ids, minlength=int(cv or 1)).tolist()
+        rows = np.bincount(folds.numbers(int(y.shape[0])), minlength=count).tolist()
         return [TaskMoments(groups, (None,), m, 0.0, form) for m in rows]
     with naming_chunk(named, at, "error"):
-        return TaskMoments.folds(named, y, form=form, sample_weight=w, cv=cv, start=start)
+        return TaskMoments.folds(named, y, form=form, sample_weight=w, folds=folds)
 
 
 def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:
@@ -409,17 +400,13 @@ def _observed(part: Array, start: int) -> np.ndarray[Any, Any]:
     return ~to_numpy(missing)
 
 
-def _by_fold(data: dict[str, Any], ids: np.ndarray[Any, Any], folds: int) -> Parts:
+def _by_fold(data: dict[str, Any], folds: Folds | None) -> Parts:
     """The moments of rows of each fold, None for a fold without one."""
-    out: Parts = [None] * folds
-    present = np.unique(ids).tolist()
-    if len(present) == 1:
-        out[present[0]] = as_x_and_y(Moments.from_data(**data))
-        return out
-    splits = [(np.flatnonzero(ids != k), np.flatnonzero(ids == k)) for k in present]
-    for k, m in zip(present, Moments.folds(cv=splits, **data), strict=True):
-        out[k] = as_x_and_y(m)
-    return out
+    how = {name: data.pop(name) for name in ("form", "sample_weight")}
+    parts: Parts = [Moments.from_data(**how, **data)] if folds is None else []
+    if folds is not None:
+        parts = folds_of_rows(data, folds, **how)
+    return [None if m is None else as_x_and_y(m) for m in parts]
 
 
 def _with_tasks(

@@ -1,17 +1,87 @@
-"""The fold of each row, from a number of folds or a scikit-learn splitter."""
+"""The fold of each row: dealt by number, by group, or by a scikit-learn splitter.
+
+An int `cv` means the same everywhere: in estimators, in `Moments.folds`, in searches, in
+`compare`, `learning_curves` and the intervals. With ``cv=K`` row i is in fold i mod K; with
+`groups` the group that appears as number g (from 0) is in fold g mod K, with all of its rows. It is
+the one rule that needs no row but those seen so far, so that a fit in memory, a fit to a stream,
+`partial_fit`, shards and Dask chunks deal alike: scikit-learn's KFold has to know the number of
+rows, and its GroupKFold the sizes of all groups. Rows that are sorted, by class or by date, fall
+into all folds alike, where runs of consecutive rows would each hold one class. Rows whose
+neighbours depend on them need `groups`, or KFold, which keeps neighbours together.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import check_cv
 
-__all__ = ["fold_ids"]
+from cmstats.arrays import is_array, is_dask, to_numpy
+
+__all__ = ["Folds", "by_number", "check_groups", "deal", "fold_ids", "numbered"]
+
+HostArray = np.ndarray[Any, Any]
 
 
-def fold_ids(cv: Any, n: int, *, y: Any = None, groups: Any = None) -> np.ndarray[Any, Any]:
-    """The fold of each of n rows, shape (n,).
+@dataclass(frozen=True)
+class Folds:
+    """The folds of a sequence of rows.
+
+    Attributes
+    ----------
+    count : int
+        How many folds there are.
+    start : int
+        The number of the first row, where row number i is in fold i mod `count`.
+    ids : int array of shape (n,), optional
+        The fold of each row otherwise.
+    groups : array, optional
+        The distinct labels in the order of their appearance, where groups were dealt.
+    """
+
+    count: int
+    start: int = 0
+    ids: HostArray | None = None
+    groups: HostArray | None = None
+
+    def numbers(self, n: int) -> HostArray:
+        """The fold of each of the first n rows."""
+        if self.ids is None:
+            return (self.start + np.arange(n)) % self.count
+        return self.ids[:n]
+
+    def part(self, start: int, stop: int) -> Folds:
+        """The folds of the rows from `start` to `stop`."""
+        if self.ids is None:
+            return replace(self, start=self.start + start)
+        self.check_rows(stop, more=True)
+        return replace(self, ids=self.ids[start:stop])
+
+    def check_rows(self, rows: int, *, more: bool = False) -> None:
+        """Raise if there are not as many rows (or, with `more` to come, too many) as labels."""
+        if self.ids is None or rows == len(self.ids) or (more and rows < len(self.ids)):
+            return
+        least = "at least " if more else ""
+        raise ValueError(
+            f"groups has {len(self.ids)} labels for {least}{rows} rows: one label for each row"
+        )
+
+
+def deal(cv: Any, n: int | None, *, y: Any = None, groups: Any = None) -> Folds:
+    """The folds of n rows.
+
+    Parameters
+    ----------
+    cv : int, splitter or iterable of (train, test)
+        An int deals rows, or groups, by their number.
+    n : int or None
+        The number of rows; None for a stream, whose rows are dealt by number.
+    y : array of shape (n,) or (n, q), optional
+        Handed to a splitter.
+    groups : array of shape (n,), optional
+        Labels of rows that belong into one fold.
 
     Raises
     ------
@@ -19,13 +89,108 @@ def fold_ids(cv: Any, n: int, *, y: Any = None, groups: Any = None) -> np.ndarra
         If the splits do not part the rows into at least two folds that are not empty.
     """
     if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
-        if not 2 <= cv <= n:
-            raise ValueError(f"cv={cv} folds of {n} rows: at least 2 and at most {n} are possible")
-        return np.arange(n) % int(cv)
-    splitter = check_cv(cv)
+        folds = by_number(int(cv), n, groups)
+        units, what = (n, "rows") if folds.groups is None else (len(folds.groups), "groups")
+        if cv < 2 or (units is not None and cv > units):
+            most = "" if units is None else f" and at most {units}"
+            raise ValueError(
+                f"cv={cv} folds of {units or 'a stream of'} {what}: at least 2{most} are possible"
+            )
+        return folds
+    if n is None:
+        raise ValueError(
+            f"cv={cv!r}: rows of a stream are dealt to folds by their number, so cv must be an "
+            "int of at least 2"
+        )
+    ids = _split(check_cv(cv), n, None if is_dask(y) else y, groups)
+    return Folds(int(ids.max()) + 1, ids=ids)
+
+
+def fold_ids(cv: Any, n: int, *, y: Any = None, groups: Any = None) -> HostArray:
+    """The fold of each of n rows, shape (n,); see `deal`."""
+    return deal(cv, n, y=y, groups=groups).numbers(n)
+
+
+def by_number(
+    count: int,
+    n: int | None,
+    groups: Any = None,
+    *,
+    start: int = 0,
+    seen: HostArray | None = None,
+) -> Folds:
+    """Deal rows, or their groups, to folds as they come.
+
+    Parameters
+    ----------
+    count : int
+        How many folds there are.
+    n : int or None
+        The number of rows; None where it is that of the labels.
+    groups : array of shape (n,), optional
+    start : int
+        The number of rows that came before.
+    seen : array, optional
+        The distinct labels of those rows, in the order of their appearance.
+    """
+    if groups is None:
+        return Folds(count, start)
+    labels = check_groups(groups, n)
+    before = 0
+    if seen is not None and len(seen):
+        if (seen.dtype.kind in "US") != (labels.dtype.kind in "US"):
+            raise ValueError(
+                f"groups holds {labels.dtype} labels, and the rows before had {seen.dtype} labels"
+            )
+        before, labels = len(seen), np.concatenate([seen, labels])
+    numbers, distinct = numbered(labels)
+    return Folds(count, ids=numbers[before:] % count, groups=distinct)
+
+
+def numbered(labels: HostArray) -> tuple[HostArray, HostArray]:
+    """The number of each label, and the distinct ones, in the order of their appearance."""
+    distinct, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = np.arange(len(order))
+    return numbers[inverse], distinct[order]
+
+
+def check_groups(groups: Any, n: int | None = None) -> HostArray:
+    """The labels of rows as a NumPy array of numbers, strings or dates.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label for each of n rows.
+    """
+    labels = to_numpy(groups) if is_array(groups) else np.asarray(groups)
+    if labels.ndim != 1 or (n is not None and len(labels) != n):
+        expected = "(n_samples,)" if n is None else f"({n},)"
+        raise ValueError(
+            f"groups has shape {labels.shape}, expected {expected}: one label for each row"
+        )
+    if labels.dtype.kind == "O":
+        kinds = {isinstance(label, str) for label in labels.tolist()}
+        labels = labels if len(kinds) > 1 else np.array(labels.tolist())
+    if labels.dtype.kind not in "biufUSMm":
+        raise ValueError(
+            "groups must hold one number, one string or one date for each row, all of one kind "
+            f"and none missing; got {labels.dtype} labels"
+        )
+    if labels.dtype.kind in "fMm" and (gaps := np.flatnonzero(np.isnan(labels))).size:
+        raise ValueError(
+            f"groups has no label in {gaps.size} rows, the first is row {gaps[0]}: give each row "
+            "one, of its own if it belongs to no other"
+        )
+    return labels
+
+
+def _split(splitter: Any, n: int, y: Any, groups: Any) -> HostArray:
+    """The fold of each row by a splitter, which must part them."""
     ids = np.full(n, -1)
     number = 0
-    target = None if y is None or not hasattr(y, "shape") else y
+    target = y if hasattr(y, "shape") else None
     for number, (train, test) in enumerate(splitter.split(np.zeros((n, 1)), target, groups)):
         train, test = (
             np.flatnonzero(s) if np.asarray(s).dtype == bool else s for s in (train, test)
