@@ -35,7 +35,7 @@ from cmstats.rows.source import width_of
 from cmstats.rows.splits import Folds
 from cmstats.rows.views import column_names
 
-__all__ = ["MomentsModel", "RowsModel"]
+__all__ = ["MomentsModel", "RowsModel", "length_of"]
 
 
 class RowsModel(CopyFitted):
@@ -230,9 +230,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
 
     def _fit_blocks(self, blocks: dict[str, Any], sample_weight: Any, groups: Any) -> list[str]:
         """Fit to checked rows, in the root form too where the scatter is not good enough."""
-        n = _length(blocks)
-        if n < 2:
-            raise ValueError(f"n_samples={n}: one sample has no variance, at least 2 are needed")
+        n = length_of(blocks)
         folds = self._folds_of(n, blocks.get("y"), groups)
         blocks, sample_weight = self._rows(blocks, sample_weight)
         form = self._first_form(n, sum(map(width_of, blocks.values())))
@@ -442,8 +440,12 @@ def _shape(a: Any) -> tuple[int, ...]:
     return tuple(a.shape) if hasattr(a, "shape") else np.asarray(a).shape
 
 
-def _length(blocks: Mapping[str, Any]) -> int:
-    return int(next(iter(blocks.values())).shape[0])
+def length_of(blocks: Mapping[str, Any]) -> int:
+    """The number of rows to be fitted to."""
+    n = int(next(iter(blocks.values())).shape[0])
+    if n < 2:
+        raise ValueError(f"n_samples={n}: one sample has no variance, at least 2 are needed")
+    return n
 
 
 def _check_rows_of(total: Moments) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sklearn.base import clone
 
-from cmstats.models.base import MomentsModel
+from cmstats.models.base import MomentsModel, length_of
 from cmstats.moments.moments import Moments
 from cmstats.rows.splits import Folds, deal
 
@@ -40,7 +40,7 @@ class FoldReader:
         before = set(vars(self.estimator))
         blocks = self.estimator._blocks(X, y, reset=True)
         self.labels = blocks.get("y")  # what a stratified splitter goes by
-        self.length = int(next(iter(blocks.values())).shape[0])
+        self.length = length_of(blocks)
         self.blocks, self.weights = self.estimator._rows(blocks, sample_weight)
         self.seen = {k: v for k, v in vars(self.estimator).items() if k not in before}
 
