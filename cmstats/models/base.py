@@ -27,7 +27,7 @@ from cmstats.models.imputing import Imputing
 from cmstats.models.tuning import Tuning
 from cmstats.moments.imputation import Filler
 from cmstats.moments.moments import Moments, folds_of_rows
-from cmstats.moments.shrinkage import shrinkage_tuple
+from cmstats.moments.shrinkage import check_aligned, shrinkage_tuple
 from cmstats.rows.chunks import check_lengths, is_lazy
 from cmstats.rows.dask import columns_of
 from cmstats.rows.matrix import check_matrix
@@ -183,6 +183,12 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         raise NotImplementedError
 
     # What a model may say beside that.
+    def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
+        blocks = super()._blocks(X, y, reset=reset)
+        if reset and self._target == "aligned":
+            check_aligned(self._target, {name: width_of(a) for name, a in blocks.items()})
+        return blocks
+
     def _rows(
         self, blocks: dict[str, Any], sample_weight: Any, *, partial: bool = False
     ) -> tuple[dict[str, Any], Any]:

@@ -17,7 +17,7 @@ from cmstats.models.degenerate import constant_columns, dependent_columns
 from cmstats.models.latent import LatentViews, unit_rows
 from cmstats.moments.canonical import Canonical, latent_mean, likelihood_vectors, loadings
 from cmstats.moments.moments import Moments
-from cmstats.moments.shrinkage import SHRINKAGES, Shrunk
+from cmstats.moments.shrinkage import SHRINKAGES, Shrunk, Target
 from cmstats.rows.chunks import project
 
 __all__ = ["CCA", "Kind"]
@@ -36,7 +36,8 @@ class CCA(LatentViews, MomentsModel):
     solved as the singular value decomposition of the whitened cross-covariance. With
     shrinkage s the blocks are :math:`(1-s) S + s\,\mathrm{tr}(S)/p\, I` and the cross block
     is scaled by :math:`\sqrt{(1-s_x)(1-s_y)}`: the joint stays positive semi-definite and the
-    directions are those of ridge CCA (Vinod 1976).
+    directions are those of ridge CCA (Vinod 1976). With the aligned target the cross block gets
+    :math:`\sqrt{s_x s_y}\,\mathrm{tr}(S_{xy})/p\, I` in addition.
 
     Parameters
     ----------
@@ -47,6 +48,15 @@ class CCA(LatentViews, MomentsModel):
         for each view (OAS with `scale`); "cv" the best mean held-out score over `cv` folds
         among `SHRINKAGES` (a pair of "cv" searches the two together). With incomplete rows "cv"
         is the best held-out mean of log p(x, y) - log p(x) - log p(y), see Notes.
+    target : {"independent", "aligned"}, default="independent"
+        What shrinkage forgets. "independent" shrinks the cross-covariance to 0. "aligned" is for
+        views of one width whose columns are coordinates of one space, such as the image and the
+        text embeddings of a CLIP model: it shrinks to a multiple of the identity, so that with s
+        the model becomes the centred inner product of the two embeddings. At s = 1 and in units
+        of the mean variance the log-likelihood ratio is
+        ``(c x'y - c^2 (x'x + y'y) / 2) / (1 - c^2)`` up to a constant, with
+        ``c = tr(S_xy) / p``. Views that are not aligned have c near 0. There are p components
+        then, also from fewer rows.
     scale : bool, default=False
         Standardise each feature (from the moments, so inside the folds).
     solver : {"auto", "moments", "svd"}, default="auto"
@@ -72,7 +82,8 @@ class CCA(LatentViews, MomentsModel):
         to `correlations_` without shrinkage.
     x_weights_, y_weights_ : arrays of shape (p, n_components_), (q, n_components_)
         Variates are ``(X - x_mean_) @ x_weights_``, of unit training variance (ddof=1). The
-        largest absolute x-weight of each component is positive.
+        largest absolute x-weight of each component is positive. Where the training rows do not
+        vary in a direction (of the aligned target alone) the scaling is a'S_s a = 1.
     x_mean_, y_mean_ : arrays of shape (p,), (q,)
     x_loadings_, y_loadings_ : arrays of shape (p, n_components_), (q, n_components_)
         Correlations of variables with their own variates.
@@ -131,6 +142,7 @@ class CCA(LatentViews, MomentsModel):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "shrinkage": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto", "cv"}), tuple, list],
+        "target": [StrOptions({"independent", "aligned"})],
         "scale": ["boolean"],
         "solver": [StrOptions({"auto", "moments", "svd"})],
         "cv": ["cv_object"],
@@ -143,6 +155,7 @@ class CCA(LatentViews, MomentsModel):
         n_components: int | None = None,
         *,
         shrinkage: Any = 0.0,
+        target: Target = "independent",
         scale: bool = False,
         solver: Literal["auto", "moments", "svd"] = "auto",
         cv: Any = 5,
@@ -150,6 +163,7 @@ class CCA(LatentViews, MomentsModel):
     ) -> None:
         self.n_components = n_components
         self.shrinkage = shrinkage
+        self.target = target
         self.scale = scale
         self.solver = solver
         self.cv = cv
@@ -158,8 +172,9 @@ class CCA(LatentViews, MomentsModel):
     def _solve(self, m: Shrunk) -> Canonical:
         self._check_count(m)
         x, y = m.whiten("x"), m.whiten("y")  # W' S W = I on the range of S
-        U, rho, Vt = leading_svd(x.cross(y), self.n_components)
-        found = Canonical.of(m, x.weights @ U, rho, y.weights @ Vt.mT)
+        M, gain = m.cross("x", "y")
+        U, rho, Vt = leading_svd(M, self.n_components)
+        found = Canonical.of(m, x.weights @ U, rho, y.weights @ Vt.mT, gain)
         return found.noted(self._degenerate(m, found.rank))
 
     def _score(self, moments: Moments, model: Canonical) -> float:
@@ -177,7 +192,7 @@ class CCA(LatentViews, MomentsModel):
     def _check_count(self, m: Shrunk) -> None:
         """Raise where more components are asked for than there can be."""
         p, q, rows = m.width("x"), m.width("y"), m.rows
-        possible = min(p, q, rows - 1)
+        possible = min(p, q) if m.shift("x", "y") else min(p, q, rows - 1)
         if self.n_components is not None and self.n_components > possible:
             raise ValueError(
                 f"n_components={self.n_components} is too large: at most {possible} are possible, "

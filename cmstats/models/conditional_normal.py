@@ -16,7 +16,7 @@ from cmstats.moments.canonical import expected_ratio, likelihood_vectors, pairs_
 from cmstats.moments.joint_normal import JointNormal, in_order, observed_groups, pick
 from cmstats.moments.moments import Moments
 from cmstats.moments.patterns import incomplete_rows
-from cmstats.moments.shrinkage import Shrunk
+from cmstats.moments.shrinkage import Shrunk, Target
 from cmstats.rows.chunks import chunks, is_lazy, project
 
 __all__ = ["BlockNormal", "PairNormal", "have_gaps", "in_memory"]
@@ -35,6 +35,7 @@ class BlockNormal:
         One number for each block, by which the covariance of these moments is shrunk.
     scale : bool
         Whether the shrinkage is of standardised columns.
+    target : {"independent", "aligned"}
     shrinkage_ : tuple of float
         The same, or that of the complete rows where these moments were shrunk before.
     marginal_shrinkage_ : float or None
@@ -48,6 +49,7 @@ class BlockNormal:
     moments: Moments
     shrinkage: tuple[float, ...]
     scale: bool
+    target: Target
     shrinkage_: tuple[float, ...]
     marginal_shrinkage_: float | None = None
     singular: bool = False
@@ -60,6 +62,7 @@ class BlockNormal:
             moments=m.unshrunk,
             shrinkage=m.shrinkage,
             scale=m.scale,
+            target=m.target,
             shrinkage_=m.shrinkage,
             **fields,
         )
@@ -71,7 +74,8 @@ class BlockNormal:
     @functools.cached_property
     def _shrunk(self) -> Shrunk:
         """The shrunken moments, without the whitened blocks that the solution needed."""
-        return self.moments.shrunk(self.shrinkage, scale=self.scale, monotone=False)
+        how: dict[str, Any] = {"scale": self.scale, "target": self.target}
+        return self.moments.shrunk(self.shrinkage, **how, monotone=False)
 
     def covariance(self, a: str, b: str) -> Array:
         """A block of the shrunken covariance in the data's units."""
@@ -123,13 +127,13 @@ class PairNormal(BlockNormal):
 
     @classmethod
     def of_pairs(cls, m: Shrunk, A: Array, r: Array, B: Array, *, low_rank: bool) -> PairNormal:
-        """From directions with ``A' C_xx A = I`` and the singular values before their gain."""
+        """From directions with ``A' C_xx A = I`` and the correlations r of the pairs."""
         x_unit, y_unit = m.units("x")[:, None], m.units("y")[:, None]
         return cls.of(
             m,
             x_mean_=m.mean("x"),
             y_mean_=m.mean("y"),
-            singular_values_=m.gain("x", "y") * r,
+            singular_values_=r,
             n_components_=int(r.shape[0]),
             x_directions=A / x_unit,
             y_directions=B / y_unit,

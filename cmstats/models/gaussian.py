@@ -26,7 +26,7 @@ from cmstats.moments.imputation import Filler
 from cmstats.moments.joint_normal import Conditional, JointNormal, draw, in_order, pick
 from cmstats.moments.moments import Moments
 from cmstats.moments.monotone import factored, pairs_of_folds, seen_alone, shrinkage_by_density
-from cmstats.moments.shrinkage import SHRINKAGES, Shrunk
+from cmstats.moments.shrinkage import SHRINKAGES, Shrunk, Target
 from cmstats.rows.chunks import project
 from cmstats.rows.matrix import check_matrix
 
@@ -55,6 +55,8 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         in-sample correlations are too large, and likelihood ratios built on them collapse.
         "auto" is Ledoit-Wolf for each view (OAS with `scale`). One value for each block
         where there are more than two.
+    target : {"independent", "aligned"}, default="independent"
+        As in `CCA`, for blocks of one width.
     scale : bool, default=False
         Shrink standardised features: each feature's unit is free.
     cv : int, splitter or iterable of splits, default=5
@@ -115,6 +117,7 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "rank": [Interval(Integral, 1, None, closed="left"), None],
         "shrinkage": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto", "cv"}), tuple, list],
+        "target": [StrOptions({"independent", "aligned"})],
         "scale": ["boolean"],
         "cv": ["cv_object"],
         "missing": [StrOptions({"error", "em"})],
@@ -127,12 +130,14 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         *,
         rank: int | None = None,
         shrinkage: Any = "cv",
+        target: Target = "independent",
         scale: bool = False,
         cv: Any = 5,
         missing: Literal["error", "em"] = "error",
     ) -> None:
         self.rank = rank
         self.shrinkage = shrinkage
+        self.target = target
         self.scale = scale
         self.cv = cv
         self.missing = missing
@@ -142,9 +147,10 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         if not {"x", "y"} <= set(m.names):
             return BlockNormal.of(m, notes=tuple(self._degenerate(m)))
         x, y = m.whiten("x"), m.whiten("y")  # W' S W = I on the range of S
-        U, r, Vt = leading_svd(x.cross(y), self.rank)
+        M, gain = m.cross("x", "y")
+        U, r, Vt = leading_svd(M, self.rank)
         A, B = x.weights @ U, y.weights @ Vt.mT
-        found = PairNormal.of_pairs(m, A, r, B, low_rank=self.rank is not None)
+        found = PairNormal.of_pairs(m, A, gain * r, B, low_rank=self.rank is not None)
         return found.noted(self._degenerate(m, found.n_components_))
 
     def _solved(self, moments: Moments, chosen: Mapping[str, Any]) -> BlockNormal:
@@ -193,7 +199,7 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
                 f"{', '.join(m.names)}: use rank=None"
             )
         p, q = m.width("x"), m.width("y")
-        possible = min(p, q, m.rows - 1)
+        possible = min(p, q) if m.shift("x", "y") else min(p, q, m.rows - 1)
         if self.rank > possible:
             raise ValueError(
                 f"rank={self.rank} is too large: at most {possible} are possible, the minimum of "

@@ -21,6 +21,7 @@ class Imputing(BaseEstimator):
     """Conditional means for missing entries, under the fitted moments."""
 
     _fillers: dict[str, Filler]
+    _target: Any
 
     @staticmethod
     def _own(moments: Moments) -> Moments:
@@ -55,7 +56,7 @@ class Imputing(BaseEstimator):
         m, scale = self._total(), bool(getattr(self, "scale", False))
         s: float = 0.0
         if isinstance(getattr(self, "shrinkage_", None), tuple):
-            m = self._own(m).shrunk(self.shrinkage_, scale=scale).unshrunk
+            m = self._own(m).shrunk(self.shrinkage_, scale=scale, target=self._target).unshrunk
             s = self.shrinkage_[m.names.index(view)]
         if s == 0:
             varying = np.count_nonzero(~to_numpy(m.constant(view)))

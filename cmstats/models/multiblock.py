@@ -26,13 +26,13 @@ class WhitenedBlocks:
     factors : list of whitened blocks
         With the W_i as their `weights`.
     gains : list of float
-        sqrt(1 - s_i): ``C_ij = gains[i] gains[j] S_ij``.
+        sqrt(1 - s_i): ``C_ij = gains[i] gains[j] S_ij``; 1 with the aligned target.
     relative : list of float
         The gains over the largest, and not less than 1e-6: at shrinkage 1, where the blocks
         become independent, directions are those of the limit.
     coupling : array of shape (r, r)
-        K: the blocks ``W_i' S_ij W_j`` with the relative gains, zero on the diagonal; r is the
-        sum of the ranks.
+        K: the blocks ``W_i' S_ij W_j`` with the relative gains (with the aligned target
+        ``W_i' C_ij W_j``), zero on the diagonal; r is the sum of the ranks.
     """
 
     factors: list[Any]
@@ -44,7 +44,9 @@ class WhitenedBlocks:
     def of(cls, m: Shrunk) -> WhitenedBlocks:
         """Whiten all blocks of some moments."""
         factors = [m.whiten(a) for a in m.names]
-        gains = [(1 - s) ** 0.5 for s in m.shrinkage]
+        # The blocks of an aligned target are whitened as they are: their limit is not 0.
+        aligned = m.target == "aligned"
+        gains = [1.0 if aligned else (1 - s) ** 0.5 for s in m.shrinkage]
         top = max(gains)
         relative = [max(g / top, 1e-6) if top else 1.0 for g in gains]
         xp, device = namespace(factors[0].weights), device_of(factors[0].weights)
@@ -52,7 +54,8 @@ class WhitenedBlocks:
         for i, f in enumerate(factors):
             blocks[i][i] = xp.zeros((f.rank, f.rank), dtype=xp.float64, device=device)
             for j in range(i + 1, len(factors)):
-                blocks[i][j] = relative[i] * relative[j] * f.cross(factors[j])
+                cross, gain = m.cross(m.names[i], m.names[j])
+                blocks[i][j] = (gain if aligned else relative[i] * relative[j]) * cross
                 blocks[j][i] = blocks[i][j].mT
         return cls(factors, gains, relative, block_matrix(blocks))
 
@@ -168,7 +171,8 @@ class Components:
             count**0.5 * (f.weights @ v) for f, v in zip(white.factors, parts, strict=True)
         ]
         sizes = xp.stack([count * xp.sum(v * v, axis=0) for v in parts], axis=1)
-        std, inverse, pairs = _correlated(_covariances(m, canonical), sizes)
+        unseen = m.target == "aligned"
+        std, inverse, pairs = _correlated(_covariances(m, canonical), sizes, unseen=unseen)
         weights = [
             w / m.units(a)[:, None] * inverse[:, i][None, :]
             for i, (a, w) in enumerate(zip(m.names, canonical, strict=True))
@@ -233,7 +237,9 @@ def _covariances(m: Shrunk, weights: Sequence[Array]) -> Array:
     return xp.stack([xp.stack(row, axis=1) for row in found], axis=1)
 
 
-def _correlated(covariance: Array, sizes: Array) -> tuple[Array, Array, Array]:
+def _correlated(
+    covariance: Array, sizes: Array, *, unseen: bool = False
+) -> tuple[Array, Array, Array]:
     """Standard deviations, their inverses and correlations from covariances (k, views, views).
 
     A component may leave a view out, and under shrinkage there also are directions in which the
@@ -244,10 +250,15 @@ def _correlated(covariance: Array, sizes: Array) -> tuple[Array, Array, Array]:
     covariance : array of shape (k, views, views)
     sizes : array of shape (k, views)
         The shrunken variances.
+    unseen : bool, default=False
+        Whether directions in which the data do not vary relate the views nevertheless, by an
+        aligned target: they are in units of the shrunken variance.
     """
     xp = namespace(covariance)
     variances = xp.stack([covariance[:, i, i] for i in range(sizes.shape[1])], axis=1)
     varies = (sizes > 1e-20) & (variances > 1e-12 * sizes)
+    variances = xp.where(varies, variances, sizes)
+    varies = varies | (unseen & (sizes > 1e-20))
     std = xp.where(varies, xp.sqrt(xp.where(varies, variances, 1.0)), 0.0)
     inverse = xp.where(varies, 1 / xp.where(varies, std, 1.0), 0.0)
     pairs = covariance * inverse[:, :, None] * inverse[:, None, :]

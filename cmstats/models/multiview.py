@@ -20,7 +20,13 @@ from cmstats.models.latent import LatentViews, unit_rows
 from cmstats.models.multiblock import Components, WhitenedBlocks
 from cmstats.moments.canonical import loadings
 from cmstats.moments.moments import Moments
-from cmstats.moments.shrinkage import SHRINKAGES, Shrunk, shrinkage_tuple
+from cmstats.moments.shrinkage import (
+    SHRINKAGES,
+    Shrunk,
+    Target,
+    check_aligned,
+    shrinkage_tuple,
+)
 from cmstats.rows.chunks import check_lengths, project
 from cmstats.rows.views import NamedViews, is_stream
 
@@ -65,6 +71,8 @@ class MultiviewCCA(LatentViews, MomentsModel):
     method : {"mcca", "gcca"}, default="mcca"
     shrinkage : float in [0, 1], "auto", "cv", or a list or dict of these by view, default=0.0
         As in `CCA`: "auto" is Ledoit-Wolf for each view, "cv" the best mean held-out score.
+    target : {"independent", "aligned"}, default="independent"
+        As in `CCA`; "aligned" is for views of one width in one space, under "mcca".
     scale : bool, default=False
         Standardise each feature (from the moments, so inside the folds).
     solver : {"auto", "moments", "svd"}, default="auto"
@@ -153,6 +161,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
         "shrinkage": [
             Interval(Real, 0, 1, closed="both"), StrOptions({"auto", "cv"}), tuple, list, dict,
         ],
+        "target": [StrOptions({"independent", "aligned"})],
         "scale": ["boolean"],
         "solver": [StrOptions({"auto", "moments", "svd"})],
         "cv": ["cv_object"],
@@ -169,6 +178,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
         *,
         method: Literal["mcca", "gcca"] = "mcca",
         shrinkage: Any = 0.0,
+        target: Target = "independent",
         scale: bool = False,
         solver: Literal["auto", "moments", "svd"] = "auto",
         cv: Any = 5,
@@ -177,6 +187,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
         self.n_components = n_components
         self.method = method
         self.shrinkage = shrinkage
+        self.target = target
         self.scale = scale
         self.solver = solver
         self.cv = cv
@@ -195,13 +206,14 @@ class MultiviewCCA(LatentViews, MomentsModel):
         # One view's own block of the coupling is zero, so that at most this many of its
         # eigenvalues are positive (Cauchy's interlacing).
         features = self._most_components([m.width(a) for a in m.names])
-        possible, k = min(features, m.rows - 1), self.n_components
+        rows = sum(ranks) if m.target == "aligned" else m.rows - 1
+        possible, k = min(features, rows), self.n_components
         if k is not None and k > possible:
             raise ValueError(
                 f"n_components={k} is too large: at most {possible} are possible, the minimum of "
                 f"{features} features in all views but the widest and n_samples - 1 = {m.rows - 1}"
             )
-        limit = min(sum(ranks) - max(ranks), m.rows - 1)
+        limit = min(sum(ranks) - max(ranks), rows)
         return limit if k is None else min(k, limit)
 
     def _most_components(self, widths: Sequence[int]) -> int:
@@ -235,6 +247,14 @@ class MultiviewCCA(LatentViews, MomentsModel):
         correlations = model.correlations_on(moments)
         return float(namespace(correlations).mean(correlations))
 
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        if self.target == "aligned" and self.method == "gcca":
+            raise ValueError(
+                "target='aligned' is a target of covariances between views, which method='gcca' "
+                "does not shrink: set method='mcca'"
+            )
+
     # Named views in place of X and y.
     def _blocks(self, views: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
         if y is not None:
@@ -246,6 +266,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
             return self._named.complete(views)
         known, blocks = NamedViews.first(views)
         self._know(known)
+        check_aligned(self.target, dict(zip(known.names, known.widths, strict=True)))
         if any(names is not None for names in known.columns):
             self.feature_names_in_ = known.as_fitted(known.columns)
         return blocks

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, clone
 
 from cmstats.moments.folds import Trial, best_index, cross_validated
 from cmstats.moments.moments import Moments
-from cmstats.moments.shrinkage import shrinkage_grid, shrinkage_tuple
+from cmstats.moments.shrinkage import Target, shrinkage_grid, shrinkage_tuple
 
 __all__ = ["Tuning"]
 
@@ -29,7 +29,14 @@ class Tuning(BaseEstimator):
             return moments
         shrinkage = chosen.pop("shrinkage", None) or self._shrinkage_of_blocks(moments.names)
         scale = bool(getattr(self, "scale", False))
-        return self._own(moments).shrunk(shrinkage, scale=scale, monotone=self._shrink_regressions)
+        how: dict[str, Any] = {"scale": scale, "target": self._target}
+        return self._own(moments).shrunk(shrinkage, **how, monotone=self._shrink_regressions)
+
+    @property
+    def _target(self) -> Target:
+        """What cross blocks are shrunk to."""
+        target: Target = getattr(self, "target", "independent")
+        return target if hasattr(self, "shrinkage") else "independent"
 
     def _shrinkage_of_blocks(self, names: Sequence[str]) -> tuple[Any, ...]:
         """The parameter as one value for each block."""

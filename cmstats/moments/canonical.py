@@ -33,8 +33,8 @@ class Canonical:
     Attributes
     ----------
     x_weights_, y_weights_ : arrays of shape (p, k), (q, k)
-        In the data's units, of unit training variance; the largest absolute x-weight of each
-        component is positive.
+        In the data's units, of unit training variance (where there is any); the largest absolute
+        x-weight of each component is positive.
     correlations_, singular_values_ : arrays of shape (k,)
         Training correlations; singular values of the shrunken problem.
     x_mean_, y_mean_ : arrays of shape (p,), (q,)
@@ -43,7 +43,8 @@ class Canonical:
     condition_ : float
         The larger condition number of the column-normalised data of the two views.
     x_std, y_std : arrays of shape (k,)
-        Standard deviations of the variates in the canonical scaling a'S_s a = 1.
+        Standard deviations of the variates in the canonical scaling a'S_s a = 1; 1 where the
+        training rows do not vary in a direction (of the aligned target).
     relative : array of shape (k,)
         Singular values over the largest; at shrinkage 1 these are not 0.
     y_pattern : array of shape (q, k)
@@ -71,15 +72,17 @@ class Canonical:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, m: Shrunk, A: Array, r: Array, B: Array) -> Canonical:
-        """From directions with ``A'S_s A = I`` and the singular values before their gain."""
+    def of(cls, m: Shrunk, A: Array, r: Array, B: Array, gain: float) -> Canonical:
+        """From directions with ``A'S_s A = I`` and the singular values over their gain."""
         xp = namespace(A)
         sample = m.sample
         xA = sample.projected_scatter("x", "x", A) / (m.n - 1)
         yB = sample.projected_scatter("y", "y", B) / (m.n - 1)
         x_var, y_var = xp.sum(A * xA, axis=0), xp.sum(B * yB, axis=0)
-        # Under shrinkage there are also directions in which the data do not vary.
-        kept = xp.nonzero((x_var > 1e-12) & (y_var > 1e-12))[0]
+        # Under shrinkage there are also directions in which the data do not vary. Only an aligned
+        # target relates the views there.
+        varies = (x_var > 1e-12) & (y_var > 1e-12)
+        kept = xp.nonzero(varies | (r > 1e-12) if m.shift("x", "y") else varies)[0]
         rank = int(kept.shape[0])
         if rank:
             A, B = (xp.take(a, kept, axis=1) for a in (A, B))
@@ -87,7 +90,7 @@ class Canonical:
         else:  # a view that does not vary: one component of zeros
             A, B = 0 * A[:, :1], 0 * B[:, :1]
             r, x_var, y_var = 0 * r[:1], 0 * x_var[:1] + 1, 0 * y_var[:1] + 1
-        x_std, y_std = xp.sqrt(x_var), xp.sqrt(y_var)
+        x_std, y_std = (xp.sqrt(xp.where(var > 1e-12, var, 1.0)) for var in (x_var, y_var))
         xB = sample.projected_scatter("x", "y", B) / (m.n - 1)
         correlations = xp.clip(xp.sum(A * xB, axis=0) / (x_std * y_std), -1.0, 1.0)
         x_unit, y_unit = m.units("x")[:, None], m.units("y")[:, None]
@@ -98,7 +101,7 @@ class Canonical:
             x_weights_=sign * A / x_std[None, :],
             y_weights_=sign * B / y_std[None, :],
             correlations_=correlations,
-            singular_values_=m.gain("x", "y") * r,
+            singular_values_=gain * r,
             x_mean_=m.unshrunk.mean("x"),
             y_mean_=m.unshrunk.mean("y"),
             n_components_=int(r.shape[0]),

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from cmstats.moments.missing import (
     estimate,
 )
 from cmstats.moments.patterns import Missing, Pattern, PatternTable
-from cmstats.moments.shrinkage import Shrunk
+from cmstats.moments.shrinkage import Shrunk, Target
 from cmstats.moments.sums import Form, LeastSquares, Root, Scatter, Spectrum
 from cmstats.moments.whitened import Whitened
 from cmstats.rows.splits import Folds, deal
@@ -446,6 +446,10 @@ class Moments(BlockSums):
         """``scatter(a, b) @ weights`` without forming a wide block's scatter."""
         return self.sums.project(self.columns(a), self.columns(b), weights)
 
+    def paired_scatter(self, a: str, b: str) -> Array:
+        """The diagonal of ``scatter(a, b)`` of two blocks of one width, shape (p,)."""
+        return self.sums.paired(self.columns(a), self.columns(b))
+
     def paired_correlations(self, a: str, b: str, A: Array, B: Array) -> Array:
         """The correlations of the projections ``a @ A`` and ``b @ B``, pair by pair.
 
@@ -496,6 +500,10 @@ class Moments(BlockSums):
     def scaled(self, unit: Array) -> Moments:
         """The moments of the centred columns, all blocks side by side, times these units."""
         return self.with_sums(self.sums.scaled(unit))
+
+    def mixed(self, a: str, b: str, own: float, other: float) -> Moments:
+        """The moments with ``own * a + other * b``, ``other * a + own * b`` for adjacent blocks."""
+        return self.with_sums(self.sums.mixed(self.columns(a), self.columns(b), own, other))
 
     def about_origin(self) -> Moments:
         """Second moments about the origin, with means of zero: of a model without intercept."""
@@ -580,14 +588,15 @@ class Moments(BlockSums):
         shrinkage: Any,
         *,
         scale: bool = False,
-        target: Literal["independent"] = "independent",
+        target: Target = "independent",
         blocks: Sequence[str] | None = None,
         monotone: bool = True,
     ) -> Shrunk:
         """The second moments after coherent shrinkage, as a read-only view.
 
         Diagonal blocks are ``(1 - s) C + s tr(C) / p I``, cross blocks
-        ``sqrt((1 - s_a)(1 - s_b)) C_ab``.
+        ``sqrt((1 - s_a)(1 - s_b)) C_ab``, with the aligned target plus
+        ``sqrt(s_a s_b) tr(C_ab) / p I``.
 
         Parameters
         ----------
@@ -647,6 +656,15 @@ class Moments(BlockSums):
         None where Cholesky's factorisation is not to be trusted: take the `spectrum`.
         """
         return self.sums.cholesky(self.columns(a), self.columns(b), ridge)
+
+    def eigenpairs(self, name: str | None = None) -> tuple[Array, Array]:
+        """The nonzero eigenvalues of the covariance (ddof=1) of a block, or of all; vectors.
+
+        Shapes (r,) and (p, r), largest first.
+        """
+        at = slice(0, sum(self.widths)) if name is None else self.columns(name)
+        values, vectors = self.sums.principal(at, at.stop - at.start)
+        return values * (self.n / (self.n - 1)), vectors
 
     def principal(self, name: str, k: int) -> tuple[Array, Array]:
         """The k largest eigenvalues of a block's covariance (ddof=0), without zeros; vectors."""

@@ -8,17 +8,29 @@ With one number :math:`s_a` for each block a of :math:`p_a` columns, the covaria
 The joint matrix stays positive semi-definite, the canonical directions are those of ridge CCA, and
 the singular values are at most 1. Models take one number for each block, "auto" or "cv", or one
 of these for all.
+
+Blocks of one width p, whose columns are coordinates of one space (two encoders that were trained
+together), may be shrunk toward what they are to each other there, the aligned target:
+
+.. math:: C_{s,ab} = \sqrt{(1 - s_a)(1 - s_b)} \, C_{ab}
+    + \sqrt{s_a s_b} \, \frac{\operatorname{tr} C_{ab}}{p} I.
+
+The constant is the least squares fit of a multiple of I to :math:`C_{ab}`, so that blocks that are
+not aligned have one near 0 by themselves. The matrix of the traces is itself a covariance (the mean
+over coordinates), so the joint stays positive semi-definite.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cmstats.arrays import Array, device_of, namespace
+from cmstats.kernels import whitening
 from cmstats.kernels.threads import blas_for
 from cmstats.moments.missing import check_observed, shrunken_estimate
 from cmstats.moments.whitened import Whitened
@@ -29,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = [
     "SHRINKAGES",
     "Shrunk",
+    "Target",
+    "aligned_constant",
+    "check_aligned",
     "shrinkage_grid",
     "shrinkage_numbers",
     "shrinkage_tuple",
@@ -37,6 +52,12 @@ __all__ = [
 
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8)
 """The candidates of ``shrinkage="cv"``."""
+
+Target: TypeAlias = Literal["independent", "aligned"]
+"""What cross blocks are shrunk to: 0, or a multiple of the identity."""
+
+CAP = 1 - 1e-6
+"""Views that are equal have c = 1, and no density: the largest c of the aligned target."""
 
 
 def shrinkage_tuple(value: Any, blocks: int = 2) -> tuple[Any, ...]:
@@ -82,6 +103,27 @@ def shrinkage_grid(value: Any, blocks: int = 2) -> list[tuple[Any, ...]]:
     return list(itertools.product(*(SHRINKAGES if s == "cv" else (s,) for s in each)))
 
 
+def check_aligned(target: Any, widths: Mapping[str, int]) -> None:
+    """Raise where a target is unknown, or blocks of these widths cannot be aligned."""
+    if target not in ("independent", "aligned"):
+        raise ValueError(f"target={target!r} is unknown: use 'independent' or 'aligned'")
+    if target == "aligned" and len(set(widths.values())) > 1:
+        each = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise ValueError(
+            f"target='aligned' is for views in one space, of equal width, but they have {each} "
+            "columns: set target='independent'"
+        )
+
+
+def aligned_constant(moments: Moments, a: str, b: str) -> float:
+    """tr(C_ab) / sqrt(tr C_aa tr C_bb), in (-1, 1): the least squares multiple of I, in units."""
+    xp = namespace(moments.mean(a))
+    traces = [float(xp.sum(moments.variance(name))) for name in (a, b)]
+    spread = (traces[0] * traces[1]) ** 0.5
+    shared = float(xp.sum(moments.paired_scatter(a, b))) / (moments.n - 1)
+    return max(-CAP, min(CAP, shared / spread)) if spread > 0 else 0.0
+
+
 def standard_deviations(moments: Moments, name: str) -> Array:
     """Standard deviations; 1 for a column that does not vary."""
     xp = namespace(moments.mean(name))
@@ -92,9 +134,11 @@ class Shrunk:
     """The second moments of named blocks after coherent shrinkage: what a model solves.
 
     A read-only view, computed when asked for and cached. Diagonal blocks are
-    ``(1 - s) C + s tr(C) / p I``, cross blocks ``sqrt((1 - s_a)(1 - s_b)) C_ab``, in units of the
-    columns' standard deviations where `scale` is set. In the root form nothing of the size of a
-    block's covariance is formed but by `cov`.
+    ``(1 - s) C + s tr(C) / p I``, cross blocks ``sqrt((1 - s_a)(1 - s_b)) C_ab``, with the aligned
+    target plus ``sqrt(s_a s_b) tr(C_ab) / p I``, in units of the columns' standard deviations
+    where `scale` is set. In the root form nothing of the size of a block's covariance is formed
+    but by `cov`, and by `whiten` with the aligned target, which the directions in which the
+    training rows do not vary take part in.
 
     Parameters
     ----------
@@ -103,14 +147,14 @@ class Shrunk:
         "auto" is `Moments.ledoit_wolf` (of the standardised columns where `scale` is set).
     scale : bool, default=False
         Divide the columns by their standard deviations first.
-    target : {"independent"}, default="independent"
-        What cross blocks are shrunk to: 0.
+    target : {"independent", "aligned"}, default="independent"
+        What cross blocks are shrunk to: 0, or a multiple of the identity (blocks of one width).
     blocks : sequence of str, optional
         The blocks; all of them in their order by default.
     monotone : bool, default=True
         Where the patterns of missing entries are nested, shrink the covariance of the rows that
         have both sides of each regression, and not the estimate from all rows: y given x is then
-        that of the complete pairs at this shrinkage.
+        that of the complete pairs at this shrinkage. Of the independent target only.
 
     Attributes
     ----------
@@ -129,25 +173,26 @@ class Shrunk:
         shrinkage: Any,
         *,
         scale: bool = False,
-        target: Literal["independent"] = "independent",
+        target: Target = "independent",
         blocks: Sequence[str] | None = None,
         monotone: bool = True,
     ) -> None:
-        if target != "independent":
-            raise ValueError(f"target must be 'independent', got {target!r}")
         self.names = moments.names if blocks is None else tuple(blocks)
+        check_aligned(target, {name: moments.width(name) for name in self.names})
         each = shrinkage_tuple(shrinkage, len(self.names))
         if "cv" in each:
             raise ValueError("shrinkage='cv' is chosen on fold moments: pass numbers or 'auto'")
         self.shrinkage = shrinkage_numbers(moments, self.names, each, scale=scale)
-        self.scale = scale
+        self.scale, self.target = scale, target
         if moments.incomplete and moments.names != self.names:
             # Other blocks would contribute to the estimate of the entries that are missing.
             moments = moments.select(*self.names)
         self.unshrunk = moments
-        if monotone and moments.incomplete and all(self.shrinkage):
+        regressions = monotone and target == "independent"
+        if regressions and moments.incomplete and all(self.shrinkage):
             self.unshrunk = _before_regression(moments, self.shrinkage, scale)
         self._whitened: dict[str, Whitened] = {}
+        self._constants: dict[tuple[str, str], float] = {}
 
     @property
     def n(self) -> float:
@@ -183,7 +228,7 @@ class Shrunk:
         return self.shrinkage[self.names.index(name)]
 
     def gain(self, a: str, b: str) -> float:
-        """The factor of the covariance of two blocks, ``sqrt((1 - s_a)(1 - s_b))``."""
+        """The factor of the unshrunken covariance of two blocks, ``sqrt((1 - s_a)(1 - s_b))``."""
         if a == b:
             return 1 - self._shrinkage_of(a)
         return float(((1 - self._shrinkage_of(a)) * (1 - self._shrinkage_of(b))) ** 0.5)
@@ -194,33 +239,63 @@ class Shrunk:
         total = float(namespace(variance).sum(variance))
         return self._shrinkage_of(name) * total / self.width(name)
 
+    def shift(self, a: str, b: str) -> float:
+        """What is added to the diagonal of the covariance of two blocks.
+
+        Within a block ``s tr(C) / p``; between two 0, and ``sqrt(s_a s_b) tr(C_ab) / p`` with the
+        aligned target.
+        """
+        if a == b:
+            return self.ridge(a)
+        if self.target == "independent" or not (self._shrinkage_of(a) and self._shrinkage_of(b)):
+            return 0.0
+        if (a, b) not in self._constants:
+            c = aligned_constant(self.sample, a, b)
+            self._constants[a, b] = self._constants[b, a] = c
+        # The root of both ridges is sqrt(s_a s_b) in the units in which c is a correlation.
+        return float(self._constants[a, b] * (self.ridge(a) * self.ridge(b)) ** 0.5)
+
     def cov(self, a: str, b: str | None = None) -> Array:
         """The shrunken covariance of two blocks (of one with itself), shape (p_a, p_b)."""
         b = b or a
-        C = self.gain(a, b) * self.sample.cov(a, b)
-        if a != b:
+        C, shift = self.gain(a, b) * self.sample.cov(a, b), self.shift(a, b)
+        if not shift:
             return C
         xp = namespace(C)
-        return C + self.ridge(a) * xp.eye(C.shape[0], dtype=xp.float64, device=device_of(C))
+        return C + shift * xp.eye(C.shape[0], dtype=xp.float64, device=device_of(C))
 
     def project(self, a: str, b: str, weights: Array) -> Array:
         """``cov(a, b) @ weights`` without forming a wide block."""
         product = self.gain(a, b) * self.project_sample(a, b, weights)
-        return product + self.ridge(a) * weights if a == b else product
+        shift = self.shift(a, b)
+        return product + shift * weights if shift else product
 
     def project_sample(self, a: str, b: str, weights: Array) -> Array:
         """The same with the unshrunken covariance."""
         return self.sample.projected_scatter(a, b, weights) / (self.sample.n - 1)
 
     def whiten(self, name: str) -> Whitened:
-        """A block in coordinates in which its shrunken covariance is the identity.
-
-        `Whitened.cross` is then of the unshrunken cross block, to be multiplied by `gain`.
-        """
+        """A block in coordinates in which its shrunken covariance is the identity."""
         if name not in self._whitened:
             keep, ridge = 1 - self._shrinkage_of(name), self.ridge(name)
-            self._whitened[name] = self.sample.whiten(name, keep=keep, ridge=ridge)
+            white = self.sample.whiten(name, keep=keep, ridge=ridge)
+            if self.target == "aligned" and ridge > 0 and white.rank < self.width(name):
+                # Beyond the range of the rows the target alone relates the views.
+                white = replace(white, factor=whitening.factor(self.cov(name)))
+            self._whitened[name] = white
         return self._whitened[name]
+
+    def cross(self, a: str, b: str) -> tuple[Array, float]:
+        """``W_a' C_ab W_b`` of whitened blocks, as a matrix and its factor.
+
+        The factor is `gain`, apart from the matrix so that at shrinkage 1, where blocks become
+        independent, the directions are those of the limit; 1 where the target is not 0.
+        """
+        left, right = self.whiten(a), self.whiten(b)
+        gain, shift, inner = self.gain(a, b), self.shift(a, b), left.cross(right)
+        if not shift:
+            return inner, gain
+        return gain * inner + shift * (left.weights.mT @ right.weights), 1.0
 
     @property
     def ranks(self) -> dict[str, int]:

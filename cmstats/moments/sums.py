@@ -181,6 +181,14 @@ class Sums(ABC):
         """``scatter(at, bt) @ weights`` without forming a wide block of the scatter."""
 
     @abstractmethod
+    def paired(self, at: slice, bt: slice) -> Array:
+        """The diagonal of ``scatter(at, bt)`` of two blocks of one width."""
+
+    @abstractmethod
+    def mixed(self, at: slice, bt: slice, own: float, other: float) -> Self:
+        """The sums with ``own * a + other * b`` and ``other * a + own * b`` for blocks a and b."""
+
+    @abstractmethod
     def gram(self, at: slice) -> Array:
         """A matrix with the nonzero eigenvalues of ``scatter(at, at)``, the smallest at hand."""
 
@@ -324,6 +332,15 @@ class Scatter(Sums):
 
     def project(self, at: slice, bt: slice, weights: Array) -> Array:
         return self.matrix[at, bt] @ weights
+
+    def paired(self, at: slice, bt: slice) -> Array:
+        return namespace(self.matrix).linalg.diagonal(self.matrix[at, bt])
+
+    def mixed(self, at: slice, bt: slice, own: float, other: float) -> Scatter:
+        half = _mixed_columns(self.matrix, at, bt, own, other)
+        matrix = _mixed_columns(half.mT, at, bt, own, other)
+        mean = _mixed_columns(self.mean[None, :], at, bt, own, other)[0, :]
+        return replace(self, mean=mean, matrix=0.5 * (matrix + matrix.mT), norms=None)
 
     def gram(self, at: slice) -> Array:
         return self.matrix[at, at]
@@ -478,6 +495,14 @@ class Root(Sums):
     def project(self, at: slice, bt: slice, weights: Array) -> Array:
         return self.matrix[:, at].mT @ (self.matrix[:, bt] @ weights)
 
+    def paired(self, at: slice, bt: slice) -> Array:
+        return namespace(self.matrix).sum(self.matrix[:, at] * self.matrix[:, bt], axis=0)
+
+    def mixed(self, at: slice, bt: slice, own: float, other: float) -> Root:
+        matrix = _mixed_columns(self.matrix, at, bt, own, other)
+        mean = _mixed_columns(self.mean[None, :], at, bt, own, other)[0, :]
+        return replace(self, mean=mean, matrix=matrix, norms=None)
+
     def gram(self, at: slice) -> Array:
         R = self.matrix[:, at]
         return R @ R.mT if R.shape[1] > R.shape[0] else self.scatter(at, at)
@@ -566,6 +591,13 @@ class Root(Sums):
 
 
 FORMS: dict[Form, type[Scatter] | type[Root]] = {"scatter": Scatter, "root": Root}
+
+
+def _mixed_columns(a: Array, at: slice, bt: slice, own: float, other: float) -> Array:
+    """The columns of two adjacent blocks, replaced by mixtures of them."""
+    x, y = a[:, at], a[:, bt]
+    mixed = [own * x + other * y, other * x + own * y]
+    return namespace(a).concat([a[:, : at.start], *mixed, a[:, bt.stop :]], axis=1)
 
 
 def _thin(R: Array) -> Array:

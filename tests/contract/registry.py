@@ -47,12 +47,14 @@ from cmstats.baselines import ASIF, ContrastiveAligner, DeepCCA
 from .places import DTYPES, PLACES
 from .rows import (
     Rows,
+    aligned,
     alone,
     arrays_of,
     assert_same,
     fitted_numbers,
     pair,
     several,
+    several_aligned,
     unlabelled,
     with_gaps,
     with_holes,
@@ -412,6 +414,15 @@ def _models() -> Iterator[Model]:
     scaled = _cca(missing="em", scale=True, shrinkage=(0.1, 0.4))
     yield Model("cca-em-scale", scaled, holes, **two)
 
+    near: dict[str, Any] = {"target": "aligned", "shrinkage": 0.6}
+    yield Model("cca-aligned", _cca(**near), aligned, **two)
+    pair_of = _cca(**{**near, "shrinkage": (0.2, 1.0)}, scale=True, n_components=2)
+    yield Model("cca-aligned-pair", pair_of, aligned, **two)
+    svd = _cca(target="aligned", solver="svd", shrinkage="cv", cv=3)
+    yield Model("cca-aligned-svd-cv", svd, aligned, folds=3, **SVD, **two)
+    some = with_holes(aligned)
+    yield Model("cca-aligned-em", _cca(**near, missing="em"), some, **two)
+
     # ------------------------------------------------------------------------ several views
     kinds = {"kinds": ("cosine", "weighted_cosine", "eigenvalue_cosine")}
 
@@ -432,6 +443,8 @@ def _models() -> Iterator[Model]:
     many_holes = with_holes(several)
     yield Model("multiview-em", multiview(missing="em", n_components=2), many_holes, **kinds)
     yield Model("multiview-em-cv", multiview(missing="em", **cv), many_holes, folds=3, **kinds)
+
+    yield Model("multiview-aligned", multiview(**near), several_aligned, **kinds)
 
     # ------------------------------------------------------------------------------ kernels
     def kernel(name: str, *, main: bool = False, **parameters: Any) -> Model:
@@ -462,7 +475,7 @@ def _models() -> Iterator[Model]:
     # ---------------------------------------------------------------------------- densities
     def gaussian(name: str, rows: Any = unlabelled, *, main: bool = False, folds: Any = None,
                  broken: Any = (), **parameters: Any) -> Model:  # fmt: skip
-        without = () if rows is unlabelled else ("condition",)  # it takes complete rows
+        without = ("condition",) if "missing" in parameters else ()  # it takes complete rows
         return Model(name, functools.partial(ConditionalGaussian, **parameters), rows, main=main,
                      folds=folds, without=without, signless=LATENT,
                      chooses_by="ratio_moments",
@@ -483,6 +496,7 @@ def _models() -> Iterator[Model]:
     }
     yield gaussian("gaussian-rank", rank=2, shrinkage=(0.1, 0.3), scale=True, broken=broken)
     yield gaussian("gaussian-auto", shrinkage="auto")
+    yield gaussian("gaussian-aligned-cv", aligned, target="aligned", cv=3, folds=3)
     broken = {"test_partial_fit_in_uneven_batches_is_fit": few}
     yield gaussian("gaussian-em", holes, missing="em", shrinkage=0.1, broken=broken)
     yield gaussian("gaussian-em-cv", holes, missing="em", cv=3, folds=3)

@@ -66,6 +66,20 @@ def several(n: int = N, seed: int = 0) -> Rows:
     return Rows({"view0": rows.x[:, ::2], "view1": rows.x[:, 1::2], "view2": rows.y})
 
 
+def aligned(n: int = N, seed: int = 0) -> Rows:
+    """Two views in one space: the second is the first with noise, and a shift."""
+    x = pair(n, seed).x[:, :4]
+    noise = np.random.default_rng(seed + 1).normal(size=x.shape)
+    return Rows({"x": x, "y": x + 1.5 * noise + np.array([5.0, 0.0, 1.0, 2.0])})
+
+
+def several_aligned(n: int = N, seed: int = 0) -> Rows:
+    """Three views in one space."""
+    rows = aligned(n, seed)
+    noise = np.random.default_rng(seed + 2).normal(size=rows.x.shape)
+    return Rows({"view0": rows.x, "view1": rows.y, "view2": rows.x + noise})
+
+
 def unlabelled(n: int = N, seed: int = 0) -> Rows:
     """Two views, without classes."""
     return replace(pair(n, seed), labels=None)

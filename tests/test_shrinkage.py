@@ -1,0 +1,128 @@
+"""Coherent shrinkage of both targets, and the path of the likelihood ratio over it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cmstats import CCA, ConditionalGaussian, Moments, MultiviewCCA
+from cmstats.moments.likelihood_path import LikelihoodPath
+
+
+def views(n: int, p: int, q: int, seed: int = 0) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(n, max(p, q))) * np.linspace(0.5, 2, max(p, q))
+    return z[:, :p] + rng.normal(size=(n, p)) + 3, z[:, :q] + 0.7 * rng.normal(size=(n, q))
+
+
+def joint(m: Any) -> Any:
+    return np.block([[m.cov(a, b) for b in m.names] for a in m.names])
+
+
+@pytest.mark.parametrize("form", ["scatter", "root"])
+@pytest.mark.parametrize("shrinkage", [(0.3, 0.3), (0.1, 1.0), (0.0, 0.5)])
+def test_the_aligned_target_is_a_multiple_of_the_identity(form: Any, shrinkage: Any) -> None:
+    X, Y = views(20, 6, 6)
+    m = Moments.from_data(x=X, y=Y, form=form)
+    C, (s, t) = np.cov(X.T, Y.T), shrinkage
+    expected = (1 - s) ** 0.5 * (1 - t) ** 0.5 * C[:6, 6:]
+    expected += (s * t) ** 0.5 * np.trace(C[:6, 6:]) / 6 * np.eye(6)
+    found = m.shrunk(shrinkage, target="aligned")
+    np.testing.assert_allclose(found.cov("x", "y"), expected, atol=1e-12)
+    B = np.random.default_rng(0).normal(size=(6, 2))
+    np.testing.assert_allclose(found.project("x", "y", B), expected @ B, atol=1e-12)
+    cross, gain = found.cross("x", "y")
+    white = found.whiten("x").weights.T @ expected @ found.whiten("y").weights
+    np.testing.assert_allclose(gain * cross, white, atol=1e-12)
+    assert np.linalg.eigvalsh(joint(found)).min() > -1e-12
+
+
+def test_the_aligned_joint_of_several_blocks_is_positive_semi_definite() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(15, 5))
+    m = Moments.from_data(a=X, b=-X, c=rng.normal(size=(15, 5)) + X)
+    for s in ((0.2, 0.9, 0.5), (1.0, 1.0, 0.0), 1.0):
+        assert np.linalg.eigvalsh(joint(m.shrunk(s, target="aligned"))).min() > -1e-6
+
+
+def test_at_shrinkage_one_the_ratio_is_the_centred_inner_product_less_norms() -> None:
+    X, Y = views(30, 50, 50)  # also in directions in which these rows do not vary
+    A, B = views(6, 50, 50, seed=1)
+    units = [(a.var(axis=0, ddof=1).mean()) ** 0.5 for a in (X, Y)]
+    c = np.trace(np.cov(X.T, Y.T)[:50, 50:]) / 50 / units[0] / units[1]
+    a, b = (A - X.mean(axis=0)) / units[0], (B - Y.mean(axis=0)) / units[1]
+    norms = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :]
+    expected = (c * a @ b.T - c * c * norms / 2) / (1 - c * c) - 25 * np.log(1 - c * c)
+    cca = CCA(shrinkage=1.0, target="aligned").fit(X, Y)
+    model = ConditionalGaussian(shrinkage=1.0, target="aligned").fit(X, Y)
+    found = cca.similarity(A, B, kind="likelihood_ratio")
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(model.similarity(A, B), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", [100, 12])
+def test_two_aligned_views_of_several_are_cca(n: int) -> None:
+    X, Y = views(n, 9, 9)
+    how: Any = {"shrinkage": 0.4, "target": "aligned"}
+    two, several = CCA(**how).fit(X, Y), MultiviewCCA(**how).fit([X, Y])
+    assert two.n_components_ == several.n_components_ == 9
+    np.testing.assert_allclose(two.similarity(X, Y), several.similarity([X, Y]), atol=1e-10)
+
+
+def test_views_of_other_widths_are_not_aligned() -> None:
+    X, Y = views(30, 4, 3)
+    sentence = "target='aligned' is for views in one space"
+    for model in (CCA(target="aligned"), ConditionalGaussian(target="aligned")):
+        with pytest.raises(ValueError, match=f"{sentence}.*x 4, y 3"):
+            model.fit(X, Y)
+        with pytest.raises(ValueError, match=sentence):
+            model.set_params(shrinkage=0.5).fit_moments(Moments.from_data(x=X, y=Y))
+    with pytest.raises(ValueError, match=sentence):
+        MultiviewCCA(target="aligned").fit([X, Y])
+    with pytest.raises(ValueError, match="set method='mcca'"):
+        MultiviewCCA(target="aligned", method="gcca").fit([X, X])
+
+
+def test_equal_views_have_a_finite_ratio() -> None:
+    X, _ = views(20, 5, 5)
+    model = ConditionalGaussian(shrinkage=0.9, target="aligned").fit(X, X)
+    assert np.isfinite(model.similarity(X, X)).all()
+    assert np.isfinite(LikelihoodPath.of(model.moments_, target="aligned").on(X, X).at(1.0)).all()
+
+
+SHAPES = [
+    (200, 8, 6, "independent", "scatter"),
+    (200, 7, 7, "aligned", "scatter"),
+    (60, 7, 7, "aligned", "root"),
+    (12, 30, 30, "aligned", "root"),
+    (12, 30, 30, "aligned", "scatter"),
+    (25, 10, 30, "independent", "root"),
+]
+
+
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize(("n", "p", "q", "target", "form"), SHAPES)
+def test_the_path_is_the_canonical_form(
+    n: int, p: int, q: int, target: Any, form: Any, scale: bool
+) -> None:
+    m = Moments.from_data(**dict(zip("xy", views(n, p, q), strict=True)), form=form)
+    A, B = views(9, p, q, seed=1)
+    held_out = Moments.from_data(x=A, y=B)
+    path = LikelihoodPath.of(m, target=target, scale=scale)
+    pairs, shrinkages = path.on(A, B[:7]), (0.001, 0.3, 0.9, 0.995)
+    means = path.expected_ratio(held_out, shrinkages)
+    for s, mean in zip(shrinkages, means, strict=True):
+        model = ConditionalGaussian(shrinkage=s, target=target, scale=scale).fit_moments(m)
+        expected = model.similarity(A, B)
+        size = np.abs(expected).max()
+        np.testing.assert_allclose(pairs.at(s), expected[:, :7], atol=1e-11 * size)
+        assert mean == pytest.approx(np.diag(expected).mean(), abs=1e-11 * size)
+        assert mean == pytest.approx(model.ratio_moments(held_out), abs=1e-11 * size)
+
+
+def test_a_path_has_no_zero_where_rows_are_fewer_than_columns() -> None:
+    X, Y = views(9, 8, 8)
+    with pytest.raises(ValueError, match="above 0"):
+        LikelihoodPath.of(Moments.from_data(x=X, y=Y)).on(X, Y).at(0.0)
