@@ -216,8 +216,11 @@ def test_targets_with_gaps():
     lazy = MultitaskRegressor().fit(DX, da.from_array(gaps, chunks=(70, Q)))
     np.testing.assert_allclose(lazy.coef_, memory.coef_, atol=1e-10)
     splits = list(KFold(3).split(X))
-    with pytest.raises(ValueError, match="cv must be an int"):
-        MultitaskRegressor(cv=splits).fit(DX, DY)
+    np.testing.assert_allclose(
+        MultitaskRegressor(cv=splits).fit(DX, DY).coef_,
+        MultitaskRegressor(cv=splits).fit(X, Y).coef_,
+        atol=1e-10,
+    )
 
 
 def test_densities_and_their_spread():

@@ -7,9 +7,8 @@ cores. The tree is fixed by the chunks: a task that is repeated because a worker
 the same digits. Methods that map rows to rows are in `models.dask`.
 
 - All models that are fitted by moments take Dask data in fit, partial_fit and score: `Moments`,
-  CCA, MultiviewCCA, ConditionalGaussian, LinearAutoencoder, MultitaskRegressor (folds by row
-  number only), MomentsSearchCV, and TwoViewPipeline around these if its transformers need no
-  fitting.
+  CCA, MultiviewCCA, ConditionalGaussian, LinearAutoencoder, MultitaskRegressor, MomentsSearchCV,
+  and TwoViewPipeline around these if its transformers need no fitting.
 - ConditionalGaussianMixture, SemanticMatching, KernelCCA and the baselines need their rows in
   memory: they are fitted to a sample, and then take Dask data in row-wise methods. (A kernel CCA
   of all rows is CCA on ``NystroemMap().fit(sample).transform(dX)``.)

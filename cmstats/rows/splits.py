@@ -88,20 +88,20 @@ def deal(cv: Any, n: int | None, *, y: Any = None, groups: Any = None) -> Folds:
     ValueError
         If the splits do not part the rows into at least two folds that are not empty.
     """
-    if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
+    whole = isinstance(cv, (int, np.integer)) and not isinstance(cv, bool)
+    if n is None and (not whole or cv < 2):
+        raise ValueError(
+            "rows of a stream are dealt to folds by number, so cv must be an int of at least 2"
+        )
+    if whole:
         folds = by_number(int(cv), n, groups)
         units, what = (n, "rows") if folds.groups is None else (len(folds.groups), "groups")
-        if cv < 2 or (units is not None and cv > units):
-            most = "" if units is None else f" and at most {units}"
+        if units is not None and not 2 <= cv <= units:
             raise ValueError(
-                f"cv={cv} folds of {units or 'a stream of'} {what}: at least 2{most} are possible"
+                f"cv={cv} folds of {units} {what}: at least 2 and at most {units} are possible"
             )
         return folds
-    if n is None:
-        raise ValueError(
-            f"cv={cv!r}: rows of a stream are dealt to folds by their number, so cv must be an "
-            "int of at least 2"
-        )
+    assert n is not None
     ids = _split(check_cv(cv), n, None if is_dask(y) else y, groups)
     return Folds(int(ids.max()) + 1, ids=ids)
 
