@@ -24,6 +24,7 @@ Array: TypeAlias = Any
 
 __all__ = [
     "Array",
+    "blank_rows",
     "check_lazy",
     "check_matrix",
     "check_not_empty",
@@ -39,6 +40,7 @@ __all__ = [
     "is_dask",
     "is_lazy",
     "is_numpy",
+    "moderate_weights",
     "namespace",
     "needs_memory",
     "position",
@@ -160,8 +162,10 @@ def float64(a: Array) -> Array:
     return xp.astype(xp.asarray(a), xp.float64, copy=False)
 
 
-def check_weights(weights: Any, n: int, like: Array | None = None) -> Array | None:
-    """Check frequency weights of n rows: finite, not negative, not all zero.
+def check_weights(
+    weights: Any, n: int, like: Array | None = None, *, empty: bool = False
+) -> Array | None:
+    """Check frequency weights of n rows: finite, not negative, not all zero (but with `empty`).
 
     A number is the weight of every row.
     """
@@ -169,11 +173,11 @@ def check_weights(weights: Any, n: int, like: Array | None = None) -> Array | No
         return None
     if np.isscalar(weights):
         weights = np.full(n, float(weights))  # type: ignore[arg-type]
-    if not is_array(weights):
-        weights = np.asarray(weights)
+    if not is_array(weights) or isinstance(weights, np.ndarray):
+        weights = _host_array(weights, "sample_weight")
     xp = namespace(weights)
-    if is_numpy(xp) and weights.dtype.kind not in "biuf":
-        raise ValueError(f"sample_weight must be numbers, got dtype {weights.dtype}")
+    if is_numpy(xp) and weights.dtype.kind == "c":
+        raise ValueError(f"sample_weight must be real numbers, got dtype {weights.dtype}")
     if weights.shape != (n,):
         raise ValueError(
             f"sample_weight has shape {tuple(weights.shape)}, expected ({n},): one weight a row"
@@ -183,7 +187,7 @@ def check_weights(weights: Any, n: int, like: Array | None = None) -> Array | No
         raise ValueError("sample_weight has NaN or infinite values")
     if bool(xp.any(weights < 0)):
         raise ValueError("sample_weight has negative values: weights count how often a row stands")
-    if not bool(xp.any(weights > 0)):
+    if not empty and not bool(xp.any(weights > 0)):
         raise ValueError("sample_weight is zero everywhere: no row is left")
     if not is_numpy(xp):
         namespace(weights, like)
@@ -191,6 +195,16 @@ def check_weights(weights: Any, n: int, like: Array | None = None) -> Array | No
         target = namespace(like)
         weights = target.asarray(weights, device=like.device)
     return weights
+
+
+def moderate_weights(weights: Array | None) -> tuple[Array | None, float]:
+    """Weights whose roots are within the range of float32, and the factor they were divided by."""
+    if weights is None:
+        return None, 1.0
+    exponent = int(np.frexp(float(namespace(weights).max(weights)))[1])
+    if abs(exponent) < 32:
+        return weights, 1.0
+    return weights * 2.0**-exponent, 2.0**exponent  # exact: powers of two
 
 
 def describe_nonfinite(
@@ -364,6 +378,15 @@ def take_rows(a: Any, rows: slice | Array) -> Any:
     if isinstance(rows, np.ndarray):
         rows = xp.asarray(rows, device=device_of(a))
     return xp.take(a, rows, axis=0)
+
+
+def blank_rows(a: Array, away: np.ndarray[Any, Any]) -> Array:
+    """A matrix or vector with zeros in the rows that are away, which may hold anything."""
+    if not away.any():
+        return a
+    xp = namespace(a)
+    mask = away if is_numpy(xp) else xp.asarray(away, device=device_of(a))
+    return xp.where(mask if a.ndim == 1 else mask[:, None], xp.zeros_like(a), a)
 
 
 def dense(a: Any) -> Any:

@@ -159,7 +159,7 @@ def _explained(model: Any, variables: str, variates: str) -> Any:
     loadings = to_numpy(getattr(model, f"{variables}_{own}loadings_"))
     weights = getattr(model, f"{variates}_weights_")
     m = total_moments(model)
-    cov = to_numpy(m.projected_scatter(variates, variates, weights)) / (m.n - 1)
+    cov = to_numpy(m.projected_scatter(variates, variates, weights)) / m.freedom()
     correlations = to_numpy(weights).T @ cov
     # The triangular factor R of the variates' covariance R'R holds the sequential regressions.
     upper = np.linalg.qr(_root(correlations))[1]

@@ -28,6 +28,7 @@ from cmstats.arrays import (
     result_dtype,
     row_slices,
     take_rows,
+    to_numpy,
 )
 from cmstats.kernels.threads import cores, even_slices, run_tasks
 from cmstats.kernels.transfer import within_memory
@@ -41,10 +42,14 @@ __all__ = [
     "accumulator_count",
     "provisional_centre",
     "scatter",
+    "spread_rows",
 ]
 
 SMALL = 1 << 14
 """Up to this many entries NumPy's own calls take less time than a compiled loop over a tile."""
+
+SURVEYED = 512
+"""About so many rows set a provisional mean."""
 
 PARALLEL = 1 << 18
 """Fewer entries than this are not worth a second thread."""
@@ -143,7 +148,7 @@ def accumulate(
 ) -> RowSums:
     """The sums of rows that are all in memory, by accumulators side by side."""
     n = blocks[0].shape[0]
-    start = provisional_centre(blocks)
+    start = provisional_centre(blocks, weights=weights)
     work = n * sum(b.shape[1] for b in blocks)
     parts = [Accumulator(blocks, *start, precision) for _ in range(accumulator_count(blocks, work))]
     run_tasks(
@@ -155,7 +160,24 @@ def accumulate(
     return Accumulator.finish(parts)
 
 
-def provisional_centre(blocks: Sequence[Array], rows: Array | None = None) -> tuple[Array, bool]:
+def spread_rows(n: int, weights: Array | None = None, rows: Array | None = None) -> Any:
+    """About 512 rows of n, or of some, evenly spaced in number, or in weight where there are some.
+
+    They reach to the last row: data sorted by a drifting quantity must not fool a mean of them.
+    """
+    count = n if rows is None else int(rows.shape[0])
+    if weights is None:
+        step = slice(None, None, max(1, count // SURVEYED))
+        return step if rows is None else rows[step]
+    total = np.cumsum(to_numpy(weights if rows is None else take_rows(weights, rows)))
+    points = (np.arange(min(count, SURVEYED)) + 0.5) / min(count, SURVEYED) * total[-1]
+    at = np.minimum(np.searchsorted(total, points), count - 1)
+    return at if rows is None else take_rows(rows, at)
+
+
+def provisional_centre(
+    blocks: Sequence[Array], rows: Array | None = None, weights: Array | None = None
+) -> tuple[Array, bool]:
     """A provisional mean, and whether the spread asks for double precision.
 
     Parameters
@@ -163,21 +185,22 @@ def provisional_centre(blocks: Sequence[Array], rows: Array | None = None) -> tu
     blocks : sequence of arrays of shape (n, p_b)
     rows : int array, optional
         The rows that count; all without.
+    weights : array of shape (n,), optional
+        Of all rows.
 
     Returns
     -------
     centre : array of shape (d,), float64
-        The mean of evenly spaced rows, near enough to the mean to centre about. They reach
-        to the last row: data sorted by a drifting quantity must not fool it.
+        The mean of rows that are evenly spaced in weight, near enough to the mean to centre
+        about: a group of rows far away that hardly weighs must not draw it there.
     double : bool
         Whether squares would leave the range of single precision.
     """
     xp = namespace(*(b for b in blocks if is_array(b)))
-    n = blocks[0].shape[0] if rows is None else rows.shape[0]
-    step = slice(None, None, max(1, n // 512))
+    step = spread_rows(int(blocks[0].shape[0]), weights, rows)
     means, sizes = [], []
     for b in blocks:
-        sample = take_rows(b, step if rows is None else rows[step])
+        sample = take_rows(b, step)
         sample = _dense(sample) if is_numpy(xp) else sample
         sample = xp.astype(sample, xp.float64)
         means.append(xp.mean(sample, axis=0))

@@ -257,7 +257,7 @@ class LinearAutoencoder(Containers, MomentsModel):
         if self.alpha or self.corruption:
             return []
         varying = int(namespace(code.encode).count_nonzero(m.variance("x")))
-        n = min(m.n, m.rows)
+        n = m.rows
         if varying >= n - 1:
             return [
                 f"{varying} features meet the targets of {n:g} samples exactly whatever the data: "

@@ -32,7 +32,7 @@ from cmstats.rows.chunks import check_lengths, is_lazy
 from cmstats.rows.dask import columns_of
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.source import width_of
-from cmstats.rows.splits import Folds
+from cmstats.rows.splits import Folds, count_rows
 from cmstats.rows.views import column_names
 
 __all__ = ["MomentsModel", "RowsModel", "length_of"]
@@ -237,7 +237,8 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
     def _fit_blocks(self, blocks: dict[str, Any], sample_weight: Any, groups: Any) -> list[str]:
         """Fit to checked rows, in the root form too where the scatter is not good enough."""
         n = length_of(blocks)
-        folds = self._folds_of(n, blocks.get("y"), groups)
+        folds = self._folds_of(n, blocks.get("y"), groups, sample_weight)
+        n = count_rows(n, sample_weight)
         blocks, sample_weight = self._rows(blocks, sample_weight)
         form = self._first_form(n, sum(map(width_of, blocks.values())))
         notes = self._learn(self._collect(blocks, form, sample_weight, folds))
@@ -455,8 +456,7 @@ def length_of(blocks: Mapping[str, Any]) -> int:
 
 
 def _check_rows_of(total: Moments) -> None:
-    if total.rows < 2 or total.n < 2:
+    if total.rows < 2:
         raise ValueError(
-            f"n_samples={min(total.rows, int(total.n))} sample has no variance: at least 2 "
-            "rows are needed"
+            f"n_samples={total.rows} sample has no variance: at least 2 rows are needed"
         )

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from cmstats.arrays import check_weights, is_dask, namespace
 from cmstats.moments.folds import merged
 from cmstats.moments.moments import Moments, folds_of_batches
 from cmstats.rows.splits import Folds, by_number, check_groups, deal
@@ -28,17 +29,19 @@ class Batches(BaseEstimator):
     def _is_stream(self, X: Any, y: Any) -> bool:
         return is_stream(X, y)
 
-    def _folds_of(self, n: int | None, y: Any, groups: Any) -> Folds | None:
+    def _folds_of(
+        self, n: int | None, y: Any, groups: Any, sample_weight: Any = None
+    ) -> Folds | None:
         """The folds of all rows of a fit; None where nothing is to be chosen."""
         if groups is not None:
             groups = check_groups(groups, n)
         if not self._open_parameters():
             return None
-        folds = deal(self.cv, n, y=y, groups=groups)
+        folds = deal(self.cv, n, y=y, groups=groups, weights=sample_weight)
         self._groups_seen = folds.groups
         return folds
 
-    def _folds_of_more(self, n: int, groups: Any, start: int) -> Folds | None:
+    def _folds_of_more(self, n: int, groups: Any, start: int, sample_weight: Any) -> Folds | None:
         """The folds of rows after `start` others; None where nothing is to be chosen."""
         if groups is not None:
             groups = check_groups(groups, n)
@@ -53,7 +56,7 @@ class Batches(BaseEstimator):
                 f"these rows come {now} groups and those before came {before}: hand partial_fit "
                 "the groups of all rows, or of none"
             )
-        folds = by_number(int(self.cv), n, groups, start=start, seen=seen)
+        folds = by_number(int(self.cv), n, groups, start=start, seen=seen, weights=sample_weight)
         self._groups_seen = folds.groups
         return folds
 
@@ -101,7 +104,7 @@ class Batches(BaseEstimator):
         first = True
         for number, batch in enumerate(source):
             given = self._of_batch(batch, number)
-            if any(getattr(a, "shape", (1,))[:1] == (0,) for a in given):
+            if no_rows(*given):
                 continue  # no rows add nothing
             with _named_batch(number) if len(given) > 1 else nullcontext():
                 blocks = self._blocks(*given, reset=first)
@@ -138,6 +141,8 @@ class Batches(BaseEstimator):
         self
         """
         self._validate_params()
+        if no_rows(X, y) or no_weight(sample_weight):
+            return self  # no rows add nothing
         first = not self._kept()
         new = self._unfitted() if first else self._twin()
         notes = new._add(new._blocks(X, y, reset=first), sample_weight, groups)
@@ -151,7 +156,7 @@ class Batches(BaseEstimator):
         held = [m for m in before if m is not None]
         n = int(next(iter(blocks.values())).shape[0])
         start = sum(m.rows_seen for m in held)
-        folds = self._folds_of_more(n, groups, start)
+        folds = self._folds_of_more(n, groups, start, sample_weight)
         blocks, sample_weight = self._rows(blocks, sample_weight, partial=True)
         form = held[0].form if held else self._first_form(np.inf, 0)
         new = self._collect(blocks, form, sample_weight, folds)
@@ -202,6 +207,26 @@ class Batches(BaseEstimator):
         new = object.__new__(type(self))
         new.__dict__.update(vars(self))
         return new
+
+
+def no_rows(*views: Any) -> bool:
+    """Whether views, or lists or dicts of views, have no row."""
+    lengths = []
+    for a in views:
+        nested = list(a.values()) if isinstance(a, Mapping) and not hasattr(a, "shape") else a
+        listed = isinstance(nested, (list, tuple)) and any(hasattr(v, "shape") for v in nested)
+        each = nested if listed or nested is not a else [a]
+        lengths += [np.shape(v)[:1] for v in each if v is not None and hasattr(v, "__len__")]
+    return bool(lengths) and all(length == (0,) for length in lengths)
+
+
+def no_weight(sample_weight: Any) -> bool:
+    """Whether all rows have weight 0."""
+    if sample_weight is None or is_dask(sample_weight):
+        return False
+    n = 1 if np.isscalar(sample_weight) else len(sample_weight)
+    weights = check_weights(sample_weight, n, empty=True)
+    return not bool(namespace(weights).any(weights > 0))
 
 
 @contextmanager

@@ -206,7 +206,7 @@ class CCA(LatentViews, MomentsModel):
                 "every column of x or of y is constant: there is nothing to correlate, and all "
                 "weights are 0"
             ]
-        p, q, n = m.width("x"), m.width("y"), min(m.n, m.rows)
+        p, q, n = m.width("x"), m.width("y"), m.rows
         notes = constant_columns(m)
         if p + q > n - 1 and 0 in m.shrinkage and not m.unshrunk.incomplete:
             notes.append(

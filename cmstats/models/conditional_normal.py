@@ -256,7 +256,7 @@ def _too_few_rows(m: Shrunk) -> bool:
         features = m.width("y") + (m.width("x") if shrinkage["x"] == 0 else 0)
     estimate = m.unshrunk.estimate
     regularised = estimate is not None and estimate.prior > 0
-    return not regularised and features > min(m.n, m.rows) - 1
+    return not regularised and features > m.rows - 1
 
 
 def _outlier_scores(views: Sequence[Array], means: Any, A: Array, r: Array, B: Array) -> Array:

@@ -189,6 +189,9 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
     def _score(self, moments: Moments, model: PairNormal) -> float:
         return model.expected_logpdf(moments)
 
+    def _rows_needed(self) -> int:
+        return (self.rank or 1) + 1
+
     def _check_rank(self, m: Shrunk) -> None:
         """Raise where the rank is for other blocks, or is larger than there can be."""
         if self.rank is None:
@@ -208,7 +211,7 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
 
     def _degenerate(self, m: Shrunk, pairs: int | None = None) -> list[str]:
         """Sentences about degenerate data and requests."""
-        d, n, notes = sum(map(m.width, m.names)), min(m.n, m.rows), []
+        d, n, notes = sum(map(m.width, m.names)), m.rows, []
         if d > n - 1 and 0 in m.shrinkage and not m.unshrunk.incomplete:
             notes.append(
                 f"{d} features and {n:g} samples make the joint covariance singular, so there is "

@@ -34,7 +34,7 @@ class Imputing(BaseEstimator):
     def _held_out(moments: Moments) -> Moments:
         """What a score is computed on: the complete rows, where there are at least two."""
         complete = moments.complete_rows()
-        if complete is None or min(complete.rows, complete.n) < 2:
+        if complete is None or complete.rows < 2:
             return moments
         return complete
 

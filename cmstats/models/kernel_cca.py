@@ -21,8 +21,9 @@ from cmstats.moments.canonical import Canonical
 from cmstats.moments.folds import Trial
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
+from cmstats.moments.sums import observations
 from cmstats.rows.chunks import chunks, project
-from cmstats.rows.source import take_in_memory
+from cmstats.rows.source import present_rows, take_in_memory
 
 __all__ = ["KernelCCA"]
 
@@ -207,7 +208,9 @@ class KernelCCA(CCA):
     ) -> tuple[Any, Any]:
         """Fit both maps; return what the moments are taken of, the rows mapped as they are read."""
         weights = None if sample_weight is None else to_numpy(sample_weight)
-        rows = X.shape[0] if weights is None else np.count_nonzero(weights)
+        rows = X.shape[0] if weights is None else int(np.count_nonzero(weights))
+        if weights is not None and (total := float(weights.sum())) < 2:
+            weights = weights / total * observations(total, rows)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=2)
         maps, mapped = [], []
         for view, data in enumerate((X, y)):
@@ -279,6 +282,7 @@ class KernelCCA(CCA):
         X, y = blocks["x"], blocks["y"]
         # Mapped rows do not show the library of the rows, which is that of the weights.
         weights = check_weights(sample_weight, X.shape[0], X)
+        X, y = (present_rows(a, weights) for a in (X, y))
         if hasattr(self, "x_map_"):
             mapped = mapped_rows(X, self.x_map_), mapped_rows(y, self.y_map_)
         else:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.arrays import (
     Array,
     check_weights,
+    moderate_weights,
     namespace,
     to_numpy,
     warn,
@@ -34,6 +35,8 @@ from cmstats.models.regions import PredictsRegions
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.progress import progress_bar
+from cmstats.rows.source import present_rows
+from cmstats.rows.splits import count_rows
 
 __all__ = ["ConditionalGaussianMixture"]
 
@@ -208,11 +211,12 @@ class ConditionalGaussianMixture(PredictsRegions, RowsModel):
         """Fit to checked rows; return what there is to warn of."""
         X, y = blocks.values()
         p, d = int(X.shape[1]), int(X.shape[1]) + self._y_width
-        self.rank_ = self._rank(X.shape[0], d)
+        self.rank_ = self._rank(count_rows(X.shape[0], sample_weight), d)
         moments = Moments.from_data(x=X, y=y, sample_weight=sample_weight)
         scaling = Scaling.of(moments)
         weights = check_weights(sample_weight, X.shape[0], moments.mean("x"))
-        rows = Rows([X, y], scaling, weights)
+        X, y = (present_rows(a, weights) for a in (X, y))
+        rows = Rows([X, y], scaling, moderate_weights(weights)[0])
         maximize = Maximizer(
             self.covariance_type, self.rank_ or 0, self.reg_covar, scaling.second_moment(moments)
         )
@@ -376,13 +380,17 @@ class ConditionalGaussianMixture(PredictsRegions, RowsModel):
         float
             In nats per row; higher is better.
         """
+        if sample_weight is not None:
+            X, y = (a if hasattr(a, "shape") else np.asarray(a) for a in (X, y))
+            sample_weight = check_weights(sample_weight, X.shape[0], X)
+            X, y = (present_rows(a, sample_weight) for a in (X, y))
         density = self.logpdf(X, y)
         xp = namespace(density)
         density = xp.astype(density, xp.float64)
         w = check_weights(sample_weight, density.shape[0], density)
         if w is None:
             return float(xp.mean(density))
-        return float(xp.sum(w * density) / xp.sum(w))
+        return float(xp.sum(w / xp.sum(w) * density))
 
     @row_wise
     def outlier_scores(self, X: Any, y: Any) -> Array:

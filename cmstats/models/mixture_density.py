@@ -42,7 +42,7 @@ class Scaling:
         """The mean, rounded to single precision so that every data type subtracts the same."""
         xp = namespace(moments.mean("x"))
         mean = xp.concat([moments.mean(v) for v in ("x", "y")])
-        variance = xp.concat([moments.variance(v) for v in ("x", "y")])
+        variance = xp.concat([moments.variance(v, ddof=0) for v in ("x", "y")])
         constant = xp.concat([moments.constant(v) for v in ("x", "y")])
         small = xp.abs(mean) < 1e38
         rounded = xp.astype(xp.astype(xp.where(small, mean, 0.0), xp.float32), xp.float64)
@@ -75,6 +75,7 @@ class Rows:
         namespace(scaling.centre, *(b for b in blocks if is_array(b) and not is_lazy(b)))
         self.blocks, self.scaling, self.weights = blocks, scaling, weights
         self.n = int(blocks[0].shape[0])
+        self.count = self.n if weights is None else int(xp.count_nonzero(weights))
         single = all(result_dtype(b) == xp.float32 for b in blocks)
         self.dtype = xp.float32 if single else xp.float64
         self._centre = xp.astype(scaling.centre, self.dtype)

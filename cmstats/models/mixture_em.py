@@ -144,7 +144,7 @@ def expectation_maximization(
         bar.set_postfix_str(f"log-likelihood {run.bounds[-1]:.6g}", refresh=False)
         bar.update()
         run.mixture = maximize(sums, run.mixture)
-        if _reseed(run, sums, EMPTY * total / rows.n):
+        if _reseed(run, sums, EMPTY * total / rows.count):
             continue
         if len(run.bounds) > 1 and abs(run.bounds[-1] - run.bounds[-2]) < tol:
             run.converged = True

@@ -227,7 +227,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
                 "weights are 0"
             ]
         notes = [s for a in m.names for s in constant_columns(m, a) + dependent_columns(m, a)]
-        n = min(m.n, m.rows)
+        n = m.rows
         for (a, s), (b, t) in itertools.combinations(zip(m.names, m.shrinkage, strict=True), 2):
             p, q = m.width(a), m.width(b)
             if p + q > n - 1 and not (s and t):

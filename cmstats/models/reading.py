@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from cmstats.models.base import MomentsModel, length_of
 from cmstats.moments.moments import Moments
-from cmstats.rows.splits import Folds, deal
+from cmstats.rows.splits import Folds, count_rows, deal
 
 __all__ = ["FoldReader", "candidate_of", "fit_quietly", "open_parameters", "whole_moments"]
 
@@ -46,13 +46,14 @@ class FoldReader:
 
     def dealt(self, cv: Any, groups: Any) -> Folds:
         """The folds of the rows."""
-        return deal(cv, self.length, y=self.labels, groups=groups)
+        return deal(cv, self.length, y=self.labels, groups=groups, weights=self.weights)
 
     @property
     def form(self) -> Any:
         """The form of moments that the estimator's `fit` begins with."""
         widths = (1 if a.ndim == 1 else int(a.shape[1]) for a in self.blocks.values())
-        return self.estimator._first_form(self.length, sum(widths))
+        n = count_rows(self.length, self.weights)
+        return self.estimator._first_form(n, sum(widths))
 
     @property
     def may_need_roots(self) -> bool:

@@ -220,7 +220,7 @@ def r2(errors: Array, moments: Moments) -> Array:
     otherwise (r2_score's rule); a single row has no R2, which is NaN.
     """
     xp = namespace(errors)
-    if moments.n < 2:
+    if max(moments.rows, moments.n) < 2:
         return 0 * errors + float("nan")
     total = moments.variance("y", ddof=0) * moments.n
     constant = moments.constant("y")

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from cmstats.arrays import Array, to_numpy
-from cmstats.moments.missing import rows_together
+from cmstats.moments.missing import seen_together
 from cmstats.moments.patterns import Mask, PatternTable
 from cmstats.moments.sums import FORMS, Form, Norms, Root, Scatter
 
@@ -58,7 +58,7 @@ class BlockSums:
 
     @property
     def rows(self) -> int:
-        """The number of rows, whatever their weights."""
+        """The number of rows of positive weight."""
         return self._complete.rows + (0 if self._table is None else self._table.rows)
 
     @property
@@ -67,11 +67,19 @@ class BlockSums:
         return self.rows + (0 if self._table is None else self._table.empty)
 
     @property
-    def rows_together(self) -> float:
-        """The least weight (and number) of the rows that have any two of the blocks."""
+    def rows_together(self) -> int:
+        """The least number of the rows that have any two of the blocks."""
         if self._table is None:
-            return min(self.rows, self.n)
-        return min(self.rows, rows_together(self.sums_by_pattern(), self.widths))
+            return self.rows
+        counts = [(mask, s.rows) for mask, s in self.sums_by_pattern()]
+        return int(seen_together(counts, self.widths))
+
+    @property
+    def weight_together(self) -> float:
+        """The least weight of the rows that have any two of the blocks."""
+        if self._table is None:
+            return self.n
+        return seen_together([(mask, s.n) for mask, s in self.sums_by_pattern()], self.widths)
 
     @property
     def form(self) -> Form:
@@ -158,9 +166,15 @@ class BlockSums:
         sums = functools.reduce(operator.add, now_complete, sums)
         return type(self)(names, widths, sums, table.or_none())
 
-    def weightless(self) -> Self:
-        """The sums of the same rows with weight 0."""
-        return self.with_sums(replace(self._complete, n=0.0))
+    def reweighted(self, factor: float) -> Self:
+        """The sums of the same rows with all weights times a factor."""
+        if factor == 1:
+            return self
+        table = self._table
+        if table is not None:
+            sums = {k: s.reweighted(factor) for k, s in table.sums.items()}
+            table = replace(table, sums=sums)
+        return self.with_sums(self._complete.reweighted(factor), table)
 
     def on(self, like: Array) -> Self:
         """The same sums in the library and on the device of another array."""

@@ -76,8 +76,8 @@ class Canonical:
         """From directions with ``A'S_s A = I`` and the singular values over their gain."""
         xp = namespace(A)
         sample = m.sample
-        xA = sample.projected_scatter("x", "x", A) / (m.n - 1)
-        yB = sample.projected_scatter("y", "y", B) / (m.n - 1)
+        xA = sample.projected_scatter("x", "x", A) / m.freedom()
+        yB = sample.projected_scatter("y", "y", B) / m.freedom()
         x_var, y_var = xp.sum(A * xA, axis=0), xp.sum(B * yB, axis=0)
         # Under shrinkage there are also directions in which the data do not vary. Only an aligned
         # target relates the views there.
@@ -91,7 +91,7 @@ class Canonical:
             A, B = 0 * A[:, :1], 0 * B[:, :1]
             r, x_var, y_var = 0 * r[:1], 0 * x_var[:1] + 1, 0 * y_var[:1] + 1
         x_std, y_std = (xp.sqrt(xp.where(var > 1e-12, var, 1.0)) for var in (x_var, y_var))
-        xB = sample.projected_scatter("x", "y", B) / (m.n - 1)
+        xB = sample.projected_scatter("x", "y", B) / m.freedom()
         correlations = xp.clip(xp.sum(A * xB, axis=0) / (x_std * y_std), -1.0, 1.0)
         x_unit, y_unit = m.units("x")[:, None], m.units("y")[:, None]
         pattern = m.project("y", "y", B) * y_unit
@@ -155,7 +155,7 @@ class Canonical:
 
 def loadings(moments: Moments, variables: str, variates: str, weights: Array) -> Array:
     """Correlations of a block's columns with variates ``block @ weights`` of unit variance."""
-    covariances = moments.projected_scatter(variables, variates, weights) / (moments.n - 1)
+    covariances = moments.projected_scatter(variables, variates, weights) / moments.freedom()
     return covariances / standard_deviations(moments, variables)[:, None]
 
 

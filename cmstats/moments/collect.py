@@ -11,7 +11,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cmstats.arrays import Array, check_weights, dense, is_dask, namespace, row_slices, take_rows
+from cmstats.arrays import (
+    Array,
+    check_weights,
+    dense,
+    is_dask,
+    moderate_weights,
+    namespace,
+    row_slices,
+    take_rows,
+)
 from cmstats.kernels.transfer import to_device
 from cmstats.moments import dask as _dask
 from cmstats.moments.block_sums import BlockSums
@@ -70,11 +79,12 @@ class Pass:
             blocks = _dask.matrices(blocks)
             return _dask.fold_moments(
                 collect_rows, form=self.form, sample_weight=sample_weight,
-                folds=_dealt(blocks, blocks, cv, groups), missing=self.missing, device=self.device,
-                blocks=blocks,
+                folds=_dealt(blocks, blocks, cv, groups, sample_weight), missing=self.missing,
+                device=self.device, blocks=blocks,
             )  # fmt: skip
         blocks, given = check_blocks(blocks), blocks
-        return self.over_checked(blocks, sample_weight, _dealt(blocks, given, cv, groups))
+        weights = check_weights(sample_weight, length(blocks), foreign(blocks.values()))
+        return self.over_checked(blocks, weights, _dealt(blocks, given, cv, groups, weights))
 
     def over_checked(
         self,
@@ -82,14 +92,17 @@ class Pass:
         sample_weight: Any,
         folds: Folds | None,
     ) -> list[BlockSums]:
-        """The sums of each fold of checked rows, whose folds are known."""
-        n = int(next(iter(blocks.values())).shape[0])
-        weights = check_weights(sample_weight, n, foreign(blocks.values()))
-        n_folds, ids = (1, None) if folds is None else (folds.count, folds.numbers(n))
+        """The sums of each fold of checked rows, whose folds are known (-1: of none)."""
+        n = length(blocks)
+        weights = check_weights(sample_weight, n, foreign(blocks.values()), empty=True)
+        n_folds, ids = (1, None) if folds is None else (folds.count, folds.numbers(n, weights))
+        if folds is None and weights is not None and not bool(namespace(weights).all(weights > 0)):
+            ids = Folds(1).numbers(n, weights)
+        weights, unit = moderate_weights(weights)
         over = functools.partial(self.of_run, blocks, weights, ids=ids, n_folds=n_folds)
         if self.checkpoint is None:
             with self._bar(n) as bar:
-                return over(advance=bar.update)
+                return [m.reweighted(unit) for m in over(advance=bar.update)]
         size = segment_rows(blocks)
         saved = self._opened(blocks, size, shapes=True, ids=ids, weights=weights)
         with self._bar(n) as bar, saved.noted():
@@ -100,7 +113,7 @@ class Pass:
             )
             found = self._resumed(saved, blocks, steps)
         saved.remove()
-        return found
+        return [m.reweighted(unit) for m in found]
 
     def over_stream(
         self, source: Iterable[Any], names: Sequence[str], folds: Folds | None = None
@@ -231,12 +244,18 @@ def collect_rows(
     return how.over_checked(check_blocks(blocks), sample_weight, folds)
 
 
-def _dealt(blocks: dict[str, Any], given: dict[str, Any], cv: Any, groups: Any) -> Folds | None:
+def length(blocks: dict[str, Any]) -> int:
+    """The number of rows of checked blocks."""
+    return int(next(iter(blocks.values())).shape[0])
+
+
+def _dealt(
+    blocks: dict[str, Any], given: dict[str, Any], cv: Any, groups: Any, weights: Any
+) -> Folds | None:
     """The folds of checked rows; None for all rows as one."""
     if cv is None:
         return None
-    n = int(next(iter(blocks.values())).shape[0])
-    return deal(cv, n, y=given.get("y"), groups=groups)
+    return deal(cv, length(blocks), y=given.get("y"), groups=groups, weights=weights)
 
 
 @dataclass(frozen=True)

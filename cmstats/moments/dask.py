@@ -26,10 +26,17 @@ import numpy as np
 
 from cmstats.arrays import (
     is_dask,
-    namespace,
 )
 from cmstats.kernels.threads import one_core
-from cmstats.rows.dask import Chunk, by_chunk, host_matrix, library, matrix, naming_chunk
+from cmstats.rows.dask import (
+    Chunk,
+    by_chunk,
+    checked_weights,
+    host_matrix,
+    library,
+    matrix,
+    naming_chunk,
+)
 from cmstats.rows.splits import Folds
 
 __all__ = ["add_folds", "added", "fold_moments", "matrices", "tree"]
@@ -99,8 +106,11 @@ def fold_moments(
     """
     blocks = matrices(blocks)
     d = sum(int(a.shape[1]) for a in blocks.values())
-    folds = folds or Folds(1)
-    ids = None if folds.ids is None else folds.ids.astype(np.min_scalar_type(folds.count))
+    n = int(next(iter(blocks.values())).shape[0])
+    folds, sample_weight = folds or Folds(1), checked_weights(sample_weight, n)
+    ids = None
+    if folds.ids is not None or sample_weight is not None:
+        ids = folds.numbers(n, sample_weight).astype(np.min_scalar_type(-folds.count))
     work = functools.partial(
         _fold_moments, of_rows, folds.count, folds.start, form=form, missing=missing, device=device
     )
@@ -125,20 +135,12 @@ def _fold_moments(
     m, start = next(iter(named.values())).shape[0], chunk.start or 0
     if ids is None:
         ids = (offset + start + np.arange(m)) % folds
-    present, local = np.unique(ids, return_inverse=True)
-    none_counts = weights is not None and not bool(namespace(weights).any(weights != 0))
     with naming_chunk(named, chunk, how["missing"]):
         made = of_rows(
-            named, how["form"], None if none_counts else weights,
-            folds=Folds(len(present), ids=local) if len(present) > 1 else None,
+            named, how["form"], weights, folds=Folds(folds, ids=np.asarray(ids, dtype=np.int64)),
             missing=how["missing"], device=how["device"],
         )  # fmt: skip
-    out: list[Any] = [None] * folds
-    for fold, moments in zip(present.tolist(), made, strict=True):
-        if none_counts:  # rows without weight are only counted
-            moments = moments.weightless()
-        out[fold] = moments
-    return out
+    return [m if m.rows_seen else None for m in made]
 
 
 def add_folds(parts: list[list[Any]]) -> list[Any]:

@@ -19,7 +19,7 @@ from cmstats.arrays import Array, device_of, namespace, row_slices, to_numpy
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import block_matrix
 from cmstats.moments.patterns import Mask
-from cmstats.moments.sums import Scatter
+from cmstats.moments.sums import Scatter, degrees_of_freedom
 
 __all__ = ["Problem", "SingularError", "em", "evident_prior"]
 
@@ -154,7 +154,9 @@ class Problem:
 
         S = block_matrix([[covariance, zeros(k, d - k)], [zeros(d - k, k), zeros(d - k, d - k)]])
         S = xp.take(xp.take(S, back, axis=0), back, axis=1)
-        S = S * ((self.n - ddof) * self.unit[:, None] * self.unit[None, :])
+        S = S * (
+            degrees_of_freedom(self.n, self.rows, ddof) * self.unit[:, None] * self.unit[None, :]
+        )
         S = 0.5 * (S + S.mT)
         mean = self.center + self.unit * xp.take(xp.concat([mean, zeros(d - k)]), back)
         return Scatter(self.n, mean, S, self.rows)

@@ -12,6 +12,7 @@ import numpy as np
 
 from cmstats.arrays import (
     Array,
+    blank_rows,
     count_nonfinite,
     dense,
     describe_nonfinite,
@@ -26,6 +27,7 @@ from cmstats.kernels.covariance import (
     Accumulator,
     accumulator_count,
     provisional_centre,
+    spread_rows,
 )
 from cmstats.kernels.threads import even_slices, run_tasks
 from cmstats.kernels.transfer import require_cupy, to_device, upload
@@ -102,7 +104,7 @@ def fold_sums(
                 return _root_pass(arrays, weights, ids, n_folds, device, rows, advance)
             return _scatter_pass(arrays, weights, ids, n_folds, device, tables, rows, advance)
     except NonFiniteError:
-        message = _whole_count(blocks, nan=tables is None, span=span, locate=locate)
+        message = _whole_count(blocks, nan=tables is None, ids=ids, span=span, locate=locate)
         raise ValueError(message) from None
 
 
@@ -115,6 +117,7 @@ def _whole_count(
     blocks: Mapping[str, Any],
     *,
     nan: bool,
+    ids: np.ndarray[Any, Any] | None,
     span: slice | None,
     locate: Callable[[int], str] | None,
 ) -> str:
@@ -125,6 +128,8 @@ def _whole_count(
         first = None
         for start, (part,), _ in chunks([a if span is None else within(a, span)]):
             part = dense(part)
+            if ids is not None:
+                part = blank_rows(part, ids[start : start + part.shape[0]] < 0)
             more_nan, more_inf, at = count_nonfinite(part, offset + start, nan=nan)
             nans, infinite, first = nans + more_nan, infinite + more_inf, first or at
         if nans or infinite:
@@ -215,7 +220,8 @@ def _scatter_pass(
         for fold, group in enumerate(folds):
             if not group:
                 # Each fold has its own centre: about the mean of another, digits would cancel.
-                begun = _centre_of(arrays, parts, ids, start, fold, device, complete)
+                run = parts, w, start
+                begun = _centre_of(arrays, weights, run, ids, fold, device, complete)
                 # Folds run in parallel as they are; a single fold is cut into parts.
                 work = m * sum(p.shape[1] for p in parts)
                 each = accumulator_count(parts, work) if n_folds == 1 else 1
@@ -290,7 +296,7 @@ def _pattern_sums(
     if not all(mask.all() for _, mask in pairs):
         blocks = [_columns(take_rows(part, at), mask) for part, mask in pairs]
         w, at = None if w is None else take_rows(w, at), index_like(np.arange(rows.size), parts[0])
-    sums = Accumulator(blocks, *provisional_centre(blocks, at))
+    sums = Accumulator(blocks, *provisional_centre(blocks, at, w))
     sums.add(blocks, w, at)
     return Scatter.of(Accumulator.finish([sums]))
 
@@ -304,9 +310,9 @@ def _columns(part: Any, mask: Mask) -> Any:
 
 def _centre_of(
     arrays: Sequence[Any],
-    parts: list[Any],
+    weights: Array | None,
+    run: tuple[list[Any], Array | None, int],
     ids: np.ndarray[Any, Any] | None,
-    start: int,
     fold: int,
     device: Any,
     complete: Mask | None = None,
@@ -317,13 +323,15 @@ def _centre_of(
     from the run at hand.
     """
     if complete is not None or any(is_lazy(a) for a in arrays):
+        parts, w, start = run
         rows = _rows_of(ids, start, parts[0].shape[0], fold, parts[0], complete)
-        return None if rows is not None and not rows.shape[0] else provisional_centre(parts, rows)
+        none = rows is not None and not rows.shape[0]
+        return None if none else provisional_centre(parts, rows, w)
     at = None if ids is None else np.flatnonzero(ids == fold)
     if at is not None and not at.size:
         return None
-    step = slice(None, None, max(1, (arrays[0].shape[0] if at is None else at.size) // 512))
-    sample = [take_rows(a, step if at is None else index_like(at[step], a)) for a in arrays]
+    step = spread_rows(int(arrays[0].shape[0]), weights, at)
+    sample = [take_rows(a, step) for a in arrays]
     return provisional_centre(sample if device is None else to_device(sample))
 
 

@@ -21,9 +21,9 @@ from cmstats.kernels import whitening
 from cmstats.kernels.linalg import block_matrix
 from cmstats.moments.em import Problem, SingularError, em, evident_prior
 from cmstats.moments.patterns import Mask
-from cmstats.moments.sums import Scatter
+from cmstats.moments.sums import Scatter, observations
 
-__all__ = ["Estimate", "check_observed", "estimate", "rows_together", "shrunken_estimate"]
+__all__ = ["Estimate", "check_observed", "estimate", "seen_together", "shrunken_estimate"]
 
 SCARCE = 3
 """A prior is used if two columns are observed together in at most so many rows per column."""
@@ -125,10 +125,10 @@ def estimate(
     >>> m.estimate.method, float(m.mean("x")[0]), round(float(m.mean("y")[0]), 9)
     ('monotone', 5.5, 12.0)
     """
-    groups = [(mask, sums) for mask, sums in groups if sums.n > 0]
+    groups, unit = _counting(groups)
     joint = check_observed(groups, names, widths)
     if len(groups) == 1:
-        return Estimate(groups[0][1], "complete")
+        return Estimate(groups[0][1].reweighted(unit), "complete")
     problem = Problem.of(groups, widths)
     d = problem.varying.size
     scarce = bool((joint[np.ix_(problem.varying, problem.varying)] <= SCARCE * d).any())
@@ -136,7 +136,8 @@ def estimate(
     chain = _chain(problem)
     if chain is not None:
         mean, covariance, _ = _closed_form(problem, chain, nu, ddof)
-        return Estimate(problem.restored(mean, covariance, ddof), "monotone", nu)
+        sums = problem.restored(mean, covariance, ddof).reweighted(unit)
+        return Estimate(sums, "monotone", nu)
     try:
         found = em(problem, nu, tol, max_iter)
     except SingularError:
@@ -150,12 +151,15 @@ def estimate(
             ConvergenceWarning,
             stacklevel=2,
         )
-    sums = problem.restored(mean, covariance, 0.0)
+    sums = problem.restored(mean, covariance, 0.0).reweighted(unit)
     return Estimate(sums, "em", nu, n_iter, converged, tuple(path))
 
 
-def rows_together(groups: Sequence[tuple[Mask, Scatter]], widths: Sequence[int]) -> float:
-    """The least weight of the rows with entries of any two blocks; 0 if a column has none."""
+def seen_together(groups: Sequence[tuple[Mask, float]], widths: Sequence[int]) -> float:
+    """The least weight of the rows with entries of any two blocks; 0 if a column has none.
+
+    `groups` are the masks of patterns of rows and their weights.
+    """
     joint = _joint_weights(groups, sum(widths))
     starts = np.cumsum([0, *widths])[:-1]
     if not np.diagonal(joint).all():
@@ -164,10 +168,22 @@ def rows_together(groups: Sequence[tuple[Mask, Scatter]], widths: Sequence[int])
     return float(each.min())
 
 
-def _joint_weights(groups: Sequence[tuple[Mask, Scatter]], d: int) -> np.ndarray[Any, Any]:
+def _counting(
+    groups: Sequence[tuple[Mask, Scatter]],
+) -> tuple[list[tuple[Mask, Scatter]], float]:
+    """The patterns that have rows, relative weights as numbers of rows; the weight of a row."""
+    found = [(mask, sums) for mask, sums in groups if sums.n > 0]
+    n = sum(sums.n for _, sums in found)
+    unit = n / observations(n, sum(sums.rows for _, sums in found)) if n else 1.0
+    if unit != 1:
+        found = [(mask, sums.reweighted(1 / unit)) for mask, sums in found]
+    return found, unit
+
+
+def _joint_weights(groups: Sequence[tuple[Mask, float]], d: int) -> np.ndarray[Any, Any]:
     """The weight of the rows that have both of each two columns, shape (d, d)."""
     masks = np.array([mask for mask, _ in groups], dtype=float).reshape(-1, d)
-    weights: np.ndarray[Any, Any] = (masks.T * [sums.n for _, sums in groups]) @ masks
+    weights: np.ndarray[Any, Any] = (masks.T * [n for _, n in groups]) @ masks
     return weights
 
 
@@ -181,7 +197,7 @@ def check_observed(
     ValueError
         If a column is never observed, or two blocks never in the same row.
     """
-    joint = _joint_weights(groups, sum(widths))
+    joint = _joint_weights([(mask, sums.n) for mask, sums in groups], sum(widths))
     ends = np.cumsum([0, *widths])
     cuts = [slice(*ends[i : i + 2]) for i in range(len(names))]
     for name, cut in zip(names, cuts, strict=True):
@@ -233,7 +249,7 @@ def shrunken_estimate(
     Scatter or None
         None where patterns are not nested.
     """
-    groups = [(mask, sums) for mask, sums in groups if sums.n > 0]
+    groups, unit = _counting(groups)
     problem = Problem.of(groups, widths)
     chain = _chain(problem)
     if chain is None:
@@ -246,7 +262,7 @@ def shrunken_estimate(
     roots = xp.asarray(np.sqrt(1 - shrink.amount), device=device_of(C))
     eye = xp.eye(C.shape[0], dtype=xp.float64, device=device_of(C))
     C = (C - ridge[:, None] * eye) / roots[:, None] / roots[None, :]
-    return problem.restored(mean, C, 1.0)
+    return problem.restored(mean, C, 1.0).reweighted(unit)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,15 @@ from cmstats.moments.missing import (
 )
 from cmstats.moments.patterns import Missing, Pattern, PatternTable
 from cmstats.moments.shrinkage import Shrunk, Target
-from cmstats.moments.sums import Form, LeastSquares, Root, Scatter, Spectrum
+from cmstats.moments.sums import (
+    Form,
+    LeastSquares,
+    Root,
+    Scatter,
+    Spectrum,
+    degrees_of_freedom,
+    observations,
+)
 from cmstats.moments.whitened import Whitened
 from cmstats.rows.splits import Folds, deal
 
@@ -430,9 +438,17 @@ class Moments(BlockSums):
         ValueError
             If there are no more than `ddof` rows.
         """
-        if self.n <= ddof:
+        if observations(self.n, self.rows) <= ddof:
             raise ValueError(f"a covariance with ddof={ddof} needs more than {self.n:g} rows")
-        return self.scatter(a, b) / (self.n - ddof)
+        return self.scatter(a, b) / self.freedom(ddof)
+
+    def freedom(self, ddof: float = 1) -> float:
+        """What the scatter is divided by for a covariance.
+
+        The sum of the weights less `ddof`. Weights that add up to less than two rows do not count
+        rows: they are relative, and the divisor is that of as many observations as there are rows.
+        """
+        return degrees_of_freedom(self.n, self.rows, ddof)
 
     def variance(self, name: str, *, ddof: float = 1) -> Array:
         """The variance of each column of a block, shape (p,)."""
@@ -705,27 +721,28 @@ class Moments(BlockSums):
         sums = self.sums
         xp = namespace(sums.mean)
         # Of incomplete rows, only those that also have entries of other blocks count.
-        p, n = self.width(name), self.rows_together if self.incomplete else self.n
+        p, n = self.width(name), observations(self.weight_together, self.rows_together)
         if p == 1:
             return 0.0  # its own trace is the target
         trace = float(xp.sum(self.variance(name, ddof=0)))
         if trace == 0:
             return 0.0
         # In units of the trace, so that only the fourth moments can leave the range.
-        S = sums.gram(self.columns(name)) / (self.n * trace)
+        S = sums.gram(self.columns(name)) / (sums.n * trace)
         square = float(xp.sum(S * S))
         spread = square - 1 / p
         if spread <= 0:
             return 1.0
         if sums.norms is None:
             return min((square + 1) / ((n + 1) * spread), 1.0)
-        fourth = float(sums.norms.fourth[self.names.index(name)]) / trace / trace
+        # The mean fourth power of the norm.
+        fourth = float(sums.norms.fourth[self.names.index(name)]) / trace / trace / sums.n
         if not 0 < fourth < float("inf"):
             raise ValueError(
                 f"the fourth moments of {name} leave the range of double precision: its values "
                 "are too large or too small; divide them by a constant"
             )
-        return max(0.0, min((fourth / n - square) / n, spread) / spread)
+        return max(0.0, min((fourth - square) / n, spread) / spread)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one file (NumPy's .npz, without pickle), whole or not at all."""

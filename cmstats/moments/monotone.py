@@ -64,7 +64,7 @@ def factored(joint: JointNormal, moments: Moments, alone: str, covariance: Array
         ]
     )
     back = np.argsort(np.concatenate([a, rest]))
-    scatter = pick(pick(whole, back, 0), back, 1) * (moments.n - 1)
+    scatter = pick(pick(whole, back, 0), back, 1) * moments.freedom()
     mean = pick(xp.concat([mean, other]), back, 0)
     sums = Scatter(moments.n, mean, scatter, moments.rows)
     return Moments(moments.names, moments.widths, sums)

@@ -201,8 +201,12 @@ class Shrunk:
 
     @property
     def rows(self) -> int:
-        """The number of rows."""
+        """The number of rows of positive weight."""
         return self.unshrunk.rows
+
+    def freedom(self, ddof: float = 1) -> float:
+        """What a scatter is divided by for a covariance."""
+        return self.unshrunk.freedom(ddof)
 
     def width(self, name: str) -> int:
         """The number of columns of a block."""
@@ -272,7 +276,7 @@ class Shrunk:
 
     def project_sample(self, a: str, b: str, weights: Array) -> Array:
         """The same with the unshrunken covariance."""
-        return self.sample.projected_scatter(a, b, weights) / (self.sample.n - 1)
+        return self.sample.projected_scatter(a, b, weights) / self.freedom()
 
     def whiten(self, name: str) -> Whitened:
         """A block in coordinates in which its shrunken covariance is the identity."""

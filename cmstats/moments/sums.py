@@ -22,7 +22,7 @@ from cmstats.kernels.covariance import RowSums, shift_norm_sums
 from cmstats.kernels.linalg import leading_eigh, qr_r, svd
 
 __all__ = ["FORMS", "Form", "LeastSquares", "NonFiniteError", "Norms", "Root", "Scatter"]
-__all__ += ["Spectrum", "Sums", "check_finite"]
+__all__ += ["Spectrum", "Sums", "check_finite", "degrees_of_freedom", "observations"]
 
 Form: TypeAlias = Literal["scatter", "root"]
 
@@ -37,6 +37,20 @@ def check_finite(*arrays: Array) -> None:
         xp = namespace(a)
         if not bool(xp.isfinite(xp.sum(a))):
             raise NonFiniteError
+
+
+def observations(n: float, rows: int) -> float:
+    """The number of observations: the sum of the weights, but the rows where they are relative.
+
+    Weights that add up to less than two rows do not count rows.
+    """
+    return n if n >= 2 or rows < 2 else float(rows)
+
+
+def degrees_of_freedom(n: float, rows: int, ddof: float) -> float:
+    """The divisor of a covariance: n less `ddof`, in units of the weight of an observation."""
+    count = observations(n, rows)
+    return n / count * (count - ddof) if count else n - ddof
 
 
 @dataclass(frozen=True)
@@ -135,7 +149,7 @@ class Sums(ABC):
             return replace(other if self.n == 0 else self, rows=rows)
         namespace(self.mean, other.mean)  # raises where libraries or devices differ
         n = self.n + other.n
-        step = (self.n * other.n / n) ** 0.5 * (other.mean - self.mean)
+        step = (self.n * (other.n / n)) ** 0.5 * (other.mean - self.mean)
         # A weighted mean of both: moving one by a share of the distance loses digits.
         mean = (self.n / n) * self.mean + (other.n / n) * other.mean
         norms = None
@@ -192,9 +206,13 @@ class Sums(ABC):
     def gram(self, at: slice) -> Array:
         """A matrix with the nonzero eigenvalues of ``scatter(at, at)``, the smallest at hand."""
 
+    def freedom(self, ddof: float) -> float:
+        """What the scatter is divided by for a covariance; see `degrees_of_freedom`."""
+        return degrees_of_freedom(self.n, self.rows, ddof)
+
     def variance(self, at: slice, ddof: float = 1) -> Array:
         """The variance of each column."""
-        return self.squares(at) / (self.n - ddof)
+        return self.squares(at) / self.freedom(ddof)
 
     def constant(self, at: slice) -> Array:
         """Which columns do not vary beyond the rounding of their mean."""
@@ -274,6 +292,20 @@ class Sums(ABC):
         columns by an orthogonal matrix of its own; all other blocks stay as they are.
         """
 
+    def reweighted(self, factor: float) -> Self:
+        """The sums of the same rows with all weights times a factor."""
+        if factor == 1:
+            return self
+        norms = self.norms
+        if norms is not None:
+            norms = replace(norms, third=norms.third * factor, fourth=norms.fourth * factor)
+        matrix = self._reweighted_matrix(factor)
+        return replace(self, n=self.n * factor, matrix=matrix, norms=norms)
+
+    @abstractmethod
+    def _reweighted_matrix(self, factor: float) -> Array:
+        """The matrix of the rows with all weights times a factor."""
+
     def without_norms(self) -> Self:
         """The same sums without norms."""
         return self if self.norms is None else replace(self, norms=None)
@@ -324,6 +356,9 @@ class Scatter(Sums):
     def _merged_matrix(self, other: Array, step: Array) -> Array:
         return self.matrix + other + step[:, None] * step[None, :]
 
+    def _reweighted_matrix(self, factor: float) -> Array:
+        return self.matrix * factor
+
     def scatter(self, at: slice, bt: slice) -> Array:
         return self.matrix[at, bt]
 
@@ -350,7 +385,7 @@ class Scatter(Sums):
     ) -> whitening.Factor:
         varies = self.varying(at)
         # Columns that do not vary are rounding errors: set to 0, or they would be scaled to 1.
-        C = self.matrix[at, at] / (self.n - ddof) * varies[:, None] * varies[None, :]
+        C = self.matrix[at, at] / self.freedom(ddof) * varies[:, None] * varies[None, :]
         if is_array(ridge) or ridge or keep != 1:
             xp = namespace(C)
             eye = xp.eye(C.shape[0], dtype=xp.float64, device=device_of(C))
@@ -359,14 +394,14 @@ class Scatter(Sums):
 
     def whiten_leading(self, at: slice, share: float) -> whitening.Factor:
         xp = namespace(self.matrix)
-        values, vectors = xp.linalg.eigh(self.matrix[at, at] / (self.n - 1))
+        values, vectors = xp.linalg.eigh(self.matrix[at, at] / self.freedom(1))
         values, vectors = xp.flip(values), xp.flip(vectors, axis=1)
         k = _leading_count(values, share, values.shape[0])
         weights = vectors[:, :k] / xp.sqrt(values[:k])
         return _leading_factor(weights, values[:k])
 
     def against(self, at: slice, bt: slice, factor: whitening.Factor, ddof: float = 1) -> Array:
-        return self.project(at, bt, factor.weights) / (self.n - ddof)
+        return self.project(at, bt, factor.weights) / self.freedom(ddof)
 
     def spectrum(self, at: slice, bt: slice) -> Spectrum:
         xp, varies = namespace(self.matrix), self.varying(at)
@@ -448,14 +483,10 @@ class Root(Sums):
         """
         xp = namespace(*(p for p in parts if is_array(p)))
         Z = xp.concat([float64(p) for p in parts], axis=1)
-        if w is not None and not bool(xp.any(w > 0)):
-            Z, w = Z[:0, :], None
         m = Z.shape[0]
         n = float(m) if w is None else float(xp.sum(w))
 
         def average(a: Array) -> Array:
-            if n == 0:
-                return xp.zeros((a.shape[1],), dtype=xp.float64, device=device_of(a))
             return xp.mean(a, axis=0) if w is None else w @ a / n
 
         mean = average(Z)
@@ -481,6 +512,9 @@ class Root(Sums):
 
     def _merged_matrix(self, other: Array, step: Array) -> Array:
         return _thin(namespace(step).concat([self.matrix, other, step[None, :]]))
+
+    def _reweighted_matrix(self, factor: float) -> Array:
+        return self.matrix * factor**0.5
 
     def scatter(self, at: slice, bt: slice) -> Array:
         left = self.matrix[:, at]
@@ -510,7 +544,7 @@ class Root(Sums):
     def whiten(
         self, at: slice, *, keep: float = 1.0, ridge: float | Array = 0.0, ddof: float = 1
     ) -> whitening.Factor:
-        R = self.matrix[:, at] * (self.varying(at) / (self.n - ddof) ** 0.5)[None, :]
+        R = self.matrix[:, at] * (self.varying(at) / self.freedom(ddof) ** 0.5)[None, :]
         if not is_array(ridge):
             return whitening.factor_root(R, keep=keep, ridge=ridge)
         xp = namespace(ridge)
@@ -521,7 +555,7 @@ class Root(Sums):
         return replace(factor, weights=unit[:, None] * factor.weights)
 
     def whiten_leading(self, at: slice, share: float) -> whitening.Factor:
-        R = self.matrix[:, at] / (self.n - 1) ** 0.5
+        R = self.matrix[:, at] / self.freedom(1) ** 0.5
         u, s, vt = svd(R)
         k = _leading_count(s * s, share, max(R.shape))
         weights = vt[:k, :].mT / s[:k]
@@ -529,8 +563,8 @@ class Root(Sums):
 
     def against(self, at: slice, bt: slice, factor: whitening.Factor, ddof: float = 1) -> Array:
         if factor.root is None:
-            return self.project(at, bt, factor.weights) / (self.n - ddof)
-        return (self.matrix[:, at] / (self.n - ddof) ** 0.5).mT @ factor.root
+            return self.project(at, bt, factor.weights) / self.freedom(ddof)
+        return (self.matrix[:, at] / self.freedom(ddof) ** 0.5).mT @ factor.root
 
     def spectrum(self, at: slice, bt: slice) -> Spectrum:
         xp, varies = namespace(self.matrix), self.varying(at)

@@ -17,6 +17,7 @@ import numpy as np
 
 from cmstats.arrays import (
     Array,
+    blank_rows,
     check_weights,
     count_nonfinite,
     dense,
@@ -34,7 +35,7 @@ from cmstats.moments.folds import merged
 from cmstats.moments.moments import Moments, folds_of_rows
 from cmstats.moments.sums import Form
 from cmstats.rows.chunks import check_rows, chunks
-from cmstats.rows.dask import naming_chunk
+from cmstats.rows.dask import checked_weights, naming_chunk
 from cmstats.rows.splits import Folds
 
 __all__ = ["TaskMoments", "aligned", "as_x_and_y", "by_group", "check_observed", "is_enough"]
@@ -102,67 +103,45 @@ class TaskMoments:
         """
         if any(map(is_dask, (*blocks.values(), y))):
             return _of_dask(blocks, y, form, sample_weight, folds, several)
-        n, q = int(y.shape[0]), 1 if y.ndim == 1 else int(y.shape[1])
-        groups = _groups(y)
-        data = {**blocks, "y": y, "form": form, "sample_weight": sample_weight}
+        folds, n = folds or Folds(1), int(y.shape[0])
+        like = next((a for a in (*blocks.values(), y) if is_array(a)), None)
+        weights = check_weights(sample_weight, n, like, empty=True)
+        ids = folds.numbers(n, weights)
+        groups = _groups(y, ids >= 0)
+        rows = np.bincount(ids[ids >= 0], minlength=folds.count).tolist()
         if groups is None:
-            empty = cls((tuple(range(q)),), (None,), 0, 0.0, form)
-            parts = _by_fold(data, folds)
+            tasks = tuple(range(1 if y.ndim == 1 else int(y.shape[1])))
+            empty = cls((tasks,), (None,), 0, 0.0, form)
+            parts = _by_fold({**blocks, "y": y}, form, weights, replace(folds, ids=ids))
             return [empty if m is None else cls.whole(m) for m in parts]
         if not several:
             cls(tuple(groups), (), n, 0.0, form).require_one_group()
-        return cls._of_incomplete(blocks, y, form, sample_weight, folds or Folds(1), groups)
-
-    @classmethod
-    def _of_incomplete(
-        cls,
-        blocks: Mapping[str, Any],
-        y: Any,
-        form: Form,
-        sample_weight: Any,
-        folds: Folds,
-        groups: list[tuple[int, ...]],
-    ) -> list[TaskMoments]:
-        ids, count = folds.numbers(int(y.shape[0])), folds.count
-        like = next((a for a in (*blocks.values(), y) if is_array(a)), None)
-        weights = check_weights(sample_weight, y.shape[0], like)
-        table: dict[tuple[int, ...], Parts] = {tasks: [None] * count for tasks in groups}
-        totals = np.zeros(count)
-        for start, parts, w in chunks([*blocks.values(), y], weights):
-            named = dict(zip([*blocks, "y"], parts, strict=True))
+        table: dict[tuple[int, ...], Parts] = {tasks: [None] * folds.count for tasks in groups}
+        totals = np.zeros(folds.count)
+        for start, runs, w in chunks([*blocks.values(), y], weights):
+            here = ids[start : start + runs[0].shape[0]]
+            named = dict(zip([*blocks, "y"], runs, strict=True))
             for name, part in named.items():
-                named[name] = part = dense(part)
+                named[name] = part = blank_rows(dense(part), here < 0)
                 if name != "y":
                     check_rows(part, name, start, blocks[name])
-            observed = _observed(named["y"], start)
-            if w is not None:
-                observed &= to_numpy(w > 0)[:, None]
+            observed = _observed(named["y"], start) & (here >= 0)[:, None]
             counted = np.flatnonzero(observed.any(axis=1))
             each = None if w is None else to_numpy(w)[counted]
-            totals += np.bincount(ids[start + counted], weights=each, minlength=count)
+            totals += np.bincount(here[counted], weights=each, minlength=folds.count)
             for tasks in groups:
                 at = np.flatnonzero(observed[:, tasks[0]])
                 if not at.size:
                     continue
-                data: dict[str, Any] = {
-                    k: take_rows(a, index_like(at, a)) for k, a in named.items()
-                }
+                data = {k: take_rows(a, index_like(at, a)) for k, a in named.items()}
                 columns = index_like(np.array(tasks), data["y"])
                 data["y"] = namespace(data["y"]).take(data["y"], columns, axis=1)
-                data["sample_weight"] = None if w is None else take_rows(w, index_like(at, w))
-                here = Folds(count, ids=ids[start + at])
-                new = _by_fold({**data, "form": form}, here)
+                own = None if w is None else take_rows(w, index_like(at, w))
+                new = _by_fold(data, form, own, replace(folds, ids=here[at]))
                 table[tasks] = merged(table[tasks], new)
-        rows = np.bincount(ids, minlength=count)
         return [
-            cls(
-                tuple(table),
-                tuple(each[k] for each in table.values()),
-                int(rows[k]),
-                float(totals[k]),
-                form,
-            )
-            for k in range(count)
+            cls(tuple(table), tuple(each[k] for each in table.values()), m, float(total), form)
+            for k, (m, total) in enumerate(zip(rows, totals, strict=True))
         ]
 
     def __add__(self, other: TaskMoments) -> TaskMoments:
@@ -279,7 +258,7 @@ def is_enough(parts: Sequence[TaskMoments]) -> bool:
 
 
 def _observed_enough(folds: Sequence[Moments], count: int) -> bool:
-    return sum(min(m.rows, m.n) for m in folds) >= 2 and len(folds) >= min(2, count)
+    return sum(m.rows for m in folds) >= 2 and len(folds) >= min(2, count)
 
 
 def _common_groups(tables: Sequence[Sequence[tuple[int, ...]]]) -> tuple[tuple[int, ...], ...]:
@@ -300,15 +279,18 @@ def _of_dask(
     several: bool,
 ) -> list[TaskMoments]:
     """The moments of the rows of Dask arrays."""
-    folds = folds or Folds(1)
+    folds, n = folds or Folds(1), int(y.shape[0])
+    weights, ids = checked_weights(sample_weight, n), folds.ids
+    if weights is not None:
+        ids = folds.numbers(n, weights)
     work = functools.partial(_of_chunk, form, folds.count, folds.start)
     width = sum(int(a.shape[1]) for a in blocks.values()) + int(y.shape[1])
     found: list[TaskMoments] = _dask.tree(
         {**blocks, "y": y},
         work,
         _dask.add_folds,
-        sample_weight=sample_weight,
-        ids=folds.ids,
+        sample_weight=weights,
+        ids=ids,
         least=folds.count * width,
     )
     if not several:
@@ -322,10 +304,6 @@ def _of_chunk(
     """The task of a chunk of rows."""
     y = named.pop("y")
     folds = Folds(count, offset + (at.start or 0), ids)
-    if w is not None and not bool(namespace(w).any(w != 0)):
-        groups = (tuple(range(int(y.shape[1]))),)
-        rows = np.bincount(folds.numbers(int(y.shape[0])), minlength=count).tolist()
-        return [TaskMoments(groups, (None,), m, 0.0, form) for m in rows]
     with naming_chunk(named, at, "error"):
         return TaskMoments.folds(named, y, form=form, sample_weight=w, folds=folds)
 
@@ -362,16 +340,19 @@ def totals(parts: Sequence[Moments | TaskMoments | None]) -> dict[tuple[int, ...
     }
 
 
-def _groups(y: Any) -> list[tuple[int, ...]] | None:
-    """The tasks that are observed in the same rows; None if nothing is missing."""
+def _groups(y: Any, counts: np.ndarray[Any, Any]) -> list[tuple[int, ...]] | None:
+    """The tasks that are observed in the same rows that count; None if nothing is missing."""
     labels: np.ndarray[Any, Any] = np.zeros(1 if y.ndim == 1 else int(y.shape[1]), dtype=int)
     complete = True
     for start, (part,), _ in chunks([y]):
         if not _has_nan(part):
             continue
+        here = counts[start : start + part.shape[0]]
+        observed = _observed(blank_rows(dense(part), ~here), start)
+        if observed.all():
+            continue
         complete = False
-        part = dense(part)
-        bits = np.packbits(_observed(part, start), axis=0)
+        bits = np.packbits(observed, axis=0)
         known: dict[tuple[int, bytes], int] = {}
         keys = ((int(label), bits[:, j].tobytes()) for j, label in enumerate(labels))
         labels = np.array([known.setdefault(key, len(known)) for key in keys])
@@ -400,12 +381,9 @@ def _observed(part: Array, start: int) -> np.ndarray[Any, Any]:
     return ~to_numpy(missing)
 
 
-def _by_fold(data: dict[str, Any], folds: Folds | None) -> Parts:
+def _by_fold(blocks: dict[str, Any], form: Form, w: Array | None, folds: Folds) -> Parts:
     """The moments of rows of each fold, None for a fold without one."""
-    how = {name: data.pop(name) for name in ("form", "sample_weight")}
-    parts: Parts = [Moments.from_data(**how, **data)] if folds is None else []
-    if folds is not None:
-        parts = folds_of_rows(data, folds, **how)
+    parts = folds_of_rows(blocks, folds, form=form, sample_weight=w)
     return [None if m is None else as_x_and_y(m) for m in parts]
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Chunk",
     "by_chunk",
     "check_numeric",
+    "checked_weights",
     "columns_of",
     "host_matrix",
     "library",
@@ -172,7 +173,7 @@ def by_chunk(
     first = next(a for a in checked.values() if is_dask(a))
     chunks = _put_together(first.chunks[0], max(1, least))
     lengths = tuple(sum(chunk.lengths) for chunk in chunks)
-    given = [*checked.values(), _weights(sample_weight, sum(lengths)), ids]
+    given = [*checked.values(), checked_weights(sample_weight, sum(lengths)), ids]
     cut = [None if a is None else _cut(a, lengths) for a in given]
     # Optimised together: what two blocks are made from is computed once.
     lazy = iter(dask.optimize(*(a for a in cut if a is not None)))
@@ -230,7 +231,7 @@ def _cut(a: Any, lengths: tuple[int, ...]) -> Any:
     return a.rechunk(chunks) if is_dask(a) else library("dask.array").from_array(a, chunks=chunks)
 
 
-def _weights(sample_weight: Any, n: int) -> Any:
+def checked_weights(sample_weight: Any, n: int) -> Any:
     """Weights that can be cut into chunks; the tasks check the values of a Dask array."""
     if sample_weight is None:
         return None

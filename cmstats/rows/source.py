@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cmstats.arrays import Array, is_lazy, namespace, take_rows
+from cmstats.arrays import Array, blank_rows, is_lazy, namespace, take_rows, to_numpy
 
 __all__ = [
     "MappedRows",
     "RowSource",
     "check_lengths",
     "in_memory",
+    "present_rows",
     "take_in_memory",
     "width_of",
     "within",
@@ -127,6 +128,22 @@ def take_in_memory(source: RowSource, rows: slice | np.ndarray[Any, Any]) -> Any
     """Rows named by a slice or by positions, read into memory; a vector gives one column."""
     part = in_memory(take_rows(source, rows))
     return namespace(part).reshape(part, (-1, 1)) if part.ndim == 1 else part
+
+
+def present_rows(source: RowSource, weights: Any) -> RowSource:
+    """Rows as they are, but zeros, or another row, in place of those of weight 0.
+
+    What reads every row, and multiplies it by its weight, must not meet what such a row holds.
+    """
+    away = None if weights is None else to_numpy(weights) == 0
+    if away is None or not away.any():
+        return source
+    if is_lazy(source):
+        return MappedRows(
+            source, lambda part, start: blank_rows(part, away[start : start + part.shape[0]])
+        )
+    rows: RowSource = take_rows(source, np.where(away, np.argmin(away), np.arange(away.size)))
+    return rows
 
 
 def in_memory(part: Any) -> Any:

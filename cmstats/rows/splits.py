@@ -7,7 +7,8 @@ the one rule that needs no row but those seen so far, so that a fit in memory, a
 `partial_fit`, shards and Dask chunks deal alike: scikit-learn's KFold has to know the number of
 rows, and its GroupKFold the sizes of all groups. Rows that are sorted, by class or by date, fall
 into all folds alike, where runs of consecutive rows would each hold one class. Rows whose
-neighbours depend on them need `groups`, or KFold, which keeps neighbours together.
+neighbours depend on them need `groups`, or KFold, which keeps neighbours together. A row of weight
+0 is in no fold, and the others are dealt as if it were not there.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import PredefinedSplit, check_cv
 
-from cmstats.arrays import is_array, is_dask, to_numpy
+from cmstats.arrays import check_weights, is_array, is_dask, take_rows, to_numpy
 
-__all__ = ["Folds", "by_number", "check_groups", "deal", "fold_ids", "numbered"]
+__all__ = ["Folds", "by_number", "check_groups", "count_rows", "deal", "fold_ids", "numbered"]
 
 HostArray = np.ndarray[Any, Any]
 
@@ -36,7 +37,7 @@ class Folds:
     start : int
         The number of the first row, where row number i is in fold i mod `count`.
     ids : int array of shape (n,), optional
-        The fold of each row otherwise.
+        The fold of each row otherwise, -1 for none.
     groups : array, optional
         The distinct labels in the order of their appearance, where groups were dealt.
     """
@@ -46,11 +47,15 @@ class Folds:
     ids: HostArray | None = None
     groups: HostArray | None = None
 
-    def numbers(self, n: int) -> HostArray:
-        """The fold of each of the first n rows."""
-        if self.ids is None:
-            return (self.start + np.arange(n)) % self.count
-        return self.ids[:n]
+    def numbers(self, n: int, weights: Any = None) -> Any:
+        """The fold of each of the first n rows; -1 for a row of weight 0."""
+        if weights is None:
+            return (self.start + np.arange(n)) % self.count if self.ids is None else self.ids[:n]
+        counts = weights > 0 if is_dask(weights) else to_numpy(weights) > 0
+        ids = self.ids
+        if ids is None:
+            ids = (self.start + np.cumsum(counts) - 1) % self.count
+        return np.where(counts, ids[:n], -1)
 
     def part(self, start: int, stop: int) -> Folds:
         """The folds of the rows from `start` to `stop`."""
@@ -69,7 +74,33 @@ class Folds:
         )
 
 
-def deal(cv: Any, n: int | None, *, y: Any = None, groups: Any = None) -> Folds:
+def count_rows(n: int, weights: Any = None) -> int:
+    """How many of n rows have a positive weight; all of Dask's, whose weights are read later."""
+    at = None if is_dask(weights) else _present(n, weights)
+    return n if at is None else int(at.size)
+
+
+def _present(n: int | None, weights: Any) -> HostArray | None:
+    """The rows of positive weight; None for all."""
+    if weights is None or n is None:
+        return None
+    weights = weights.compute() if is_dask(weights) else weights
+    at = np.flatnonzero(to_numpy(check_weights(weights, n)) > 0)
+    return None if at.size == n else at
+
+
+def _among(at: HostArray | None, n: int | None, of_rows: HostArray) -> HostArray:
+    """The folds of some of n rows, and -1 for the others."""
+    if at is None or n is None:
+        return of_rows
+    ids = np.full(n, -1)
+    ids[at] = of_rows
+    return ids
+
+
+def deal(
+    cv: Any, n: int | None, *, y: Any = None, groups: Any = None, weights: Any = None
+) -> Folds:
     """The folds of n rows.
 
     Parameters
@@ -82,33 +113,50 @@ def deal(cv: Any, n: int | None, *, y: Any = None, groups: Any = None) -> Folds:
         Handed to a splitter.
     groups : array of shape (n,), optional
         Labels of rows that belong into one fold.
+    weights : array of shape (n,), optional
+        Rows of weight 0 are left out.
 
     Raises
     ------
     ValueError
         If the splits do not part the rows into at least two folds that are not empty.
     """
+    at = _present(n, weights)
     whole = isinstance(cv, (int, np.integer)) and not isinstance(cv, bool)
     if n is None and (not whole or cv < 2):
         raise ValueError(
             "rows of a stream are dealt to folds by number, so cv must be an int of at least 2"
         )
     if whole:
-        folds = by_number(int(cv), n, groups)
-        units, what = (n, "rows") if folds.groups is None else (len(folds.groups), "groups")
+        folds = by_number(int(cv), n, groups, weights=weights)
+        units, what = n if at is None else int(at.size), "rows"
+        if folds.groups is not None:
+            units, what = len(folds.groups), "groups"
         if units is not None and not 2 <= cv <= units:
             raise ValueError(
                 f"cv={cv} folds of {units} {what}: at least 2 and at most {units} are possible"
             )
         return folds
     assert n is not None
-    ids = _split(check_cv(cv), n, None if is_dask(y) else y, groups)
+    y = None if is_dask(y) else y
+    explicit = at is not None and (not hasattr(cv, "split") or isinstance(cv, PredefinedSplit))
+    if at is None or explicit:  # splits by the numbers of all rows
+        ids = _split(check_cv(cv), n, y, groups, at)
+    else:
+        y, groups = (
+            None if a is None else take_rows(a if hasattr(a, "shape") else np.asarray(a), at)
+            for a in (y, groups)
+        )
+        ids = _among(at, n, _split(check_cv(cv), at.size, y, groups))
     return Folds(int(ids.max()) + 1, ids=ids)
 
 
-def fold_ids(cv: Any, n: int, *, y: Any = None, groups: Any = None) -> HostArray:
+def fold_ids(
+    cv: Any, n: int, *, y: Any = None, groups: Any = None, weights: Any = None
+) -> HostArray:
     """The fold of each of n rows, shape (n,); see `deal`."""
-    return deal(cv, n, y=y, groups=groups).numbers(n)
+    ids: HostArray = deal(cv, n, y=y, groups=groups, weights=weights).numbers(n, weights)
+    return ids
 
 
 def by_number(
@@ -118,6 +166,7 @@ def by_number(
     *,
     start: int = 0,
     seen: HostArray | None = None,
+    weights: Any = None,
 ) -> Folds:
     """Deal rows, or their groups, to folds as they come.
 
@@ -132,10 +181,14 @@ def by_number(
         The number of rows that came before.
     seen : array, optional
         The distinct labels of those rows, in the order of their appearance.
+    weights : array of shape (n,), optional
+        Labels of rows of weight 0 do not count.
     """
     if groups is None:
         return Folds(count, start)
     labels = check_groups(groups, n)
+    at = _present(n, weights)
+    labels = labels if at is None else labels[at]
     before = 0
     if seen is not None and len(seen):
         if (seen.dtype.kind in "US") != (labels.dtype.kind in "US"):
@@ -144,7 +197,7 @@ def by_number(
             )
         before, labels = len(seen), np.concatenate([seen, labels])
     numbers, distinct = numbered(labels)
-    return Folds(count, ids=numbers[before:] % count, groups=distinct)
+    return Folds(count, ids=_among(at, n, numbers[before:] % count), groups=distinct)
 
 
 def numbered(labels: HostArray) -> tuple[HostArray, HostArray]:
@@ -186,8 +239,8 @@ def check_groups(groups: Any, n: int | None = None) -> HostArray:
     return labels
 
 
-def _split(splitter: Any, n: int, y: Any, groups: Any) -> HostArray:
-    """The fold of each row by a splitter, which must part them."""
+def _split(splitter: Any, n: int, y: Any, groups: Any, at: HostArray | None = None) -> HostArray:
+    """The fold of each row by a splitter, which must part them; -1 but for the rows `at`."""
     ids = np.full(n, -1)
     number = 0
     target = y if hasattr(y, "shape") else None
@@ -202,7 +255,10 @@ def _split(splitter: Any, n: int, y: Any, groups: Any) -> HostArray:
                 "scikit-learn's GridSearchCV for those)"
             )
         ids[test] = number
-    if (ids < 0).any() or number < 1 or 0 in np.bincount(ids, minlength=number + 1):
+    dealt = ids if at is None else ids[at]
+    if at is not None:
+        ids = _among(at, n, dealt)
+    if (dealt < 0).any() or number < 1 or 0 in np.bincount(dealt, minlength=number + 1):
         raise ValueError(
             "cv must part the rows: every row in one test set, at least two folds and none empty"
         )

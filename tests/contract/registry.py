@@ -403,13 +403,8 @@ def _models() -> Iterator[Model]:
     yield Model("cca-svd-cv", _cca(solver="svd", **cv), folds=3, **SVD, **two)
     holes = with_holes(unlabelled)
     yield Model("cca-em", _cca(missing="em", n_components=2, shrinkage=0.3), holes, **two)
-    unweighted = "Ledoit-Wolf of incomplete moments takes weights for single rows"
-    broken = {
-        "test_weights_are_repeated_rows": unweighted,
-        "test_weights_of_two_are_rows_twice": unweighted,
-    }
     auto = _cca(missing="em", shrinkage="auto")
-    yield Model("cca-em-auto", auto, holes, broken=broken, **two)
+    yield Model("cca-em-auto", auto, holes, **two)
     yield Model("cca-em-cv", _cca(missing="em", shrinkage="cv", cv=3), holes, folds=3, **two)
     scaled = _cca(missing="em", scale=True, shrinkage=(0.1, 0.4))
     yield Model("cca-em-scale", scaled, holes, **two)
@@ -489,16 +484,10 @@ def _models() -> Iterator[Model]:
     yield gaussian("gaussian", shrinkage=0.2, main=True, broken=broken)
     yield gaussian("gaussian-cv", cv=3, folds=3)
     yield gaussian("gaussian-cv-scale", scale=True, cv=3, folds=3)
-    few = "raises at the first rows, where CCA waits for more"
-    broken = {
-        "test_partial_fit_in_uneven_batches_is_fit": few,
-        "test_partial_fit_row_by_row_is_fit": few,
-    }
-    yield gaussian("gaussian-rank", rank=2, shrinkage=(0.1, 0.3), scale=True, broken=broken)
+    yield gaussian("gaussian-rank", rank=2, shrinkage=(0.1, 0.3), scale=True)
     yield gaussian("gaussian-auto", shrinkage="auto")
     yield gaussian("gaussian-aligned-cv", aligned, target="aligned", cv=3, folds=3)
-    broken = {"test_partial_fit_in_uneven_batches_is_fit": few}
-    yield gaussian("gaussian-em", holes, missing="em", shrinkage=0.1, broken=broken)
+    yield gaussian("gaussian-em", holes, missing="em", shrinkage=0.1)
     yield gaussian("gaussian-em-cv", holes, missing="em", cv=3, folds=3)
     em: dict[str, Any] = {"dask": "outputs", "atol": 1e-7, "atol32": 5e-3,
                           "in_memory": ("predict_region",)}  # fmt: skip

@@ -7,7 +7,10 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from cmstats import MultitaskRegressor
+
 from .registry import Model, every, fitted, weights_of
+from .rows import Rows
 
 
 @every(lambda m: m.weights and not m.seeded and m.folds is None)
@@ -33,21 +36,29 @@ def test_weights_of_two_are_rows_twice(model: Model) -> None:
     model.compare(found, expected, 1e-9)
 
 
-@every(
-    lambda m: (
-        m.weights
-        and not m.seeded
-        and not m.missing
-        and (m.folds is None or isinstance(m.folds, int))  # a splitter makes other folds of some
-    ),
-    variants=None,
-)
-def test_a_row_of_weight_zero_is_no_row(model: Model) -> None:
+@every(lambda m: m.partial, variants=False)
+def test_batches_without_weight_or_rows_add_nothing(model: Model) -> None:
+    rows = model.rows()
+    est = model.make()
+    nothing = rows.map(lambda v: v[:9] + np.inf)
+    for part in (slice(0, 60), slice(60, None)):
+        model.fit(nothing, np.zeros(9), est, "partial_fit")
+        model.fit(rows.take(slice(0, 0)), None, est, "partial_fit")
+        model.fit(rows.take(part), None, est, "partial_fit")
+    whole = model.make()
+    for part in (slice(0, 60), slice(60, None)):
+        model.fit(rows.take(part), None, whole, "partial_fit")
+    model.compare(model.everything(est, rows), model.everything(whole, rows))
+
+
+@pytest.mark.parametrize("holds", [1e6, np.nan, np.inf], ids=["far", "nan", "infinite"])
+@every(lambda m: m.weights and not m.seeded and not m.torch, variants=None)
+def test_a_row_of_weight_zero_is_no_row(model: Model, holds: float) -> None:
     rows = model.rows()
     w = np.ones(len(rows))
-    w[60:] = 0
-    far = rows.map(lambda v: np.where(np.arange(len(v))[:, None] < 60, v, 7 - 2 * v))
-    kept = rows.take(slice(0, 60))
+    w[[*range(17), 40, 41, 77]] = 0
+    far = rows.map(lambda v: np.where(w[:, None] > 0, v, holds))
+    kept = rows.take(np.flatnonzero(w))
     found, expected = model.fit(far, w), model.fit(kept)
     atol = max(model.atol, 1e-8)
     model.compare(model.outcome(found, kept), model.outcome(expected, kept), atol)
@@ -55,6 +66,39 @@ def test_a_row_of_weight_zero_is_no_row(model: Model) -> None:
         assert model.score_of(expected, far, w) == pytest.approx(
             model.score_of(expected, kept), abs=atol
         )
+    if model.partial:
+        parts = model.make()
+        for take in (slice(0, 50), slice(50, None)):
+            model.fit(far.take(take), w[take], parts, "partial_fit")
+        if not model.mapped:  # maps are those of the first rows
+            model.compare(model.outcome(parts, kept), model.outcome(expected, kept), atol)
+
+
+@every(lambda m: m.weights and not m.seeded and m.cls is not MultitaskRegressor, variants=None)
+def test_weights_that_are_no_numbers_of_rows_are_relative(model: Model) -> None:
+    rows = model.rows()
+    w = np.random.default_rng(4).uniform(0.1, 3, len(rows))
+    one, less, least = (
+        model.outcome(model.fit(rows, w / w.sum() * total), rows) for total in (1, 1e-3, 1e-200)
+    )
+    counts = ("n_samples_",)
+    atol = max(model.atol, 1e-9)
+    model.compare(less, one, atol, without=counts)
+    model.compare(least, one, atol, without=counts)
+    if not any(s == "auto" for s in str(model.make().get_params())):
+        many = model.outcome(model.fit(rows, w * 4.0**20), rows)
+        assert all(np.isfinite(np.asarray(a)).all() for v in many.values() for a in v)
+
+
+@every(lambda m: m.weights and not m.seeded and not m.torch and not m.missing, variants=None)
+def test_a_far_group_that_hardly_weighs_costs_no_digits_of_float32(model: Model) -> None:
+    rows = model.rows()
+    far = rows.map(lambda v: np.r_[np.abs(v) + 1000, v, v])
+    far = Rows(far.views, None if rows.labels is None else np.tile(rows.labels, 3))
+    w = np.r_[np.full(len(rows), 1e-14), np.ones(2 * len(rows))]
+    exact = model.outcome(model.fit(far, w), rows)
+    found = model.outcome(model.fit(far.map(lambda v: v.astype(np.float32)), w), rows)
+    model.compare(found, exact, model.atol32, without=("condition_", *model.unsteady))
 
 
 @every(lambda m: m.weights, variants=False)
@@ -76,7 +120,7 @@ def test_weights_that_are_not_frequencies_raise_one_sentence(model: Model) -> No
         assert "\n" not in str(caught.value)
         with pytest.raises(NotFittedError):
             check_is_fitted(est)
-        if model.has("partial_fit") and model.batches:
+        if model.partial and "zero" not in message:
             with pytest.raises(ValueError, match=message):
                 model.fit(rows, w, model.make(), "partial_fit")
         if model.score:
