@@ -142,7 +142,7 @@ def test_a_pass_that_broke_off_goes_on_to_the_identical_result(
     with pytest.raises(type(error)) as caught:
         run(Rows(X, fail=(7000, error)), Y, checkpoint=path)
     assert "moments of the first 6144 rows are saved in" in caught.value.__notes__[-1]
-    assert Moments.load(path).rows == 6144
+    assert Moments.load(path).rows == (4096 if name == "weights" else 6144)  # of positive weight
     again = Rows(X)
     assert_identical(run(again, Y, checkpoint=path), whole)
     assert not path.exists()
@@ -276,7 +276,7 @@ def test_a_checkpoint_of_another_pass_raises_one_sentence(
         Moments.from_data(**{"x": X, "y": Y, "checkpoint": path, **change})
     with pytest.raises(ValueError, match="the folds"):
         Moments.folds(x=X, y=Y, checkpoint=path)
-    assert Moments.load(path).rows == 6144
+    assert Moments.load(path).rows == (4096 if name == "weights" else 6144)  # of positive weight
 
 
 def test_a_file_that_is_no_checkpoint_is_left_alone(views: Any, tmp_path: Path) -> None:
