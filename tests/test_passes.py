@@ -276,7 +276,7 @@ def test_a_checkpoint_of_another_pass_raises_one_sentence(
         Moments.from_data(**{"x": X, "y": Y, "checkpoint": path, **change})
     with pytest.raises(ValueError, match="the folds"):
         Moments.folds(x=X, y=Y, checkpoint=path)
-    assert Moments.load(path).rows == (4096 if name == "weights" else 6144)  # of positive weight
+    assert Moments.load(path).rows == 6144
 
 
 def test_a_file_that_is_no_checkpoint_is_left_alone(views: Any, tmp_path: Path) -> None:

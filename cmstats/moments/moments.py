@@ -680,7 +680,7 @@ class Moments(BlockSums):
         """
         at = slice(0, sum(self.widths)) if name is None else self.columns(name)
         values, vectors = self.sums.principal(at, at.stop - at.start)
-        return values * (self.n / (self.n - 1)), vectors
+        return values * (self.n / self.freedom()), vectors
 
     def principal(self, name: str, k: int) -> tuple[Array, Array]:
         """The k largest eigenvalues of a block's covariance (ddof=0), without zeros; vectors."""

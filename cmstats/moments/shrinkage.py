@@ -120,7 +120,7 @@ def aligned_constant(moments: Moments, a: str, b: str) -> float:
     xp = namespace(moments.mean(a))
     traces = [float(xp.sum(moments.variance(name))) for name in (a, b)]
     spread = (traces[0] * traces[1]) ** 0.5
-    shared = float(xp.sum(moments.paired_scatter(a, b))) / (moments.n - 1)
+    shared = float(xp.sum(moments.paired_scatter(a, b))) / moments.freedom()
     return max(-CAP, min(CAP, shared / spread)) if spread > 0 else 0.0
 
 

@@ -103,9 +103,10 @@ class TaskMoments:
         """
         if any(map(is_dask, (*blocks.values(), y))):
             return _of_dask(blocks, y, form, sample_weight, folds, several)
-        folds, n = folds or Folds(1), int(y.shape[0])
+        n = int(y.shape[0])
         like = next((a for a in (*blocks.values(), y) if is_array(a)), None)
-        weights = check_weights(sample_weight, n, like, empty=True)
+        weights = check_weights(sample_weight, n, like, empty=folds is not None)
+        folds = folds or Folds(1)
         ids = folds.numbers(n, weights)
         groups = _groups(y, ids >= 0)
         rows = np.bincount(ids[ids >= 0], minlength=folds.count).tolist()
