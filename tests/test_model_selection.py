@@ -39,7 +39,7 @@ from cmstats.metrics import (
 )
 from cmstats.model_selection import one_standard_error
 from cmstats.moments.collect import Pass
-from cmstats.moments.folds import best_index
+from cmstats.moments.folds import best_index, choice_notes
 
 GRID = {"shrinkage": [0.01, 0.3, "auto"], "n_components": [1, 3]}
 
@@ -234,10 +234,23 @@ def test_a_wrong_candidate_raises_before_the_search(bad: Any, views: Any) -> Non
 def test_a_candidate_that_cannot_be_scored_is_never_the_best(views: Any) -> None:
     scores = np.array([[0.9, np.nan], [0.1, 0.2], [0.3, 0.1]])
     assert best_index(scores) == 2
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert best_index(np.full((2, 2), np.nan)) == 0
-    assert len(caught) == 1
+    assert best_index(np.array([[0.9, np.nan, 0.1], [0.1, np.nan, 0.2]])) == 0
+    assert best_index(np.array([[0.9, np.nan, 0.1], [np.nan, 0.5, 0.6]])) == 1
+    with pytest.raises(ValueError, match="no fold has a score to choose by"):
+        best_index(np.full((2, 2), np.nan))
+
+
+def test_folds_without_a_score_and_edges_of_a_grid_are_said() -> None:
+    grid = [{"shrinkage": (s, s)} for s in (0.01, 0.1, 0.8)]
+    scores = np.array([[0.1, np.nan, 0.2], [0.3, np.nan, 0.3], [0.5, np.nan, 0.6]])
+    folds, edge = choice_notes(scores, grid, 2)
+    assert folds.startswith("1 of 3 folds (counted from 0: 1) have no score")
+    assert "shrinkage=(0.8, 0.8) is the largest of its grid" in edge
+    assert choice_notes(scores[:, [0, 2]], grid, 1) == []
+    flat = np.array([[0.1, 0.2], [0.3, 0.3], [0.301, 0.299]])
+    assert choice_notes(flat, grid, 2) == []
+    bounds = [{"shrinkage": s} for s in (0.0, 0.1, 1.0)]
+    assert choice_notes(scores[:, [0, 2]], bounds, 2) == []
 
 
 def test_a_warning_of_every_fold_is_said_once(views: Any) -> None:

@@ -27,7 +27,7 @@ from cmstats.models.reading import (
     open_parameters,
     whole_moments,
 )
-from cmstats.moments.folds import GridScores, Trial, best_index, cross_validated
+from cmstats.moments.folds import GridScores, Trial, best_index, choice_notes, cross_validated
 from cmstats.moments.moments import Moments
 
 __all__ = ["MomentsSearchCV", "one_standard_error"]
@@ -78,7 +78,7 @@ def one_standard_error(cv_results: Mapping[str, Any]) -> int:
     """
     mean = np.asarray(cv_results["mean_test_score"], dtype=float)
     if np.isnan(mean).all():
-        return 0
+        raise ValueError("no candidate has a mean score to choose by: use fewer folds")
     splits = sum(key.startswith("split") and key.endswith("_test_score") for key in cv_results)
     best = int(np.nanargmax(mean))
     # The table's standard deviation has ddof=0.
@@ -358,11 +358,11 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
             reader.release()
             found.append((numbers, scores))
             held |= dict.fromkeys(numbers, (reader, functools.reduce(operator.add, folds)))
-        self._publish(candidates, GridScores.joined(found))
+        notes = self._publish(candidates, GridScores.joined(found))
         if self.refit:
             reader, total = held[self.best_index_]
-            self._refit(self._fresh(self.best_params_), total, _fitted_by(reader))
-        return self
+            notes += self._refit(self._fresh(self.best_params_), total, _fitted_by(reader))
+        return self._warned(notes)
 
     def _fresh(self, parameters: dict[str, Any]) -> Any:
         return clone(self.estimator).set_params(**parameters)
@@ -393,11 +393,11 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
         models = [functools.partial(candidate_of, self.estimator, c) for c in candidates]
         for model in models:
             model()  # raises where a candidate cannot be fitted to moments
-        self._publish(candidates, self._scores(models, list(folds), fit_quietly))
+        notes = self._publish(candidates, self._scores(models, list(folds), fit_quietly))
         if self.refit:
             total = functools.reduce(operator.add, folds)
-            self._refit(models[self.best_index_](), total, fit_quietly)
-        return self
+            notes += self._refit(models[self.best_index_](), total, fit_quietly)
+        return self._warned(notes)
 
     def _candidates(self) -> list[dict[str, Any]]:
         """The candidates, all of them valid; raises before any data are read."""
@@ -443,8 +443,8 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
             fitted, score, len(models), folds, train_scores=self.return_train_score
         )
 
-    def _publish(self, candidates: list[dict[str, Any]], found: GridScores) -> None:
-        """The results, and which candidate is taken."""
+    def _publish(self, candidates: list[dict[str, Any]], found: GridScores) -> list[str]:
+        """The results, and which candidate is taken; the sentences about the folds."""
         for name in ("best_estimator_", "refit_time_"):
             self.__dict__.pop(name, None)
         self.n_splits_ = int(found.scores.shape[1])
@@ -457,13 +457,19 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
             self.best_index_ = best_index(found.scores)
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
         self.best_params_ = candidates[self.best_index_]
+        return [*found.notes, *choice_notes(found.scores, candidates, self.best_index_)]
 
-    def _refit(self, model: Any, moments: Moments, fit: Fit) -> None:
+    def _refit(self, model: Any, moments: Moments, fit: Fit) -> list[str]:
         begin = time.perf_counter()
-        if notes := fit(model, moments):
-            warn("; ".join(notes))
+        notes = fit(model, moments)
         self.best_estimator_ = model
         self.refit_time_ = time.perf_counter() - begin
+        return notes
+
+    def _warned(self, notes: list[str]) -> Self:
+        if notes:
+            warn("; ".join(notes))
+        return self
 
     # ------------------------------------------------------------- the best estimator's
     @available_if(has("score"))

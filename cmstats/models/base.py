@@ -278,6 +278,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         scored: dict[str, Any] = {}
         if open_parameters:
             chosen, scored = self._choose(list(parts))
+        notes = scored.pop("notes", [])
         with blas_for(sum(total.widths)):
             solution = self._solved(total, chosen)
         self._publish(solution)
@@ -286,7 +287,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         self._keep(list(parts) if open_parameters else [total])
         # Merging is cheap, but not to estimate once more what is missing.
         self._merged = total if total.incomplete else None
-        return list(solution.notes)
+        return [*notes, *solution.notes]
 
     def _keep(self, parts: list[Any]) -> None:
         """Remember the moments of the rows so far: of each fold, or of all."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator, clone
 
-from cmstats.moments.folds import Trial, best_index, cross_validated
+from cmstats.moments.folds import Trial, best_index, choice_notes, cross_validated
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Target, shrinkage_grid, shrinkage_tuple
 
@@ -67,7 +67,10 @@ class Tuning(BaseEstimator):
         return [dict(each) for each in itertools.product(*grids)]
 
     def _choose(self, folds: list[Moments]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The chosen values of the open parameters, and attributes that say how they scored."""
+        """The chosen values of the open parameters, and attributes that say how they scored.
+
+        Beside the attributes there may be `notes`, sentences about the folds and the grid.
+        """
         candidates = self._candidates(folds)
         found = cross_validated(
             lambda i, train: self._trial(train, candidates[i]),
@@ -75,9 +78,11 @@ class Tuning(BaseEstimator):
             len(candidates),
             folds,
         )
-        best = candidates[best_index(found.scores)]
+        at = best_index(found.scores)
+        best = candidates[at]
         tried = {f"cv_{name}s_": [c[name] for c in candidates] for name in best}
-        return dict(best), {**tried, "cv_scores_": found.scores}
+        notes = [*found.notes, *choice_notes(found.scores, candidates, at)]
+        return dict(best), {**tried, "cv_scores_": found.scores, "notes": notes}
 
     def _choice_score(self, folds: Sequence[Moments]) -> Callable[[Any, Moments], float]:
         """The score (model, held-out moments) by which open parameters are chosen."""

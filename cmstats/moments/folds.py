@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
+from sklearn.exceptions import UndefinedMetricWarning
 
-from cmstats.arrays import is_numpy, namespace, warn
+from cmstats.arrays import is_numpy, namespace
 from cmstats.kernels.threads import ONE_THREAD, thread_map
 from cmstats.moments.moments import Moments
 
@@ -20,7 +21,9 @@ __all__ = [
     "GridScores",
     "Trial",
     "best_index",
+    "choice_notes",
     "cross_validated",
+    "mean_scores",
     "merged",
     "training_moments",
 ]
@@ -31,7 +34,7 @@ class GridScores:
     """Held-out scores and seconds, each of shape (n_candidates, n_folds).
 
     `ill_conditioned` is whether the scatter form was too inaccurate for some fit;
-    `train_scores` are present on request.
+    `train_scores` are present on request; `notes` are sentences about degenerate data.
     """
 
     scores: np.ndarray[Any, Any]
@@ -39,6 +42,7 @@ class GridScores:
     score_seconds: np.ndarray[Any, Any]
     ill_conditioned: bool
     train_scores: np.ndarray[Any, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[Sequence[int], GridScores]]) -> GridScores:
@@ -55,6 +59,7 @@ class GridScores:
             score_seconds=stacked("score_seconds"),
             ill_conditioned=any(found.ill_conditioned for _, found in parts),
             train_scores=stacked("train_scores"),
+            notes=tuple(dict.fromkeys(note for _, found in parts for note in found.notes)),
         )
 
     def table(self, candidates: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -79,8 +84,9 @@ def _score_columns(what: str, scores: np.ndarray[Any, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {
         f"split{k}_{what}_score": scores[:, k] for k in range(scores.shape[1])
     }
-    columns[f"mean_{what}_score"] = scores.mean(axis=1)
-    columns[f"std_{what}_score"] = scores.std(axis=1)
+    scored = scores[:, ~np.isnan(scores).all(axis=0)]
+    columns[f"mean_{what}_score"] = mean_scores(scores)
+    columns[f"std_{what}_score"] = scored.std(axis=1) if scored.size else scores.std(axis=1)
     return columns
 
 
@@ -191,15 +197,14 @@ def cross_validated(
     small = sum(folds[0].widths) <= ONE_THREAD
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", UndefinedMetricWarning)  # `best_index` says it of folds
         thread_map(run, pairs, inline=small or not is_numpy(namespace(folds[0].like)))
     # The same sentence from every fold and candidate is said once.
-    said = [(note, UserWarning) for pair in pairs for note in notes[pair]]
-    for message, category in dict.fromkeys(
-        [*said, *((str(w.message), w.category) for w in caught)]
-    ):
-        warn(f"in cross-validation: {message}", category)
+    said = [note for pair in pairs for note in notes[pair]]
+    said += [str(w.message) for w in caught]
+    once = tuple(f"in cross-validation: {note}" for note in dict.fromkeys(said))
     ill = bool(ill_conditioned.any())
-    return GridScores(scores, fit_seconds, score_seconds, ill, on_training)
+    return GridScores(scores, fit_seconds, score_seconds, ill, on_training, once)
 
 
 def _check_training(moments: Moments, k: int) -> None:
@@ -213,18 +218,95 @@ def _check_training(moments: Moments, k: int) -> None:
         ) from None
 
 
-def best_index(scores: np.ndarray[Any, Any]) -> int:
-    """The candidate of the best mean score; candidates with NaN come last.
+def mean_scores(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The mean score of each candidate over the folds in which some candidate has a score.
 
-    Where no candidate could be scored on every fold it is the first, with a warning.
+    A candidate that lacks one of these is NaN, unless all do: then those that lack the fewest
+    have the mean of what they have.
+
+    Parameters
+    ----------
+    scores : array of shape (n_candidates, n_folds)
+        NaN where a fold could not be scored: it is too small, or a variate is constant in it.
     """
-    mean = scores.mean(axis=1)
-    if np.isnan(mean).all():
-        warnings.warn(
-            "no candidate could be scored on every fold, so the first is taken: the folds are "
-            "too small, or a variate is constant in one of them; use fewer folds",
-            UserWarning,
-            stacklevel=3,
+    missing = np.isnan(scores)
+    lost = (missing & ~missing.all(axis=0)).sum(axis=1)
+    count = (~missing).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(missing, 0.0, scores).sum(axis=1) / np.maximum(count, 1)
+    return np.where((lost == lost.min()) & (count > 0), mean, np.nan)
+
+
+def best_index(scores: np.ndarray[Any, Any]) -> int:
+    """The candidate of the best mean score (`mean_scores`).
+
+    Raises
+    ------
+    ValueError
+        If there is no score at all.
+    """
+    if np.isnan(scores).all():
+        raise ValueError(
+            "no fold has a score to choose by: each has a single row, or a variate is constant in "
+            "it; use fewer folds, or give the parameter as a number"
         )
-        return 0
-    return int(np.nanargmax(mean))
+    return int(np.nanargmax(mean_scores(scores)))
+
+
+def choice_notes(
+    scores: np.ndarray[Any, Any], candidates: Sequence[dict[str, Any]], best: int
+) -> list[str]:
+    """Sentences about folds without a score, and about a best value at an edge of its grid."""
+    found = []
+    without = np.isnan(scores).all(axis=0)
+    if without.any():
+        at = ", ".join(map(str, np.flatnonzero(without)[:5]))
+        found.append(
+            f"{int(without.sum())} of {len(without)} folds (counted from 0: {at}) have no score, "
+            "since they have a single row or a variate is constant in them: the choice is made on "
+            "the others; fewer folds, or a splitter that stratifies, would use all rows"
+        )
+    for name, value in candidates[best].items():
+        inner = _inner_neighbour(name, best, candidates)
+        if inner is None or not _rises(scores[best] - scores[inner], mean_scores(scores)):
+            continue
+        side = "largest" if _magnitude(value) > _magnitude(candidates[inner][name]) else "smallest"
+        found.append(
+            f"{name}={value!r} is the {side} of its grid, and the held-out score still rises "
+            f"towards it: {'larger' if side == 'largest' else 'smaller'} values may be better"
+        )
+    return found
+
+
+def _magnitude(value: Any) -> float:
+    """The value of a parameter as a number: the largest of several; NaN for what is none."""
+    values = value if isinstance(value, tuple) else (value,)
+    whole = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values)
+    return float(max(values)) if whole and values else np.nan
+
+
+def _inner_neighbour(name: str, best: int, candidates: Sequence[dict[str, Any]]) -> int | None:
+    """The candidate one step inside, where the best is at an edge of the grid of a parameter."""
+    others = {k: v for k, v in candidates[best].items() if k != name}
+    line = [
+        i for i, c in enumerate(candidates)
+        if name in c and {k: v for k, v in c.items() if k != name} == others
+    ]  # fmt: skip
+    values = np.array([_magnitude(candidates[i][name]) for i in line])
+    order = np.argsort(values)
+    # Numbers of components or of ranks, and 0 and 1, are bounds and no edges.
+    if len(line) < 3 or np.isnan(values).any() or name.endswith(("n_components", "rank")):
+        return None
+    place = int(np.flatnonzero(np.array(line)[order] == best)[0])
+    if values[order[place]] in (0.0, 1.0) or place not in (0, len(line) - 1):
+        return None
+    return int(line[order[1 if place == 0 else -2]])
+
+
+def _rises(step: np.ndarray[Any, Any], means: np.ndarray[Any, Any]) -> bool:
+    """Whether a step to the edge is more than its standard error, and than 1% of all steps."""
+    step = step[~np.isnan(step)]
+    if len(step) < 2:
+        return False
+    error = step.std(ddof=1) / len(step) ** 0.5
+    return bool(step.mean() > max(error, 0.01 * (np.nanmax(means) - np.nanmin(means))))

@@ -11,15 +11,15 @@ import functools
 import operator
 import os
 import threading
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import UndefinedMetricWarning
 
-from cmstats.arrays import Array, device_of, is_dask, namespace
+from cmstats.arrays import Array, device_of, is_dask, namespace, warn
 from cmstats.kernels import whitening
 from cmstats.kernels.threads import blas_for
 from cmstats.moments import dask as _dask
@@ -491,11 +491,10 @@ class Moments(BlockSums):
         shared = xp.sum(A * self.projected_scatter(a, b, B), axis=0)
         fixed = ~(spread > 0)
         if bool(xp.any(fixed)):
-            warnings.warn(
+            warn(
                 f"{int(xp.count_nonzero(fixed))} of {A.shape[1]} correlations are NaN: a variate "
                 f"is constant over these {self.n:g} rows",
-                UserWarning,
-                stacklevel=2,
+                UndefinedMetricWarning,
             )
         nan = xp.asarray(float("nan"), dtype=xp.float64, device=device_of(spread))
         ratio = shared / xp.where(fixed, 1.0, spread)
