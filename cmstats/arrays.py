@@ -24,7 +24,9 @@ Array: TypeAlias = Any
 
 __all__ = [
     "Array",
+    "NotFiniteError",
     "blank_rows",
+    "check_double",
     "check_lazy",
     "check_matrix",
     "check_not_empty",
@@ -34,12 +36,14 @@ __all__ = [
     "count_true",
     "dense",
     "describe_nonfinite",
+    "detached",
     "device_of",
     "float64",
     "is_array",
     "is_dask",
     "is_lazy",
     "is_numpy",
+    "masked_as_nan",
     "moderate_weights",
     "namespace",
     "needs_memory",
@@ -49,6 +53,7 @@ __all__ = [
     "take_rows",
     "to_numpy",
     "warn",
+    "widened",
 ]
 
 
@@ -76,7 +81,9 @@ def is_lazy(a: Any) -> bool:
         return isinstance(a, np.memmap)
     if scipy.sparse.issparse(a) or is_dask(a) or hasattr(a, "iloc") or hasattr(a, "to_pandas"):
         return False
-    return all(hasattr(a, name) for name in ("shape", "dtype", "__getitem__", "ndim"))
+    if not all(hasattr(a, name) for name in ("shape", "dtype", "__getitem__")):
+        return False
+    return hasattr(a, "ndim") or isinstance(a.shape, tuple)
 
 
 def namespace(*arrays: object) -> ModuleType:
@@ -126,12 +133,16 @@ def device_of(a: Array) -> Any:
 
 def to_numpy(a: Any) -> np.ndarray[Any, Any]:
     """A NumPy array of the values, copied from a device if need be."""
+    if np.ma.isMaskedArray(a):
+        return masked_as_nan(a)
     if isinstance(a, np.ndarray) or not is_array(a):
-        return np.asarray(a)
+        return widened(np.asarray(a))
     if array_api_compat.is_cupy_array(a):
         return np.asarray(a.get())
     if array_api_compat.is_torch_array(a):
-        return np.asarray(a.detach().cpu().numpy())
+        a = a.detach().cpu()
+        # NumPy has no bfloat16.
+        return np.asarray((a.float() if str(a.dtype) == "torch.bfloat16" else a).numpy())
     xp = array_api_compat.array_namespace(a)
     if xp.__name__ == "array_api_strict":
         a = array_api_compat.to_device(a, xp.Device("CPU_DEVICE"))
@@ -154,6 +165,11 @@ def result_dtype(a: Array) -> Any:
     if xp.isdtype(dtype, ("integral", "bool")):
         return xp.float64
     return xp.float32
+
+
+def detached(a: Any) -> Any:
+    """A tensor without its graph, which a fitted model must not hold; anything else as it is."""
+    return a.detach() if getattr(a, "requires_grad", False) else a
 
 
 def float64(a: Array) -> Array:
@@ -218,6 +234,32 @@ def describe_nonfinite(
     return f"{name} has {total} {plural}{where}: drop or impute those rows first{hint * bool(nan)}"
 
 
+class NotFiniteError(ValueError):
+    """NaN or infinity in a block of rows.
+
+    Attributes
+    ----------
+    block : str
+    column : int or None
+        Of the first such value.
+    """
+
+    def __init__(self, message: str, block: str, column: int | None = None) -> None:
+        super().__init__(message)
+        self.block, self.column = block, column
+
+    def __reduce__(self) -> Any:
+        """What is pickled, for processes that send errors."""
+        return type(self), (str(self), self.block, self.column)
+
+    def naming(self, columns: Any) -> NotFiniteError:
+        """The same with the name of the column, where columns have names."""
+        if columns is None or self.column is None:
+            return self
+        at, name = f"column {self.column}", columns[self.column]
+        return NotFiniteError(str(self).replace(at, f"{at} ({name!r})", 1), self.block)
+
+
 def count_nonfinite(
     a: Array, offset: int = 0, *, nan: bool = True
 ) -> tuple[int, int, tuple[int, int] | None]:
@@ -254,7 +296,7 @@ def check_not_empty(a: Any, name: str) -> None:
 
 def check_lazy(a: Any, name: str, ndims: tuple[int, ...] = (1, 2)) -> Any:
     """Check the shape and the dtype of a source on a disk, whose values are not read."""
-    if a.ndim not in ndims or 0 in a.shape:
+    if len(a.shape) not in ndims or 0 in a.shape:
         raise ValueError(
             f"{name} must be a matrix with at least one row and one column, got shape "
             f"{tuple(a.shape)}"
@@ -295,13 +337,16 @@ def check_matrix(
     """
     if is_dask(a):
         raise needs_memory(name)
+    given = a
+    if not scipy.sparse.issparse(a) and (not is_array(a) or isinstance(a, np.ndarray)):
+        a = _host_array(a, name)
     if scipy.sparse.issparse(a):
         a = a.tocsr()
         values = a.data
-    elif is_array(a) and not isinstance(a, np.ndarray):
-        values = a
     else:
-        a = values = _host_array(a, name)
+        values = a
+        if not isinstance(a, np.ndarray):
+            check_double(a, name)
     xp = namespace(values)
     kind = np.dtype(values.dtype).kind if is_numpy(xp) else ""
     if kind == "c" or (not is_numpy(xp) and xp.isdtype(values.dtype, "complex floating")):
@@ -325,37 +370,170 @@ def check_matrix(
                 coo = a.tocoo()
                 first = (int(coo.row[first[0]]), int(coo.col[first[0]]))
             if nan or inf:
-                raise ValueError(describe_nonfinite(name, nan, inf, first, hint))
+                message = describe_nonfinite(name, nan, inf, first, hint)
+                error = NotFiniteError(message, name, None if first is None else first[1])
+                names = getattr(given, "columns", None)
+                raise error if names is None or len(names) != a.shape[1] else error.naming(names)
     return a
 
 
-def _host_array(a: Any, name: str) -> np.ndarray[Any, Any]:
-    """A list, a frame or an array of objects as a NumPy array of numbers."""
-    out = np.asarray(a)
+def check_double(a: Array, name: str) -> None:
+    """Raise if the device of an array has no double precision, which factorisations need."""
+    xp, device = namespace(a), device_of(a)
+    if not _has_double(xp, device):
+        raise TypeError(
+            f"{name} is on {_place(xp, device)}, which has no double precision (float64), and "
+            f"sums and factorisations here need it: move {name} to the CPU or to a CUDA device"
+        )
+
+
+@functools.cache
+def _has_double(xp: ModuleType, device: Any) -> bool:
+    if getattr(device, "type", "") == "mps":  # torch says so by an exception only
+        return False
+    try:
+        return "float64" in xp.__array_namespace_info__().dtypes(device=device)
+    except (AttributeError, TypeError, ValueError):  # a library that does not tell
+        return True
+
+
+def _host_array(a: Any, name: str) -> Any:
+    """A list, a frame or an array of objects as a NumPy array of numbers, or a CSR matrix."""
+    if np.ma.isMaskedArray(a):
+        return masked_as_nan(a)
+    if hasattr(a, "to_pandas") and not hasattr(a, "to_numpy"):
+        a = a.to_pandas()  # a table of pyarrow
+    if hasattr(a, "iloc") or hasattr(a, "to_pandas"):
+        return _of_frame(a, name)
+    out = a if type(a) is np.ndarray else np.asarray(a)
     if out.dtype.kind in "biufc":
         return out
     if out.dtype.kind == "V" and out.dtype.names is None and out.dtype.itemsize == 2:
-        return out  # ml_dtypes' bfloat16
+        return widened(out)
     if out.dtype.kind == "O":
-        try:
-            if hasattr(a, "iloc"):  # pandas.NA becomes NaN
-                return np.asarray(a.to_numpy(dtype=np.float64, na_value=np.nan))
-            return out.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            if any(isinstance(v, complex) for v in out.flat):
-                raise ValueError(
-                    f"Complex data not supported: {name} holds complex numbers"
-                ) from None
-            # scikit-learn's checks look for "argument must be .* string.* number" here.
-            kind: type[Exception] = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(
-                f"{name}: every argument must be a real number, not a string or another object "
-                f"({_first_text(out)}); encode text as numbers first"
-            ) from None
+        return _of_objects(out, name)
     raise ValueError(
         f"{name} holds {out.dtype} values, not numbers ({_first_text(out)}): encode text as "
         "numbers first, for example with TfidfVectorizer"
     )
+
+
+def masked_as_nan(a: Any) -> np.ndarray[Any, Any]:
+    """A masked array with NaN for what is masked."""
+    if not np.ma.is_masked(a):
+        return np.asarray(a.data)
+    floating = a if a.dtype.kind in "fc" else a.astype(np.float64)
+    return np.asarray(floating.filled(np.nan))
+
+
+def widened(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Raw values of two bytes, as `numpy.load` gives them for bfloat16, in single precision.
+
+    Those that ml_dtypes names are numbers to NumPy already.
+    """
+    if a.dtype.type is not np.void or a.dtype.itemsize != 2:
+        return a
+    # A bfloat16 is the upper half of a float32.
+    return (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def _of_objects(a: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
+    """An array of Python objects as numbers; one of vectors of equal lengths as their matrix."""
+    if a.ndim == 1 and _is_vector(next((v for v in a if v is not None), None)):
+        return _stacked(a, name)
+    try:
+        return a.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        if any(isinstance(v, complex) for v in a.flat):
+            raise ValueError(f"Complex data not supported: {name} holds complex numbers") from None
+        # scikit-learn's checks look for "argument must be .* string.* number" here.
+        kind: type[Exception] = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{name}: every argument must be a real number, not a string or another object "
+            f"({_first_text(a)}); encode text as numbers first"
+        ) from None
+
+
+def _is_vector(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return not value or isinstance(value[0], (int, float, np.number))
+    return not isinstance(value, (str, bytes)) and len(getattr(value, "shape", ())) == 1
+
+
+def _stacked(values: Any, name: str) -> np.ndarray[Any, Any]:
+    """Vectors of equal lengths as the rows of a matrix."""
+    rows = [None if v is None else widened(np.asarray(to_numpy(v))) for v in values]
+    first = next(len(row) for row in rows if row is not None and row.ndim == 1)
+    for i, row in enumerate(rows):
+        if row is None or row.shape != (first,):
+            what = "no vector" if row is None or row.ndim != 1 else f"{len(row)} values"
+            raise ValueError(
+                f"{name} is a column of vectors, but row {i} has {what} where the first has "
+                f"{first}: all need the same length; drop the rows without one"
+            )
+    out = np.stack([row for row in rows if row is not None])
+    return _of_objects(out, name) if out.dtype.kind == "O" else out
+
+
+def _of_frame(a: Any, name: str) -> Any:
+    """A frame or a series of pandas or polars as an array of numbers, or a CSR matrix."""
+    if 0 in a.shape:
+        return np.empty(a.shape)
+    if hasattr(a, "iloc") and _is_sparse(a):
+        return (a.to_frame() if a.ndim == 1 else a).sparse.to_coo().tocsr()
+    values = np.asarray(a)
+    if values.dtype.kind in "biufc":
+        return values
+    parts = [_of_column(column, label, name) for label, column in _columns_of(a)]
+    return np.hstack([part[:, None] if part.ndim == 1 else part for part in parts])
+
+
+def _is_sparse(a: Any) -> bool:
+    """Whether all columns of a frame or series of pandas are sparse, with zeros left out."""
+    dtypes = list(a.dtypes) if a.ndim == 2 else [a.dtype]
+    return all(hasattr(t, "subtype") and getattr(t, "fill_value", None) == 0 for t in dtypes)
+
+
+def _columns_of(a: Any) -> list[tuple[Any, Any]]:
+    """The columns of a frame with their names; a series is one column."""
+    if len(a.shape) == 1:
+        return [(a.name, a)]
+    if hasattr(a, "iloc"):
+        return [(label, a.iloc[:, j]) for j, label in enumerate(a.columns)]
+    return list(zip(a.columns, a.get_columns(), strict=True))
+
+
+def _of_column(column: Any, label: Any, name: str) -> np.ndarray[Any, Any]:
+    """One column of a frame as numbers, or as a matrix where it holds vectors."""
+    where = name if label is None else f"column {label!r} of {name}"
+    dtype = column.dtype
+    if hasattr(dtype, "na_value") and getattr(dtype, "kind", "O") in "biuf":  # a nullable column
+        single = dtype.kind == "f" and dtype.itemsize <= 4
+        kind = np.float32 if single else np.float64
+        return np.asarray(column.to_numpy(dtype=kind, na_value=np.nan))
+    values = np.asarray(column)
+    if values.ndim == 2 or values.dtype.kind in "biufc":
+        return values
+    if values.dtype.kind == "O":
+        absent = np.array([_is_absent(v) for v in values])
+        some = next(iter(values[~absent]), np.nan)
+        if _is_vector(some) or not isinstance(some, (str, bytes)):
+            values = values.copy()
+            values[absent] = None if _is_vector(some) else np.nan
+            return _of_objects(values, where)
+        values = values[~absent]
+    raise ValueError(
+        f"{where} holds {dtype} values, not numbers ({str(values.flat[0])!r} for one): every "
+        "argument must be a real number, not a string; leave the column out, or encode text as "
+        "numbers first"
+    )
+
+
+def _is_absent(value: Any) -> bool:
+    """Whether an object is None, NaN, pandas.NA or NaT."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, np.floating)) and bool(np.isnan(value))
 
 
 def _first_text(a: np.ndarray[Any, Any]) -> str:
@@ -405,10 +583,11 @@ def check_rows(part: Array, name: str, start: int, block: Any = None) -> None:
 
     With the `block` that was read, the message ends with the file and the row in it.
     """
-    nan, inf, first = count_nonfinite(part, start)
+    nan, inf, first = count_nonfinite(dense(part), start)
     if nan or inf:
         where = "" if block is None or first is None else position(block, first[0])
-        raise ValueError(describe_nonfinite(name, nan, inf, first) + where)
+        message = describe_nonfinite(name, nan, inf, first) + where
+        raise NotFiniteError(message, name, None if first is None else first[1])
 
 
 def position(block: Any, row: int) -> str:

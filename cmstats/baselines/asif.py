@@ -20,7 +20,7 @@ from cmstats.arrays import (
 )
 from cmstats.baselines.two_view import TwoViewBaseline, reciprocal_rank
 from cmstats.models.latent import unit_rows
-from cmstats.rows.chunks import is_lazy
+from cmstats.rows.source import take_in_memory
 
 __all__ = ["ASIF"]
 
@@ -206,8 +206,7 @@ class ASIF(TwoViewBaseline):
         xp = namespace(anchors)
         parts = []
         for take in row_slices(rows.shape[0], max(64, BLOCK_BYTES // (8 * self.n_components_))):
-            part = take_rows(rows, take)
-            part = np.asarray(part) if is_lazy(rows) else _dense(part)
+            part = _dense(take_in_memory(rows, take))
             namespace(part, anchors)  # of one library, on one device
             directions = _directions(part, mean)
             dtype = directions.dtype

@@ -260,7 +260,6 @@ class DeepCCA(DeepBaseline):
         check_is_fitted(self)
         if X is None and y is None:
             raise ValueError("give X, y or both")
-        return (
-            None if X is None else super()._coordinates(self._check_x(X), "x"),
-            None if y is None else super()._coordinates(self._check_y(y), "y"),
-        )
+        given = self._given(X, y)
+        out = {view: super(DeepCCA, self)._coordinates(a, view) for view, (a, _) in given.items()}
+        return out.get("x"), out.get("y")

@@ -15,6 +15,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from cmstats.arrays import check_weights, take_rows, to_numpy
 from cmstats.rows.chunks import check_lengths
+from cmstats.rows.pairs import check_pairs
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.splits import check_groups, fold_ids, numbered
 
@@ -29,6 +30,7 @@ class Refits:
     def __init__(
         self, estimator: Any, X: Any, y: Any, sample_weight: Any, groups: Any = None
     ) -> None:
+        check_pairs({"X": X, "y": y, "sample_weight": sample_weight, "groups": groups})
         self.estimator, self.X, self.y = estimator, _rows_of(X), _rows_of(y)
         check_lengths({"X": self.X, "y": self.y})
         n = int(self.X.shape[0])

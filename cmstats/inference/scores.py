@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import Array, device_of, namespace, take_rows, to_numpy
+from cmstats.arrays import Array, device_of, is_lazy, namespace, take_rows, to_numpy
 from cmstats.rows.matrix import check_source
 from cmstats.rows.source import check_lengths
 
@@ -60,7 +60,8 @@ def with_rows(a: Any, name: str, *, gaps: bool = False) -> Any:
         )
     a = a if hasattr(a, "shape") else np.asarray(a)
     if getattr(getattr(a, "dtype", None), "kind", "f") in "biuf":
-        check_source(a, name, ensure_finite="allow-nan" if gaps else True)
+        checked = check_source(a, name, ensure_finite="allow-nan" if gaps else True)
+        a = checked if is_lazy(a) else a
     return a.tocsr() if hasattr(a, "tocsr") else a
 
 

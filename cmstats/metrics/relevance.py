@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cmstats.arrays import is_array, to_numpy
+from cmstats.rows.pairs import check_pairs
 
 __all__ = ["Relevance", "view_sizes"]
 
@@ -64,6 +65,13 @@ class Relevance:
                 )
             ids = self.labels
         self.ids: tuple[Any, Any] = (None, None) if ids is None else ids
+
+    @classmethod
+    def of(cls, U: Any, V: Any, labels: Any, x_ids: Any, y_ids: Any) -> Relevance:
+        """Of two matrices of vectors, or of a matrix of scores."""
+        if V is not None and x_ids is None and y_ids is None:
+            check_pairs({"U": U, "V": V})
+        return cls(view_sizes(U, V), labels, x_ids, y_ids)
 
     def partners(self, side: int) -> tuple[HostArray, HostArray]:
         """Ids of the queries and of the candidates; the queries are view `side`, 0 or 1."""

@@ -11,7 +11,7 @@ import numpy as np
 from cmstats.arrays import Array, is_array, namespace, to_numpy
 from cmstats.kernels.ranks import average_precisions, partner_counts, partner_ranks, top_k
 from cmstats.metrics.hubness import corrected
-from cmstats.metrics.relevance import Relevance, view_sizes
+from cmstats.metrics.relevance import Relevance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +122,7 @@ def retrieval_report(
     >>> list(report.index), round(float(report.loc["mean", "R@10"]), 2)
     (['x -> y', 'y -> x', 'mean'], 0.75)
     """
-    relevance = Relevance(view_sizes(U, V), labels, x_ids, y_ids)
+    relevance = Relevance.of(U, V, labels, x_ids, y_ids)
     cutoffs = _check_cutoffs(ks)
     U, V = corrected(hubness, U, V)
     counts = partner_counts(U, V, x_ids=relevance.ids[0], y_ids=relevance.ids[1])
@@ -414,14 +414,14 @@ def mean_average_precision(
     >>> round(mean_average_precision(scores, labels=["a", "b", "a"]), 3)
     0.778
     """
-    relevance = Relevance(view_sizes(U, V), labels, x_ids, y_ids)
+    relevance = Relevance.of(U, V, labels, x_ids, y_ids)
     own, other = relevance.classes(0)
     return float(np.mean(_found(to_numpy(average_precisions(U, V, x_ids=own, y_ids=other)), "")))
 
 
 def _ranks(U: Array, V: Array | None, x_ids: Any, y_ids: Any) -> HostArray:
     """Ranks of the best partners on the host, of the queries that have one."""
-    relevance = Relevance(view_sizes(U, V), None, x_ids, y_ids)
+    relevance = Relevance.of(U, V, None, x_ids, y_ids)
     ranks = partner_ranks(U, V, x_ids=relevance.ids[0], y_ids=relevance.ids[1])
     return _found(to_numpy(ranks), "")
 

@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.model_selection import PredefinedSplit, check_cv
 from sklearn.utils import check_random_state
 
-from cmstats.arrays import dense, to_numpy
+from cmstats.arrays import dense, detached, masked_as_nan, to_numpy, widened
 from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.model_selection.costs import PeakMemory, count_parameters, device_name, growth, timed
 from cmstats.model_selection.judging import (
@@ -32,6 +32,8 @@ from cmstats.model_selection.judging import (
     rows_of,
 )
 from cmstats.rows.chunks import check_lengths, is_lazy
+from cmstats.rows.pairs import check_pairs
+from cmstats.rows.source import take_in_memory
 from cmstats.rows.splits import check_groups, fold_ids
 
 __all__ = ["Comparison", "Record"]
@@ -68,10 +70,8 @@ class Comparison:
         if hubness is not None and not isinstance(hubness, HubnessCorrection):
             raise TypeError(f"hubness={hubness!r} must be a HubnessCorrection, or None")
         self.hubness = hubness
-        for name, data in (("X", X), ("y", y)):
-            if is_lazy(data):
-                raise TypeError(f"{name} is read from a disk: rows are compared in memory")
-        self.X, self.y = (np.asarray(a) if isinstance(a, (list, tuple)) else a for a in (X, y))
+        check_pairs({"X": X, "y": y, "labels": labels})
+        self.X, self.y = _in_memory("X", X), _in_memory("y", y)
         check_lengths({"X": self.X, "y": self.y})
         self.n = int(self.X.shape[0])
         self.labels = None if labels is None else to_numpy(labels)
@@ -136,6 +136,22 @@ class Comparison:
             return None
         mean = np.asarray(np.atleast_2d(rows.T).T.mean(axis=0, dtype=float))
         return None if np.isnan(mean).any() else mean
+
+
+def _in_memory(name: str, a: Any) -> Any:
+    """Rows that can be taken by number: memory-maps, masked arrays and vectors as arrays.
+
+    Text, which a pipeline turns into numbers, stays as it is.
+    """
+    if is_lazy(a):
+        if not isinstance(a, np.ndarray):
+            raise TypeError(f"{name} is read from a disk: rows are compared in memory")
+        return take_in_memory(a, slice(None))
+    if isinstance(a, (list, tuple)):
+        a = np.asarray(a)
+    if np.ma.isMaskedArray(a):
+        return masked_as_nan(a)
+    return widened(a) if type(a) is np.ndarray else detached(a)
 
 
 def _check_estimators(estimators: Any) -> dict[str, Any]:

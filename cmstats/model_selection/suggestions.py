@@ -22,6 +22,8 @@ from cmstats.models.multitask import MultitaskRegressor
 from cmstats.models.pipeline import TwoViewPipeline
 from cmstats.models.semantic import SemanticMatching
 from cmstats.rows.chunks import check_lengths
+from cmstats.rows.matrix import check_matrix
+from cmstats.rows.pairs import check_pairs
 
 __all__ = ["Suggestions", "suggest_models"]
 
@@ -135,6 +137,7 @@ def suggest_models(
     if labels is not None and len(labels) != n:
         raise ValueError(f"labels has length {len(labels)}, expected {n}: one label for each row")
     classes = 0 if labels is None else len({str(v) for v in to_numpy(labels)})
+    check_pairs({"X": X, "y": y, "labels": labels})
     facts = _Facts(n, _View(X, "X"), _View(y, "y"), classes, random_state)
     if task == "classification" and labels is None and not facts.y.binary:
         raise ValueError(
@@ -369,13 +372,13 @@ def _sample(data: Any, name: str) -> HostArray:
         raise ValueError(f"{name} must be two-dimensional (rows are items), got {data.shape}")
     rows = np.arange(0, data.shape[0], max(1, -(-data.shape[0] // SAMPLE)))
     data = data.tocsr() if scipy.sparse.issparse(data) else data
-    taken = to_numpy(dense(take_rows(data, rows)))
+    taken = take_rows(data, rows)
     try:
-        taken = taken.astype(float)
-    except (TypeError, ValueError):
+        taken = to_numpy(dense(check_matrix(taken, name, ensure_finite=False))).astype(float)
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name} holds {taken.dtype} values, not numbers: encode them first, for example with "
-            "TfidfVectorizer, and put the encoder into a TwoViewPipeline"
+            f"{error}; encode text first, for example with TfidfVectorizer, and put the encoder "
+            "into a TwoViewPipeline"
         ) from None
     return np.asarray(taken.reshape(len(rows), -1))
 
@@ -384,8 +387,9 @@ def _has_nan(data: Any) -> bool:
     """Whether any row has a missing entry: a sample could miss the only one."""
     if scipy.sparse.issparse(data):
         data = data.data
-    elif not hasattr(data, "shape") or hasattr(data, "iloc"):
-        data = np.asarray(data)
+    elif not is_array(data) or np.ma.isMaskedArray(data):
+        data = check_matrix(data, "X", ensure_finite=False)
+        data = data.data if scipy.sparse.issparse(data) else data
     if not is_array(data):
         return False
     xp = namespace(data)

@@ -319,6 +319,7 @@ class LinearAutoencoder(Containers, MomentsModel):
         if self.target != "self":
             super()._know_blocks(parts)
         self.n_features_in_ = parts[0].width("x")
+        self._know_names(parts[0])
 
     def _block_widths(self) -> dict[str, int]:
         found: Layers = self._solution
@@ -475,12 +476,7 @@ class LinearAutoencoder(Containers, MomentsModel):
             raise ValueError(f"target={self.target!r} has no encoder of y: leave y out")
         if X is None and y is None:
             raise ValueError("give X, y or both" if self.target == "joint" else "give X")
-        given = {}
-        if X is not None:
-            given["x"] = self._check_x(X)
-        if y is not None:
-            given["y"] = self._check_y(y)
-        return self._encoded(given)
+        return self._encoded({view: rows for view, (rows, _) in self._given(X, y).items()})
 
     def _encoded(self, given: dict[str, Any]) -> Array:
         """The code of checked views."""
@@ -557,10 +553,9 @@ class LinearAutoencoder(Containers, MomentsModel):
             "cross" without y.
         """
         check_is_fitted(self)
-        given = {"x": self._check_x(X)}
-        if y is not None and self.target != "self":
-            given["y"] = self._check_y(y)
-            check_lengths({"X": given["x"], "y": given["y"]})
+        found = self._given(X, None if self.target == "self" else y)
+        given = {view: rows for view, (rows, _) in found.items()}
+        check_lengths(given)
         parts = []
         for start, rows, _ in chunks(list(given.values())):
             for (name, a), part in zip(given.items(), rows, strict=True):

@@ -12,13 +12,14 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cmstats.arrays import is_dask, warn
+from cmstats.arrays import detached, is_dask, warn
 from cmstats.kernels.threads import blas_for
 from cmstats.models.batches import Batches
 from cmstats.models.dask import refuse
@@ -29,11 +30,12 @@ from cmstats.moments.imputation import Filler
 from cmstats.moments.moments import Moments, folds_of_rows
 from cmstats.moments.shrinkage import check_aligned, shrinkage_tuple
 from cmstats.rows.chunks import check_lengths, is_lazy
-from cmstats.rows.dask import columns_of
-from cmstats.rows.matrix import check_matrix
-from cmstats.rows.source import width_of
+from cmstats.rows.matrix import check_matrix, check_rows_of, check_source, is_vector
+from cmstats.rows.names import column_names, naming_columns, stand_in
+from cmstats.rows.pairs import check_pairs, warn_of_shared_columns
+from cmstats.rows.source import row_count, take_in_memory, width_of
 from cmstats.rows.splits import Folds, count_rows
-from cmstats.rows.views import column_names
+from cmstats.rows.views import names_of_views
 
 __all__ = ["MomentsModel", "RowsModel", "length_of"]
 
@@ -67,28 +69,40 @@ class RowsModel(CopyFitted):
             )
         if not self._takes_dask and (is_dask(X) or is_dask(y)):
             refuse(self, "fit")
+        check_pairs({"X": X, "y": y})
         X = self._check_x(X, reset=reset, ensure_finite=False)
         y = self._check_y(y, reset=reset, ensure_finite=False)
         check_lengths({"X": X, "y": y})
+        if reset:
+            names = self._column_names()
+            warn_of_shared_columns({"X": X, "y": y}, {**names, "X": names.get("x")})
         return {"x": X, "y": y}
 
+    def _column_names(self) -> dict[str, Any]:
+        """The names of the columns of each block that fit saw in frames."""
+        known = {"x": "feature_names_in_", "y": "y_feature_names_in_"}
+        found = {view: getattr(self, name) for view, name in known.items() if hasattr(self, name)}
+        return names_of_views(found, getattr(self, "view_columns_", {}))
+
+    def _naming(self) -> AbstractContextManager[None]:
+        """Name the columns in errors about values that are not finite."""
+        names = self._column_names()
+        return naming_columns({**names, "X": names.get("x")})
+
     def _check_x(self, X: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
-        if len(_shape(X)) == 1:
-            raise ValueError(
-                "Expected 2D array, got 1D array instead: X holds one row per item. Reshape your "
-                "data with X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if one item"
-            )
-        checked = self._read(X, "X", ensure_finite)
-        validate_data(self, columns_of(X), reset=reset, skip_check_array=True)
+        checked = check_rows_of(X, self._read(detached(X) if reset else X, "X", ensure_finite))
+        names = column_names(X, "X")
+        like = checked if names is None and hasattr(X, "columns") else X
+        validate_data(self, stand_in(like, names), reset=reset, skip_check_array=True)
         fill = ensure_finite and not reset and self._missing == "em"
         return self._filled(checked, "x") if fill else checked
 
     def _check_y(self, y: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
-        checked = self._read(y, "y", ensure_finite)
+        checked = self._read(detached(y) if reset else y, "y", ensure_finite)
         width = 1 if checked.ndim == 1 else int(checked.shape[1])
-        names = column_names(y)
+        names = column_names(y, "y")
         if reset:
-            self._y_width, self._y_ndim = width, len(_shape(y))
+            self._y_width, self._y_ndim = width, 1 if is_vector(y, checked) else 2
             if names is not None:
                 self.y_feature_names_in_ = names
             return checked
@@ -108,7 +122,7 @@ class RowsModel(CopyFitted):
 
     def _read(self, a: Any, name: str, ensure_finite: bool) -> Any:
         if is_lazy(a):
-            return a
+            return check_source(a, name)
         if self._missing == "em" and ensure_finite:
             return check_matrix(a, name, ensure_finite="allow-nan")
         hint = ", or set missing='em'" if hasattr(self, "missing") else ""
@@ -118,6 +132,8 @@ class RowsModel(CopyFitted):
         """By view the checked rows that are given, beside what was given."""
         if X is None and y is None:
             raise ValueError("give X, y or both")
+        if X is not None and y is not None and row_count(X) == row_count(y):
+            check_pairs({"X": X, "y": y})
         found = {} if X is None else {"x": (self._check_x(X), X)}
         return found if y is None else {**found, "y": (self._check_y(y), y)}
 
@@ -128,8 +144,9 @@ class RowsModel(CopyFitted):
     def _training_rows(self, X: Any, y: Any) -> tuple[Any, Any]:
         """Both views of a fit that needs them in memory, with finite values."""
         views = self._blocks(X, y, reset=True).values()
-        X, y = (np.asarray(a[:]) if is_lazy(a) else a for a in views)
-        return self._check_x(X), self._check_y(y)
+        X, y = (take_in_memory(a, slice(None)) if is_lazy(a) else a for a in views)
+        with self._naming():
+            return self._read(X, "X", True), self._read(y, "y", True)
 
     def _filled(self, rows: Any, view: str) -> Any:
         """Rows with NaN filled in, where the estimator takes such rows."""
@@ -227,11 +244,14 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
             is out of range.
         """
         self._validate_params()
+        check_pairs({"X": X, "sample_weight": sample_weight, "groups": groups})
         new = self._unfitted()
         if self._is_stream(X, y):
             notes = new._fit_stream(X, sample_weight, groups)
         else:
-            notes = new._fit_blocks(new._blocks(X, y, reset=True), sample_weight, groups)
+            blocks = new._blocks(X, y, reset=True)
+            with new._naming():
+                notes = new._fit_blocks(blocks, sample_weight, groups)
         return self._become(new)._warned(notes)
 
     def _fit_blocks(self, blocks: dict[str, Any], sample_weight: Any, groups: Any) -> list[str]:
@@ -255,9 +275,16 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
     ) -> Any:
         """The moments of each fold of the rows (None without a row), of all without `folds`."""
         how = {"form": form, "sample_weight": sample_weight, "missing": self._missing}
-        if folds is None:
-            return [Moments.from_data(**how, **blocks)]
-        return folds_of_rows(blocks, folds, **how)
+        with self._naming():
+            if folds is None:
+                found: list[Any] = [Moments.from_data(**how, **blocks)]
+            else:
+                found = folds_of_rows(blocks, folds, **how)
+        return [m if m is None else self._named_moments(m) for m in found]
+
+    def _named_moments(self, moments: Moments) -> Moments:
+        """Moments of rows with the names of their columns."""
+        return moments.name_columns(self._column_names())
 
     def _fold_moments(
         self, blocks: dict[str, Any], form: Any, sample_weight: Any, folds: Folds | None
@@ -389,6 +416,13 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
                 m.columns(view)
         self.n_features_in_ = parts[0].width("x")
         self._y_width, self._y_ndim = parts[0].width("y"), 2
+        self._know_names(parts[0])
+
+    def _know_names(self, moments: Moments) -> None:
+        """Take the names of the columns from moments that have some."""
+        for view, attribute in (("x", "feature_names_in_"), ("y", "y_feature_names_in_")):
+            if (names := moments.column_names.get(view)) is not None:
+                setattr(self, attribute, np.array(names, dtype=object))
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether there is a model."""
@@ -420,6 +454,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
 
     def _score_moments_of(self, X: Any, y: Any, sample_weight: Any) -> Moments:
         """The moments of held-out rows, in the form that was good enough to fit."""
+        check_pairs({"X": X, "sample_weight": sample_weight})
         blocks, weights = self._rows(self._blocks(X, y, reset=False), sample_weight)
         return self._fold_moments(blocks, self._kept()[0].form, weights, None)[0]
 
@@ -442,10 +477,6 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         """The width of each block of the moments that it was fitted to."""
         m = self._kept()[0]
         return dict(zip(m.names, m.widths, strict=True))
-
-
-def _shape(a: Any) -> tuple[int, ...]:
-    return tuple(a.shape) if hasattr(a, "shape") else np.asarray(a).shape
 
 
 def length_of(blocks: Mapping[str, Any]) -> int:

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from cmstats.arrays import check_weights, is_dask, namespace
 from cmstats.moments.folds import merged
 from cmstats.moments.moments import Moments, folds_of_batches
+from cmstats.rows.pairs import check_pairs
 from cmstats.rows.splits import Folds, by_number, check_groups, deal
 from cmstats.rows.views import is_stream
 
@@ -25,6 +26,7 @@ class Batches(BaseEstimator):
 
     moments_: Any
     _groups_seen: Any = None
+    _naming: Any
 
     def _is_stream(self, X: Any, y: Any) -> bool:
         return is_stream(X, y)
@@ -141,11 +143,14 @@ class Batches(BaseEstimator):
         self
         """
         self._validate_params()
+        check_pairs({"X": X, "sample_weight": sample_weight, "groups": groups})
         if no_rows(X, y) or no_weight(sample_weight):
             return self  # no rows add nothing
         first = not self._kept()
         new = self._unfitted() if first else self._twin()
-        notes = new._add(new._blocks(X, y, reset=first), sample_weight, groups)
+        blocks = new._blocks(X, y, reset=first)
+        with new._naming():
+            notes = new._add(blocks, sample_weight, groups)
         self._become(new)._warned(notes)
         return self
 

@@ -18,6 +18,7 @@ from cmstats.moments.moments import Moments
 from cmstats.moments.patterns import incomplete_rows
 from cmstats.moments.shrinkage import Shrunk, Target
 from cmstats.rows.chunks import chunks, is_lazy, project
+from cmstats.rows.source import take_in_memory
 
 __all__ = ["BlockNormal", "PairNormal", "have_gaps", "in_memory"]
 
@@ -279,5 +280,5 @@ def have_gaps(*views: Any) -> bool:
 
 def in_memory(a: Any) -> Array:
     """Rows as a dense array in memory."""
-    a = np.asarray(a) if is_lazy(a) else a
+    a = take_in_memory(a, slice(None)) if is_lazy(a) else a
     return a.toarray() if hasattr(a, "toarray") else a

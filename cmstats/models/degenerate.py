@@ -19,7 +19,7 @@ def constant_columns(m: Shrunk, *names: str) -> list[str]:
             found.append(
                 f"{len(constant)} of the columns of {name} "
                 f"{'is' if len(constant) == 1 else 'are'} constant "
-                f"(the first is column {constant[0]}) and got weight 0"
+                f"(the first is {m.unshrunk.label(name, constant[0])}) and got weight 0"
             )
     return found
 

@@ -136,7 +136,7 @@ class ExactKernelMap(KernelMap):
         _check_memory(X, n)
         # The rows that set the bandwidth, where there are more than that: always the same.
         self._fit_kernel(X, weights, np.random.RandomState(0))
-        X = self._rows(np.asarray(X) if is_lazy(X) else X)
+        X = self._rows(take_in_memory(X, slice(None)) if is_lazy(X) else X)
         K = _symmetric(float64(X)) if self._precomputed else self._square(X)
         self.n_landmarks_ = float(n) if weights is None else float(weights.sum())
         if self.basis == "cholesky":

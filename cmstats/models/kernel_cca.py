@@ -16,7 +16,7 @@ from cmstats.kernels.linalg import signs
 from cmstats.models.cca import CCA
 from cmstats.models.degenerate import constant_columns
 from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
-from cmstats.models.kernel_map import KernelMap, mapped_rows, refuse_sparse
+from cmstats.models.kernel_map import KernelMap, mapped_rows
 from cmstats.moments.canonical import Canonical
 from cmstats.moments.folds import Trial
 from cmstats.moments.moments import Moments
@@ -289,13 +289,8 @@ class KernelCCA(CCA):
             mapped = self._fit_maps(X, y, weights, stream=partial)
         return dict(zip("xy", mapped, strict=True)), weights
 
-    def _check_x(self, X: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
-        refuse_sparse(X, "X")
-        return super()._check_x(X, reset=reset, ensure_finite=ensure_finite)
-
-    def _check_y(self, y: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
-        refuse_sparse(y, "y")
-        return super()._check_y(y, reset=reset, ensure_finite=ensure_finite)
+    def _named_moments(self, moments: Any) -> Any:
+        return moments  # their columns are coordinates
 
     def partial_fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
@@ -457,9 +452,9 @@ class KernelCCA(CCA):
         )
 
     def __sklearn_tags__(self) -> Tags:
-        """scikit-learn's tags: dense views."""
+        """scikit-learn's tags: sparse views, of which a run at a time is made dense."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = False
+        tags.input_tags.sparse = True
         kernel = _of_view("kernel", self.kernel, 0)
         tags.input_tags.pairwise = isinstance(kernel, str) and kernel == "precomputed"
         tags.input_tags.positive_only = isinstance(kernel, str) and kernel == "chi2"

@@ -14,10 +14,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cmstats.arrays import (
     Array,
+    dense,
+    detached,
     float64,
     is_numpy,
     namespace,
     result_dtype,
+    row_slices,
     to_numpy,
 )
 from cmstats.kernels import gram
@@ -25,10 +28,14 @@ from cmstats.models.dask import row_wise
 from cmstats.models.fitting import CopyFitted
 from cmstats.models.landmarks import Weights, draw_repeated
 from cmstats.rows.chunks import check_rows, chunks
-from cmstats.rows.matrix import check_source
+from cmstats.rows.matrix import check_rows_of, check_source
+from cmstats.rows.names import column_names, stand_in
 from cmstats.rows.source import MappedRows, RowSource, take_in_memory
 
-__all__ = ["SAMPLE", "KernelMap", "mapped_rows", "refuse_sparse"]
+__all__ = ["SAMPLE", "KernelMap", "mapped_rows"]
+
+DENSE = 64 << 20
+"""Bytes of sparse rows that are made dense at once."""
 
 SAMPLE = 1000
 """Rows that set the bandwidth."""
@@ -133,22 +140,24 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CopyFitted):
         return tags
 
     def _check(self, X: Any, *, reset: bool = False) -> Any:
-        refuse_sparse(X, "X")
-        if (X if hasattr(X, "shape") else np.asarray(X)).ndim == 1:
-            raise ValueError(
-                "Expected 2D array, got 1D array instead: X holds one row per item. Reshape your "
-                "data with X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if one item"
-            )
-        checked = check_source(X, "X")
-        validate_data(self, X, reset=reset, skip_check_array=True)
+        checked = check_rows_of(X, check_source(detached(X) if reset else X, "X"))
+        validate_data(self, stand_in(X, column_names(X)), reset=reset, skip_check_array=True)
         return checked
 
     def _mapped(self, part: Array, start: int) -> Array:
         """The coordinates of rows in memory, of which the first is row `start`."""
-        return self._coordinates(self._columns(self._rows(part, start)))
+        if not scipy.sparse.issparse(part):
+            return self._coordinates(self._columns(self._rows(part, start)))
+        rows = max(256, DENSE // (8 * part.shape[1]))
+        parts = [
+            self._mapped(part[cut].toarray(), start + cut.start)
+            for cut in row_slices(part.shape[0], rows)
+        ]
+        return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
 
     def _rows(self, part: Array, start: int = 0) -> Array:
         """Rows that the kernel takes, or a sentence that says which one it does not."""
+        part = dense(part)
         xp = namespace(part)
         part = xp.reshape(part, (-1, 1)) if part.ndim == 1 else part
         if is_numpy(xp) or xp.isdtype(part.dtype, "real floating"):
@@ -214,12 +223,3 @@ def mapped_rows(X: RowSource, feature_map: KernelMap) -> MappedRows:
     """
     dtype = np.dtype(str(result_dtype(X)).rpartition(".")[2].strip("'>"))
     return MappedRows(X, feature_map._mapped, feature_map._n_features_out, dtype)
-
-
-def refuse_sparse(X: Any, name: str) -> None:
-    """Raise the one sentence about sparse matrices."""
-    if scipy.sparse.issparse(X):
-        raise TypeError(
-            f"{name} is sparse, and kernel blocks are dense: pass {name}.toarray(), or coordinates "
-            "of less width (TruncatedSVD)"
-        )

@@ -57,13 +57,19 @@ class Containers(BaseEstimator):
         prefix = type(self).__name__.lower()
         return np.array([f"{prefix}{i}" for i in range(self.n_components_)], dtype=object)
 
-    def _wrap(self, variates: Array, like: Any) -> Any:
-        """The variates in the container asked for, with the index of `like`."""
+    def _wrap(self, variates: Array, like: Any, view: str = "x") -> Any:
+        """The variates in the container asked for, with the index of `like`.
+
+        The names of the second and of later views begin with that of the view, so that frames
+        of several views can stand side by side.
+        """
         chosen = getattr(self, "_sklearn_output_config", {}).get("transform")
         chosen = chosen or sklearn.get_config()["transform_output"]
         if chosen == "default":
             return variates
         names = self.get_feature_names_out()
+        if view != "x":
+            names = np.array([f"{view}_{name}" for name in names], dtype=object)
         if chosen == "pandas":
             import pandas as pd
 
@@ -172,7 +178,7 @@ class EmbeddedViews(ComparedViews, Containers):
         ValueError
             If neither is given, or widths or values are not right.
         """
-        return self._each(lambda a, view, given: self._wrap(a, given), X, y)
+        return self._each(lambda a, view, given: self._wrap(a, given, view), X, y)
 
     def fit_transform(self, X: Any, y: Any) -> Any:
         """``fit(X, y).transform(X)``: the x coordinates of the training rows."""

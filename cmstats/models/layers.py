@@ -53,7 +53,7 @@ class LossUnits:
                 first = int(xp.argmax(xp.astype(variance == 0, xp.int8)))
                 notes.append(
                     f"{count} of the columns of {name} {'is' if count == 1 else 'are'} constant "
-                    f"(the first is column {first}) and cannot be scaled: weight 0"
+                    f"(the first is {m.label(name, first)}) and cannot be scaled: weight 0"
                 )
             total = float(xp.sum(variance / std**2))
             units.append(std * (total or 1.0) ** 0.5 if target == "joint" else std)

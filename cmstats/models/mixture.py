@@ -34,6 +34,7 @@ from cmstats.models.mixture_em import (
 from cmstats.models.regions import PredictsRegions
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_lengths
+from cmstats.rows.pairs import check_pairs
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.source import present_rows
 from cmstats.rows.splits import count_rows
@@ -201,7 +202,10 @@ class ConditionalGaussianMixture(PredictsRegions, RowsModel):
         """
         self._validate_params()
         new = self._unfitted()
-        notes = new._fit(new._blocks(X, y, reset=True), sample_weight)
+        check_pairs({"X": X, "sample_weight": sample_weight})
+        blocks = new._blocks(X, y, reset=True)
+        with new._naming():
+            notes = new._fit(blocks, sample_weight)
         self._become(new)
         for note, category in notes:
             warn(note, category)
@@ -333,7 +337,7 @@ class ConditionalGaussianMixture(PredictsRegions, RowsModel):
         check_is_fitted(self)
         if y is None:
             raise ValueError("y is None: give the second view, one row for each row of X")
-        X, y = self._check_x(X), self._check_y(y)
+        X, y = (rows for rows, _ in self._given(X, y).values())
         check_lengths({"X": X, "y": y})
         return self._solution.rows(X, y)
 

@@ -28,6 +28,7 @@ from cmstats.moments.shrinkage import (
     shrinkage_tuple,
 )
 from cmstats.rows.chunks import check_lengths, project
+from cmstats.rows.pairs import warn_of_shared_columns
 from cmstats.rows.views import NamedViews, is_stream
 
 __all__ = ["MultiviewCCA"]
@@ -267,15 +268,21 @@ class MultiviewCCA(LatentViews, MomentsModel):
         known, blocks = NamedViews.first(views)
         self._know(known)
         check_aligned(self.target, dict(zip(known.names, known.widths, strict=True)))
-        if any(names is not None for names in known.columns):
-            self.feature_names_in_ = known.as_fitted(known.columns)
+        warn_of_shared_columns(blocks, self._column_names())
         return blocks
 
+    def _column_names(self) -> dict[str, Any]:
+        known = self._named
+        return {k: v for k, v in zip(known.names, known.columns, strict=True) if v is not None}
+
     def _know_blocks(self, parts: list[Moments]) -> None:
-        self._know(NamedViews.of_blocks(parts[0].names, parts[0].widths))
+        names = [parts[0].column_names.get(block) for block in parts[0].names]
+        self._know(NamedViews.of_blocks(parts[0].names, parts[0].widths, names))
 
     def _know(self, views: NamedViews) -> None:
         self._named, self.view_names_ = views, views.names
+        if any(names is not None for names in views.columns):
+            self.feature_names_in_ = views.as_fitted(views.columns)
         self._shrinkage_of_blocks(views.names)
 
     def _is_stream(self, views: Any, y: Any) -> bool:
@@ -385,7 +392,11 @@ class MultiviewCCA(LatentViews, MomentsModel):
         ValueError
             If no view is given, a name is unknown, or widths or values are not right.
         """
-        return self._each(lambda a, view, given: self._wrap(a, given), views)
+        return self._each(lambda a, view, given: self._wrap(a, given, self._prefix(view)), views)
+
+    def _prefix(self, view: str) -> str:
+        """The view whose name the columns of a frame of variates begin with, but the first."""
+        return "x" if view == self.view_names_[0] else view
 
     def fit_transform(
         self, views: Any, y: None = None, sample_weight: Any = None, groups: Any = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
@@ -13,6 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.arrays import is_dask
 from cmstats.models.dask import apply, fit_view, row_wise
 from cmstats.models.delegated import DelegatedOutputs, delegated, has
+from cmstats.rows.pairs import check_pairs
+from cmstats.rows.source import row_count
 
 __all__ = ["TwoViewPipeline"]
 
@@ -24,7 +27,26 @@ def _fit_view(transformer: Any, data: Any) -> tuple[Any, Any]:
     if is_dask(data):
         return fit_view(transformer, data)
     fitted = clone(transformer)
-    return fitted, fitted.fit_transform(data)
+    return fitted, _named(fitted.fit_transform(data), fitted, data)
+
+
+def _named(out: Any, transformer: Any, data: Any) -> Any:
+    """What a transformer made of a frame, with the names that it gives to the columns.
+
+    Transformers return plain arrays unless they are told otherwise.
+    """
+    named = hasattr(data, "columns") and type(out) is np.ndarray and out.ndim == 2
+    if not named or not hasattr(transformer, "get_feature_names_out"):
+        return out
+    try:
+        names = transformer.get_feature_names_out()
+    except (AttributeError, ValueError):  # a step of a pipeline that knows no names
+        return out
+    if len(names) != out.shape[1]:
+        return out
+    import pandas as pd
+
+    return pd.DataFrame(out, columns=names, index=getattr(data, "index", None), copy=False)
 
 
 class TwoViewPipeline(DelegatedOutputs):
@@ -81,6 +103,7 @@ class TwoViewPipeline(DelegatedOutputs):
                 "TwoViewPipeline requires y to be passed, but the target y is None: it is the "
                 "second view"
             )
+        check_pairs({"X": X, "y": y})
         x_, X = _fit_view(self.x, X)
         y_, y = _fit_view(self.y, y)
         model_ = clone(self.model).fit(X, y, **fit_params)
@@ -95,12 +118,16 @@ class TwoViewPipeline(DelegatedOutputs):
         transformer = getattr(self, f"{view}_")
         if transformer is not None and is_dask(data):
             return apply(transformer, data)
-        return data if transformer is None else transformer.transform(data)
+        if transformer is None:
+            return data
+        return _named(transformer.transform(data), transformer, data)
 
     def _inner(self, name: str) -> Any:
         return getattr(self, "model_", self.model)
 
     def _passed(self, X: Any, y: Any) -> tuple[Any, ...]:
+        if X is not None and y is not None and row_count(X) == row_count(y):
+            check_pairs({"X": X, "y": y})
         X = None if X is None else self._apply("x", X)
         return X, None if y is None else self._apply("y", y)
 

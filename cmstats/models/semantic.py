@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import (
     Array,
+    dense,
     device_of,
     is_lazy,
     is_numpy,
@@ -38,6 +39,8 @@ from cmstats.models.posteriors import (
     stratified_splits,
 )
 from cmstats.moments.folds import best_index
+from cmstats.rows.pairs import check_pairs
+from cmstats.rows.source import take_in_memory
 from cmstats.rows.splits import check_groups
 
 __all__ = ["SemanticMatching"]
@@ -196,6 +199,7 @@ class SemanticMatching(RowsModel):
         self._validate_params()
         given = self._given_classifiers()
         new = self._unfitted()
+        check_pairs({"X": X, "labels": labels, "groups": groups})
         new._fit(given, *new._training_rows(X, y), labels, groups)
         return self._become(new)
 
@@ -412,7 +416,9 @@ class SemanticMatching(RowsModel):
         return (there + mean_average_precision(q, p, labels=back)) / 2
 
     def _read(self, a: Any, name: str, ensure_finite: bool) -> Any:
-        return super()._read(np.asarray(a[:]) if is_lazy(a) else a, name, ensure_finite)
+        return super()._read(
+            dense(take_in_memory(a, slice(None))) if is_lazy(a) else a, name, ensure_finite
+        )
 
     def _posteriors(self, X: Any, y: Any) -> dict[str, tuple[HostArray, Any]]:
         """By view the posteriors on the host, each beside the rows they are of."""

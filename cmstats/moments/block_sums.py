@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from cmstats.arrays import Array, to_numpy
 from cmstats.moments.missing import seen_together
 from cmstats.moments.patterns import Mask, PatternTable
 from cmstats.moments.sums import FORMS, Form, Norms, Root, Scatter
+from cmstats.rows.names import column_label
 
 __all__ = ["FILE_VERSION", "BlockSums"]
 
@@ -33,6 +35,8 @@ class BlockSums:
         The sums of the rows in which everything is observed, over all columns.
     table : PatternTable, optional
         The sums of the other rows, if there are any.
+    column_names : mapping of name to sequence of str, optional
+        The names of the columns of blocks that have some.
     """
 
     def __init__(
@@ -41,15 +45,33 @@ class BlockSums:
         widths: Sequence[int],
         sums: Scatter | Root,
         table: PatternTable | None = None,
+        column_names: Mapping[str, Any] | None = None,
     ) -> None:
         self.names = tuple(names)
         self.widths = tuple(int(w) for w in widths)
+        self.column_names: dict[str, tuple[str, ...]] = {}
+        self.name_columns(column_names or {})
         self._complete = sums
         self._table = table
 
     def with_sums(self, sums: Scatter | Root, table: PatternTable | None = None) -> Self:
         """Other sums of the same blocks."""
-        return type(self)(self.names, self.widths, sums, table)
+        return type(self)(self.names, self.widths, sums, table, self.column_names)
+
+    def name_columns(self, names: Mapping[str, Any]) -> Self:
+        """Remember the names of the columns of blocks; None, and other blocks, are passed over."""
+        for block, given in names.items():
+            if given is not None and block in self.names:
+                if len(given) != self.width(block):
+                    raise ValueError(
+                        f"{len(given)} names for the {self.width(block)} columns of {block}"
+                    )
+                self.column_names[block] = tuple(str(name) for name in given)
+        return self
+
+    def label(self, block: str, at: int) -> str:
+        """A column of a block in a sentence: its position, and its name where it has one."""
+        return column_label(at, self.column_names.get(block))
 
     @property
     def n(self) -> float:
@@ -141,13 +163,24 @@ class BlockSums:
             raise ValueError(
                 f"moments of blocks {self.described()} and {other.described()} cannot be merged"
             )
+        for block in {*self.column_names} & {*other.column_names}:
+            ours, theirs = self.column_names[block], other.column_names[block]
+            if ours != theirs:
+                at = next(
+                    i for i, pair in enumerate(zip(ours, theirs, strict=True)) if len({*pair}) > 1
+                )
+                raise ValueError(
+                    f"column {at} of {block} is {ours[at]!r} in one group of rows and "
+                    f"{theirs[at]!r} in the other: put the columns in one order first"
+                )
         if self.form != other.form:
             raise ValueError(f"moments in the forms {self.form!r} and {other.form!r} do not merge")
         if self.names != other.names:
             other = other.select(*self.names)
         tables = [m._table for m in (self, other) if m._table is not None]
         table = functools.reduce(operator.add, tables) if tables else None
-        return self.with_sums(self._complete + other._complete, table)  # type: ignore[operator]
+        both = self.with_sums(self._complete + other._complete, table)  # type: ignore[operator]
+        return both.name_columns(other.column_names)
 
     def select(self, *names: str) -> Self:
         """The moments of some of the blocks, in the order named.
@@ -161,10 +194,14 @@ class BlockSums:
         if complete.norms is not None:
             sums = replace(sums, norms=complete.norms.take(index))
         if self._table is None:
-            return type(self)(names, widths, sums)
+            return type(self)(names, widths, sums, None, self._named(names))
         table, now_complete = self._table.take(columns)
         sums = functools.reduce(operator.add, now_complete, sums)
-        return type(self)(names, widths, sums, table.or_none())
+        return type(self)(names, widths, sums, table.or_none(), self._named(names))
+
+    def _named(self, names: Iterable[str]) -> dict[str, Any]:
+        """The names of the columns of some of the blocks."""
+        return {name: self.column_names.get(name) for name in names}
 
     def reweighted(self, factor: float) -> Self:
         """The sums of the same rows with all weights times a factor."""
@@ -200,6 +237,8 @@ class BlockSums:
             fields |= {k: to_numpy(getattr(sums.norms, k)) for k in ("third", "fourth")}
         if self._table is not None:
             fields |= self._table.fields()
+        if self.column_names:
+            fields["column_names"] = np.array(json.dumps(self.column_names))
         return fields
 
     @classmethod
@@ -213,7 +252,8 @@ class BlockSums:
         n, rows = float(fields["n"]), int(fields["rows"])
         sums = form(n, fields["mean"], fields["factor"], rows, norms)
         table = PatternTable.from_fields(fields) if "pattern_masks" in fields else None
-        return cls(names, widths, sums, table)
+        named = json.loads(str(fields["column_names"])) if "column_names" in fields else None
+        return cls(names, widths, sums, table, named)
 
     def described(self) -> str:
         """The blocks with their widths."""

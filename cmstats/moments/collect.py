@@ -29,7 +29,10 @@ from cmstats.moments.fold_sums import fold_sums, foreign
 from cmstats.moments.patterns import Missing, PatternTable
 from cmstats.moments.sums import FORMS, Form
 from cmstats.rows.chunks import batches, check_blocks, is_lazy
+from cmstats.rows.names import column_names, naming_columns
+from cmstats.rows.pairs import check_pairs
 from cmstats.rows.progress import progress_bar
+from cmstats.rows.source import take_in_memory
 from cmstats.rows.splits import Folds, deal
 
 __all__ = ["Pass", "collect_rows"]
@@ -82,9 +85,14 @@ class Pass:
                 folds=_dealt(blocks, blocks, cv, groups, sample_weight), missing=self.missing,
                 device=self.device, blocks=blocks,
             )  # fmt: skip
+        names = {name: column_names(a, name) for name, a in blocks.items()}
+        check_pairs({**blocks, "sample_weight": sample_weight, "groups": groups})
         blocks, given = check_blocks(blocks), blocks
         weights = check_weights(sample_weight, length(blocks), foreign(blocks.values()))
-        return self.over_checked(blocks, weights, _dealt(blocks, given, cv, groups, weights))
+        with naming_columns(names):
+            dealt = _dealt(blocks, given, cv, groups, weights)
+            found = self.over_checked(blocks, weights, dealt)
+        return [sums.name_columns(names) for sums in found]
 
     def over_checked(
         self,
@@ -330,7 +338,7 @@ def _joined(held: list[dict[str, Any]]) -> dict[str, Any]:
     joined = {}
     for name in held[0]:
         parts = [batch[name] for batch in held]
+        parts = [take_in_memory(p, slice(None)) if is_lazy(p) else p for p in parts]
         parts = [dense(p) for p in parts]
-        parts = [np.asarray(p) if is_lazy(p) else p for p in parts]
         joined[name] = namespace(*parts).concat(parts, axis=0)
     return joined

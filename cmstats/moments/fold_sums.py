@@ -12,6 +12,7 @@ import numpy as np
 
 from cmstats.arrays import (
     Array,
+    NotFiniteError,
     blank_rows,
     count_nonfinite,
     dense,
@@ -104,8 +105,7 @@ def fold_sums(
                 return _root_pass(arrays, weights, ids, n_folds, device, rows, advance)
             return _scatter_pass(arrays, weights, ids, n_folds, device, tables, rows, advance)
     except NonFiniteError:
-        message = _whole_count(blocks, nan=tables is None, ids=ids, span=span, locate=locate)
-        raise ValueError(message) from None
+        raise _whole_count(blocks, nan=tables is None, ids=ids, span=span, locate=locate) from None
 
 
 def foreign(arrays: Iterable[Any]) -> Array | None:
@@ -120,10 +120,11 @@ def _whole_count(
     ids: np.ndarray[Any, Any] | None,
     span: slice | None,
     locate: Callable[[int], str] | None,
-) -> str:
-    """The error message about values that are not finite, counted over all rows of a block."""
+) -> ValueError:
+    """The error about values that are not finite, counted over all rows of a block."""
     offset = 0 if span is None else span.start
-    for name, a in blocks.items():
+    for block, a in blocks.items():
+        name = block
         nans = infinite = 0
         first = None
         for start, (part,), _ in chunks([a if span is None else within(a, span)]):
@@ -138,8 +139,9 @@ def _whole_count(
                 name = f"{name} (rows {span.start} to {span.stop - 1})"
             at_row: Any = first if locate is None else (locate(first[0]), first[1])
             hint = ", or set missing='em'"
-            return describe_nonfinite(name, nans, infinite, at_row, hint) + position(a, first[0])
-    return (
+            message = describe_nonfinite(name, nans, infinite, at_row, hint)
+            return NotFiniteError(message + position(a, first[0]), block, first[1])
+    return ValueError(
         f"the second moments of {' and '.join(blocks)} overflow: values are too large; divide "
         "them by a constant"
     )

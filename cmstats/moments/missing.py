@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from cmstats.arrays import Array, device_of, namespace
+from cmstats.arrays import Array, NotFiniteError, device_of, namespace
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import block_matrix
 from cmstats.moments.em import Problem, SingularError, em, evident_prior
@@ -206,7 +206,8 @@ def check_observed(
             raise ValueError(f"{name} is NaN in every row: there is nothing to estimate it from")
         if never.size:
             which = "is" if never.size == 1 else f"and {never.size - 1} more are"
-            raise ValueError(f"column {never[0]} of {name} {which} NaN in every row: drop it")
+            message = f"column {never[0]} of {name} {which} NaN in every row: drop it"
+            raise NotFiniteError(message, name, int(never[0]))
     for (a, at), (b, bt) in itertools.combinations(zip(names, cuts, strict=True), 2):
         if not joint[at, bt].any():
             raise ValueError(

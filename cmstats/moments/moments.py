@@ -29,6 +29,7 @@ from cmstats.moments.checkpoint import (
     write_arrays,
 )
 from cmstats.moments.collect import Pass, collect_rows
+from cmstats.moments.covariance import sums_of_covariance
 from cmstats.moments.missing import (
     Estimate,
     estimate,
@@ -45,6 +46,7 @@ from cmstats.moments.sums import (
     observations,
 )
 from cmstats.moments.whitened import Whitened
+from cmstats.rows.names import naming_columns
 from cmstats.rows.splits import Folds, deal
 
 __all__ = ["Moments", "WhitenedPair", "folds_of_batches", "folds_of_rows", "moments_of_rows"]
@@ -64,6 +66,8 @@ class Moments(BlockSums):
         The names of the blocks, in the order of their columns.
     widths : tuple of int
         The number of columns of each block.
+    column_names : dict of name to tuple of str
+        The names of the columns of blocks that were frames.
     form : {"scatter", "root"}
         "scatter" holds the d x d scatter matrix S; "root" a thin factor R with R'R = S and
         at most min(n, d) rows, which keeps the condition number of the data instead of its
@@ -105,8 +109,9 @@ class Moments(BlockSums):
         widths: Sequence[int],
         sums: Scatter | Root,
         table: PatternTable | None = None,
+        column_names: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(names, widths, sums, table)
+        super().__init__(names, widths, sums, table, column_names)
         self._estimate: Estimate | None = None
         self._lock = threading.Lock()
 
@@ -243,6 +248,53 @@ class Moments(BlockSums):
         return cls._of(how.over_stream(source, names))[0]
 
     @classmethod
+    def from_covariance(
+        cls, S: Any, n: float, *, mean: Any = None, blocks: Mapping[str, int]
+    ) -> Moments:
+        """The moments of rows of which only the covariance was published.
+
+        Models and tests that need first and second moments alone are those of the rows. The
+        shrinkage "auto" is that of Chen et al. (2010) here, which needs no fourth moments.
+
+        Parameters
+        ----------
+        S : array-like of shape (d, d)
+            The covariance of all columns side by side (divided by n - 1), or their correlations.
+            The names of the columns of a frame are kept.
+        n : float
+            The number of rows that it was computed from.
+        mean : array of shape (d,), optional
+            Zero by default.
+        blocks : mapping of name to number of columns
+            In the order of the columns of `S`.
+
+        Returns
+        -------
+        Moments
+            In the scatter form.
+
+        Raises
+        ------
+        ValueError
+            If `S` is not square, symmetric and positive semi-definite, `n` is not more than 1,
+            or the widths of the blocks do not add up.
+
+        Examples
+        --------
+        Two measures of the head and two of the leg of 276 chickens (Johnson and Wichern 2007,
+        chapter 10):
+
+        >>> import numpy as np
+        >>> from cmstats import CCA, Moments
+        >>> R = np.array([[1, .505, .569, .602], [.505, 1, .422, .467],
+        ...               [.569, .422, 1, .926], [.602, .467, .926, 1]])
+        >>> m = Moments.from_covariance(R, 276, blocks={"x": 2, "y": 2})
+        >>> CCA().fit_moments(m).correlations_.round(3)
+        array([0.631, 0.057])
+        """
+        return cls._of([sums_of_covariance(S, n, mean, blocks)])[0]
+
+    @classmethod
     def folds_from_batches(
         cls,
         source: Iterable[Any],
@@ -350,7 +402,7 @@ class Moments(BlockSums):
     @classmethod
     def _of(cls, collected: Iterable[BlockSums]) -> list[Moments]:
         """The moments of the sums of each fold."""
-        return [cls(c.names, c.widths, c._complete, c._table) for c in collected]
+        return [cls(c.names, c.widths, c._complete, c._table, c.column_names) for c in collected]
 
     def update(
         self,
@@ -414,7 +466,7 @@ class Moments(BlockSums):
             return None
         with self._lock:  # threads that fit several models to these moments wait for one
             if self._estimate is None:
-                with blas_for(sum(self.widths)):
+                with blas_for(sum(self.widths)), naming_columns(self.column_names):
                     self._estimate = estimate(self.sums_by_pattern(), self.names, self.widths)
             return self._estimate
 
@@ -586,7 +638,8 @@ class Moments(BlockSums):
                 f"{name!r} is the only block: nothing is left after partialling it out"
             )
         sums = self.sums.partial_out(self.columns(name), self.positions(rest))
-        return Moments(rest, [self.width(other) for other in rest], sums)
+        widths = [self.width(other) for other in rest]
+        return Moments(rest, widths, sums, None, self._named(rest))
 
     def standardized(self) -> Moments:
         """The moments of the centred columns divided by their standard deviations (ddof=1).

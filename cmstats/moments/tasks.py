@@ -17,6 +17,7 @@ import numpy as np
 
 from cmstats.arrays import (
     Array,
+    NotFiniteError,
     blank_rows,
     check_weights,
     count_nonfinite,
@@ -245,10 +246,12 @@ def check_observed(parts: Sequence[TaskMoments]) -> None:
     for tasks, each in by_group(parts).items():
         if not _observed_enough(each, len(parts)):
             folds = " in at least two folds" if len(parts) > 1 else ""
-            raise ValueError(
+            raise NotFiniteError(
                 f"task {tasks[0]} (column {tasks[0]} of y) is observed in "
                 f"n_samples={sum(m.rows for m in each)} rows (of positive weight): at least 2 "
-                f"are needed{folds}; drop the column"
+                f"are needed{folds}; drop the column",
+                "y",
+                int(tasks[0]),
             )
 
 
@@ -378,7 +381,8 @@ def _observed(part: Array, start: int) -> np.ndarray[Any, Any]:
     missing = xp.isnan(part)
     _, infinite, at = count_nonfinite(xp.where(missing, xp.zeros_like(part), part), start)
     if infinite:
-        raise ValueError(describe_nonfinite("y", 0, infinite, at))
+        message = describe_nonfinite("y", 0, infinite, at)
+        raise NotFiniteError(message, "y", None if at is None else at[1])
     return ~to_numpy(missing)
 
 

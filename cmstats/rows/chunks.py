@@ -16,8 +16,9 @@ import scipy.sparse
 
 from cmstats.arrays import (
     Array,
-    check_lazy,
     check_rows,
+    dense,
+    detached,
     is_array,
     is_lazy,
     namespace,
@@ -25,7 +26,8 @@ from cmstats.arrays import (
     result_dtype,
     row_slices,
 )
-from cmstats.rows.matrix import check_matrix
+from cmstats.rows.matrix import check_source
+from cmstats.rows.pairs import check_pairs
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.source import RowSource, check_lengths, in_memory, take_in_memory, width_of
 
@@ -61,9 +63,9 @@ def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, An
     ValueError
         With the shapes, if the numbers of rows differ or are below `minimum`.
     """
+    check_pairs(blocks)
     checked = {
-        name: check_lazy(a, name) if is_lazy(a) else check_matrix(a, name, ensure_finite=False)
-        for name, a in blocks.items()
+        name: check_source(detached(a), name, ensure_finite=False) for name, a in blocks.items()
     }
     check_lengths(checked)
     n = next(iter(checked.values())).shape[0]
@@ -143,6 +145,7 @@ def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:
     mean, weights = xp.astype(mean, dtype), xp.astype(weights, dtype)
     parts = []
     for start, (part,), _ in chunks([X]):
+        part = dense(part)
         if is_lazy(X):
             check_rows(part, name, start, X)
         parts.append((xp.astype(part, dtype) - mean) @ weights)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from cmstats.arrays import widened
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -250,7 +252,9 @@ class ShardedMatrix(RowsOnDisk):
             header.check(name, row, names[0], first)
             row += header.count
         counts = [header.count for header in self._headers]
-        super().__init__(names, counts, first.width, first.dtype.newbyteorder("="))
+        bfloat16 = first.dtype.kind == "V"
+        dtype = np.dtype(np.float32) if bfloat16 else first.dtype.newbyteorder("=")
+        super().__init__(names, counts, first.width, dtype)
 
     def _span(self, file: int, start: int, stop: int, out: np.ndarray[Any, Any]) -> None:
         header = self._headers[file]
@@ -271,7 +275,7 @@ class ShardedMatrix(RowsOnDisk):
                 f"it had {header.count} rows when it was opened"
             ) from error
         if target is not out:
-            out[...] = target
+            out[...] = widened(target)
 
     def _raise_vanished(self, file: int, start: int, nbytes: int) -> None:
         header = self._headers[file]
@@ -326,7 +330,7 @@ class _Header:
 
     def check(self, name: str, row: int, first_name: str, first: _Header) -> None:
         """Raise if the file contradicts the first file's header or its own size."""
-        if self.dtype.kind not in "biuf":
+        if self.dtype.kind not in "biuf" and self.dtype != np.dtype("V2"):  # bfloat16
             raise ValueError(f"{name} holds {self.dtype} values, not real numbers")
         if len(self.shape) not in (1, 2) or 0 in self.width:
             raise ValueError(f"{name} must hold a matrix, got an array of shape {self.shape}")

@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+import scipy.sparse
 
-from cmstats.arrays import Array, blank_rows, is_lazy, namespace, take_rows, to_numpy
+from cmstats.arrays import Array, blank_rows, is_lazy, namespace, take_rows, to_numpy, widened
 
 __all__ = [
     "MappedRows",
     "RowSource",
+    "SlicedRows",
     "check_lengths",
     "in_memory",
     "present_rows",
+    "row_count",
     "take_in_memory",
     "width_of",
     "within",
@@ -101,6 +104,24 @@ class MappedRows:
         return part if self._function is None else self._function(part, start)
 
 
+class SlicedRows(MappedRows):
+    """A source that is read by slices only, such as a backed sparse matrix, at any positions."""
+
+    def __getitem__(self, rows: slice | np.ndarray[Any, Any]) -> Array:
+        """The rows of a slice or of an array of positions."""
+        if isinstance(rows, slice) or not len(rows):
+            return super().__getitem__(rows if isinstance(rows, slice) else slice(0, 0))
+        order = np.argsort(rows, kind="stable")
+        runs = np.split(rows[order], np.flatnonzero(np.diff(rows[order]) > 1) + 1)
+        parts = []
+        for run in runs:
+            part = super().__getitem__(slice(int(run[0]), int(run[-1]) + 1))
+            parts.append(part[run - run[0]])
+        sparse = scipy.sparse.issparse(parts[0])
+        found = scipy.sparse.vstack(parts, "csr") if sparse else np.concatenate(parts)
+        return found[np.argsort(order, kind="stable")]
+
+
 def check_lengths(blocks: Mapping[str, Any]) -> None:
     """Raise, with the shapes, if blocks differ in their number of rows."""
     if len({a.shape[0] for a in blocks.values()}) > 1:
@@ -113,7 +134,12 @@ def check_lengths(blocks: Mapping[str, Any]) -> None:
 
 def width_of(source: RowSource) -> int:
     """The number of columns; a vector is one."""
-    return 1 if source.ndim == 1 else int(source.shape[1])
+    return 1 if len(source.shape) == 1 else int(source.shape[1])
+
+
+def row_count(a: Any) -> int:
+    """The number of rows of what people hand in."""
+    return int(a.shape[0]) if hasattr(a, "shape") else len(a)
 
 
 def within(source: RowSource, span: slice) -> RowSource:
@@ -127,6 +153,9 @@ def within(source: RowSource, span: slice) -> RowSource:
 def take_in_memory(source: RowSource, rows: slice | np.ndarray[Any, Any]) -> Any:
     """Rows named by a slice or by positions, read into memory; a vector gives one column."""
     part = in_memory(take_rows(source, rows))
+    if scipy.sparse.issparse(part):
+        return part
+    part = widened(part) if isinstance(part, np.ndarray) else part
     return namespace(part).reshape(part, (-1, 1)) if part.ndim == 1 else part
 
 

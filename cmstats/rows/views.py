@@ -9,17 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from cmstats.arrays import detached
 from cmstats.rows.chunks import check_lengths
-from cmstats.rows.matrix import check_source
-from cmstats.rows.source import width_of
+from cmstats.rows.matrix import check_source, is_vector
+from cmstats.rows.names import RESERVED, column_names
+from cmstats.rows.pairs import check_pairs
+from cmstats.rows.source import row_count, width_of
 
-__all__ = ["Features", "NamedViews", "column_names", "column_slices", "is_stream", "several"]
-
-RESERVED = (
-    "cls", "form", "sample_weight", "missing", "device", "cv", "groups", "rows", "checkpoint",
-    "progress",
-)  # fmt: skip
-"""Parameters of the constructors of `Moments`, so no block of it can have these names."""
+__all__ = ["Features", "NamedViews", "column_slices", "is_stream", "names_of_views", "several"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,12 @@ class NamedViews:
             )
 
     @classmethod
-    def of_blocks(cls, names: Sequence[str], widths: Sequence[int]) -> NamedViews:
+    def of_blocks(
+        cls, names: Sequence[str], widths: Sequence[int], columns: Sequence[Any] | None = None
+    ) -> NamedViews:
         """Views known by their moments only."""
         count = len(names)
-        return cls(tuple(names), tuple(widths), (2,) * count, (None,) * count)
+        return cls(tuple(names), tuple(widths), (2,) * count, tuple(columns or (None,) * count))
 
     @classmethod
     def first(cls, views: Any) -> tuple[NamedViews, dict[str, Any]]:
@@ -70,8 +69,8 @@ class NamedViews:
         known = cls(
             tuple(blocks),
             tuple(width_of(b) for b in blocks.values()),
-            tuple(int(a.ndim if hasattr(a, "ndim") else np.ndim(a)) for a in named.values()),
-            tuple(column_names(a) for a in named.values()),
+            tuple(1 if is_vector(a, blocks[k]) else 2 for k, a in named.items()),
+            tuple(column_names(a, name) for name, a in named.items()),
         )
         return known, blocks
 
@@ -102,6 +101,8 @@ class NamedViews:
             If none is given, or one differs from the fit in width or column names.
         """
         named = self.not_none(views)
+        if len({row_count(a) for a in named.values()}) == 1:
+            check_pairs(named)
         blocks = {a: check_source(v, a, ensure_finite=ensure_finite) for a, v in named.items()}
         self._check_columns(named, blocks)
         return blocks
@@ -127,7 +128,7 @@ class NamedViews:
                     f"view {name} has {width_of(block)} features, but the model is expecting "
                     f"{self.widths[at]} features in it"
                 )
-            known, found = self.columns[at], column_names(named[name])
+            known, found = self.columns[at], column_names(named[name], name)
             if known is not None and found is not None and list(known) != list(found):
                 raise ValueError(
                     f"The feature names of view {name} should match those that were passed during "
@@ -191,7 +192,10 @@ def _complete(named: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
                 "fitting and scoring need every view of every row, so leave out the rows that "
                 "lack one"
             )
-    blocks = {name: check_source(named[name], name, ensure_finite=False) for name in names}
+    check_pairs(named)
+    blocks = {
+        name: check_source(detached(named[name]), name, ensure_finite=False) for name in names
+    }
     check_lengths(blocks)
     return blocks
 
@@ -229,9 +233,12 @@ class Features:
                     f"{', '.join(order)}"
                 )
             given = {name: given[name] for name in order}
-        blocks = {k: check_source(a, k, ensure_finite=ensure_finite) for k, a in given.items()}
+        check_pairs(given)
+        blocks = {
+            k: check_source(detached(a), k, ensure_finite=ensure_finite) for k, a in given.items()
+        }
         check_lengths(blocks)
-        each = [names for names in map(column_names, given.values()) if names is not None]
+        each = [names for k, a in given.items() if (names := column_names(a, k)) is not None]
         return cls(blocks, np.concatenate(each) if len(each) == len(given) else None)
 
     @property
@@ -281,6 +288,15 @@ def column_slices(widths: Mapping[str, int]) -> dict[str, slice]:
     return dict(zip(widths, cuts, strict=True))
 
 
+def names_of_views(names: dict[str, Any], cuts: Mapping[str, slice]) -> dict[str, Any]:
+    """Names of columns by block, with those of "x" cut into its views."""
+    if "x" not in names or not cuts:
+        return names
+    features = names["x"]
+    others = {block: found for block, found in names.items() if block != "x"}
+    return {**others, **{view: features[cut] for view, cut in cuts.items()}}
+
+
 def _named_features(X: Any) -> dict[str, Any]:
     if not isinstance(X, Mapping):
         return {f"x{i}": a for i, a in enumerate(X)}
@@ -308,12 +324,3 @@ def is_stream(X: Any, y: Any) -> bool:
         entries = list(first.values() if isinstance(first, Mapping) else first)
         return bool(entries) and all(len(getattr(a, "shape", ())) > 0 for a in entries)
     return hasattr(X, "__iter__")
-
-
-def column_names(y: Any) -> np.ndarray[Any, Any] | None:
-    """The column names of a frame or a series, if all are strings."""
-    columns = getattr(y, "columns", None)
-    names = [y.name] if columns is None and hasattr(y, "name") and hasattr(y, "iloc") else columns
-    if names is None or not all(isinstance(c, str) for c in names):
-        return None
-    return np.array(list(names), dtype=object)

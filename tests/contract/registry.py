@@ -448,7 +448,7 @@ def _models() -> Iterator[Model]:
         extra = {"atol": 1e-8, "atol32": 2e-2, **extra}
         made = _kernel(**parameters)
         return Model(name, made, main=main, kinds=KINDS, mapped=True, dask="outputs",
-                     sparse=False, **extra)  # fmt: skip
+                     **extra)  # fmt: skip
 
     # The seeded maps choose landmarks by number of row; exact ones have none to choose.
     draws = {"seeded": DRAWN}
@@ -590,15 +590,12 @@ def _models() -> Iterator[Model]:
     yield Model("aligner", aligner, main=True, broken=skops, **trained)
 
     # --------------------------------------------------------------------------------- maps
-    read = "polars frames are not read"
-    polars = {"test_frames_and_lists_are_rows": read, "test_polars_frames_come_out": read}
-
     def feature_map(name: str, made: Any, *, main: bool = False, seeded: str = DRAWN,
                     unsteady: tuple[str, ...] = (), broken: Any = (),
                     whole: bool = False) -> Model:  # fmt: skip
         return Model(name, made, alone, main=main, seeded=seeded, by_row=True, dask="outputs",
-                     sparse=False, atol=1e-8, atol32=5e-3, unsteady=unsteady, whole=whole,
-                     broken={**polars, **dict(broken)})  # fmt: skip
+                     atol=1e-8, atol32=5e-3, unsteady=unsteady, whole=whole,
+                     broken=dict(broken))  # fmt: skip
 
     rank: dict[str, Any] = {"rank": 9, "random_state": 0}
     first = "the coordinates are those of the first rows"
@@ -609,8 +606,7 @@ def _models() -> Iterator[Model]:
     deficient = functools.partial(ExactKernelMap, "linear", basis="cholesky")
     yield feature_map("map-deficient", deficient, seeded=first)
     nystroem = functools.partial(NystroemMap, "rbf", **rank)
-    bfloat16 = {"test_tensors_of_half_precision_give_single": "bfloat16 tensors are not read"}
-    yield feature_map("map-nystroem", nystroem, main=True, broken=bfloat16)
+    yield feature_map("map-nystroem", nystroem, main=True)
     uniform = functools.partial(NystroemMap, "polynomial", **rank)
     yield feature_map("map-uniform", uniform)
     kmeans = functools.partial(NystroemMap, "rbf", landmarks="kmeans", **rank)
@@ -621,7 +617,7 @@ def _models() -> Iterator[Model]:
     yield feature_map("map-raw", raw)
     fourier = functools.partial(RandomFourierMap, "laplacian", **rank)
     yield feature_map("map-rff", fourier, main=True, seeded="", broken={
-        **bfloat16, "test_calls_take_rows_from_the_place_of_fit": "fails inside an array library",
+        "test_calls_take_rows_from_the_place_of_fit": "fails inside an array library",
     })  # fmt: skip
 
 

@@ -142,7 +142,121 @@ def test_partial_fit_takes_sparse_batches_and_rows_on_a_disk(model: Model, tmp_p
             model.compare(model.calls(est, rows), expected, 1e-9)
 
 
+# ---------------------------------------------------------------- containers with a meaning
+class Backed:
+    """A sparse matrix on a disk, as it is known to users: shape, dtype and CSR for a slice."""
+
+    def __init__(self, a: Any) -> None:
+        self._a, self.shape, self.dtype = scipy.sparse.csr_matrix(a), a.shape, a.dtype
+
+    def __getitem__(self, rows: slice) -> Any:
+        assert isinstance(rows, slice)
+        return self._a[rows]
+
+
+def _sparse_frame(a: Any, path: Path) -> Any:
+    columns = [f"{path.name}{j}" for j in range(a.shape[1])]
+    return pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_matrix(a), columns=columns)
+
+
+def _raw(a: Any, path: Path) -> Any:
+    """Values of bfloat16 as `numpy.load` gives them: raw bytes."""
+    upper = (a.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    np.save(path, upper.view("V2"))
+    return np.load(f"{path}.npy", mmap_mode="r" if path.name in "xview1" else None)
+
+
+def truncated(a: Any) -> Any:
+    """Values that bfloat16 holds exactly."""
+    return (a.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+
+@every(lambda m: m.sparse and not m.torch, variants=False)
+def test_sparse_rows_on_a_disk_and_in_frames_are_rows(model: Model, tmp_path: Path) -> None:
+    rows = thinned(model.rows())
+    holders: dict[str, Holder] = {"frame": _sparse_frame, "backed": lambda a, path: Backed(a)}
+    for name, holder in holders.items():
+        check(model, rows, holder, tmp_path / name, IN_MEMORY_ONLY)
+
+
+@every(variants=False)
+def test_columns_of_vectors_are_rows(model: Model, tmp_path: Path) -> None:
+    holders: dict[str, Holder] = {
+        "series": lambda a, path: pd.Series(list(a), name=path.name),
+        "frame": lambda a, path: pd.DataFrame({path.name: list(a)}),
+    }
+    for name, holder in holders.items():
+        check(model, model.rows(), holder, tmp_path / name)
+
+
+@every(variants=False)
+def test_raw_bfloat16_is_single_precision(model: Model, tmp_path: Path) -> None:
+    rows = model.rows().map(truncated)
+    folder = tmp_path / "raw"
+    est = model.fit(hold(rows, _raw, folder))
+    some = hold(rows.take(slice(0, 9)), _raw, tmp_path / "some")
+    expected = model.calls(model.fit(rows), rows.take(slice(0, 9)), without=IN_MEMORY_ONLY)
+    found = model.calls(est, some, without=IN_MEMORY_ONLY)
+    model.compare(found, expected, 1e-5)
+
+
+@every(lambda m: m.missing, variants=False)
+def test_what_is_masked_is_missing(model: Model) -> None:
+    rows = model.rows()
+    masked = rows.map(lambda a: np.ma.masked_greater(np.where(np.isnan(a), 1e30, a), 1e20))
+    model.compare(model.everything(model.fit(masked), rows), model.everything(fitted(model), rows))
+
+
+@every(lambda m: not m.missing, variants=False)
+def test_masked_rows_are_not_read_as_if_they_were_whole(model: Model) -> None:
+    rows = model.rows()
+    first = next(iter(rows.views))
+    whole = rows.but(first, np.ma.array(rows.views[first], mask=False))
+    model.compare(model.everything(model.fit(whole), rows), model.everything(fitted(model), rows))
+    holes = np.ma.array(rows.views[first], mask=rows.views[first] > 1e3)
+    holes[3, 1] = np.ma.masked
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(rows.but(first, holes))
+
+
 # ---------------------------------------------------------------------- names and outputs
+@every(variants=False)
+def test_sentences_name_columns(model: Model) -> None:
+    rows = frames(model.rows())
+    for name, view in rows.views.items():
+        bad = view.copy()
+        bad.iloc[3, 1] = np.inf
+        sentence = rf"row 3, column 1 \('{name}1'\)"
+        with pytest.raises(ValueError, match=sentence):
+            model.fit(rows.but(name, bad))
+        bad = view.astype(object)
+        bad.iloc[:, 1] = "a"
+        with pytest.raises(ValueError, match=rf"column '{name}1' of .* not numbers"):
+            model.fit(rows.but(name, bad))
+
+
+@every(variants=False)
+def test_names_are_unique_or_refused(model: Model) -> None:
+    rows = frames(model.rows())
+    first = next(iter(rows.views))
+    view = rows.views[first]
+    same = view.set_axis(["a", "a", *view.columns[2:]], axis=1)
+    assert names_of(model, model.fit(rows.but(first, same)))[0][:3] == ["a", "a.1", view.columns[2]]
+    levels = pd.MultiIndex.from_tuples([("p", c) for c in view.columns])
+    found = names_of(model, model.fit(rows.but(first, view.set_axis(levels, axis=1))))
+    assert found[0] == [f"p_{c}" for c in view.columns]
+    mixed = view.set_axis([0, *view.columns[1:]], axis=1)
+    with pytest.raises(TypeError, match=r"names of several types.*astype\(str\)"):
+        model.fit(rows.but(first, mixed))
+
+
+@every(lambda m: m.moments and not m.mapped, variants=False)
+def test_names_travel_with_moments(model: Model) -> None:
+    rows = frames(model.rows())
+    est = model.make().fit_moments(model.moments_of(None, rows, folds=model.folds))
+    assert names_of(model, est)[0] == list(next(iter(rows.views.values())).columns)
+
+
 def frames(rows: Rows, library: str = "pandas") -> Rows:
     out = {}
     for name, a in rows.views.items():
@@ -193,11 +307,15 @@ def come_out(model: Model, library: str) -> None:
         for name, values in model.calls(one, rows, ("transform",)).items():
             views = [rows.views[v] for v in name.split()[1:] if v in rows.views]
             views = views or list(rows.views.values())
+            columns = [c for frame in values for c in frame.columns]
+            assert len({*columns}) == len(columns), name
             for frame, expected in zip(values, plain[name], strict=True):
                 assert isinstance(frame, module.DataFrame), name
                 np.testing.assert_allclose(frame.to_numpy(), expected, atol=1e-9)
                 if hasattr(one, "get_feature_names_out"):
-                    assert list(frame.columns) == list(one.get_feature_names_out())
+                    names = list(one.get_feature_names_out())
+                    assert all(c.endswith(n) for c, n in zip(frame.columns, names, strict=True))
+                    assert frame is not values[0] or "y" in name or list(frame.columns) == names
                 if library == "pandas":
                     assert any(list(frame.index) == list(v.index) for v in views)
     back = model.calls(est.set_output(transform="default"), rows, ("transform",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,8 @@ def test_tensors_with_gradients_are_rows_like_others(model: Model) -> None:
     there = rows.map(lambda a: place(a).requires_grad_())
     found = model.everything(model.fit(there), there)
     model.compare(found, model.everything(fitted(model), rows), 1e-9, drawn(model, found))
+    held = copy.deepcopy(model.fit(there))  # a graph cannot be copied
+    assert not [a for a in vars(held).values() if getattr(a, "requires_grad", False)]
 
 
 @pytest.mark.torch
