@@ -78,6 +78,11 @@ class RowsModel(CopyFitted):
             warn_of_shared_columns({"X": X, "y": y}, {**names, "X": names.get("x")})
         return {"x": X, "y": y}
 
+    def _labelled_blocks(self, X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+        """The blocks of a first fit, with weights that are paired by their labels."""
+        check_pairs({"X": X, "sample_weight": sample_weight})
+        return self._blocks(X, y, reset=True)
+
     def _column_names(self) -> dict[str, Any]:
         """The names of the columns of each block that fit saw in frames."""
         known = {"x": "feature_names_in_", "y": "y_feature_names_in_"}

@@ -34,7 +34,6 @@ from cmstats.models.mixture_em import (
 from cmstats.models.regions import PredictsRegions
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_lengths
-from cmstats.rows.pairs import check_pairs
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.source import present_rows
 from cmstats.rows.splits import count_rows
@@ -202,10 +201,7 @@ class ConditionalGaussianMixture(PredictsRegions, RowsModel):
         """
         self._validate_params()
         new = self._unfitted()
-        check_pairs({"X": X, "sample_weight": sample_weight})
-        blocks = new._blocks(X, y, reset=True)
-        with new._naming():
-            notes = new._fit(blocks, sample_weight)
+        notes = new._fit(new._labelled_blocks(X, y, sample_weight), sample_weight)
         self._become(new)
         for note, category in notes:
             warn(note, category)
@@ -216,7 +212,8 @@ class ConditionalGaussianMixture(PredictsRegions, RowsModel):
         X, y = blocks.values()
         p, d = int(X.shape[1]), int(X.shape[1]) + self._y_width
         self.rank_ = self._rank(count_rows(X.shape[0], sample_weight), d)
-        moments = Moments.from_data(x=X, y=y, sample_weight=sample_weight)
+        with self._naming():
+            moments = Moments.from_data(x=X, y=y, sample_weight=sample_weight)
         scaling = Scaling.of(moments)
         weights = check_weights(sample_weight, X.shape[0], moments.mean("x"))
         X, y = (present_rows(a, weights) for a in (X, y))
