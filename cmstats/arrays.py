@@ -6,10 +6,13 @@ global switch. Frames, lists and sparse matrices count as NumPy.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any, Literal, TypeAlias
 
@@ -48,6 +51,7 @@ __all__ = [
     "namespace",
     "needs_memory",
     "position",
+    "recorded",
     "result_dtype",
     "row_slices",
     "take_rows",
@@ -600,8 +604,52 @@ def position(block: Any, row: int) -> str:
     return "" if locate is None or not is_lazy(block) else f"; row {row} is {locate(row)}"
 
 
+Said: TypeAlias = list[tuple[str, type[Warning]]]
+
+_record: contextvars.ContextVar[Said | None] = contextvars.ContextVar("record", default=None)
+_recording = threading.RLock()
+_hook: dict[str, Any] = {"users": 0, "shown_by": None}
+
+
+@contextmanager
+def recorded() -> Iterator[Said]:
+    """Collect the warnings of this block, and of the threads it starts, instead of showing them.
+
+    `warnings.catch_warnings` replaces and restores the filters of the whole process: where two
+    threads overlap, the filters of one of them remain for good. Here filters stay as they are, and
+    only the calls of this context are recorded: messages in the order of their appearance.
+    """
+    said: Said = []
+    with _recording:
+        if not _hook["users"] and warnings.showwarning is not _show:
+            _hook["shown_by"], warnings.showwarning = warnings.showwarning, _show
+        _hook["users"] += 1
+    token = _record.set(said)
+    try:
+        yield said
+    finally:
+        _record.reset(token)
+        with _recording:
+            _hook["users"] -= 1
+            if not _hook["users"] and warnings.showwarning is _show:
+                warnings.showwarning = _hook["shown_by"]
+
+
+def _show(message: Any, category: Any, *args: Any, **kwargs: Any) -> None:
+    """Record a warning of another library in the context that asked for it; else show it."""
+    said = _record.get()
+    if said is None:
+        _hook["shown_by"](message, category, *args, **kwargs)
+    else:
+        said.append((str(message), category))
+
+
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the first line outside of this package, which is the user's."""
+    said = _record.get()
+    if said is not None:
+        said.append((message, category))
+        return
     package = __name__.partition(".")[0]
     level = 1
     frame: FrameType | None = sys._getframe()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array
+from cmstats.arrays import Array, recorded
 from cmstats.baselines.deep_base import DeepBaseline
 from cmstats.baselines.encoder import Activation
 from cmstats.models.cca import CCA, Kind
@@ -168,8 +167,7 @@ class DeepCCA(DeepBaseline):
 
     def _finish(self, outcome: Any, X: Any, y: Any) -> None:
         u, v = super()._coordinates(X, "x"), super()._coordinates(y, "y")
-        with warnings.catch_warnings():  # of outputs, which the user has not made
-            warnings.simplefilter("ignore", UserWarning)
+        with recorded():  # of outputs, which the user has not made
             self.cca_ = CCA(self._outputs(X.shape[0]), shrinkage=self.shrinkage).fit(u, v)
         self.correlations_ = self.cca_.correlations_
         self.n_components_ = self.cca_.n_components_

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats.arrays import to_numpy
+from cmstats.arrays import to_numpy, warn
 from cmstats.inference.fitted import check_level, component_index, feature_names, inner_model
 from cmstats.inference.refits import Align, Refits, alignment, said_once
 
@@ -190,11 +189,9 @@ def bootstrap(
     level = check_level(level)
     _check_options(n_resamples, method, align)
     if statistic in ("correlations_", "singular_values_"):
-        warnings.warn(
+        warn(
             "bootstrap intervals of canonical correlations are biased upwards and miss the truth "
             "far too often: use correlation_intervals",
-            UserWarning,
-            stacklevel=2,
         )
     refits = Refits(estimator, X, y, sample_weight, groups)
     measure = _Measure(statistic, align, refits)

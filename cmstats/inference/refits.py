@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import has_fit_parameter
 
-from cmstats.arrays import check_weights, take_rows, to_numpy
+from cmstats.arrays import check_weights, recorded, take_rows, to_numpy, warn
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.pairs import check_pairs
 from cmstats.rows.progress import progress_bar
@@ -125,11 +124,10 @@ def alignment(reference: tuple[Any, Any], found: tuple[Any, Any], how: Align) ->
 @contextmanager
 def said_once(where: str) -> Iterator[None]:
     """Issue each warning of a series of fits once, after the last fit."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with recorded() as caught:
         yield
-    for message, category in dict.fromkeys((str(w.message), w.category) for w in caught):
-        warnings.warn(f"{where}: {message}", category, stacklevel=4)
+    for message, category in dict.fromkeys(caught):
+        warn(f"{where}: {message}", category)
 
 
 def _rows_of(a: Any) -> Any:

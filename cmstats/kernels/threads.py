@@ -13,6 +13,7 @@ import functools
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +27,7 @@ __all__ = [
     "cores",
     "even_slices",
     "one_core",
+    "openmp",
     "run_tasks",
     "serial_blas",
     "thread_map",
@@ -37,9 +39,66 @@ Result = TypeVar("Result")
 ONE_THREAD = 32
 """Factorisations of matrices of at most this many columns do not pay for a second thread."""
 
-_lock = threading.Lock()
 _one_core: contextvars.ContextVar[bool] = contextvars.ContextVar("one_core", default=False)
-_state: dict[str, Any] = {"users": 0, "limit": None, "cores": 1}
+
+
+class _Limit:
+    """BLAS on one thread as long as any token is alive; the limit belongs to the process.
+
+    An interrupt can end a caller between any two instructions. So a caller is counted by an object
+    that dies with it, what was found is stored before anything is set and forgotten after it has
+    been restored, and each step may be repeated.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a token may die while this thread holds it
+        self.users: weakref.WeakSet[_Token] = weakref.WeakSet()
+        self.found: list[tuple[Any, int]] | None = None
+        self.forked = False
+
+    def allowed(self) -> int:
+        """The threads of BLAS that the user allows."""
+        with self.lock:
+            self.settle()
+            if self.found is None:
+                return max((lib.num_threads for lib in _blas()), default=os.cpu_count() or 1)
+            return max((count for _, count in self.found), default=os.cpu_count() or 1)
+
+    def enter(self, token: _Token) -> None:
+        with self.lock:
+            self.settle()
+            weakref.finalize(token, self.settle).atexit = False
+            self.users.add(token)
+            if self.found is None:
+                self.found = [(lib, lib.num_threads) for lib in _blas()]
+                for lib, _ in self.found:
+                    lib.set_num_threads(1)
+
+    def leave(self, token: _Token) -> None:
+        with self.lock:
+            self.users.discard(token)
+            self.settle()
+
+    def settle(self) -> None:
+        """Restore the threads of BLAS where nobody is left."""
+        with self.lock:
+            if self.found is not None and not self.users:
+                for lib, count in self.found:
+                    lib.set_num_threads(count)
+                self.found = None
+
+    def in_child(self) -> None:
+        """A forked process has this thread only."""
+        self.lock, self.forked = threading.RLock(), True
+
+
+class _Token:
+    """A caller inside `serial_blas`."""
+
+
+_limit = _Limit()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_limit.in_child)
 
 
 @functools.cache
@@ -62,17 +121,11 @@ def one_core() -> Iterator[None]:
 
 def cores() -> int:
     """How many threads the user allows: BLAS's setting, which the environment can lower."""
-    if _one_core.get():
-        return 1
-    with _lock:
-        if _state["users"]:
-            return int(_state["cores"])
-        return _allowed()
+    return 1 if _one_core.get() else _limit.allowed()
 
 
-def _allowed() -> int:
-    counts = [info["num_threads"] for info in _controller().info() if info["user_api"] == "blas"]
-    return max(counts, default=os.cpu_count() or 1)
+def _blas() -> list[Any]:
+    return [lib for lib in _controller().lib_controllers if lib.user_api == "blas"]
 
 
 @contextmanager
@@ -82,18 +135,22 @@ def serial_blas() -> Iterator[None]:
     The limit belongs to the process: overlapping callers that each restored what they found
     would leave BLAS on one thread for good.
     """
-    with _lock:
-        if not _state["users"]:
-            _state["cores"] = _allowed()
-            _state["limit"] = _controller().limit(limits=1, user_api="blas")
-        _state["users"] += 1
+    token = _Token()
     try:
+        _limit.enter(token)
         yield
     finally:
-        with _lock:
-            _state["users"] -= 1
-            if not _state["users"]:
-                _state["limit"].restore_original_limits()
+        _limit.leave(token)
+
+
+def openmp() -> AbstractContextManager[Any]:
+    """For code of other libraries that runs OpenMP: one thread in a forked process.
+
+    The threads of a parent do not exist in its child, where GNU's OpenMP waits for them for ever.
+    """
+    if not _limit.forked:
+        return nullcontext()
+    return _controller().limit(limits=1, user_api="openmp")
 
 
 def blas_for(size: int) -> AbstractContextManager[None]:

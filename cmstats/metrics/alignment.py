@@ -7,13 +7,12 @@ take one `Moments` with these two blocks, and need one pass over the rows.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import Array, check_weights, dense, float64, namespace, to_numpy
+from cmstats.arrays import Array, check_weights, dense, float64, namespace, to_numpy, warn
 from cmstats.kernels.linalg import leading_svd, svd
 from cmstats.kernels.ranks import top_k
 from cmstats.moments.moments import Moments
@@ -384,10 +383,8 @@ def _neighbours(X: Array, k: int, metric: str) -> np.ndarray[Any, Any]:
 
 def _undefined(what: str) -> float:
     """NaN, with a warning."""
-    warnings.warn(
+    warn(
         f"{what} is not defined, so it is NaN: a view does not vary over these rows",
-        UserWarning,
-        stacklevel=3,
     )
     return math.nan
 

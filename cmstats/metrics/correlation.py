@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
-from cmstats.arrays import Array, float64, is_array, namespace, to_numpy
+from cmstats.arrays import Array, float64, is_array, namespace, to_numpy, warn
 
 __all__ = ["column_correlations", "total_correlation_scorer"]
 
@@ -87,9 +86,8 @@ def total_correlation_scorer(estimator: Any, X: Array, y: Array) -> float:
     total = float(namespace(r).sum(r))
     if math.isnan(total):
         n = u.shape[0] if hasattr(u, "shape") else len(u)
-        warnings.warn(
+        warn(
             f"the correlation of {n} row(s) with a constant variate is not defined: "
             "the score is NaN",
-            stacklevel=2,
         )
     return total

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cmstats.arrays import Array, is_array, namespace, to_numpy
+from cmstats.arrays import Array, is_array, namespace, to_numpy, warn
 from cmstats.kernels.ranks import average_precisions, partner_counts, partner_ranks, top_k
 from cmstats.metrics.hubness import corrected
 from cmstats.metrics.relevance import Relevance
@@ -435,10 +434,9 @@ def _found(values: HostArray, what: str) -> HostArray:
             "do the ids (or labels) of the two sides share values?".replace("  ", " ")
         )
     if missing.any():
-        warnings.warn(
+        warn(
             f"{int(missing.sum())} of {len(values)} queries {what} have no relevant candidate "
             "and are left out of the averages".replace("  ", " "),
-            stacklevel=3,
         )
     return values[~missing]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Self
@@ -28,7 +26,6 @@ __all__ = [
     "RawCosine",
     "adapted",
     "agreement",
-    "collected",
     "fit_takes",
     "judged",
     "predicted",
@@ -292,13 +289,3 @@ def _basis(A: HostArray) -> HostArray:
     kept = norm > 1e-12 * max(norm.max(initial=0.0), 1e-300)
     U, s, _ = np.linalg.svd(A[:, kept] / norm[kept], full_matrices=False)
     return np.asarray(U[:, s > 1e-7 * s[:1].sum()])
-
-
-def collected(call: Callable[[], Any], into: list[warnings.WarningMessage]) -> Any:
-    """What `call` returns; its warnings go `into` a list."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            return call()
-        finally:
-            into.extend(caught)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import itertools
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +14,7 @@ from sklearn.base import clone
 from sklearn.model_selection import PredefinedSplit, check_cv
 from sklearn.utils import check_random_state
 
-from cmstats.arrays import dense, detached, masked_as_nan, to_numpy, widened
+from cmstats.arrays import dense, detached, masked_as_nan, recorded, to_numpy, warn, widened
 from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.model_selection.costs import PeakMemory, count_parameters, device_name, growth, timed
 from cmstats.model_selection.judging import (
@@ -24,7 +22,6 @@ from cmstats.model_selection.judging import (
     RawCosine,
     adapted,
     agreement,
-    collected,
     fit_takes,
     judged,
     ranking,
@@ -222,15 +219,16 @@ class Record:
 
     def run(self, *, memory: bool, scaling: bool | Sequence[int]) -> Record:
         """Fit and judge on every fold; a failure leaves its reason."""
-        caught: list[warnings.WarningMessage] = []
+        caught: Sequence[tuple[str, type[Warning]]] = ()
         place = "in setting up"
         try:
-            probes = self._probe_rows()
-            for k in range(len(self.task.splits)):
-                place = f"in fold {k}"
-                collected(functools.partial(self._fold, k, probes), caught)
-            place = "in measuring memory and scaling"
-            collected(functools.partial(self._costs, memory, scaling), caught)
+            with recorded() as caught:
+                probes = self._probe_rows()
+                for k in range(len(self.task.splits)):
+                    place = f"in fold {k}"
+                    self._fold(k, probes)
+                place = "in measuring memory and scaling"
+                self._costs(memory, scaling)
         except Exception as error:
             reason = _reason(error)
             if self.task.on_error == "raise":
@@ -238,9 +236,9 @@ class Record:
             self.folds, self.items, self.probes = [], [], []
             self.extra = {"error": f"{place}: {reason}"}
             message = f"{self.name!r} failed {place} and has no numbers: {reason}"
-            warnings.warn(message, UserWarning, stacklevel=3)
-        for message, category in sorted({(str(w.message), w.category) for w in caught}, key=str):
-            warnings.warn(f"{self.name!r}: {message}", category, stacklevel=3)
+            warn(message)
+        for message, category in sorted({*caught}, key=str):
+            warn(f"{self.name!r}: {message}", category)
         return self
 
     def _probe_rows(self) -> list[HostArray]:

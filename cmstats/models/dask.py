@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import itertools
 import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import scipy.sparse
 from sklearn.base import clone
 from sklearn.utils import get_tags
 
-from cmstats.arrays import device_of, is_dask, namespace
+from cmstats.arrays import device_of, is_dask, namespace, recorded
 from cmstats.kernels.threads import one_core
 from cmstats.rows.dask import check_numeric, library, numeric
 
@@ -139,8 +138,7 @@ class _Call:
         rows = [_zeros(a, count) for a in views]
         if getattr(self.model, "missing", "") == "em":
             rows = [_with_gap(a) for a in rows]
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with recorded(), np.errstate(all="ignore"):
             return self(rows)
 
     def on_chunks(self, axes: str, views: Sequence[Any], places: Sequence[str]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +9,11 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
-from cmstats.arrays import Array, device_of, is_numpy, namespace, result_dtype, to_numpy
+from cmstats.arrays import Array, device_of, is_numpy, namespace, recorded, result_dtype, to_numpy
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import cholesky, leading_eigh, solve_triangular
+from cmstats.kernels.threads import openmp
 
 __all__ = [
     "Weights",
@@ -152,8 +151,7 @@ def centres(pool: Array, m: int, rng: np.random.RandomState) -> Array:
     xp = namespace(pool)
     host = to_numpy(pool)
     host = host.astype(np.float64 if result_dtype(host) == np.float64 else np.float32, copy=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than centres
+    with recorded(), openmp():  # of fewer distinct rows than centres
         found = KMeans(m, init="random", n_init=1, max_iter=10, random_state=rng)
         labels = found.fit_predict(_leading_directions(host, PROJECTED))
     members = scipy.sparse.csr_array(

@@ -15,6 +15,7 @@ import numpy as np
 from cmstats.arrays import Array, device_of, namespace, to_numpy
 from cmstats.kernels.mixture import mixture_sums
 from cmstats.kernels.parameters import MixtureSums, Normals, Second
+from cmstats.kernels.threads import openmp
 from cmstats.models.mixture_density import Mixture, Rows
 
 __all__ = ["NOISE_FLOOR", "Maximizer", "Run", "expectation_maximization", "start"]
@@ -277,7 +278,8 @@ def _k_means(Z: Any, w: Any, k: int, rng: np.random.RandomState) -> tuple[Any, A
         copies = np.arange(k) % Z.shape[0]
         share = w[copies] / np.bincount(copies)[copies]
         return Z[copies], share / share.sum(), 1e-6
-    found = KMeans(k, n_init=1, max_iter=50, random_state=rng).fit(Z, sample_weight=w)
+    with openmp():
+        found = KMeans(k, n_init=1, max_iter=50, random_state=rng).fit(Z, sample_weight=w)
     weights = np.bincount(found.labels_, w, k) / w.sum()
     varying = max(1, np.count_nonzero(np.ptp(Z, axis=0)))
     variance = found.inertia_ / (w.sum() * varying)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
@@ -18,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from cmstats.arrays import to_numpy, warn
+from cmstats.arrays import recorded, to_numpy, warn
 from cmstats.kernels.ranks import average_precisions
 from cmstats.kernels.threads import thread_map
 
@@ -144,8 +143,7 @@ def stratified_splits(
         )
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     stratified = kind(folds, shuffle=seed is not None, random_state=seed)
-    with warnings.catch_warnings():  # of a class with one member, said above
-        warnings.simplefilter("ignore", UserWarning)
+    with recorded():  # of a class with one member, said above
         return list(stratified.split(codes, codes, groups))
 
 
@@ -170,8 +168,7 @@ def retrieval_scores(
     scores = np.empty((len(candidates[0]), len(candidates[1]), len(splits)))
     codes = np.searchsorted(classes, labels)
     items = [(view, j) for view in (0, 1) for j in range(len(candidates[view]))]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with recorded() as caught:
         for k, (train, test) in enumerate(splits):
             seen, new = fold_views(train, test)
 
@@ -184,7 +181,7 @@ def retrieval_scores(
             for i, j in np.ndindex(scores.shape[:2]):
                 scores[i, j, k] = _mean_precision(held[0, i], held[1, j], codes[test])
     # The same sentence from every fold and candidate is said once.
-    for message, category in sorted({(str(w.message), w.category) for w in caught}, key=str):
+    for message, category in sorted({*caught}, key=str):
         warn(f"in cross-validation: {message}", category)
     return scores
 

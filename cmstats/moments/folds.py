@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.exceptions import UndefinedMetricWarning
 
-from cmstats.arrays import is_numpy, namespace
+from cmstats.arrays import is_numpy, namespace, recorded
 from cmstats.kernels.threads import ONE_THREAD, thread_map
 from cmstats.moments.moments import Moments
 
@@ -195,13 +194,12 @@ def cross_validated(
     # Matrices of d x d are too small for a threaded BLAS: whole fits share the cores.
     pairs = [(i, k) for k in range(len(folds)) for i in range(candidates)]
     small = sum(folds[0].widths) <= ONE_THREAD
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warnings.simplefilter("ignore", UndefinedMetricWarning)  # `best_index` says it of folds
+    with recorded() as caught:
         thread_map(run, pairs, inline=small or not is_numpy(namespace(folds[0].like)))
-    # The same sentence from every fold and candidate is said once.
+    # The same sentence from every fold and candidate is said once; `best_index` says of folds
+    # that they have no score.
     said = [note for pair in pairs for note in notes[pair]]
-    said += [str(w.message) for w in caught]
+    said += [message for message, kind in caught if not issubclass(kind, UndefinedMetricWarning)]
     once = tuple(f"in cross-validation: {note}" for note in dict.fromkeys(said))
     ill = bool(ill_conditioned.any())
     return GridScores(scores, fit_seconds, score_seconds, ill, on_training, once)

@@ -8,7 +8,6 @@ closed form; all others take EM.
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from cmstats.arrays import Array, NotFiniteError, device_of, namespace
+from cmstats.arrays import Array, NotFiniteError, device_of, namespace, warn
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import block_matrix
 from cmstats.moments.em import Problem, SingularError, em, evident_prior
@@ -145,11 +144,10 @@ def estimate(
         found = em(problem, nu, tol, max_iter)
     (mean, covariance), path, n_iter, converged = found
     if not converged:
-        warnings.warn(
+        warn(
             f"EM over {len(groups)} patterns of missing entries did not converge in {max_iter} "
             "iterations: some columns are hardly ever observed together; drop them, or impute",
             ConvergenceWarning,
-            stacklevel=2,
         )
     sums = problem.restored(mean, covariance, 0.0).reweighted(unit)
     return Estimate(sums, "em", nu, n_iter, converged, tuple(path))

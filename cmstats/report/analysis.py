@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import KFold
 
-from cmstats.arrays import to_numpy
+from cmstats.arrays import recorded, to_numpy, warn
 from cmstats.datasets import load_emoji
 from cmstats.metrics.correlation import column_correlations
 from cmstats.models.cca import CCA, Kind
@@ -268,16 +267,13 @@ def build_emoji(*, quick: bool = True, progress: Callable[[str], None] | None = 
 def _model_warnings() -> Iterator[list[str]]:
     """Collect the distinct UserWarnings of the models for the page; issue all others again."""
     remarks: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with recorded() as caught:
         yield remarks
-    for warning in caught:
-        if not issubclass(warning.category, UserWarning):
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
+    for message, category in caught:
+        if not issubclass(category, UserWarning):
+            warn(message, category)
             continue
-        sentence = " ".join(str(warning.message).split())
+        sentence = " ".join(message.split())
         if sentence not in remarks:
             remarks.append(sentence)
 

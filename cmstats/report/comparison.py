@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cmstats.arrays import recorded
 from cmstats.model_selection.comparison import compare, suggest_models
 
 __all__ = ["Models", "compare_models"]
@@ -71,14 +71,13 @@ def compare_models(
     for model in chosen.values():
         if model.get_params().get("shrinkage") in ("cv", "auto"):
             model.set_params(shrinkage=shrinkage)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with recorded() as caught:
         table = compare(
             chosen, x, y, cv=split, labels=classes, baseline="CCA", n_resamples=1000,
             memory=False, random_state=seed,
         )  # fmt: skip
     remarks = dict.fromkeys(
-        " ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)
+        " ".join(message.split()) for message, kind in caught if issubclass(kind, UserWarning)
     )
     left_out = tuple(name for name in suggested if name in SLOW)
     reasons = {name: suggested.reasons[name] for name in chosen}

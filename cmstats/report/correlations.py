@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import KFold
 
+from cmstats.arrays import recorded
 from cmstats.inference import (
     canonical_correlation_test,
     correlation_intervals,
@@ -108,8 +108,7 @@ def correlation_evidence(
     x, y = X[train].astype(np.float64), Y[train].astype(np.float64)
     width = x.shape[1] + y.shape[1]
     if len(x) > width + 2:
-        with warnings.catch_warnings():  # the page lists constant columns already
-            warnings.simplefilter("ignore", UserWarning)
+        with recorded():  # the page lists constant columns already
             try:
                 tests = canonical_correlation_test(CCA(shrinkage=0.0).fit(x, y))
                 table["p_wilks"] = tests["wilks_p"].cummax().reindex(table.index)

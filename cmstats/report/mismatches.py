@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold
 
-from cmstats.arrays import to_numpy
+from cmstats.arrays import recorded, to_numpy
 from cmstats.models.gaussian import ConditionalGaussian
 
 __all__ = ["Mismatches", "find_mismatches"]
@@ -89,8 +88,7 @@ def find_mismatches(
     scores, wrong = np.empty(n), np.empty(n)
     partner = np.arange(n)
     models = []
-    with warnings.catch_warnings():  # the page lists them already
-        warnings.simplefilter("ignore", UserWarning)
+    with recorded():  # the page lists them already
         for train, test in folds.split(np.empty(n)):
             model = ConditionalGaussian(shrinkage=shrinkage).fit(X[train], Y[train])
             scores[test] = to_numpy(model.outlier_scores(X[test], Y[test]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cmstats.arrays import to_numpy
+from cmstats.arrays import recorded, to_numpy
 from cmstats.kernels.ranks import average_precisions, partner_ranks
 from cmstats.metrics.retrieval import DIRECTIONS, retrieval_chance
 from cmstats.report.tables import KS
@@ -94,10 +93,7 @@ def retrieval_intervals(
             values["mAP"] = _precisions(u, v, ids)
         for name, value in values.items():
             middle = np.nanmedian if name == "median_rank" else np.nanmean
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", RuntimeWarning
-                )  # no query of a resample has a label
+            with recorded():  # of a resample in which no query has a label
                 found = middle(value[samples], axis=1)
             low, high = np.nanquantile(found, (0.025, 0.975))
             rows[direction, name] = {
