@@ -176,7 +176,7 @@ def _encodes_y(model: Any) -> bool:
     """Whether `transform` takes y: of the autoencoders only the joint one has an encoder of it."""
     inner = getattr(model, "model_", model)
     given = takes(model.transform, "y") or takes(model.transform, "Y")
-    return given and getattr(inner, "target", "joint") == "joint"
+    return given and getattr(inner, "target", None) not in ("self", "cross")
 
 
 def representations(model: Any, X: Any, y: Any, found: Ranking | None) -> list[HostArray]:
