@@ -85,6 +85,8 @@ if TYPE_CHECKING:
         RandomFourierMap,
         SemanticMatching,
         TwoViewPipeline,
+        check_pairs,
+        match_probability,
     )
     from cmstats.moments import Moments
     from cmstats.rows import map_rows, open_parquet, open_shards, write_shards
@@ -123,6 +125,8 @@ else:
                 "RandomFourierMap",
                 "SemanticMatching",
                 "TwoViewPipeline",
+                "check_pairs",
+                "match_probability",
             ),
             "moments": ("Moments",),
             "rows": ("map_rows", "open_parquet", "open_shards", "write_shards"),
@@ -148,6 +152,7 @@ __all__ = [
     "__version__",
     "bootstrap",
     "canonical_correlation_test",
+    "check_pairs",
     "compare",
     "component_stability",
     "correlation_intervals",
@@ -158,6 +163,7 @@ __all__ = [
     "load_wikipedia",
     "loadings_table",
     "map_rows",
+    "match_probability",
     "open_parquet",
     "open_shards",
     "overtakes",

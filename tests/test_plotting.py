@@ -17,7 +17,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler
 
-from cmstats import CCA, ConditionalGaussian, MomentsSearchCV, TwoViewPipeline
+from cmstats import (
+    CCA,
+    ConditionalGaussian,
+    ConformalRetriever,
+    MomentsSearchCV,
+    TwoViewPipeline,
+    match_probability,
+)
 from cmstats.inference import bootstrap, correlation_intervals, loadings_table, permutation_test
 from cmstats.metrics import recall_at_k
 from cmstats.model_selection.comparison import compare, learning_curves
@@ -25,10 +32,12 @@ from cmstats.plotting import (
     BootstrapDisplay,
     ComparisonDisplay,
     ConditionalCalibrationDisplay,
+    ConformalSetDisplay,
     CorrelationDisplay,
     JointEmbeddingDisplay,
     LearningCurvesDisplay,
     LoadingsDisplay,
+    MatchCalibrationDisplay,
     PrecisionRecallCurveDisplay,
     RecallCurveDisplay,
     RetrievalDisplay,
@@ -376,3 +385,33 @@ def test_path_of_one_view_names_the_other(views: Any) -> None:
     display = ShrinkagePathDisplay.from_estimator(search)
     words = [t.get_text() for t in display.ax_.get_legend().get_texts()]
     assert words == ["shrinkage of x, 0.1 for y"]
+
+
+def test_conformal_sets_and_match_probabilities_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(400, 4))
+    X, Y = z + 0.3 * rng.normal(size=z.shape), z + 0.3 * rng.normal(size=z.shape)
+    retriever = ConformalRetriever(CCA(), random_state=0).fit(X[:300], Y[:300])
+    display = ConformalSetDisplay.from_estimator(retriever, X[300:], Y[300:], kind="coverage")
+    sizes = retriever.set_sizes(X[300:], Y[300:], confidence=0.9)
+    at = int(np.argmin(np.abs(display.confidence - 0.9)))
+    assert display.confidence[at] == pytest.approx(0.9)
+    assert display.size[at] == pytest.approx(sizes.mean())
+    assert display.coverage is not None
+    assert display.coverage[at] == retriever.predict_set(X[300:], Y[300:]).diagonal().mean()
+    few = display.confidence < 0.95
+    assert (display.size[few] <= display.confidence[few] * display.n_candidates).all()
+    unpaired = ConformalSetDisplay(retriever.p_values(X[300:], Y[:50]), paired=False).plot()
+    with pytest.raises(ValueError, match="coverage needs pairs"):
+        unpaired.plot(kind="coverage")
+    with pytest.raises(ValueError, match="p_values has shape"):
+        ConformalSetDisplay(retriever.p_values(X[300:], Y[:50]))
+    found = match_probability(X, Y, prior=0.3, model=CCA(), random_state=0)
+    drawn = MatchCalibrationDisplay.from_results(found)
+    assert drawn.brier == pytest.approx(found.brier)
+    assert drawn.weights.sum() == pytest.approx(1)
+    assert (drawn.weights * drawn.observed).sum() == pytest.approx(0.3)
+    with pytest.raises(ValueError, match="mismatched must be a vector of probabilities"):
+        MatchCalibrationDisplay([0.5], [2.0])
+    with pytest.raises(TypeError, match="match_probability returns"):
+        MatchCalibrationDisplay.from_results(found.probability)

@@ -176,7 +176,7 @@ def _page(text: str) -> _Page:
 def test_page_is_self_contained_and_well_formed(report: Report) -> None:
     html = report.to_html()
     page = _page(html)
-    assert len(page.images) == 5
+    assert len(page.images) == 6
     assert {"data", "correlations", "shrinkage", "retrieval", "mismatches", "models", "how"} <= set(
         page.ids
     )
@@ -226,7 +226,7 @@ def test_one_feature_is_enough(data: Any) -> None:
     X, Y, _ = data
     report = build(X[:, :1], Y, quick=True)
     assert len(report.held_out_correlations) == 1
-    assert len(_page(report.to_html()).images) == 3  # no plane with one component
+    assert len(_page(report.to_html()).images) == 4  # no plane with one component
 
 
 def test_input_that_cannot_be_is_one_sentence(data: Any) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cmstats.models.mixture import ConditionalGaussianMixture
     from cmstats.models.multitask import MultitaskRegressor
     from cmstats.models.multiview import MultiviewCCA
+    from cmstats.models.pairs import MatchProbability, check_pairs, match_probability
     from cmstats.models.pipeline import TwoViewPipeline
     from cmstats.models.semantic import SemanticMatching
 else:
@@ -31,6 +32,7 @@ else:
             "mixture": ("ConditionalGaussianMixture",),
             "multitask": ("MultitaskRegressor",),
             "multiview": ("MultiviewCCA",),
+            "pairs": ("MatchProbability", "check_pairs", "match_probability"),
             "pipeline": ("TwoViewPipeline",),
             "semantic": ("SemanticMatching",),
         },
@@ -44,10 +46,13 @@ __all__ = [
     "ExactKernelMap",
     "KernelCCA",
     "LinearAutoencoder",
+    "MatchProbability",
     "MultitaskRegressor",
     "MultiviewCCA",
     "NystroemMap",
     "RandomFourierMap",
     "SemanticMatching",
     "TwoViewPipeline",
+    "check_pairs",
+    "match_probability",
 ]

@@ -6,8 +6,9 @@ of other libraries are copied to the host. Matplotlib is imported when something
 """
 
 from cmstats.plotting.bootstrap import BootstrapDisplay
-from cmstats.plotting.calibration import ConditionalCalibrationDisplay
+from cmstats.plotting.calibration import ConditionalCalibrationDisplay, MatchCalibrationDisplay
 from cmstats.plotting.comparison import ComparisonDisplay, LearningCurvesDisplay
+from cmstats.plotting.conformal import ConformalSetDisplay
 from cmstats.plotting.correlations import CorrelationDisplay
 from cmstats.plotting.embedding import JointEmbeddingDisplay
 from cmstats.plotting.gallery import RetrievalDisplay
@@ -20,10 +21,12 @@ __all__ = [
     "BootstrapDisplay",
     "ComparisonDisplay",
     "ConditionalCalibrationDisplay",
+    "ConformalSetDisplay",
     "CorrelationDisplay",
     "JointEmbeddingDisplay",
     "LearningCurvesDisplay",
     "LoadingsDisplay",
+    "MatchCalibrationDisplay",
     "PrecisionRecallCurveDisplay",
     "RecallCurveDisplay",
     "RetrievalDisplay",

@@ -11,7 +11,7 @@ from cmstats.arrays import to_numpy
 from cmstats.plotting.display import Display, Floats, check_fitted
 from cmstats.plotting.style import BAND, BLUE, GREY, axes_of, legend_above, share_axis
 
-__all__ = ["ConditionalCalibrationDisplay"]
+__all__ = ["ConditionalCalibrationDisplay", "MatchCalibrationDisplay"]
 
 KINDS = ("coverage", "histogram")
 
@@ -225,6 +225,130 @@ class ConditionalCalibrationDisplay(Display):
         ax.set_xlim(0, 1)
         ax.set_ylim(bottom=0)
         ax.set(xlabel="probability integral transform of held-out values", ylabel="density")
+
+
+class MatchCalibrationDisplay(Display):
+    r"""Calibration of match probabilities: observed shares of matches over predicted ones.
+
+    In a population of which the share :math:`\pi` match, those pairs of which a match is predicted
+    with probability p match in
+
+    .. math:: \frac{\pi\, m(p)}{\pi\, m(p) + (1 - \pi)\, u(p)}
+
+    of all cases, with the shares m(p) and u(p) of matching and of mismatched pairs that have this
+    prediction (a bin of them). On the diagonal probabilities are calibrated (Murphy and Winkler
+    1977).
+
+    Parameters
+    ----------
+    matched, mismatched : arrays of shape (n,), (m,)
+        Probabilities of pairs that match, and of pairs that do not.
+    prior : float in (0, 1)
+    n_bins : int, default=10
+        Bins of equal width in the log-odds.
+
+    Attributes
+    ----------
+    predicted, observed : arrays of shape (k,)
+        The mean prediction and the share of matches in each bin that is not empty.
+    weights : array of shape (k,)
+        The share of the population in each bin.
+    brier : float
+        The Brier score of the population.
+    ax_, figure_ : matplotlib axes and figure
+        Those of the last drawing, after `plot`.
+
+    References
+    ----------
+    Murphy, A. H. and Winkler, R. L. (1977). Reliability of subjective probability forecasts of
+    precipitation and temperature. Applied Statistics 26.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats.plotting import MatchCalibrationDisplay
+    >>> rng = np.random.default_rng(0)
+    >>> p = rng.uniform(size=20_000)
+    >>> match = rng.uniform(size=p.size) < p  # calibrated
+    >>> display = MatchCalibrationDisplay(p[match], p[~match], 0.5)
+    >>> bool(np.abs(display.predicted - display.observed).max() < 0.05)
+    True
+    """
+
+    def __init__(
+        self, matched: Any, mismatched: Any, prior: float = 0.5, *, n_bins: int = 10
+    ) -> None:
+        p, q = (np.asarray(to_numpy(a), dtype=np.float64) for a in (matched, mismatched))
+        for name, a in (("matched", p), ("mismatched", q)):
+            if a.ndim != 1 or not len(a) or not bool(((a >= 0) & (a <= 1)).all()):
+                raise ValueError(f"{name} must be a vector of probabilities")
+        if not 0 < prior < 1:
+            raise ValueError(f"prior={prior!r} must lie between 0 and 1")
+        both = np.concatenate([p, q])
+        is_match = np.arange(len(both)) < len(p)
+        share = np.where(is_match, prior / len(p), (1 - prior) / len(q))
+        log_odds = np.clip(np.log(both + 1e-12) - np.log1p(1e-12 - both), -12, 12)
+        edges = np.linspace(log_odds.min(), log_odds.max() + 1e-9, n_bins + 1)
+        bins = np.clip(np.searchsorted(edges, log_odds, side="right") - 1, 0, n_bins - 1)
+        total = np.bincount(bins, share, n_bins)
+        seen = total > 0
+        self.weights = total[seen]
+        self.predicted = np.bincount(bins, share * both, n_bins)[seen] / self.weights
+        self.observed = np.bincount(bins, share * is_match, n_bins)[seen] / self.weights
+        self.brier = float(np.sum(share * (both - is_match) ** 2))
+        self.prior = float(prior)
+
+    @classmethod
+    def from_results(cls, found: Any, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw the calibration of what `match_probability` returned.
+
+        Parameters
+        ----------
+        found : MatchProbability
+        ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
+        **kwargs
+            Passed to `plot`.
+
+        Returns
+        -------
+        MatchCalibrationDisplay
+
+        Raises
+        ------
+        TypeError
+            If it is something else.
+        """
+        if not hasattr(found, "mismatched"):
+            raise TypeError(
+                f"this needs what match_probability returns, got {type(found).__name__}"
+            )
+        return cls(found.probability, found.mismatched, found.prior).plot(ax, **kwargs)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw the display; the size of a point is the share of the population in its bin.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            Axes to draw in; by default those of a new figure.
+
+        Returns
+        -------
+        self
+        """
+        ax = axes_of(ax, (5.0, 5.0), grid="both")
+        ax.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1.5, label="calibrated")
+        ax.plot(
+            self.predicted, self.observed, "-", color=BLUE, linewidth=1.4,
+            label=f"held out, Brier score {self.brier:.3f}",
+        )  # fmt: skip
+        ax.scatter(self.predicted, self.observed, 20 + 200 * self.weights, color=BLUE)
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        ax.set_xlabel("predicted probability of a match")
+        ax.set_ylabel("observed share of matches")
+        legend_above(ax)
+        return self._drawn_in(ax)
 
 
 def _share(which: Any, seen: Any) -> tuple[float, float]:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
 
 from cmstats.arrays import recorded, to_numpy, warn
 from cmstats.datasets import load_emoji
 from cmstats.metrics.correlation import column_correlations
 from cmstats.models.cca import CCA, Kind
+from cmstats.models.pairs import match_probability
 from cmstats.report.checks import check_views
 from cmstats.report.comparison import compare_models
 from cmstats.report.correlations import correlation_evidence
@@ -195,6 +197,9 @@ def build(
         with clock("doubtful pairs"):
             doubtful = find_mismatches(X, Y, best, folds, random_state)
             doubtful.table[["row", "best_row"]] = rows[doubtful.table[["row", "best_row"]]]
+            matches = match_probability(
+                xe, ye, prior=0.5, model=FrozenEstimator(model), random_state=random_state
+            )
         models = None
         if not quick:
             say("comparing models")
@@ -203,7 +208,8 @@ def build(
     galleries = example_galleries(model, kind, xe, ye, test, names, pictures, queries)
     return Report(
         title=title, views=views, model=model, kind=kind, table=table, retrieval=found,
-        evidence=tested, mismatches=doubtful, models=models, summary=summary, warned=warned,
+        evidence=tested, mismatches=doubtful, matches=matches, models=models, summary=summary,
+        warned=warned,
         shrinkages=pairs, shrinkage_scores=scores, train_correlations=trained,
         held_out_correlations=held_out, variates=(variates[0], variates[1]),
         labels=held_labels, names=names, train=train, test=test,

@@ -1,4 +1,4 @@
-"""The command line: ``cmstats demo``, ``cmstats report`` and ``cmstats query``."""
+"""The command line: ``cmstats demo``, ``report``, ``check`` and ``query``."""
 
 from __future__ import annotations
 
@@ -136,6 +136,32 @@ def _parser() -> argparse.ArgumentParser:
     for command in (demo, report):
         command.add_argument("--force", action="store_true", help="overwrite the page")
 
+    check = commands.add_parser(
+        "check",
+        help="pairs of your own features that may be wrong",
+        description=f"A table of suspects, from two files with one row per pair: {SUFFIXES}.",
+    )
+    check.add_argument("image", help="features of the first view")
+    check.add_argument("text", help="features of the second view")
+    check.add_argument(
+        "--clean", metavar="FILE",
+        help="numbers (from 0) of rows known to be right, a random sample: wrong pairs are then "
+        "flagged with an error rate",
+    )  # fmt: skip
+    check.add_argument("--groups", metavar="FILE", help="one label per row; a group is in one fold")
+    check.add_argument(
+        "--fdr", type=float, default=0.1,
+        help="the expected share of right pairs among those flagged (default: 0.1)",
+    )  # fmt: skip
+    check.add_argument("--cv", type=int, default=5, help="the number of folds (default: 5)")
+    check.add_argument("--seed", type=int, default=0, help="default: 0")
+    check.add_argument(
+        "--out", type=Path, default=Path("suspects.csv"), metavar="FILE",
+        help="the table to write, worst first (default: suspects.csv)",
+    )  # fmt: skip
+    check.add_argument("--force", action="store_true", help="overwrite the table")
+    check.set_defaults(run=_check)
+
     query = commands.add_parser("query", help="the emoji that fit some words")
     query.add_argument("words", nargs="+")
     query.add_argument("-k", type=int, default=10, help="how many (default: 10)")
@@ -189,6 +215,39 @@ def _two_files(arguments: argparse.Namespace) -> tuple[str, str]:
 def _finish(report: Any, out: Path, *, force: bool) -> None:
     print(report.to_text())
     print(f"page: {report.write(out, overwrite=force).resolve()}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    _check_out(arguments.out, force=arguments.force)
+    X, y = _read_matrix(arguments.image), _read_matrix(arguments.text)
+    clean, groups = (
+        None if name is None else _read_labels(name) for name in (arguments.clean, arguments.groups)
+    )
+    from cmstats import check_pairs
+    from cmstats.report import write_new
+
+    _say(f"checking {X.shape[0]} pairs")
+    table = check_pairs(
+        X, y, clean=clean, fdr=arguments.fdr, groups=groups, cv=arguments.cv,
+        random_state=arguments.seed,
+    )  # fmt: skip
+    found = table.sort_values("score", ascending=False, kind="stable").rename_axis("row")
+    path = write_new(arguments.out, found.to_csv(), overwrite=arguments.force)
+    print(
+        f"at most {table.attrs['share_bound']:.1%} of {len(table):,} pairs are wrong (an upper "
+        f"bound, with 90% confidence); {int(table['verified'].sum()):,} are verified"
+    )
+    if clean is None:
+        print(
+            "suspects are a ranking with an estimated rate; --clean FILE with rows known to be "
+            "right flags wrong pairs with an error rate"
+        )
+    else:
+        print(
+            f"{int(table['flagged'].sum()):,} are flagged; at most {arguments.fdr:.0%} of these "
+            "are expected to be right"
+        )
+    print(f"table: {path.resolve()}")
 
 
 def _query(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cmstats.models.cca import CCA, Kind
+from cmstats.models.pairs import MatchProbability
 from cmstats.report.checks import Warned
 from cmstats.report.comparison import Models
 from cmstats.report.correlations import Evidence
@@ -59,6 +60,7 @@ class Findings:
     retrieval: Retrieval = field(repr=False)
     evidence: Evidence = field(repr=False)
     mismatches: Mismatches = field(repr=False)
+    matches: MatchProbability = field(repr=False)
     models: Models | None = field(repr=False)
     summary: pd.DataFrame = field(repr=False)
     warned: list[Warned] = field(repr=False)

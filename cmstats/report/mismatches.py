@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold
 
-from cmstats.arrays import recorded, to_numpy
+from cmstats.arrays import recorded
 from cmstats.models.gaussian import ConditionalGaussian
+from cmstats.models.pairs import check_pairs
 
 __all__ = ["Mismatches", "find_mismatches"]
 
@@ -22,21 +22,22 @@ class Mismatches:
     Attributes
     ----------
     table : DataFrame
-        ``row`` (of the data), ``score``, ``wrong_share`` (the share of random wrong pairs that
-        fit better than this one), and ``best_row``, the row whose second view fits this first
-        view best.
+        ``row`` (of the data), ``score``, ``estimated_rate`` and ``best_row`` of `check_pairs`,
+        worst first.
     separation : float
-        The probability that a random wrong pair has a higher score than a random pair of the
-        data.
-    n_suspicious : int
-        The number of pairs that fit worse than half of the wrong pairs.
+        The probability that a random wrong pair looks worse than a random pair of the data.
+    share_bound : float
+        An upper bound (90 %) of the share of wrong pairs.
+    n_verified : int
+        The number of pairs whose partner ranks so high that hardly any of them is wrong.
     n : int
         The number of pairs.
     """
 
     table: pd.DataFrame
     separation: float
-    n_suspicious: int
+    share_bound: float
+    n_verified: int
     n: int
 
     @property
@@ -49,28 +50,21 @@ class Mismatches:
         """A sentence on how many pairs may be wrong."""
         if not self.told_apart:
             return (
-                "Mismatched pairs cannot be found here: a random wrong pair scores higher than "
+                "Mismatched pairs cannot be found here: a random wrong pair looks worse than "
                 f"a given one in {self.separation:.0%} of cases, hardly more than the 50% of "
                 "guessing."
             )
-        if not self.n_suspicious:
-            return (
-                f"None of the {self.n:,} pairs fits worse than half of the wrong pairs made at "
-                "random; those that fit worst are listed (wrong pairs score higher than given "
-                f"ones in {self.separation:.0%} of cases)."
-            )
         return (
-            f"{self.n_suspicious:,} of {self.n:,} pairs "
-            f"{'fits' if self.n_suspicious == 1 else 'fit'} worse than half of the wrong pairs "
-            "made at random: look there first (wrong pairs score higher than given ones in "
-            f"{self.separation:.0%} of cases)."
+            f"At most {self.share_bound:.1%} of the {self.n:,} pairs are wrong (an upper bound, "
+            f"with 90% confidence); {self.n_verified:,} are verified, of which at most 10% are "
+            "expected to be wrong. Suspects are a ranking with an estimated rate."
         )
 
 
 def find_mismatches(
     X: Any, Y: Any, shrinkage: Any, folds: KFold, seed: int, most: int = 10
 ) -> Mismatches:
-    """Outlier scores of all pairs, each by a `ConditionalGaussian` of the other folds.
+    """`check_pairs` by a `ConditionalGaussian` of the other folds, and the worst of the pairs.
 
     Parameters
     ----------
@@ -83,38 +77,15 @@ def find_mismatches(
     most : int
         The number of rows of the table.
     """
-    n = len(X)
-    rng = np.random.default_rng(seed)
-    scores, wrong = np.empty(n), np.empty(n)
-    partner = np.arange(n)
-    models = []
     with recorded():  # the page lists them already
-        for train, test in folds.split(np.empty(n)):
-            model = ConditionalGaussian(shrinkage=shrinkage).fit(X[train], Y[train])
-            scores[test] = to_numpy(model.outlier_scores(X[test], Y[test]))
-            # A random cyclic permutation of the fold: it has no fixed point.
-            order = rng.permutation(len(test))
-            other = np.empty_like(order)
-            other[order] = np.roll(order, 1)
-            wrong[test] = to_numpy(model.outlier_scores(X[test], Y[test[other]]))
-            models.append((model, test))
-        scores, wrong = (np.nan_to_num(a) for a in (scores, wrong))
-        at = np.argsort(-scores, kind="stable")[:most]
-        for model, test in models:
-            mine = at[np.isin(at, test)]
-            if len(mine):
-                u, v = model.embed(X[mine], Y[test])
-                partner[mine] = test[np.argmax(to_numpy(u) @ to_numpy(v).T, axis=1)]
-    ordered = np.sort(wrong)
-    share = np.searchsorted(ordered, scores, side="left") / n
-    table = pd.DataFrame(
-        {
-            "row": at,
-            "score": scores[at],
-            "wrong_share": share[at],
-            "best_row": partner[at],
-        }
+        model = ConditionalGaussian(shrinkage=shrinkage)
+        found = check_pairs(X, Y, model=model, cv=folds, random_state=seed)
+    shown = found.sort_values("score", ascending=False, kind="stable").head(most)
+    table = shown[["score", "estimated_rate", "best_row"]].rename_axis("row").reset_index()
+    return Mismatches(
+        table,
+        found.attrs["separation"],
+        found.attrs["share_bound"],
+        int(found["verified"].sum()),
+        len(found),
     )
-    ties = np.searchsorted(ordered, scores, side="right") / n
-    separation = float(np.mean(1 - (share + ties) / 2))
-    return Mismatches(table, separation, int(np.sum(share > 0.5)), n)

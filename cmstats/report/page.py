@@ -15,6 +15,7 @@ import pandas as pd
 from cmstats.plotting import (
     CorrelationDisplay,
     JointEmbeddingDisplay,
+    MatchCalibrationDisplay,
     RecallCurveDisplay,
     ShrinkagePathDisplay,
 )
@@ -148,7 +149,7 @@ def _figures(report: Findings) -> Iterator[tuple[str, list[dict[str, str]]]]:
     yield "correlations", [_correlations(report)]
     yield "shrinkage", _shrinkage(report)
     yield "embedding", list(_embeddings(report))
-    yield "retrieval", [_recall(report)]
+    yield "retrieval", [_recall(report), _matches(report)]
 
 
 def _correlations(report: Findings) -> Any:
@@ -214,4 +215,16 @@ def _recall(report: Findings) -> Any:
         display.plot, (6.4, 3.9), "Recall",
         f"Share of the queries whose partner is among the first k of {found.n} held-out items.",
         f"Recall against k; at ten results {tens[0]:.2f} and {tens[1]:.2f}.",
+    )  # fmt: skip
+
+
+def _matches(report: Findings) -> Any:
+    """The calibration of match probabilities."""
+    found = report.matches
+    display = MatchCalibrationDisplay(found.probability, found.mismatched, found.prior)
+    return _picture(
+        display.plot, (4.8, 4.8), "Probability of a match",
+        "Held-out pairs and as many pairs put together at random, each predicted by a calibration "
+        "on the others. On the diagonal a predicted probability is the share that matches.",
+        f"Calibration of match probabilities, Brier score {display.brier:.3f}.",
     )  # fmt: skip

@@ -39,6 +39,8 @@ class Report(Findings):
         significant components.
     mismatches : Mismatches
         The pairs that fit worst.
+    matches : MatchProbability
+        The probability that held-out pairs belong together, among as many pairs as mismatches.
     models : Models or None
         The comparison of models, unless `quick`.
     summary : DataFrame
