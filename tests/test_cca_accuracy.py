@@ -6,12 +6,14 @@ import functools
 import subprocess
 import sys
 import textwrap
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from cmstats import CCA, Moments
+from cmstats import CCA, ConditionalGaussian, Moments, MultitaskRegressor
 
 mpmath = pytest.importorskip("mpmath")
 
@@ -142,3 +144,104 @@ def test_wide_data_take_little_memory_and_few_seconds() -> None:
     seconds, mebibytes = map(float, out.stdout.split())
     assert mebibytes < 1024
     assert seconds > 0  # measured in the benchmarks, no limit here
+
+
+# --------------------------------------------------------- a representation that cannot carry it
+def ill_conditioned(cond: float, n: int = 400) -> tuple[Any, Any]:
+    rng = np.random.default_rng(7)
+    U, V = (np.linalg.qr(rng.normal(size=(m, 6)))[0] for m in (n, 6))
+    X = U * np.geomspace(1, 1 / cond, 6) @ V.T
+    Y = U[:, ::-1][:, :5] * np.linspace(3, 0.5, 5) @ rng.normal(size=(5, 5))
+    return X, Y + 0.3 * rng.normal(size=(n, 5))
+
+
+def regression(X: Any, Y: Any) -> Any:
+    Z = X - X.mean(axis=0)
+    return Y.mean(axis=0) + Z @ np.linalg.lstsq(Z, Y - Y.mean(axis=0), rcond=None)[0]
+
+
+FITS: dict[str, Any] = {
+    "fit": lambda est, X, Y: est.fit(X, Y),
+    "partial_fit": lambda est, X, Y: est.partial_fit(X[:200], Y[:200]).partial_fit(
+        X[200:], Y[200:]
+    ),
+    "batches": lambda est, X, Y: est.fit([(X[:200], Y[:200]), (X[200:], Y[200:])]),
+    "iterator": lambda est, X, Y: est.fit(iter([(X[:200], Y[:200]), (X[200:], Y[200:])])),
+    "moments": lambda est, X, Y: est.fit_moments(Moments.from_data(x=X, y=Y)),
+    "root": lambda est, X, Y: est.fit_moments(Moments.from_data(x=X, y=Y, form="root")),
+}
+RIGHT = ("fit", "batches", "root")
+"""The ways in which the scatter form is left; the others say that it does not hold the result."""
+
+
+@pytest.mark.parametrize("way", FITS)
+@pytest.mark.parametrize("single", [False, True], ids=["double", "single"])
+@pytest.mark.parametrize("cond", [10.0, 1e3, 1e7])
+@pytest.mark.parametrize(
+    "est", [CCA(), MultitaskRegressor(alpha=0.0), ConditionalGaussian(shrinkage=0.0)], ids=repr
+)
+def test_columns_that_moments_do_not_resolve_are_left_or_said(
+    est: Any, cond: float, single: bool, way: str
+) -> None:
+    X, Y = ill_conditioned(min(cond, 1e5) if single else cond)
+    if single:
+        X, Y = X.astype(np.float32), Y.astype(np.float32)
+    exact = X.astype(float), Y.astype(float)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = FITS[way](clone(est), X, Y)
+    if isinstance(est, CCA):
+        off = found.correlations_ - CCA(solver="svd").fit(*exact).correlations_
+    else:
+        off = (found.predict(exact[0]) - regression(*exact)) / exact[1].std(axis=0)
+    said = any("ill-conditioned" in str(w.message) for w in caught)
+    assert said or np.abs(off).max() < 1e-5
+    if cond == 10 or way in RIGHT:
+        assert not caught
+        assert np.abs(off).max() < 1e-5
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("est", [CCA(), CCA(solver="svd"), MultitaskRegressor(alpha=0.0)], ids=repr)
+def test_a_direction_of_rounding_noise_is_dropped(est: Any, offset: float) -> None:
+    # Average-referenced EEG: 32 channels of rank 31, rounded to single precision.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1000, 32)) @ rng.normal(size=(32, 32))
+    Y = X[:, :3] + 3 * rng.normal(size=(1000, 3))
+    X = X - X.mean(axis=1, keepdims=True)
+    rounded = (X + offset).astype(np.float32), Y.astype(np.float32)
+    with pytest.warns(UserWarning, match="rank 31 of 32"):
+        found = clone(est).fit(*rounded)
+    if isinstance(est, CCA):
+        truth = CCA(solver="svd").fit(X[:, :-1], Y).correlations_
+        np.testing.assert_allclose(found.correlations_, truth, atol=1e-6 * max(offset, 1))
+    else:
+        np.testing.assert_allclose(found.predict(rounded[0]), regression(X[:, :-1], Y), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e2, 1e5, 1e9])
+def test_a_nuisance_far_larger_than_the_rest_is_said(size: float) -> None:
+    rng = np.random.default_rng(0)
+    Z, X = rng.normal(size=(500, 3)), rng.normal(size=(500, 4))
+    Y = X[:, :3] + rng.normal(size=(500, 3))
+    blocks = {"x": X + size * Z @ rng.normal(size=(3, 4)), "y": Y + size * Z, "z": Z}
+    truth = CCA().fit_moments(Moments.from_data(x=X, y=Y, z=Z).partial_out("z")).correlations_
+    root = Moments.from_data(form="root", **blocks).partial_out("z")
+    np.testing.assert_allclose(CCA().fit_moments(root).correlations_, truth, atol=1e-6)
+    scatter = Moments.from_data(**blocks)
+    if size > 1e4:
+        with pytest.warns(UserWarning, match="column 0 of x.*form='root'"):
+            scatter.partial_out("z")
+    else:
+        found = CCA().fit_moments(scatter.partial_out("z"))
+        np.testing.assert_allclose(found.correlations_, truth, atol=1e-8)
+
+
+def test_one_row_at_a_time_is_warned_of_once() -> None:
+    X, Y = ill_conditioned(10, n=40)
+    est = CCA()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for x, y in zip(X, Y, strict=True):
+            est.partial_fit(x[None, :], y[None, :])
+    assert len({str(w.message) for w in caught}) == len(caught) <= 3

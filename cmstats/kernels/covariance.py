@@ -73,6 +73,8 @@ class RowSums(NamedTuple):
         Per block, the sum of w ||x_b - mean_b||^4.
     rows : int
         The number of rows.
+    single : bool
+        Whether products were formed in single precision.
     """
 
     n: float
@@ -81,6 +83,7 @@ class RowSums(NamedTuple):
     third: Array
     fourth: Array
     rows: int
+    single: bool = False
 
 
 def scatter(
@@ -383,7 +386,8 @@ class Accumulator:
                 second = second - below[:, None] * eye
         rows = sum(part.rows for part in parts)
         mean = head.centre + shift
-        return RowSums(float(n), mean, second, xp.concat(thirds), xp.stack(fourths), rows)
+        single = head.dtype == xp.float32
+        return RowSums(float(n), mean, second, xp.concat(thirds), xp.stack(fourths), rows, single)
 
 
 def shift_norm_sums(

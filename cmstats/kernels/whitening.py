@@ -197,7 +197,9 @@ def _range_eigh(S: Array) -> tuple[Array, Array, float]:
     return values, vectors, condition
 
 
-def factor_root(R: Array, *, keep: float = 1.0, ridge: float = 0.0) -> Factor:
+def factor_root(
+    R: Array, *, keep: float = 1.0, ridge: float = 0.0, noise: Array | None = None
+) -> Factor:
     """Whiten ``keep * R'R + ridge * I`` from the root R, never forming the product.
 
     Parameters
@@ -207,6 +209,9 @@ def factor_root(R: Array, *, keep: float = 1.0, ridge: float = 0.0) -> Factor:
     keep, ridge : float
         The coefficients; with a ridge the weights are those on the range of R'R, which is
         where rows of data lie.
+    noise : array of shape (d,), optional
+        The variance of what is only error in each column of R'R: without a ridge a direction of
+        no more variance is left out.
 
     Returns
     -------
@@ -229,6 +234,8 @@ def factor_root(R: Array, *, keep: float = 1.0, ridge: float = 0.0) -> Factor:
     u, s, vt = svd(R * unit[None, :])
     top = s[0] if s.shape[0] else 0.0
     rank = int(xp.count_nonzero(s > top * (max(m, d) * EPS)))
+    if noise is not None and ridge == 0:
+        rank = min(rank, int(xp.count_nonzero(s * s > (vt * vt) @ (noise * unit**2))))
     u, s, vt = u[:, :rank], s[:rank], vt[:rank, :]
     scale = xp.sqrt(keep * s * s + ridge)
     weights = unit[:, None] * vt.mT / scale[None, :]

@@ -352,9 +352,12 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
             fit = _fitted_by(reader)
             folds = reader.folds(reader.form, dealt)
             scores = self._scores(models, folds, fit)
-            if scores.ill_conditioned and reader.may_need_roots:
-                folds = reader.folds("root", dealt)
-                scores = self._scores(models, folds, fit)
+            for form in reader.finer_forms:
+                if not scores.ill_conditioned:
+                    break
+                if form == "root" or folds[0].single:
+                    folds = reader.folds(form, dealt)
+                    scores = self._scores(models, folds, fit)
             reader.release()
             found.append((numbers, scores))
             held |= dict.fromkeys(numbers, (reader, functools.reduce(operator.add, folds)))
@@ -434,7 +437,7 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
         def fitted(i: int, train: Moments) -> Trial:
             model = models[i]()
             notes = ["; ".join(notes)] if (notes := fit(model, train)) else []
-            return Trial(model, notes, getattr(model, "condition_", 0.0) > 1e4)
+            return Trial(model, notes, bool(getattr(model, "_ill_conditioned", bool)()))
 
         def score(model: Any, moments: Moments) -> float:
             return (self._score or type(model).score_moments)(model, moments)

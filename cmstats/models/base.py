@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Self
 
@@ -180,7 +180,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
     _takes_dask = True
     collects: ClassVar[tuple[str, ...]] = ("missing", "solver")
     """The parameters that change the pass over the rows itself."""
-    _private = RowsModel._private | {"_merged", "_fillers", "_groups_seen"}
+    _private = RowsModel._private | {"_merged", "_fillers", "_groups_seen", "_said"}
     moments_: Any
     _solution: Any
 
@@ -266,10 +266,19 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         n = count_rows(n, sample_weight)
         blocks, sample_weight = self._rows(blocks, sample_weight)
         form = self._first_form(n, sum(map(width_of, blocks.values())))
-        notes = self._learn(self._collect(blocks, form, sample_weight, folds))
-        if form == "scatter" and self._may_need_roots() and self._ill_conditioned():
-            notes = self._learn(self._collect(blocks, "root", sample_weight, folds))
-        return notes
+        return self._learn_resolved(
+            lambda form: self._collect(blocks, form, sample_weight, folds), form
+        )
+
+    def _learn_resolved(self, collect: Callable[[Any], Any], form: Any) -> list[str]:
+        """Fit to rows collected in a form, and in finer ones until they resolve the columns."""
+        notes = self._learn(collect(form))
+        for finer in self._finer_forms() if form == "scatter" else ():
+            if not self._ill_conditioned():
+                break
+            if finer == "root" or any(m.single for m in self._kept() if m is not None):
+                notes = self._learn(collect(finer))
+        return notes + self._unresolved()
 
     def _collect(
         self,
@@ -364,13 +373,32 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         solver = getattr(self, "solver", "auto")
         return "root" if solver == "svd" or (solver == "auto" and d > n) else "scatter"
 
-    def _may_need_roots(self) -> bool:
-        """Whether ill-conditioned rows are to be collected anew, in the root form."""
-        return getattr(self, "solver", "") == "auto" and self._missing == "error"
+    def _finer_forms(self) -> tuple[str, ...]:
+        """The forms in which ill-conditioned rows of a scatter are to be collected anew."""
+        auto = getattr(self, "solver", "auto") == "auto" and self._missing == "error"
+        return ("double", "root") if auto else ("double",)
 
     def _ill_conditioned(self) -> bool:
-        """Whether the scatter form was not good enough for the data just solved."""
-        return bool(getattr(self, "condition_", 0.0) > 1e4)
+        """Whether the moments do not resolve the columns of the data just solved."""
+        condition = getattr(self, "condition_", 0.0)
+        return not all(m.resolves(condition) for m in self._kept() if m is not None)
+
+    def _unresolved(self) -> list[str]:
+        """The sentence about moments that do not resolve the columns."""
+        total = [m for m in self._kept() if m is not None]
+        if not total or sum(m.rows for m in total) <= sum(total[0].widths):
+            return []  # too few rows for any form
+        if not self._ill_conditioned():
+            return []
+        what = "single" if total[0].single else "double"
+        finer = "collect them with form='root'"
+        if hasattr(self, "solver"):
+            finer = f"set solver='svd' (of moments: {finer})"
+        return [
+            f"the columns are ill-conditioned (condition number {self.condition_:.1g}), and second "
+            f"moments in the scatter form in {what} precision do not resolve them: {finer}, or "
+            "shrink"
+        ]
 
     # Moments.
     def fit_moments(self, moments: Moments | Sequence[Moments]) -> Self:
@@ -412,7 +440,8 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
                 "cannot be split: pass Moments.folds(cv=5, x=X, y=y)"
             )
         self._know_blocks(parts)
-        return self._learn(parts if names else [functools.reduce(operator.add, parts)])
+        notes = self._learn(parts if names else [functools.reduce(operator.add, parts)])
+        return notes + self._unresolved()
 
     def _know_blocks(self, parts: list[Moments]) -> None:
         """Take the widths of the views from moments, which must have both."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Self
@@ -26,6 +27,8 @@ class Batches(BaseEstimator):
 
     moments_: Any
     _groups_seen: Any = None
+    _said: frozenset[str] = frozenset()
+    """The sentences that `partial_fit` has warned with, without their numbers."""
     _naming: Any
 
     def _is_stream(self, X: Any, y: Any) -> bool:
@@ -71,26 +74,26 @@ class Batches(BaseEstimator):
             )
         form = self._first_form(np.inf, 0)
         folds = self._folds_of(None, None, groups)
-        total, notes = self._fit_batches(source, form, folds)
-        auto = form == "scatter" and self._may_need_roots()
-        if not auto or not (sum(total.widths) > total.rows or self._ill_conditioned()):
-            return notes
-        if iter(source) is not source:
-            return self._fit_batches(source, "root", folds)[1]
-        if self._ill_conditioned():
+
+        def collect(form: Any) -> list[Any]:
+            return self._collect_batches(self._batches(source), form, folds)
+
+        again = iter(source) is not source
+        if again:
+            notes: list[str] = self._learn_resolved(collect, form)
+        else:
+            notes = self._learn(collect(form))
+        total = self._total()
+        auto = form == "scatter" and "root" in self._finer_forms()
+        if auto and again and total.form == "scatter" and sum(total.widths) > total.rows:
+            return self._learn(collect("root"))
+        if auto and not again and self._ill_conditioned():
             notes.append(
                 "the columns are ill-conditioned, and an iterator cannot be read again for the "
                 "more precise form: set solver='svd', or pass batches that can be (a list, an "
                 "object whose __iter__ begins anew)"
             )
         return notes
-
-    def _fit_batches(
-        self, source: Iterable[Any], form: Any, folds: Folds | None
-    ) -> tuple[Moments, list[str]]:
-        """Fit to one pass over batches; the moments of all rows, and what was degenerate."""
-        notes = self._learn(self._collect_batches(self._batches(source), form, folds))
-        return self._total(), notes
 
     def _collect_batches(
         self, blocks: Iterable[dict[str, Any]], form: Any, folds: Folds | None
@@ -151,7 +154,9 @@ class Batches(BaseEstimator):
         blocks = new._blocks(X, y, reset=first)
         with new._naming():
             notes = new._add(blocks, sample_weight, groups)
-        self._become(new)._warned(notes)
+        said = new._said
+        new._said = said | set(map(_without_numbers, notes))
+        self._become(new)._warned([a for a in notes if _without_numbers(a) not in said])
         return self
 
     def _add(self, blocks: dict[str, Any], sample_weight: Any, groups: Any) -> list[str]:
@@ -164,6 +169,8 @@ class Batches(BaseEstimator):
         folds = self._folds_of_more(n, groups, start, sample_weight)
         blocks, sample_weight = self._rows(blocks, sample_weight, partial=True)
         form = held[0].form if held else self._first_form(np.inf, 0)
+        # Each call solves anew, beside which products in double precision cost little.
+        form = "double" if form == "scatter" else form
         new = self._collect(blocks, form, sample_weight, folds)
         if len(before) not in (0, len(new)):
             raise ValueError(
@@ -173,7 +180,7 @@ class Batches(BaseEstimator):
         parts = merged(before, new)
         if self._enough(parts):
             notes: list[str] = self._learn(parts)
-            return notes
+            return notes + self._unresolved()
         # Until there are rows enough for a model, they are only counted.
         self._keep(parts)
         return []
@@ -212,6 +219,11 @@ class Batches(BaseEstimator):
         new = object.__new__(type(self))
         new.__dict__.update(vars(self))
         return new
+
+
+def _without_numbers(note: str) -> str:
+    """A sentence that is the same for other numbers: it is said once to one sequence of batches."""
+    return re.sub(r"[\d.]+(e[+-]?\d+)?", "", note)
 
 
 def no_rows(*views: Any) -> bool:

@@ -45,6 +45,8 @@ class BlockNormal:
         Whether there are too few rows for a covariance of y given x.
     notes : tuple of str
         Sentences about degenerate data.
+    condition_ : float
+        The larger condition number of the column-normalised data of x and y.
     """
 
     moments: Moments
@@ -55,6 +57,7 @@ class BlockNormal:
     marginal_shrinkage_: float | None = None
     singular: bool = False
     notes: tuple[str, ...] = ()
+    condition_: float = 1.0
 
     @classmethod
     def of(cls, m: Shrunk, **fields: Any) -> Self:
@@ -141,6 +144,7 @@ class PairNormal(BlockNormal):
             y_pattern=y_unit * m.project("y", "y", B),
             low_rank=low_rank,
             singular=_too_few_rows(m),
+            condition_=m.condition,
         )
 
     def directions(self, view: str) -> tuple[Array, Array]:

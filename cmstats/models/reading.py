@@ -58,9 +58,10 @@ class FoldReader:
         return self.estimator._first_form(n, sum(widths))
 
     @property
-    def may_need_roots(self) -> bool:
-        """Whether ill-conditioned rows are to be collected anew, in the root form."""
-        return self.form == "scatter" and bool(self.estimator._may_need_roots())
+    def finer_forms(self) -> tuple[str, ...]:
+        """The forms in which ill-conditioned rows are to be collected anew."""
+        found: tuple[str, ...] = self.estimator._finer_forms() if self.form == "scatter" else ()
+        return found
 
     def folds(self, form: Any, folds: Folds) -> list[Moments]:
         """The moments of the folds, in one pass."""
@@ -75,7 +76,7 @@ class FoldReader:
         """Fit a model to the moments of these rows; the sentences about degenerate data."""
         new = model._unfitted()
         new.__dict__.update(self.seen)
-        notes: list[str] = new._learn(list(parts))
+        notes: list[str] = new._learn(list(parts)) + new._unresolved()
         model._become(new)
         return notes
 

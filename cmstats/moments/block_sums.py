@@ -14,7 +14,7 @@ import numpy as np
 from cmstats.arrays import Array, to_numpy
 from cmstats.moments.missing import seen_together
 from cmstats.moments.patterns import Mask, PatternTable
-from cmstats.moments.sums import FORMS, Form, Norms, Root, Scatter
+from cmstats.moments.sums import DOUBLE, FORMS, Form, Norms, Root, Scatter
 from cmstats.rows.names import column_label
 
 __all__ = ["FILE_VERSION", "BlockSums"]
@@ -107,6 +107,15 @@ class BlockSums:
     def form(self) -> Form:
         """How the second moments are held: "scatter" or "root"."""
         return self._complete.form
+
+    def resolves(self, condition: float) -> bool:
+        """Whether the second moments hold what a result at this condition number needs."""
+        return condition <= self._complete.limit(max(self.widths))
+
+    @property
+    def single(self) -> bool:
+        """Whether products of rows were formed in single precision."""
+        return self._complete.roundoff > DOUBLE
 
     @property
     def like(self) -> Array:
@@ -235,6 +244,9 @@ class BlockSums:
         }
         if sums.norms is not None:
             fields |= {k: to_numpy(getattr(sums.norms, k)) for k in ("third", "fourth")}
+        fields["roundoff"] = np.array(sums.roundoff)
+        if sums.noise is not None:
+            fields["noise"] = to_numpy(sums.noise)
         if self._table is not None:
             fields |= self._table.fields()
         if self.column_names:
@@ -250,7 +262,8 @@ class BlockSums:
             norms = Norms(tuple(widths), fields["third"], fields["fourth"])
         form = FORMS[str(fields["form"])]  # type: ignore[index]
         n, rows = float(fields["n"]), int(fields["rows"])
-        sums = form(n, fields["mean"], fields["factor"], rows, norms)
+        errors = fields.get("noise"), float(fields.get("roundoff", DOUBLE))
+        sums = form(n, fields["mean"], fields["factor"], rows, norms, *errors)
         table = PatternTable.from_fields(fields) if "pattern_masks" in fields else None
         named = json.loads(str(fields["column_names"])) if "column_names" in fields else None
         return cls(names, widths, sums, table, named)

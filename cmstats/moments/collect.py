@@ -54,7 +54,7 @@ class Pass:
 
     def __post_init__(self) -> None:
         """Raise if a setting is invalid."""
-        if self.form not in ("scatter", "root"):
+        if self.form not in FORMS:
             raise ValueError(f"form must be 'scatter' or 'root', got {self.form!r}")
         if self.missing not in ("error", "em"):
             raise ValueError(f"missing must be 'error' or 'em', got {self.missing!r}")

@@ -59,7 +59,7 @@ def fold_sums(
     Parameters
     ----------
     blocks : mapping of name to checked matrix
-    form : {"scatter", "root"}
+    form : {"scatter", "double", "root"}
     weights : checked array of shape (n,), optional
     ids : int array of shape (n,), optional
         The fold of each row; all rows are one fold without.
@@ -103,7 +103,10 @@ def fold_sums(
         with np.errstate(over="ignore", invalid="ignore"):
             if form == "root":
                 return _root_pass(arrays, weights, ids, n_folds, device, rows, advance)
-            return _scatter_pass(arrays, weights, ids, n_folds, device, tables, rows, advance)
+            double = form == "double"
+            return _scatter_pass(
+                arrays, weights, ids, n_folds, double, device, tables, rows, advance
+            )
     except NonFiniteError:
         raise _whole_count(blocks, nan=tables is None, ids=ids, span=span, locate=locate) from None
 
@@ -206,6 +209,7 @@ def _scatter_pass(
     weights: Array | None,
     ids: np.ndarray[Any, Any] | None,
     n_folds: int,
+    double: bool,
     device: Any,
     tables: list[PatternTable] | None,
     run_rows: int | None,
@@ -218,7 +222,7 @@ def _scatter_pass(
         complete = None
         if tables is not None:
             here = None if ids is None else ids[start : start + m]
-            complete, tasks = _incomplete(parts, w, here, tables)
+            complete, tasks = _incomplete(parts, w, here, tables, double)
         for fold, group in enumerate(folds):
             if not group:
                 # Each fold has its own centre: about the mean of another, digits would cancel.
@@ -227,7 +231,8 @@ def _scatter_pass(
                 # Folds run in parallel as they are; a single fold is cut into parts.
                 work = m * sum(p.shape[1] for p in parts)
                 each = accumulator_count(parts, work) if n_folds == 1 else 1
-                group += [Accumulator(parts, *begun) for _ in range(each)] if begun else []
+                for _ in range(each if begun else 0):
+                    group.append(Accumulator(parts, begun[0], begun[1] or double))
         for fold, group in enumerate(folds):
             rows = _rows_of(ids, start, m, fold, parts[0], complete)
             height = m if rows is None else int(rows.shape[0])
@@ -252,6 +257,7 @@ def _incomplete(
     w: Array | None,
     ids: np.ndarray[Any, Any] | None,
     tables: list[PatternTable],
+    double: bool,
 ) -> tuple[Mask | None, list[Callable[[], object]]]:
     """The complete rows of a run (None: all), and tasks that add the other rows to tables."""
     complete, groups = incomplete_rows(parts)
@@ -263,7 +269,7 @@ def _incomplete(
 
     def add(number: int, fold: int, observed: Mask, rows: np.ndarray[Any, Any]) -> None:
         nonlocal added
-        more = PatternTable.of(observed, _pattern_sums(parts, w, observed, rows))
+        more = PatternTable.of(observed, _pattern_sums(parts, w, observed, rows, double))
         with lock:  # in one order, since the last digits depend on it
             waiting[number] = fold, more
             while (ready := waiting.pop(added, None)) is not None:
@@ -288,7 +294,11 @@ def _incomplete(
 
 
 def _pattern_sums(
-    parts: list[Any], w: Array | None, observed: Mask, rows: np.ndarray[Any, Any]
+    parts: list[Any],
+    w: Array | None,
+    observed: Mask,
+    rows: np.ndarray[Any, Any],
+    double: bool,
 ) -> Scatter:
     """The sums over the observed columns of the rows of one pattern."""
     masks = np.split(observed, np.cumsum([p.shape[1] for p in parts])[:-1])
@@ -298,7 +308,8 @@ def _pattern_sums(
     if not all(mask.all() for _, mask in pairs):
         blocks = [_columns(take_rows(part, at), mask) for part, mask in pairs]
         w, at = None if w is None else take_rows(w, at), index_like(np.arange(rows.size), parts[0])
-    sums = Accumulator(blocks, *provisional_centre(blocks, at, w))
+    centre, needed = provisional_centre(blocks, at, w)
+    sums = Accumulator(blocks, centre, needed or double)
     sums.add(blocks, w, at)
     return Scatter.of(Accumulator.finish([sums]))
 

@@ -610,6 +610,12 @@ class Moments(BlockSums):
         ValueError
             If it is the only one.
 
+        Warns
+        -----
+        UserWarning
+            If the scatter form holds too few digits of what is left of a column: where the block
+            explains all of it, or is far larger than the rest.
+
         Examples
         --------
         >>> import numpy as np
@@ -637,8 +643,17 @@ class Moments(BlockSums):
             raise ValueError(
                 f"{name!r} is the only block: nothing is left after partialling it out"
             )
-        sums = self.sums.partial_out(self.columns(name), self.positions(rest))
+        columns = self.positions(rest)
+        sums = self.sums.partial_out(self.columns(name), columns)
         widths = [self.width(other) for other in rest]
+        lost = self.sums.take(columns).cancelled_in(sums)
+        if lost.size:
+            end = int(np.searchsorted(np.cumsum(widths), lost[0], side="right"))
+            warn(
+                f"the regression on {name} leaves less of {lost.size} of the columns than second "
+                f"moments in the scatter form hold (the first is column "
+                f"{lost[0] - sum(widths[:end])} of {rest[end]}): collect them with form='root'"
+            )
         return Moments(rest, widths, sums, None, self._named(rest))
 
     def standardized(self) -> Moments:

@@ -24,7 +24,8 @@ from cmstats.kernels.linalg import leading_eigh, qr_r, svd
 __all__ = ["FORMS", "Form", "LeastSquares", "NonFiniteError", "Norms", "Root", "Scatter"]
 __all__ += ["Spectrum", "Sums", "check_finite", "degrees_of_freedom", "observations"]
 
-Form: TypeAlias = Literal["scatter", "root"]
+Form: TypeAlias = Literal["scatter", "double", "root"]
+"""How rows are collected: "double" is the scatter of products in double precision."""
 
 
 class NonFiniteError(Exception):
@@ -51,6 +52,27 @@ def degrees_of_freedom(n: float, rows: int, ddof: float) -> float:
     """The divisor of a covariance: n less `ddof`, in units of the weight of an observation."""
     count = observations(n, rows)
     return n / count * (count - ddof) if count else n - ddof
+
+
+NOISE = 16.0
+"""Up to so many times the variance of the errors in it a direction is nothing but errors."""
+
+DOUBLE, SINGLE = 1e-16, 4e-8
+"""The relative error of a sum of products in double and in single precision."""
+
+PRECISION = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""The unit roundoff of rows by the name of their type."""
+
+
+def rounding_noise(parts: Sequence[Any], mean: Array, variance: Array) -> Array | None:
+    """The variance of the rounding errors in the columns of rows; None in double precision."""
+    units = [PRECISION.get(str(p.dtype).rpartition(".")[2], 0.0) for p in parts]
+    if not any(units):
+        return None
+    # Within a binade an error is uniform: its standard deviation is about a half of the unit.
+    half = np.repeat(np.square(units) / 4, [1 if p.ndim == 1 else int(p.shape[1]) for p in parts])
+    xp = namespace(mean)
+    return xp.asarray(half, device=device_of(mean)) * (mean * mean + variance)
 
 
 @dataclass(frozen=True)
@@ -132,6 +154,12 @@ class Sums(ABC):
         The number of rows.
     norms : Norms or None
         None where they are not known, as after a regression.
+    noise : array of shape (d,) or None
+        The variance of the errors in each column: of rounding where rows are not in double
+        precision, of cancellation after a regression. None where there is only that of the mean.
+    roundoff : float
+        The relative error of a second moment: of sums of products in single precision that of
+        these.
     """
 
     n: float
@@ -139,6 +167,8 @@ class Sums(ABC):
     matrix: Array
     rows: int
     norms: Norms | None = None
+    noise: Array | None = None
+    roundoff: float = DOUBLE
 
     form: ClassVar[Form]
 
@@ -156,7 +186,12 @@ class Sums(ABC):
         if self.norms is not None and other.norms is not None:
             norms = self._norms_about(mean) + other._norms_about(mean)
         matrix = self._merged_matrix(other.matrix, step)
-        return replace(self, n=n, mean=mean, matrix=matrix, rows=rows, norms=norms)
+        noise, more = self.noise, other.noise
+        if noise is not None or more is not None:
+            noise, more = (0 * mean if a is None else a for a in (noise, more))
+            noise = (self.n / n) * noise + (other.n / n) * more
+        both = {"noise": noise, "roundoff": max(self.roundoff, other.roundoff)}
+        return replace(self, n=n, mean=mean, matrix=matrix, rows=rows, norms=norms, **both)
 
     @abstractmethod
     def _merged_matrix(self, other: Array, step: Array) -> Array:
@@ -215,8 +250,15 @@ class Sums(ABC):
         return self.squares(at) / self.freedom(ddof)
 
     def constant(self, at: slice) -> Array:
-        """Which columns do not vary beyond the rounding of their mean."""
-        return self.variance(at, ddof=0) <= (8 * whitening.EPS * self.mean[at]) ** 2
+        """Which columns do not vary beyond the errors in them: those of their mean at least."""
+        errors = (8 * whitening.EPS * self.mean[at]) ** 2
+        if self.noise is not None:
+            errors = errors + NOISE * self.noise[at]
+        return self.variance(at, ddof=0) <= errors
+
+    @abstractmethod
+    def limit(self, d: int) -> float:
+        """The largest condition number of d columns whose directions the second moments resolve."""
 
     def varying(self, at: slice) -> Array:
         """1 for a column that varies, 0 for a constant one, float64."""
@@ -284,6 +326,13 @@ class Sums(ABC):
         The scatter is the Schur complement S_ab - S_az S_zz^+ S_zb; the mean stays.
         """
 
+    def cancelled_in(self, rest: Self) -> np.ndarray[Any, Any]:
+        """The columns of which `rest`, after a regression, holds half of their digits or fewer."""
+        every = slice(0, int(self.mean.shape[0]))
+        before, after = (to_numpy(s.squares(every)) for s in (self, rest))
+        least = self.roundoff**0.5 if self.form == "scatter" else 0.0
+        return np.flatnonzero((after < least * before) & ~to_numpy(self.constant(every)))
+
     @abstractmethod
     def rotated(self, cuts: Sequence[slice]) -> tuple[Self, tuple[int, ...]]:
         """The same blocks in rotated coordinates, and their widths.
@@ -319,10 +368,17 @@ class Sums(ABC):
         def put(a: Array) -> Array:
             return xp.asarray(a, device=device)
 
-        norms = self.norms
+        norms, noise = self.norms, None if self.noise is None else put(self.noise)
         if norms is not None:
             norms = replace(norms, third=put(norms.third), fourth=put(norms.fourth))
-        return replace(self, mean=put(self.mean), matrix=put(self.matrix), norms=norms)
+        mean, matrix = put(self.mean), put(self.matrix)
+        return replace(self, mean=mean, matrix=matrix, norms=norms, noise=noise)
+
+    def _taken_noise(self, at: Array) -> Array | None:
+        return None if self.noise is None else namespace(self.mean).take(self.noise, at)
+
+    def _scaled_noise(self, unit: Array) -> Array | None:
+        return None if self.noise is None else self.noise * unit**2
 
     @classmethod
     @abstractmethod
@@ -351,7 +407,13 @@ class Scatter(Sums):
     def of(cls, found: RowSums, widths: Sequence[int] | None = None) -> Scatter:
         """What a pass over rows found, with the norms of blocks of these widths."""
         norms = None if widths is None else Norms(tuple(widths), found.third, found.fourth)
-        return cls(found.n, found.mean, found.scatter, found.rows, norms)
+        roundoff = SINGLE if found.single else DOUBLE
+        return cls(found.n, found.mean, found.scatter, found.rows, norms, roundoff=roundoff)
+
+    def limit(self, d: int) -> float:
+        # At the limit about eight digits of a result are right, or four in single precision; the
+        # condition number of many columns is estimated too large.
+        return 1e4 if self.roundoff == DOUBLE else max(64.0, 25.0 * d**0.5)
 
     def _merged_matrix(self, other: Array, step: Array) -> Array:
         return self.matrix + other + step[:, None] * step[None, :]
@@ -375,7 +437,8 @@ class Scatter(Sums):
         half = _mixed_columns(self.matrix, at, bt, own, other)
         matrix = _mixed_columns(half.mT, at, bt, own, other)
         mean = _mixed_columns(self.mean[None, :], at, bt, own, other)[0, :]
-        return replace(self, mean=mean, matrix=0.5 * (matrix + matrix.mT), norms=None)
+        matrix = 0.5 * (matrix + matrix.mT)
+        return replace(self, mean=mean, matrix=matrix, norms=None, noise=None)
 
     def gram(self, at: slice) -> Array:
         return self.matrix[at, at]
@@ -439,11 +502,12 @@ class Scatter(Sums):
         xp = namespace(self.mean)
         at = xp.asarray(columns, device=device_of(self.mean))
         matrix = xp.take(xp.take(self.matrix, at, axis=0), at, axis=1)
-        return replace(self, mean=xp.take(self.mean, at), matrix=matrix, norms=None)
+        mean, noise = xp.take(self.mean, at), self._taken_noise(at)
+        return replace(self, mean=mean, matrix=matrix, norms=None, noise=noise)
 
     def scaled(self, unit: Array) -> Scatter:
-        matrix = self.matrix * unit[None, :] * unit[:, None]
-        return replace(self, mean=0 * self.mean, matrix=matrix, norms=None)
+        matrix, noise = self.matrix * unit[None, :] * unit[:, None], self._scaled_noise(unit)
+        return replace(self, mean=0 * self.mean, matrix=matrix, norms=None, noise=noise)
 
     def about_origin(self) -> Scatter:
         step = self.n**0.5 * self.mean
@@ -456,7 +520,10 @@ class Scatter(Sums):
         weights = whitening.factor(self.matrix[cut, cut]).weights
         half = weights.mT @ xp.take(self.matrix[cut, :], at, axis=1)
         matrix = kept.matrix - half.mT @ half
-        return replace(kept, matrix=0.5 * (matrix + matrix.mT))
+        # What cancels leaves an error relative to what there was.
+        lost = self.roundoff * xp.linalg.diagonal(kept.matrix) / self.n
+        noise = lost if kept.noise is None else kept.noise + lost
+        return replace(kept, matrix=0.5 * (matrix + matrix.mT), noise=noise)
 
     def rotated(self, cuts: Sequence[slice]) -> tuple[Scatter, tuple[int, ...]]:
         return self, tuple(cut.stop - cut.start for cut in cuts)
@@ -508,7 +575,11 @@ class Root(Sums):
         ones = xp.ones((m,), dtype=xp.float64, device=device_of(Z))
         roots = ones if w is None else xp.sqrt(w)
         R = _thin(_less_one_row(Z * roots[:, None], roots))
-        return cls(n, mean, R, int(parts[0].shape[0]), norms)
+        noise = rounding_noise(parts, mean, xp.sum(R * R, axis=0) / n)
+        return cls(n, mean, R, int(parts[0].shape[0]), norms, noise)
+
+    def limit(self, d: int) -> float:
+        return float("inf")  # the rank is decided by what is noise
 
     def _merged_matrix(self, other: Array, step: Array) -> Array:
         return _thin(namespace(step).concat([self.matrix, other, step[None, :]]))
@@ -535,7 +606,7 @@ class Root(Sums):
     def mixed(self, at: slice, bt: slice, own: float, other: float) -> Root:
         matrix = _mixed_columns(self.matrix, at, bt, own, other)
         mean = _mixed_columns(self.mean[None, :], at, bt, own, other)[0, :]
-        return replace(self, mean=mean, matrix=matrix, norms=None)
+        return replace(self, mean=mean, matrix=matrix, norms=None, noise=None)
 
     def gram(self, at: slice) -> Array:
         R = self.matrix[:, at]
@@ -546,7 +617,8 @@ class Root(Sums):
     ) -> whitening.Factor:
         R = self.matrix[:, at] * (self.varying(at) / self.freedom(ddof) ** 0.5)[None, :]
         if not is_array(ridge):
-            return whitening.factor_root(R, keep=keep, ridge=ridge)
+            noise = None if self.noise is None else NOISE * self.noise[at]
+            return whitening.factor_root(R, keep=keep, ridge=ridge, noise=noise)
         xp = namespace(ridge)
         positive = ridge > 0
         # In units in which the ridge is the identity, the singular vectors of R solve it.
@@ -572,6 +644,10 @@ class Root(Sums):
         left, s, right = svd(self.matrix[:, at] * varies[None, :])
         cross = s[:, None] * (left.mT @ self.matrix[:, bt])
         values = s * s
+        if self.noise is not None:
+            noise = NOISE * self.n * ((right * right) @ (self.noise[at] * varies))
+            values = xp.where(values > noise, values, 0.0)
+            cross = cross * xp.astype(values > 0, xp.float64)[:, None]
         least = float(values[p - fixed - 1]) if 0 < p - fixed <= s.shape[0] else 0.0
         cut = float(values[0]) * (max(p, self.matrix.shape[0]) * whitening.EPS) ** 2
         return Spectrum(values, right.mT, cross, least, cut)
@@ -591,10 +667,12 @@ class Root(Sums):
         xp = namespace(self.mean)
         at = xp.asarray(columns, device=device_of(self.mean))
         matrix = _thin(xp.take(self.matrix, at, axis=1))
-        return replace(self, mean=xp.take(self.mean, at), matrix=matrix, norms=None)
+        mean, noise = xp.take(self.mean, at), self._taken_noise(at)
+        return replace(self, mean=mean, matrix=matrix, norms=None, noise=noise)
 
     def scaled(self, unit: Array) -> Root:
-        return replace(self, mean=0 * self.mean, matrix=self.matrix * unit[None, :], norms=None)
+        matrix, noise = self.matrix * unit[None, :], self._scaled_noise(unit)
+        return replace(self, mean=0 * self.mean, matrix=matrix, norms=None, noise=noise)
 
     def about_origin(self) -> Root:
         step = self.n**0.5 * self.mean
@@ -608,7 +686,10 @@ class Root(Sums):
         R = xp.take(self.matrix, at, axis=1)
         for _ in range(2):  # twice is enough (Kahan): the residual is orthogonal
             R = R - basis @ (basis.mT @ R)
-        return replace(self, mean=xp.take(self.mean, at), matrix=_thin(R), norms=None)
+        before = xp.take(xp.sum(self.matrix**2, axis=0), at) / self.n
+        lost, noise = (8 * whitening.EPS) ** 2 * before, self._taken_noise(at)
+        noise = lost if noise is None else noise + lost
+        return replace(self, mean=xp.take(self.mean, at), matrix=_thin(R), norms=None, noise=noise)
 
     def rotated(self, cuts: Sequence[slice]) -> tuple[Root, tuple[int, ...]]:
         xp = namespace(self.matrix)
@@ -617,14 +698,18 @@ class Root(Sums):
         widths = tuple(int(p.shape[1]) for p in parts)
         matrix = xp.concat(parts, axis=1)
         mean = xp.zeros((sum(widths),), dtype=xp.float64, device=device_of(matrix))
-        return replace(self, mean=mean, matrix=matrix, norms=None), widths
+        return replace(self, mean=mean, matrix=matrix, norms=None, noise=None), widths
 
     @classmethod
     def _height(cls, d: int) -> int:
         return 0
 
 
-FORMS: dict[Form, type[Scatter] | type[Root]] = {"scatter": Scatter, "root": Root}
+FORMS: dict[Form, type[Scatter] | type[Root]] = {
+    "scatter": Scatter,
+    "double": Scatter,
+    "root": Root,
+}
 
 
 def _mixed_columns(a: Array, at: slice, bt: slice, own: float, other: float) -> Array:

@@ -167,6 +167,15 @@ class TaskMoments:
         return self.rows
 
     @property
+    def single(self) -> bool:
+        """Whether products of rows were formed in single precision."""
+        return any(m.single for m in self.moments if m is not None)
+
+    def resolves(self, condition: float) -> bool:
+        """Whether the second moments hold what a result at this condition number needs."""
+        return all(m.resolves(condition) for m in self.moments if m is not None)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the blocks."""
         return ("x", "y")
