@@ -86,7 +86,8 @@ class Batches(BaseEstimator):
         total = self._total()
         auto = form == "scatter" and "root" in self._finer_forms()
         if auto and again and total.form == "scatter" and sum(total.widths) > total.rows:
-            return self._learn(collect("root"))
+            notes = self._learn(collect("root"))
+            return notes
         if auto and not again and self._ill_conditioned():
             notes.append(
                 "the columns are ill-conditioned, and an iterator cannot be read again for the "
@@ -180,7 +181,7 @@ class Batches(BaseEstimator):
         parts = merged(before, new)
         if self._enough(parts):
             notes: list[str] = self._learn(parts)
-            return notes + self._unresolved()
+            return [*notes, *self._unresolved()]
         # Until there are rows enough for a model, they are only counted.
         self._keep(parts)
         return []

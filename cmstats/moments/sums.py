@@ -326,7 +326,7 @@ class Sums(ABC):
         The scatter is the Schur complement S_ab - S_az S_zz^+ S_zb; the mean stays.
         """
 
-    def cancelled_in(self, rest: Self) -> np.ndarray[Any, Any]:
+    def cancelled_in(self, rest: Sums) -> np.ndarray[Any, Any]:
         """The columns of which `rest`, after a regression, holds half of their digits or fewer."""
         every = slice(0, int(self.mean.shape[0]))
         before, after = (to_numpy(s.squares(every)) for s in (self, rest))
