@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from cmstats.inference.bootstrap import bootstrap, component_stability
     from cmstats.metrics import retrieval_report, search
     from cmstats.model_selection import (
+        CrossModalRetriever,
         MomentsSearchCV,
         compare,
         learning_curves,
@@ -105,6 +106,7 @@ else:
             "inference.bootstrap": ("bootstrap", "component_stability"),
             "metrics": ("retrieval_report", "search"),
             "model_selection": (
+                "CrossModalRetriever",
                 "MomentsSearchCV",
                 "compare",
                 "learning_curves",
@@ -138,6 +140,7 @@ __all__ = [
     "ConditionalGaussian",
     "ConditionalGaussianMixture",
     "ConformalRetriever",
+    "CrossModalRetriever",
     "ExactKernelMap",
     "KernelCCA",
     "LinearAutoencoder",

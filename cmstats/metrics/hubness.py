@@ -27,7 +27,7 @@ from cmstats.arrays import (
 )
 from cmstats.kernels.linalg import inner
 
-__all__ = ["HubnessCorrection", "corrected"]
+__all__ = ["HubnessCorrection", "corrected", "mean_of_largest"]
 
 HostArray = np.ndarray[Any, Any]
 
@@ -276,7 +276,7 @@ class HubnessCorrection(BaseEstimator):
     def _hubness(self, scores: Array, potentials: Array | None) -> Array:
         """r of each row of scores with the bank; -inf is a pair that does not count."""
         if self.method == "csls":
-            return _mean_of_largest(scores, self.k)
+            return mean_of_largest(scores, self.k)
         return _soft_maximum(scores, potentials, self.temperature_)
 
 
@@ -356,7 +356,7 @@ def _without_diagonal(scores: Array) -> Array:
     return _left_out(scores, at, at)
 
 
-def _mean_of_largest(scores: Array, k: int) -> Array:
+def mean_of_largest(scores: Array, k: int) -> Array:
     """The mean of the k largest finite scores of each row."""
     xp, m = namespace(scores), int(scores.shape[1])
     k = min(k, m)

@@ -12,7 +12,16 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import _safe_indexing
 
-from cmstats.arrays import Array, dense, is_array, is_numpy, namespace, take_rows, to_numpy
+from cmstats.arrays import (
+    Array,
+    dense,
+    is_array,
+    is_numpy,
+    namespace,
+    result_dtype,
+    take_rows,
+    to_numpy,
+)
 from cmstats.kernels.linalg import inner
 from cmstats.kernels.ranks import average_precisions, partner_counts
 from cmstats.metrics.correlation import total_correlation_scorer
@@ -20,6 +29,7 @@ from cmstats.metrics.hubness import corrected
 from cmstats.metrics.relevance import Relevance
 from cmstats.metrics.retrieval import DIRECTIONS, metric_names, retrieval_report
 from cmstats.models.latent import unit_rows
+from cmstats.rows.chunks import chunks
 
 __all__ = [
     "Ranking",
@@ -60,15 +70,31 @@ def fit_takes(estimator: Any, name: str) -> bool:
 
 
 class RawCosine(BaseEstimator):
-    """The cosine of the features as they are, for views of one width: nothing is fitted."""
+    """The cosine of the features as they are, or less their means, for views of one width."""
+
+    def __init__(self, *, center: bool = False) -> None:
+        self.center = center
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Nothing to do."""
+        """Keep the means, where they are taken off."""
+        if self.center:
+            self.x_mean_, self.y_mean_ = (column_means(a) for a in (X, y))
         return self
 
-    def embed(self, X: Any, y: Any) -> tuple[Array, Array]:
-        """The rows of both views in unit length."""
-        return _unit(X), _unit(y)
+    def fit_moments(self, moments: Any) -> Self:
+        """The same from the moments of both views."""
+        if self.center:
+            self.x_mean_, self.y_mean_ = moments.mean("x"), moments.mean("y")
+        return self
+
+    def embed(self, X: Any = None, y: Any = None) -> Any:
+        """The rows of one view or of both in unit length."""
+        found = [
+            _unit(a, getattr(self, f"{view}_mean_", None))
+            for view, a in (("x", X), ("y", y))
+            if a is not None
+        ]
+        return found[0] if len(found) == 1 else tuple(found)
 
 
 class TwoOfSeveral(BaseEstimator):
@@ -152,12 +178,22 @@ def ranking(model: Any, X: Any, y: Any, center: HostArray | None) -> Ranking | N
     return Ranking(_unit(found[0] - center), _unit(found[1] - center), "predict")
 
 
-def _unit(a: Any) -> Array:
-    """Rows of floating-point numbers, scaled to unit length."""
+def column_means(a: Any) -> Array:
+    """The means of the columns, in double precision, from one pass over the rows."""
+    total: Any = 0
+    for _, (part,), _ in chunks([a]):
+        xp = namespace(dense(part))
+        total = total + xp.sum(xp.astype(dense(part), xp.float64), axis=0)
+    return total / a.shape[0]
+
+
+def _unit(a: Any, mean: Array | None = None) -> Array:
+    """Rows of floating-point numbers, less a mean, scaled to unit length."""
     a = dense(a)
     a = a if is_array(a) else to_numpy(a)
     xp = namespace(a)
-    return unit_rows(a if xp.isdtype(a.dtype, "real floating") else xp.astype(a, xp.float64))
+    a = xp.astype(a, result_dtype(a), copy=False)
+    return unit_rows(a if mean is None else a - xp.astype(mean, a.dtype))
 
 
 def variates(model: Any, X: Any, y: Any) -> tuple[Array, Array] | None:

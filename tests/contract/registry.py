@@ -30,6 +30,7 @@ from cmstats import (
     ConditionalGaussian,
     ConditionalGaussianMixture,
     ConformalRetriever,
+    CrossModalRetriever,
     ExactKernelMap,
     KernelCCA,
     LinearAutoencoder,
@@ -291,6 +292,8 @@ CALLS: dict[str, Callable[[Any, Rows], Any]] = {
     "embed x": lambda est, r: est.embed(r.x),
     "embed y": lambda est, r: est.embed(y=r.y),
     "similarity": lambda est, r: est.similarity(r.x, r.y),
+    "search": lambda est, r: est.search(r.x, r.y, k=3),
+    "search y": lambda est, r: est.search(r.x, r.y, k=3, queries="y"),
     "logpdf": lambda est, r: est.logpdf(r.x, r.y),
     "outlier_scores": lambda est, r: est.outlier_scores(r.x, r.y),
     "responsibilities x": lambda est, r: est.responsibilities(r.x),
@@ -564,6 +567,10 @@ def _models() -> Iterator[Model]:
     yield Model("conformal", functools.partial(conformal, confidence=0.5), main=True, seeded=DRAWN,
                 dask="", atol32=0.5)  # fmt: skip
     yield Model("pipeline", lambda: TwoViewPipeline(CCA(shrinkage=0.2)), main=True, **two)
+
+    retriever = functools.partial(CrossModalRetriever, time_budget=0, cv=3, random_state=0)
+    yield Model("retriever", retriever, main=True, dask="outputs", seeded="draws folds",
+                by_row=True)  # fmt: skip
 
     # ------------------------------------------------------------------------ classification
     semantic = {"kinds": ("inner_product", "cosine"), "dask": "outputs", "atol": 1e-5,

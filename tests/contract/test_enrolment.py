@@ -17,7 +17,7 @@ NOT_OF_ROWS = {
     # fitting, what says nothing of rows, and what other properties and the tests of a model call
     "fit", "partial_fit", "fit_moments", "fit_transform", "score_moments", "ratio_moments",
     "correlations_on", "get_params", "set_params", "set_output", "get_feature_names_out",
-    "get_metadata_routing", "calibrate",
+    "get_metadata_routing", "calibrate", "save", "load",
 }  # fmt: skip
 
 

@@ -1,0 +1,317 @@
+"""Models of cross-modal retrieval tried on held-out pairs: what each pair's partner ranks.
+
+`Trials` deals the pairs to folds and evaluates whole families of candidates at once: all
+shrinkages of a likelihood ratio from one eigendecomposition (`LikelihoodPath`), all numbers of
+components of one singular value decomposition, and each with and without correction of hubness.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from cmstats.kernels.linalg import leading_svd
+from cmstats.kernels.ranks import partner_counts
+from cmstats.metrics.hubness import mean_of_largest
+from cmstats.model_selection.judging import RawCosine
+from cmstats.models.cca import CCA
+from cmstats.models.feature_maps import NystroemMap
+from cmstats.models.kernel_cca import KernelCCA
+from cmstats.models.latent import unit_rows
+from cmstats.moments.canonical import Canonical, likelihood_vectors
+from cmstats.moments.folds import training_moments
+from cmstats.moments.likelihood_path import LikelihoodPath
+from cmstats.moments.moments import Moments
+
+__all__ = ["BANK", "NEIGHBOURS", "Candidate", "Trials"]
+
+HostArray = np.ndarray[Any, Any]
+Target = Literal["independent", "aligned"]
+Scores = tuple[HostArray, HostArray, HostArray]
+"""Of held-out x with held-out y, with the y of the bank, and of the x of the bank with these y."""
+
+SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995, 0.999)
+COMPONENTS = (50, 100, 200)
+GAMMAS = (1.0, 0.3, 0.1, 0.03)
+"""Multiples of the median heuristic."""
+LANDMARKS = (1200, 1000, 400)
+"""Landmarks of the model that is fitted in the end, of the trials, and of those with more rows."""
+MANY_ROWS = 3000
+QUERIES = 2500
+"""Held-out pairs that are ranked, in all folds together."""
+TRIAL_BANK = 1000
+BANK = 2000
+"""Pairs of the bank in a trial, and of the model that is fitted in the end."""
+NEIGHBOURS = 10
+
+MODELS = ("cosine", "centred cosine", "CCA", "KernelCCA")
+"""From the simplest on."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model of retrieval.
+
+    Attributes
+    ----------
+    model : {"cosine", "centred cosine", "CCA", "KernelCCA"}
+    similarity : {"cosine", "likelihood_ratio", "weighted_cosine"}
+    target : {"independent", "aligned"}, or None
+    shrinkage : float or None
+    n_components : int or None
+        None for all there are.
+    gamma : float or None
+        The bandwidth of both kernels as a multiple of the median heuristic.
+    hubness : bool
+        Whether scores are corrected by CSLS with a bank of training pairs.
+    """
+
+    model: str
+    similarity: str = "cosine"
+    target: Target | None = None
+    shrinkage: float | None = None
+    n_components: int | None = None
+    gamma: float | None = None
+    hubness: bool = False
+
+    @property
+    def complexity(self) -> tuple[float, ...]:
+        """A key by which candidates are sorted from the simplest on.
+
+        By the model; then what is nearer to the inner product of the target is simpler: more
+        shrinkage, fewer components.
+        """
+        return (
+            MODELS.index(self.model),
+            self.target == "independent",
+            -(self.shrinkage or 0.0),
+            self.similarity == "weighted_cosine",
+            self.n_components or np.inf,
+            self.hubness,
+        )
+
+    def estimator(self, rows: int, bandwidths: tuple[float, float], seed: int) -> Any:
+        """The model to fit to all `rows`."""
+        if self.gamma is None:
+            if self.model != "CCA":
+                return RawCosine(center=self.model == "centred cosine")
+            return CCA(
+                self.n_components, shrinkage=self.shrinkage, target=self.target or "independent"
+            )
+        return KernelCCA(
+            self.n_components,
+            gamma=tuple(self.gamma * g for g in bandwidths),
+            approximation="nystroem",
+            rank=min(LANDMARKS[0], rows),
+            shrinkage=self.shrinkage,
+            random_state=seed,
+        )
+
+
+@dataclass
+class Trials:
+    """Candidates evaluated on the same held-out pairs.
+
+    Attributes
+    ----------
+    X, Y : arrays of shape (n, p), (n, q)
+        Paired rows on the host.
+    folds : list of integer arrays of shape (n,)
+        The fold of each row, once for each repetition.
+    metric : callable (ranks) -> values
+        The value of each query by the rank of its partner.
+    seed : int
+        Draws the banks and the landmarks.
+    values : dict of Candidate to array of shape (n,)
+        The mean value of the pair in both directions and all repetitions.
+    seconds : dict of Candidate to float
+    """
+
+    X: HostArray
+    Y: HostArray
+    folds: list[HostArray]
+    metric: Callable[[HostArray], HostArray]
+    seed: int
+    values: dict[Candidate, HostArray] = field(default_factory=dict)
+    seconds: dict[Candidate, float] = field(default_factory=dict)
+    _moments: dict[tuple[int, int], Sequence[Moments]] = field(default_factory=dict)
+    _maps: dict[float, tuple[HostArray, HostArray]] = field(default_factory=dict)
+
+    def cosines(self) -> None:
+        """The cosine of the rows as they are and less their means: nothing else is fitted."""
+
+        def scored(moments: Moments, rows: _Rows) -> Iterator[tuple[Candidate, Scores]]:
+            for model in MODELS[:2]:
+                fitted = RawCosine(center=model == "centred cosine").fit_moments(moments)
+                yield Candidate(model), rows.map(fitted.embed).scores()
+
+        self._held_out((self.X, self.Y), scored)
+
+    def path(self, target: Target, shrinkages: Sequence[float] = SHRINKAGES) -> None:
+        """The likelihood ratio at every shrinkage."""
+
+        def scored(moments: Moments, rows: _Rows) -> Iterator[tuple[Candidate, Scores]]:
+            found = LikelihoodPath.of(moments, target=target)
+            pairs = [found.on(*each) for each in rows.pairs()]
+            for s in shrinkages:
+                candidate = Candidate("CCA", "likelihood_ratio", target, s)
+                yield candidate, (pairs[0].at(s), pairs[1].at(s), pairs[2].at(s))
+
+        self._held_out((self.X, self.Y), scored)
+
+    def components(self, target: Target, shrinkage: float) -> None:
+        """The weighted cosine, and the likelihood ratio of the leading components."""
+        like = Candidate("CCA", target=target, shrinkage=shrinkage)
+        self._held_out((self.X, self.Y), lambda m, rows: _decomposed(m, rows, like))
+
+    def kernels(self, gamma: float, shrinkage: float, folds: slice = slice(None)) -> None:
+        """The same on kernel maps of both views, in some of the folds.
+
+        The maps are fitted to all rows without their pairing.
+        """
+        like = Candidate("KernelCCA", shrinkage=shrinkage, gamma=gamma)
+        self._held_out(self._mapped(gamma), lambda m, rows: _decomposed(m, rows, like), folds)
+
+    @functools.cached_property
+    def bandwidths(self) -> tuple[float, float]:
+        """The median heuristic of both views."""
+        x, y = (
+            NystroemMap(rank=2, random_state=self.seed).fit(a).gamma_ or 1.0
+            for a in (self.X, self.Y)
+        )
+        return float(x), float(y)
+
+    def _mapped(self, gamma: float) -> tuple[HostArray, HostArray]:
+        if gamma not in self._maps:
+            rank = min(LANDMARKS[1 + (len(self.X) > MANY_ROWS)], len(self.X))
+            x, y = (
+                NystroemMap(gamma=gamma * g, rank=rank, random_state=self.seed + i).fit_transform(a)
+                for i, (g, a) in enumerate(zip(self.bandwidths, (self.X, self.Y), strict=True))
+            )
+            self._maps[gamma] = x, y
+        return self._maps[gamma]
+
+    def best(self, wanted: Callable[[Candidate], bool]) -> list[Candidate]:
+        """Candidates from the best mean value on, each over the pairs of which it has one."""
+        found = [c for c in self.values if wanted(c)]
+        return sorted(found, key=lambda c: -float(np.nanmean(self.values[c])))
+
+    def _held_out(
+        self,
+        views: tuple[HostArray, HostArray],
+        scored: Callable[[Moments, _Rows], Iterator[tuple[Candidate, Scores]]],
+        folds: slice = slice(None),
+    ) -> None:
+        """The values of pairs while they are held out, with and without correction of hubness.
+
+        Of many pairs in a fold some are ranked, the same of all candidates; the others are NaN.
+        """
+        begin, found = time.perf_counter(), dict[Candidate, None]()
+        X, Y = views
+        for repetition, dealt in enumerate(self.folds):
+            trained = self._training(views, repetition)
+            for k in range(len(trained))[folds]:
+                # The same rows and banks for all candidates.
+                rng = np.random.default_rng([self.seed, repetition, k])
+                train, test = np.flatnonzero(dealt != k), np.flatnonzero(dealt == k)
+                bank = rng.permutation(train)[:TRIAL_BANK]
+                test = rng.permutation(test)[: -(-QUERIES * len(test) // max(QUERIES, len(X)))]
+                rows = _Rows(X[test], Y[test], X[bank], Y[bank])
+                for candidate, scores in scored(trained[k], rows):
+                    for hubness, held in ((False, scores[0]), (True, _csls(*scores))):
+                        each = replace(candidate, hubness=hubness)
+                        found[each] = None
+                        values = self.values.setdefault(each, np.full(len(X), np.nan))
+                        earlier = np.where(np.isnan(values[test]), 0.0, values[test])
+                        values[test] = earlier + self._both_ways(held) / len(self.folds)
+        spent = (time.perf_counter() - begin) / len(found)
+        for candidate in found:
+            self.seconds[candidate] = self.seconds.get(candidate, 0.0) + spent
+
+    def _training(self, views: tuple[HostArray, HostArray], repetition: int) -> Sequence[Moments]:
+        """The moments of the rows outside of each fold; those of the last views are kept."""
+        key = id(views[0]), repetition
+        if key not in self._moments:
+            if all(known[0] != key[0] for known in self._moments):
+                self._moments.clear()
+            folds, (X, Y) = self.folds[repetition], views
+            wide = X is self.X and X.shape[1] + Y.shape[1] > len(X)
+            at = [np.flatnonzero(folds == k) for k in range(int(folds.max()) + 1)]
+            form: Literal["root", "scatter"] = "root" if wide else "scatter"
+            parts = [Moments.from_data(form=form, x=X[i], y=Y[i]) for i in at]
+            self._moments[key] = training_moments(parts)
+        return self._moments[key]
+
+    def _both_ways(self, scores: HostArray) -> HostArray:
+        x, y = (self.metric(count.ranks()) for count in partner_counts(scores))
+        return (x + y) / 2
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Held-out rows of both views, and those of the bank."""
+
+    x: HostArray
+    y: HostArray
+    x_bank: HostArray
+    y_bank: HostArray
+
+    def pairs(self) -> Iterator[tuple[HostArray, HostArray]]:
+        """The sides of the three products of `Scores`."""
+        yield self.x, self.y
+        yield self.x, self.y_bank
+        yield self.x_bank, self.y
+
+    def map(self, function: Callable[[HostArray, HostArray], tuple[Any, Any]]) -> _Rows:
+        """Both views through a function of them."""
+        (x, y), (x_bank, y_bank) = function(self.x, self.y), function(self.x_bank, self.y_bank)
+        return _Rows(x, y, x_bank, y_bank)
+
+    def scores(self) -> Scores:
+        """The inner products."""
+        held, with_bank, of_bank = (x @ y.T for x, y in self.pairs())
+        return held, with_bank, of_bank
+
+
+def _decomposed(
+    moments: Moments, rows: _Rows, like: Candidate
+) -> Iterator[tuple[Candidate, Scores]]:
+    """The similarities of one singular value decomposition, by number of components."""
+    s = float(like.shrinkage or 0.0)
+    m = moments.shrunk((s, s), target=like.target or "independent")
+    x, y = m.whiten("x"), m.whiten("y")
+    M, gain = m.cross("x", "y")
+    most = None if like.gamma is None else max(COMPONENTS)
+    U, rho, Vt = leading_svd(M, most)
+    found = Canonical.of(m, x.weights @ U, rho, y.weights @ Vt.mT, gain)
+    projected = rows.map(
+        lambda X, Y: (
+            (X - found.x_mean_) @ (found.x_weights_ * found.x_std),
+            (Y - found.y_mean_) @ (found.y_weights_ * found.y_std),
+        )
+    )
+    weighted = projected.map(lambda a, b: tuple(unit_rows(c * found.relative) for c in (a, b)))
+    yield replace(like, similarity="weighted_cosine", n_components=most), weighted.scores()
+    for k in COMPONENTS:
+        # The whole likelihood ratio of a linear model is on the path.
+        if k >= found.n_components_ and like.gamma is None:
+            continue
+        r = found.singular_values_[:k]
+        vectors = projected.map(
+            lambda a, b, r=r: (  # type: ignore[misc]
+                likelihood_vectors(a[:, : len(r)], r, is_x=True),
+                likelihood_vectors(b[:, : len(r)], r, is_x=False),
+            )
+        )
+        yield replace(like, similarity="likelihood_ratio", n_components=k), vectors.scores()
+
+
+def _csls(held: HostArray, with_bank: HostArray, of_bank: HostArray) -> HostArray:
+    """Scores corrected as `HubnessCorrection` does; no held-out pair lies in the bank."""
+    x, y = (mean_of_largest(scores, NEIGHBOURS) for scores in (with_bank, of_bank.T))
+    return np.asarray(2 * held - x[:, None] - y[None, :])

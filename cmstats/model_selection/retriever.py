@@ -1,0 +1,472 @@
+"""The choice of a model of cross-modal retrieval, by cross-validated retrieval."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import time
+from numbers import Real
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+
+from cmstats.arrays import Array, dense, to_numpy
+from cmstats.kernels.ranks import partner_counts
+from cmstats.metrics.hubness import HubnessCorrection
+from cmstats.metrics.retrieval import search
+from cmstats.model_selection.candidates import (
+    BANK,
+    GAMMAS,
+    NEIGHBOURS,
+    Candidate,
+    Trials,
+)
+from cmstats.models.base import RowsModel
+from cmstats.models.dask import refused
+from cmstats.models.latent import ComparedViews
+from cmstats.rows.source import take_in_memory
+from cmstats.rows.splits import check_groups, fold_ids, numbered
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CrossModalRetriever"]
+
+HostArray = np.ndarray[Any, Any]
+
+ROWS = 8000
+"""Pairs that the choice is made on at most."""
+NUMBERS = 2**26
+"""Numbers of both views that the choice is made on at most: half a gigabyte."""
+FEW = 150
+"""Below so many pairs folds are repeated, and the simplest model within the error is taken."""
+REPETITIONS = 3
+REFINED = (3, 1)
+"""Shrinkages of which the singular value decomposition is computed; of few pairs."""
+
+
+SCREENED = 2
+"""The folds that kernels are screened in."""
+SCREENS = (0.03, 0.3), (0.01, 0.1, 0.6)
+"""Shrinkages of kernels: at every bandwidth, and at the best of them."""
+FINALISTS = 2
+"""Bandwidths and shrinkages that are then tried in all folds."""
+
+
+class CrossModalRetriever(ComparedViews, RowsModel):
+    r"""Retrieval across two modalities by the model that finds held-out partners best.
+
+    On paired rows, every candidate is fitted to the training rows of each fold and ranks the
+    held-out partners. The candidates are
+
+    - where both views have one width, the cosine of the rows as they are and less their means,
+      which need no fit: for embeddings that were trained together they are hard to beat;
+    - `CCA` by its likelihood ratio at every shrinkage, toward independent and, at one width,
+      toward aligned views; at the best shrinkages also the weighted cosine and fewer components;
+    - `KernelCCA` with Gaussian kernels, by bandwidth, shrinkage and number of components;
+    - each with and without correction of hubness (`HubnessCorrection`, CSLS with the
+      training pairs as bank).
+
+    The best mean is taken. Below 150 pairs, where it is uncertain which that is, folds are dealt
+    three times, and of the candidates within one standard error of the best the simplest is
+    taken. The error is that of the paired differences,
+
+    .. math:: \mathrm{se} = \frac1n \sqrt{\frac{G}{G - 1} \sum_g \Bigl(\sum_{i \in g}
+        (d_i - \bar d)\Bigr)^2}
+
+    with :math:`d_i` the best candidate's value of pair i less that of another and g the groups
+    (each pair its own without `groups`).
+
+    Parameters
+    ----------
+    time_budget : float, optional
+        Seconds for the choice: when they are spent no further family of candidates is begun. The
+        first is always tried, and the fit of the chosen model comes after.
+    scoring : str, default="mrr"
+        "mrr", the mean reciprocal rank of the partner, or "R@k" for any k; the mean of both
+        directions.
+    cv : int, splitter or iterable of splits, default=5
+        The folds. An int K deals row i, or the i-th group in the order of appearance, to fold
+        i mod K.
+    random_state : int, RandomState or None
+        Draws the repeated folds, the bank, the landmarks, and the pairs of the choice where
+        there are more than 8000.
+
+    Attributes
+    ----------
+    results_ : DataFrame
+        One row for each candidate, from the best on: what it is (``model``, ``similarity``,
+        ``target``, ``shrinkage``, ``n_components``, ``gamma`` as a multiple of the median
+        heuristic, ``hubness``); its mean held-out ``score`` and that mean's ``standard_error``;
+        how far it is behind the best (``difference``, and its paired ``difference_error``);
+        the held-out ``pairs`` that this is of (kernels are screened in two folds, and only the
+        best are tried in all); ``seconds``; whether it was ``chosen``.
+    chosen_ : dict
+        What the chosen candidate is.
+    model_ : estimator
+        The chosen model, fitted to all rows.
+    hubness_ : HubnessCorrection or None
+        With the bank, where it was chosen.
+    score_ : float
+        The held-out score of the chosen candidate.
+    n_features_in_, feature_names_in_, y_feature_names_in_
+        The columns seen in `fit`.
+
+    See Also
+    --------
+    compare : Several estimators of your own on the same folds, in one table.
+
+    Notes
+    -----
+    Kernel maps are fitted to all rows without pairing and held fixed over the folds; everything
+    that sees the pairing is fitted inside of them.
+
+    The held-out score of the best of many candidates is a little too good: for an unbiased one
+    hold rows out yourself.
+
+    References
+    ----------
+    Breiman, L., Friedman, J., Olshen, R. and Stone, C. (1984). Classification and Regression
+    Trees, section 3.4.3 (the rule of one standard error). Wadsworth.
+    Conneau, A. et al. (2018). Word translation without parallel data. ICLR (CSLS).
+
+    Examples
+    --------
+    >>> from cmstats import CrossModalRetriever, load_emoji
+    >>> image, text = load_emoji(return_X_y=True)
+    >>> image, text, kept = image[::8], text[::8], slice(1, None, 8)
+    >>> retriever = CrossModalRetriever(time_budget=0, random_state=0).fit(image, text)
+    >>> retriever.chosen_["model"]
+    'CCA'
+    >>> nearest, scores = retriever.search(image[:2], text, k=3)
+    >>> nearest.shape
+    (2, 3)
+    """
+
+    _private = RowsModel._private | {"_table"}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "time_budget": [Interval(Real, 0, None, closed="left"), None],
+        "scoring": [str],
+        "cv": ["cv_object"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        *,
+        time_budget: float | None = None,
+        scoring: str = "mrr",
+        cv: Any = 5,
+        random_state: Any = None,
+    ) -> None:
+        self.time_budget = time_budget
+        self.scoring = scoring
+        self.cv = cv
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """Choose a model on held-out pairs, and fit it to all rows.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The first view: an array of any library, a frame, a memory-map, or anything with
+            shape, dtype and slicing.
+        y : array-like or sparse matrix of shape (n_samples, n_targets)
+            The second view; row i is the partner of row i of `X`.
+        groups : array of shape (n_samples,), optional
+            Rows of one group are in one fold: captions of one image, clips of one film.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If values are not finite, lengths differ, there are fewer than two rows outside of a
+            fold, or a parameter is out of range.
+        """
+        self._validate_params()
+        metric = _metric(self.scoring)
+        new = self._unfitted()
+        blocks = new._blocks(X, y, reset=True)
+        new._choose(blocks, groups, metric)
+        return self._become(new)
+
+    def _choose(self, blocks: dict[str, Any], groups: Any, metric: Any) -> None:
+        X, y = blocks["x"], blocks["y"]
+        n, seed = int(X.shape[0]), int(check_random_state(self.random_state).randint(2**31 - 1))
+        codes = np.arange(n) if groups is None else numbered(check_groups(groups, n))[0]
+        at = _some_rows(n, int(X.shape[1]) + self._y_width, codes, seed)
+        with self._naming():
+            rows = [self._read(take_in_memory(a, at), v, True) for a, v in ((X, "X"), (y, "y"))]
+        views = [np.asarray(to_numpy(dense(a)), dtype=np.float64) for a in rows]
+        few = len(np.unique(codes[at])) < FEW
+        repetitions = REPETITIONS if few else 1
+        folds = [_folds(self.cv, codes[at], r, seed) for r in range(repetitions)]
+        trials = Trials(views[0], views[1], folds, metric, seed)
+        self._try(trials)
+        table = _table(trials, codes[at])
+        chosen = _chosen(table, few)
+        self.chosen_, self.score_ = vars(chosen).copy(), table[chosen]["score"]
+        self._table = [{**row, "chosen": c == chosen} for c, row in table.items()]
+        self.model_ = chosen.estimator(n, trials.bandwidths if chosen.gamma else (1.0, 1.0), seed)
+        self.model_.fit(X, y)
+        self.hubness_ = None
+        if chosen.hubness:
+            bank = np.sort(np.random.default_rng(seed).permutation(at)[:BANK])
+            rows = [take_in_memory(a, bank) for a in (X, y)]
+            self.hubness_ = HubnessCorrection(k=NEIGHBOURS, size=BANK)
+            self.hubness_.fit(*_embedded(self.model_, chosen, *rows))
+
+    def _try(self, trials: Trials) -> None:
+        """Evaluate the families of candidates, from the simplest on, while there is time."""
+        begin = time.perf_counter()
+
+        def in_time() -> bool:
+            spent = time.perf_counter() - begin
+            return not trials.values or self.time_budget is None or spent < self.time_budget
+
+        widths = {trials.X.shape[1], trials.Y.shape[1]}
+        same = len(widths) == 1 and widths != {1}
+        if same:
+            trials.cosines()
+        targets: tuple[Literal["independent", "aligned"], ...] = ("aligned", "independent")
+        for target in targets if same else targets[1:]:
+            if in_time():
+                trials.path(target)
+        on_path = trials.best(lambda c: c.model == "CCA")
+        best = dict.fromkeys((c.target, c.shrinkage) for c in on_path)
+        for which, shrinkage in list(best)[: REFINED[len(trials.folds) > 1]]:
+            if in_time():
+                trials.components(which or "independent", shrinkage or 0.0)
+        # Kernels are screened in two folds, unless the folds are small.
+        screen = slice(0, None if len(trials.folds) > 1 else SCREENED)
+        for gamma, shrinkage in itertools.product(GAMMAS, SCREENS[0]):
+            if in_time():
+                trials.kernels(gamma, shrinkage, screen)
+        kernels = trials.best(lambda c: c.model == "KernelCCA")
+        for shrinkage in SCREENS[1]:
+            if kernels and in_time():
+                trials.kernels(kernels[0].gamma or 1.0, shrinkage, screen)
+        kernels = trials.best(lambda c: c.model == "KernelCCA")
+        for candidate in list(dict.fromkeys((c.gamma, c.shrinkage) for c in kernels))[:FINALISTS]:
+            if screen.stop and in_time():
+                trials.kernels(candidate[0] or 1.0, candidate[1] or 0.0, slice(screen.stop, None))
+
+    @property
+    def results_(self) -> pd.DataFrame:
+        """The table of all candidates."""
+        import pandas as pd
+
+        check_is_fitted(self)
+        return pd.DataFrame(self._table)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there is a model."""
+        return hasattr(self, "model_")
+
+    def _coordinates(self, rows: Any, view: str) -> Array:
+        given = (rows, None) if view == "x" else (None, rows)
+        vectors = _embedded(self.model_, Candidate(**self.chosen_), *given)
+        if self.hubness_ is None:
+            return vectors
+        given = (vectors, None) if view == "x" else (None, vectors)
+        return self.hubness_.transform(*given)
+
+    def _vectors(self, *args: Any, **kwargs: Any) -> Array:
+        return args[0]
+
+    @refused
+    def search(
+        self, X: Any, y: Any, k: int = 10, *, queries: Literal["x", "y"] = "x"
+    ) -> tuple[Array, Array]:
+        """The k best rows of one view for each row of the other.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_x, n_features)
+        y : array-like or sparse matrix of shape (n_y, n_targets)
+        k : int, default=10
+            At most the number of candidates.
+        queries : {"x", "y"}, default="x"
+            Which are the queries; the others are the candidates.
+
+        Returns
+        -------
+        indices : array of shape (n_queries, k)
+            Rows of the candidates, best first.
+        scores : array of the same shape
+            Their similarities.
+        """
+        if queries not in ("x", "y"):
+            raise ValueError(f"queries must be 'x' or 'y', got {queries!r}")
+        u, v = self.embed(X, y)
+        return search(u, v, k) if queries == "x" else search(v, u, k)
+
+    @refused
+    def score(self, X: Any, y: Any) -> float:
+        """The retrieval of `scoring`, the mean of both directions.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`: the partner of row i of `X` is row i of `y`, among all rows of `y`.
+
+        Returns
+        -------
+        float
+            Between 0 and 1. It falls with the number of candidates: compare on equally many.
+        """
+        check_is_fitted(self)
+        self._blocks(X, y, reset=False)
+        metric = _metric(self.scoring)
+        counts = partner_counts(*self.embed(X, y))
+        return float(np.mean([metric(to_numpy(count.ranks())) for count in counts]))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted retriever to a file of skops, which holds no code.
+
+        Parameters
+        ----------
+        path : str or path
+            By convention ``.skops``. The file is replaced as a whole.
+
+        Raises
+        ------
+        ImportError
+            If skops is not installed.
+        """
+        check_is_fitted(self)
+        part = f"{os.fspath(path)}.part"
+        _skops().dump(self, part)
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a retriever that `save` has written.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Returns
+        -------
+        CrossModalRetriever
+
+        Raises
+        ------
+        ValueError
+            If the file holds types that are not of this package, or no retriever.
+        """
+        skops = _skops()
+        unknown = skops.get_untrusted_types(file=path)
+        foreign = [name for name in unknown if not name.startswith("cmstats.")]
+        if foreign:
+            raise ValueError(
+                f"{os.fspath(path)} holds types of other packages ({', '.join(foreign[:3])}): it "
+                "was not written by CrossModalRetriever.save"
+            )
+        found = skops.load(path, trusted=unknown)
+        if not isinstance(found, cls):
+            raise ValueError(f"{os.fspath(path)} holds a {type(found).__name__}, no {cls.__name__}")
+        return found
+
+
+def _skops() -> Any:
+    try:
+        return importlib.import_module("skops.io")
+    except ImportError:
+        raise ImportError(
+            "files of models need skops: pip install skops (or use pickle for files that you trust)"
+        ) from None
+
+
+def _embedded(model: Any, chosen: Candidate, X: Any, y: Any) -> Any:
+    """The embeddings of the views that are given, by the similarity that was chosen."""
+    how = {"kind": chosen.similarity} if chosen.similarity != "cosine" else {}
+    return model.embed(X, y, **how)
+
+
+def _metric(scoring: str) -> Any:
+    """The value of a query by the rank of its partner."""
+    if scoring.lower() == "mrr":
+        return lambda ranks: 1 / ranks
+    if scoring.startswith("R@") and scoring[2:].isdigit() and int(scoring[2:]) > 0:
+        return lambda ranks, k=int(scoring[2:]): (ranks <= k).astype(float)
+    raise ValueError(f'scoring must be "mrr" or "R@k" for a k of at least 1, got {scoring!r}')
+
+
+def _some_rows(n: int, width: int, codes: HostArray, seed: int) -> HostArray:
+    """The rows that the choice is made on: all, or whole groups drawn at random."""
+    most = max(200, min(ROWS, NUMBERS // width))
+    if n <= most:
+        return np.arange(n)
+    order = np.random.default_rng(seed).permutation(int(codes.max()) + 1)
+    sizes = np.cumsum(np.bincount(codes)[order])
+    taken = order[: max(2, int(np.searchsorted(sizes, most, side="right")))]
+    return np.flatnonzero(np.isin(codes, taken))
+
+
+def _folds(cv: Any, groups: HostArray, repetition: int, seed: int) -> HostArray:
+    """The fold of each row; from the second repetition on the groups are dealt at random."""
+    codes, distinct = numbered(groups)
+    given = groups if len(distinct) < len(groups) else None
+    if repetition and isinstance(cv, (int, np.integer)):
+        order = np.random.default_rng([seed, repetition]).permutation(len(distinct))
+        found: HostArray = fold_ids(cv, len(distinct))[order][codes]
+    else:
+        found = fold_ids(cv, len(groups), groups=given)
+    for k, size in enumerate(np.bincount(found)):
+        if len(groups) - size < 2:
+            raise ValueError(
+                f"{len(groups) - size} rows lie outside of fold {k}: at least 2 are needed to fit"
+            )
+    return found
+
+
+def _table(trials: Trials, codes: HostArray) -> dict[Candidate, dict[str, Any]]:
+    """What is known of each candidate, from the best on; first those tried in all folds."""
+    count = {c: int(np.isfinite(v).sum()) for c, v in trials.values.items()}
+    most = max(count.values())
+    ordered = sorted(trials.best(lambda c: True), key=lambda c: count[c] < most)
+    best, rows = trials.values[ordered[0]], {}
+    for c in ordered:
+        at = np.flatnonzero(np.isfinite(trials.values[c]))
+        values = trials.values[c][at]
+        behind = best[at] - values
+        rows[c] = {
+            **vars(c),
+            "score": float(values.mean()),
+            "standard_error": _standard_error(values, codes[at]),
+            "difference": float(behind.mean()),
+            "difference_error": _standard_error(behind, codes[at]),
+            "pairs": len(at),
+            "seconds": trials.seconds[c],
+        }
+    return rows
+
+
+def _chosen(table: dict[Candidate, dict[str, Any]], few: bool) -> Candidate:
+    """The best candidate; of few pairs the simplest within one standard error of it."""
+    best = next(iter(table))
+    near = [
+        c
+        for c, row in table.items()
+        if row["pairs"] == table[best]["pairs"]
+        and row["difference"] <= row["difference_error"] + 1e-12
+    ]
+    return min(near, key=lambda c: c.complexity) if few else best
+
+
+def _standard_error(values: HostArray, codes: HostArray) -> float:
+    """The standard error of a mean of values that depend on each other within groups."""
+    at, groups = numbered(codes)
+    sums = np.bincount(at, values - values.mean(), minlength=len(groups))
+    G = max(len(groups), 2)
+    return float(np.sqrt(G / (G - 1) * (sums**2).sum()) / len(values))
