@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIRECTIONS",
+    "check_metric",
     "make_retrieval_scorer",
     "mean_average_precision",
     "mean_reciprocal_rank",
     "median_rank",
     "metric_names",
+    "metric_of_ranks",
     "recall_at_10_scorer",
     "recall_at_k",
     "retrieval_chance",
@@ -40,6 +42,40 @@ DIRECTIONS = ("x -> y", "y -> x")
 def metric_names(ks: Iterable[int], labels: Any) -> list[str]:
     """The quality columns of `retrieval_report`; without labels mAP repeats the ranks."""
     return [*(f"R@{k}" for k in ks), "median_rank", "MRR", *(["mAP"] if labels is not None else [])]
+
+
+def check_metric(metric: str, also: Iterable[str] = ()) -> None:
+    """Raise if this is no quality column of `retrieval_report`, in either case of letters.
+
+    Parameters
+    ----------
+    metric : str
+    also : iterable of str
+        Other names that the caller knows, for the message.
+    """
+    name = metric.upper()
+    if name in ("MEDIAN_RANK", "MRR", "MAP"):
+        return
+    if not (name.startswith("R@") and name[2:].isdigit() and int(name[2:]) > 0):
+        others = "".join(f'"{other}", ' for other in also)
+        known = f'{others}"R@k", "median_rank", "MRR" or "mAP"'
+        raise ValueError(f"{'scoring' if also else 'metric'} must be {known}, got {metric!r}")
+
+
+def metric_of_ranks(metric: str, ranks: HostArray, weights: HostArray) -> float:
+    """A quality column of `retrieval_report` for weighted queries of one partner each.
+
+    Larger is better: the median rank is negated. The mAP of one partner is the MRR.
+    """
+    name = metric.upper()
+    if name == "MEDIAN_RANK":
+        order = np.argsort(ranks, kind="stable")
+        below = np.cumsum(weights[order])
+        at = np.searchsorted(below, below[-1] / 2)
+        upper = np.searchsorted(below, below[-1] / 2, side="right")
+        return -float(ranks[order[[at, min(upper, len(order) - 1)]]].mean())
+    values = ranks <= int(name[2:]) if name.startswith("R@") else 1 / ranks
+    return float(np.average(values, weights=weights))
 
 
 def retrieval_report(
@@ -562,10 +598,7 @@ def make_retrieval_scorer(metric: str = "R@10", *, kind: str | None = None) -> A
     >>> make_retrieval_scorer("MRR", kind="cosine")
     make_retrieval_scorer('MRR', kind='cosine')
     """
-    if metric not in ("median_rank", "MRR", "mAP") and not (
-        metric.startswith("R@") and metric[2:].isdigit() and int(metric[2:]) > 0
-    ):
-        raise ValueError(f'metric must be "R@k", "median_rank", "MRR" or "mAP", got {metric!r}')
+    check_metric(metric)
     return _RetrievalScorer(metric, kind)
 
 

@@ -33,6 +33,7 @@ from cmstats.rows.chunks import check_lengths, is_lazy
 from cmstats.rows.matrix import check_matrix, check_rows_of, check_source, is_vector
 from cmstats.rows.names import column_names, naming_columns, stand_in
 from cmstats.rows.pairs import check_pairs, warn_of_shared_columns
+from cmstats.rows.reservoir import sample_folds
 from cmstats.rows.source import row_count, take_in_memory, width_of
 from cmstats.rows.splits import Folds, count_rows
 from cmstats.rows.views import names_of_views
@@ -180,7 +181,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
     _takes_dask = True
     collects: ClassVar[tuple[str, ...]] = ("missing", "solver")
     """The parameters that change the pass over the rows itself."""
-    _private = RowsModel._private | {"_merged", "_fillers", "_groups_seen", "_said"}
+    _private = RowsModel._private | {"_merged", "_fillers", "_groups_seen", "_queries", "_said"}
     moments_: Any
     _solution: Any
 
@@ -266,9 +267,14 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         n = count_rows(n, sample_weight)
         blocks, sample_weight = self._rows(blocks, sample_weight)
         form = self._first_form(n, sum(map(width_of, blocks.values())))
-        return self._learn_resolved(
-            lambda form: self._collect(blocks, form, sample_weight, folds), form
-        )
+
+        def collected(form: Any) -> list[Any]:
+            parts: list[Any] = self._collect(blocks, form, sample_weight, folds)
+            if folds is not None and self._ranks_rows():
+                self._queries = sample_folds(blocks, folds, sample_weight)
+            return parts
+
+        return self._learn_resolved(collected, form)
 
     def _learn_resolved(self, collect: Callable[[Any], Any], form: Any) -> list[str]:
         """Fit to rows collected in a form, and in finer ones until they resolve the columns."""
@@ -359,6 +365,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
             value = self.shrinkage
             value = tuple(value.values()) if isinstance(value, Mapping) else value
             shrinkage_tuple(value, len(value) if isinstance(value, (tuple, list)) else 2)
+        self._check_scoring()
         if self._missing == "em" and getattr(self, "solver", "auto") == "svd":
             raise ValueError(
                 "missing='em' works on scatter matrices, solver='svd' on roots of them: set "
@@ -439,6 +446,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
                 f"{names[0]}='cv' needs the moments of at least two folds, and a single Moments "
                 "cannot be split: pass Moments.folds(cv=5, x=X, y=y)"
             )
+        self._check_rows_for_scoring()
         self._know_blocks(parts)
         notes = self._learn(parts if names else [functools.reduce(operator.add, parts)])
         return notes + self._unresolved()

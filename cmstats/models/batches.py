@@ -16,6 +16,7 @@ from cmstats.arrays import check_weights, is_dask, namespace
 from cmstats.moments.folds import merged
 from cmstats.moments.moments import Moments, folds_of_batches
 from cmstats.rows.pairs import check_pairs
+from cmstats.rows.reservoir import merged_samples, sample_folds, sampled_stream
 from cmstats.rows.splits import Folds, by_number, check_groups, deal
 from cmstats.rows.views import is_stream
 
@@ -76,7 +77,11 @@ class Batches(BaseEstimator):
         folds = self._folds_of(None, None, groups)
 
         def collect(form: Any) -> list[Any]:
-            return self._collect_batches(self._batches(source), form, folds)
+            batches = self._batches(source)
+            if folds is not None and self._ranks_rows():
+                self._queries = []
+                batches = sampled_stream(batches, folds, self._queries)
+            return self._collect_batches(batches, form, folds)
 
         again = iter(source) is not source
         if again:
@@ -178,6 +183,9 @@ class Batches(BaseEstimator):
                 f"the rows before were not dealt to {len(new)} folds, so {names[0]}='cv' cannot "
                 "use them: start anew with these parameters"
             )
+        if folds is not None and self._ranks_rows():
+            rows = sample_folds(blocks, folds, sample_weight, start=start)
+            self._queries = merged_samples(self._queries, rows)
         parts = merged(before, new)
         if self._enough(parts):
             notes: list[str] = self._learn(parts)
@@ -201,6 +209,8 @@ class Batches(BaseEstimator):
         wanted = getattr(self, "n_components", None) or 1
         if most is not None and wanted > most:
             return True  # too many raise at once
+        if len(parts) > 1 and not self._enough_to_rank():
+            return False
         counts = [0.0 if m is None else m.rows_together for m in parts]
         held_out = max(counts) if len(counts) > 1 else 0.0
         return min(counts) > 0 and sum(counts) - held_out >= self._rows_needed()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -146,9 +146,11 @@ class CCA(LatentViews, MomentsModel):
         "scale": ["boolean"],
         "solver": [StrOptions({"auto", "moments", "svd"})],
         "cv": ["cv_object"],
+        "scoring": [str, None],
         "missing": [StrOptions({"error", "em"})],
     }
     tunable: ClassVar[Mapping[str, Any]] = {"shrinkage": SHRINKAGES}
+    _ranked_by: ClassVar[Mapping[str, Any]] = {"kind": "likelihood_ratio"}
 
     def __init__(
         self,
@@ -159,6 +161,7 @@ class CCA(LatentViews, MomentsModel):
         scale: bool = False,
         solver: Literal["auto", "moments", "svd"] = "auto",
         cv: Any = 5,
+        scoring: str | None = None,
         missing: Literal["error", "em"] = "error",
     ) -> None:
         self.n_components = n_components
@@ -167,6 +170,7 @@ class CCA(LatentViews, MomentsModel):
         self.scale = scale
         self.solver = solver
         self.cv = cv
+        self.scoring = scoring
         self.missing = missing
 
     def _solve(self, m: Shrunk) -> Canonical:
@@ -181,10 +185,13 @@ class CCA(LatentViews, MomentsModel):
         correlations = model.correlations_on(moments)
         return float(namespace(correlations).mean(correlations))
 
-    def _choice_score(self, folds: Sequence[Moments]) -> Callable[[Canonical, Moments], float]:
-        if any(fold.incomplete for fold in folds):
-            return lambda model, moments: model.expected_ratio(self._held_out(moments))
-        return super()._choice_score(folds)
+    def _scoring_of(self, folds: Sequence[Moments] = ()) -> str:
+        if self.scoring is None and any(fold.incomplete for fold in folds):
+            return "likelihood_ratio"
+        return super()._scoring_of(folds)
+
+    def _has_path(self) -> bool:
+        return self.n_components is None
 
     def _most_components(self, widths: Sequence[int]) -> int | None:
         return min(widths)

@@ -99,6 +99,13 @@ class BlockNormal:
         """The mean log p(all blocks) - sum of log p(block) over rows with these moments."""
         return self.joint.expected_ratio(moments)
 
+    def correlations_on(self, moments: Moments) -> Array:
+        """The correlations of the canonical pairs on held-out moments."""
+        raise ValueError(
+            "scoring='correlation' is of two blocks named x and y, and these are "
+            f"{', '.join(self.moments.names)}: set scoring='likelihood_ratio'"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairNormal(BlockNormal):
@@ -244,6 +251,10 @@ class PairNormal(BlockNormal):
         shift = shift - G @ (A.mT @ (moments.mean("x") - self.x_mean_))
         residual = JointNormal(("y",), (S.shape[0],), 0 * shift, self.positive_residual())
         return residual.expected_logpdf(np.arange(S.shape[0]), moments.n, shift, S)
+
+    def correlations_on(self, moments: Moments) -> Array:
+        """The correlations of the canonical pairs on held-out moments, shape (k,)."""
+        return moments.paired_correlations("x", "y", self.x_directions, self.y_directions)
 
     def expected_ratio(self, moments: Moments) -> float:
         """The mean log p(all blocks) - sum of log p(block) over rows with these moments."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
@@ -120,10 +120,12 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         "target": [StrOptions({"independent", "aligned"})],
         "scale": ["boolean"],
         "cv": ["cv_object"],
+        "scoring": [str, None],
         "missing": [StrOptions({"error", "em"})],
     }
     tunable: ClassVar[Mapping[str, Any]] = {"shrinkage": SHRINKAGES}
     _shrink_regressions = False
+    _default_scoring = "likelihood_ratio"
 
     def __init__(
         self,
@@ -133,6 +135,7 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         target: Target = "independent",
         scale: bool = False,
         cv: Any = 5,
+        scoring: str | None = None,
         missing: Literal["error", "em"] = "error",
     ) -> None:
         self.rank = rank
@@ -140,6 +143,7 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         self.target = target
         self.scale = scale
         self.cv = cv
+        self.scoring = scoring
         self.missing = missing
 
     def _solve(self, m: Shrunk) -> BlockNormal:
@@ -183,8 +187,8 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
             chosen["marginal"] = shrinkage_by_density(rows, alone, scale=self.scale)
         return chosen, scored
 
-    def _choice_score(self, folds: Sequence[Moments]) -> Callable[[BlockNormal, Moments], float]:
-        return lambda model, moments: model.expected_ratio(self._held_out(moments))
+    def _has_path(self) -> bool:
+        return self.rank is None
 
     def _score(self, moments: Moments, model: PairNormal) -> float:
         return model.expected_logpdf(moments)

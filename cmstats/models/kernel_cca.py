@@ -135,6 +135,7 @@ class KernelCCA(CCA):
         "shrinkage": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto", "cv"}), tuple, list],
         "solver": [StrOptions({"auto", "moments", "svd"})],
         "cv": ["cv_object"],
+        "scoring": [str, None],
         "random_state": ["random_state"],
     }
     scale = False  # the coordinates of an RKHS have no units of their own
@@ -156,6 +157,7 @@ class KernelCCA(CCA):
         shrinkage: Any = 1e-3,
         solver: Literal["auto", "moments", "svd"] = "auto",
         cv: Any = 5,
+        scoring: str | None = None,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
@@ -170,6 +172,7 @@ class KernelCCA(CCA):
         self.shrinkage = shrinkage
         self.solver = solver
         self.cv = cv
+        self.scoring = scoring
         self.random_state = random_state
 
     def _map(self, view: int, approximation: str, seed: int) -> KernelMap:
@@ -435,6 +438,12 @@ class KernelCCA(CCA):
             for start, (part,), _ in chunks([rows], rows=size)
         ]
         return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
+
+    def _collected(self, rows: Any, view: str) -> Array:
+        return project(rows, *self._projection(view))  # these are mapped already
+
+    def _has_path(self) -> bool:
+        return False
 
     @property
     def predict(self) -> Any:

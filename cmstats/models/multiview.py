@@ -166,6 +166,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
         "scale": ["boolean"],
         "solver": [StrOptions({"auto", "moments", "svd"})],
         "cv": ["cv_object"],
+        "scoring": [str, None],
         "missing": [StrOptions({"error", "em"})],
     }  # fmt: skip
     tunable: ClassVar[Mapping[str, Any]] = {"shrinkage": SHRINKAGES}
@@ -183,6 +184,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
         scale: bool = False,
         solver: Literal["auto", "moments", "svd"] = "auto",
         cv: Any = 5,
+        scoring: str | None = None,
         missing: Literal["error", "em"] = "error",
     ) -> None:
         self.n_components = n_components
@@ -192,6 +194,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
         self.scale = scale
         self.solver = solver
         self.cv = cv
+        self.scoring = scoring
         self.missing = missing
 
     def _solve(self, m: Shrunk) -> Components:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 
-from cmstats.moments.folds import Trial, best_index, choice_notes, cross_validated
+from cmstats.models.scoring import Scoring
+from cmstats.moments.folds import Trial, best_index, choice_notes
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Target, shrinkage_grid, shrinkage_tuple
 
 __all__ = ["Tuning"]
 
 
-class Tuning(BaseEstimator):
+class Tuning(Scoring):
     """Parameters that may be "cv", and the moments as a model sees them for chosen values."""
 
     tunable: ClassVar[Mapping[str, Any]] = {}
@@ -72,21 +73,12 @@ class Tuning(BaseEstimator):
         Beside the attributes there may be `notes`, sentences about the folds and the grid.
         """
         candidates = self._candidates(folds)
-        found = cross_validated(
-            lambda i, train: self._trial(train, candidates[i]),
-            self._choice_score(folds),
-            len(candidates),
-            folds,
-        )
+        found = self._grid_scores(folds, candidates)
         at = best_index(found.scores)
         best = candidates[at]
         tried = {f"cv_{name}s_": [c[name] for c in candidates] for name in best}
         notes = [*found.notes, *choice_notes(found.scores, candidates, at)]
         return dict(best), {**tried, "cv_scores_": found.scores, "notes": notes}
-
-    def _choice_score(self, folds: Sequence[Moments]) -> Callable[[Any, Moments], float]:
-        """The score (model, held-out moments) by which open parameters are chosen."""
-        return lambda model, moments: self._score(self._held_out(moments), model)
 
     def _solved(self, moments: Moments, chosen: Mapping[str, Any]) -> Any:
         """The solution for moments and chosen parameters; the estimator is only read."""

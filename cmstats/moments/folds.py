@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "cross_validated",
     "mean_scores",
     "merged",
+    "scored_by_fold",
     "training_moments",
 ]
 
@@ -200,9 +201,45 @@ def cross_validated(
     # that they have no score.
     said = [note for pair in pairs for note in notes[pair]]
     said += [message for message, kind in caught if not issubclass(kind, UndefinedMetricWarning)]
-    once = tuple(f"in cross-validation: {note}" for note in dict.fromkeys(said))
     ill = bool(ill_conditioned.any())
-    return GridScores(scores, fit_seconds, score_seconds, ill, on_training, once)
+    return GridScores(scores, fit_seconds, score_seconds, ill, on_training, _once(said))
+
+
+def scored_by_fold(
+    score: Callable[[int, Moments], Iterable[float]],
+    candidates: int,
+    folds: Sequence[Moments],
+) -> GridScores:
+    """Score all candidates on each fold at once, where they share the work on its training rows.
+
+    Parameters
+    ----------
+    score : callable (number of the fold, its training moments) -> the score of each candidate
+    candidates : int
+        How many there are.
+    folds : sequence of Moments
+    """
+    scores, seconds = np.full((candidates, len(folds)), np.nan), np.zeros((candidates, len(folds)))
+    # Ledoit-Wolf's norms cost more to merge than all else.
+    light = [fold if fold.incomplete else fold.without_norms() for fold in folds]
+    trains = training_moments(light)
+
+    def run(k: int) -> None:
+        begin = time.perf_counter()
+        _check_training(trains[k], k)
+        scores[:, k] = np.fromiter(score(k, trains[k]), dtype=np.float64, count=candidates)
+        seconds[:, k] = (time.perf_counter() - begin) / candidates
+
+    small = sum(folds[0].widths) <= ONE_THREAD
+    with recorded() as caught:
+        thread_map(run, range(len(folds)), inline=small or not is_numpy(namespace(folds[0].like)))
+    notes = _once(message for message, _ in caught)
+    return GridScores(scores, seconds, np.zeros_like(seconds), ill_conditioned=False, notes=notes)
+
+
+def _once(said: Iterable[str]) -> tuple[str, ...]:
+    """Each sentence of folds and candidates once, as one of the cross-validation."""
+    return tuple(f"in cross-validation: {note}" for note in dict.fromkeys(said))
 
 
 def _check_training(moments: Moments, k: int) -> None:

@@ -50,7 +50,7 @@ __all__ = [
     "standard_deviations",
 ]
 
-SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8)
+SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.995)
 """The candidates of ``shrinkage="cv"``."""
 
 Target: TypeAlias = Literal["independent", "aligned"]

@@ -108,7 +108,8 @@ class Model:
     signless: tuple[str, ...] = ()
     """Results whose columns have the signs that the array library gave them."""
     chooses_by: str = ""
-    """The method by whose value on held-out moments "cv" chooses, if not by the score."""
+    """The method by whose value on held-out moments "cv" chooses, if not by the score; "MRR" of
+    the held-out rows, or their "correlation"."""
     unsteady: tuple[str, ...] = ()
     """Results that single precision does not determine."""
     broken: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -412,6 +413,10 @@ def _models() -> Iterator[Model]:
     scaled = _cca(missing="em", scale=True, shrinkage=(0.1, 0.4))
     yield Model("cca-em-scale", scaled, holes, **two)
 
+    ranks: dict[str, Any] = {"shrinkage": "cv", "cv": 3, "scoring": "mrr"}
+    rows_only: dict[str, Any] = {"folds": 3, "without": ("fit_moments",), "chooses_by": "MRR"}
+    yield Model("cca-mrr", _cca(**ranks), **rows_only, **two)
+    yield Model("cca-mrr-two", _cca(**ranks, n_components=2, scale=True), **rows_only, **two)
     near: dict[str, Any] = {"target": "aligned", "shrinkage": 0.6}
     yield Model("cca-aligned", _cca(**near), aligned, **two)
     pair_of = _cca(**{**near, "shrinkage": (0.2, 1.0)}, scale=True, n_components=2)
@@ -442,11 +447,12 @@ def _models() -> Iterator[Model]:
     yield Model("multiview-em", multiview(missing="em", n_components=2), many_holes, **kinds)
     yield Model("multiview-em-cv", multiview(missing="em", **cv), many_holes, folds=3, **kinds)
 
+    yield Model("multiview-mrr", multiview(**ranks, n_components=2), several, **rows_only, **kinds)
     yield Model("multiview-aligned", multiview(**near), several_aligned, **kinds)
 
     # ------------------------------------------------------------------------------ kernels
     def kernel(name: str, *, main: bool = False, **parameters: Any) -> Model:
-        own = {"folds", "form", "seeded", "by_row", "batches", "broken"} & {*parameters}
+        own = {"folds", "without", "form", "seeded", "by_row", "batches", "broken"} & {*parameters}
         extra = {k: parameters.pop(k) for k in own}
         extra = {"atol": 1e-8, "atol32": 2e-2, **extra}
         made = _kernel(**parameters)
@@ -468,15 +474,25 @@ def _models() -> Iterator[Model]:
     yield kernel("kernel-rff", approximation="rff", rank=30, gamma=0.02, **draws)
     yield kernel("kernel-auto", shrinkage="auto", **landmarks)
     yield kernel("kernel-svd", solver="svd", form="root", **landmarks)
+    own = {"folds": 3, "without": ("fit_moments",)}
+    yield kernel("kernel-mrr", **ranks, **own, **landmarks)
     yield kernel("kernel-cv", shrinkage="cv", cv=3, folds=3, **landmarks)
 
     # ---------------------------------------------------------------------------- densities
-    def gaussian(name: str, rows: Any = unlabelled, *, main: bool = False, folds: Any = None,
-                 broken: Any = (), **parameters: Any) -> Model:  # fmt: skip
+    def gaussian(
+        name: str,
+        rows: Any = unlabelled,
+        *,
+        main: bool = False,
+        folds: Any = None,
+        broken: Any = (),
+        by: str = "ratio_moments",
+        **parameters: Any,
+    ) -> Model:
         without = ("condition",) if "missing" in parameters else ()  # it takes complete rows
         return Model(name, functools.partial(ConditionalGaussian, **parameters), rows, main=main,
                      folds=folds, without=without, signless=LATENT,
-                     chooses_by="ratio_moments",
+                     chooses_by=by,
                      in_memory=("predict", "logpdf", "outlier_scores", "predict_region"),
                      broken=dict(broken))  # fmt: skip
 
@@ -489,6 +505,7 @@ def _models() -> Iterator[Model]:
     yield gaussian("gaussian-cv-scale", scale=True, cv=3, folds=3)
     yield gaussian("gaussian-rank", rank=2, shrinkage=(0.1, 0.3), scale=True)
     yield gaussian("gaussian-auto", shrinkage="auto")
+    yield gaussian("gaussian-correlation", scoring="correlation", cv=3, folds=3, by="correlation")
     yield gaussian("gaussian-aligned-cv", aligned, target="aligned", cv=3, folds=3)
     yield gaussian("gaussian-em", holes, missing="em", shrinkage=0.1)
     yield gaussian("gaussian-em-cv", holes, missing="em", cv=3, folds=3)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import KFold
+
+from cmstats import CCA, retrieval_report
 
 from .registry import Model, every, fitted
 
@@ -16,6 +19,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of small folds
 
 def fold_score(model: Model, est: Any, rows: Any) -> float:
     """The score by which "cv" chooses: a mean log-likelihood ratio, or that of `score`."""
+    if model.chooses_by == "MRR":
+        kind = {} if model.many else {"kind": "likelihood_ratio"}
+        views = list(est.embed(*model.args(rows), **kind))
+        pairs = itertools.combinations(views, 2)
+        return float(np.mean([retrieval_report(u, v).loc["mean", "MRR"] for u, v in pairs]))
+    if model.chooses_by == "correlation":
+        return float(CCA(shrinkage=est.shrinkage).fit_moments(est.moments_).score(rows.x, rows.y))
     if model.chooses_by:
         return float(getattr(est, model.chooses_by)(model.moments_of(est, rows)))
     return model.score_of(est, rows)
