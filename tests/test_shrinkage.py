@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
+from sklearn.base import clone
 
-from cmstats import CCA, ConditionalGaussian, Moments, MultiviewCCA
+from cmstats import CCA, ConditionalGaussian, Moments, MultiviewCCA, retrieval_report
 from cmstats.moments.likelihood_path import LikelihoodPath
+from cmstats.rows.reservoir import merged_samples, sample_folds
+from cmstats.rows.splits import Folds
 
 
 def views(n: int, p: int, q: int, seed: int = 0) -> tuple[Any, Any]:
@@ -126,3 +130,92 @@ def test_a_path_has_no_zero_where_rows_are_fewer_than_columns() -> None:
     X, Y = views(9, 8, 8)
     with pytest.raises(ValueError, match="above 0"):
         LikelihoodPath.of(Moments.from_data(x=X, y=Y)).on(X, Y).at(0.0)
+
+
+# ------------------------------------------------------------------------------- scoring
+def folds_of(n: int) -> Any:
+    return np.arange(n) % 3
+
+
+def test_retrieval_is_that_of_the_held_out_rows() -> None:
+    X, Y = views(60, 5, 5)
+    for model in (
+        CCA(shrinkage="cv", scoring="R@1", cv=3),
+        ConditionalGaussian(scoring="median_rank", cv=3, target="aligned"),
+        ConditionalGaussian(scoring="mrr", cv=3, rank=2, scale=True),
+    ):
+        model.fit(X, Y)
+        column = {"mrr": "MRR"}.get(model.scoring, model.scoring)
+        kind = {"kind": "likelihood_ratio"} if isinstance(model, CCA) else {}
+        for at in (0, 5, 12):
+            one = clone(model).set_params(shrinkage=model.cv_shrinkages_[at])
+            for k in range(3):
+                held = folds_of(60) == k
+                one.fit(X[~held], Y[~held])
+                report = retrieval_report(*one.embed(X[held], Y[held], **kind), ks=[1])
+                expected = report.loc["mean", column] * (-1 if column == "median_rank" else 1)
+                assert model.cv_scores_[at, k] == pytest.approx(expected)
+
+
+def test_a_likelihood_ratio_of_three_views_is_that_of_the_joint() -> None:
+    X, Y = views(60, 4, 4)
+    Z = X - views(60, 4, 4, seed=1)[1]
+    several = MultiviewCCA(1, shrinkage="cv", scoring="likelihood_ratio", cv=3).fit([X, Y, Z])
+    folds = Moments.folds(cv=3, view0=X, view1=Y, view2=Z)
+    normal = ConditionalGaussian(cv=3).fit_moments(folds)
+    np.testing.assert_allclose(several.cv_scores_, normal.cv_scores_)
+
+
+def test_a_sample_of_each_fold_does_not_depend_on_how_rows_come() -> None:
+    X, Y = views(500, 4, 3)
+    weights = np.arange(500) % 4 != 1
+    blocks, folds = {"x": X, "y": Y}, Folds(3)
+    whole = sample_folds(blocks, folds, size=40)
+    assert [len(rows["x"]) for rows in whole] == [40, 40, 40]
+    parts: Any = None
+    for cut in (slice(0, 1), slice(1, 200), slice(200, 500)):
+        piece = {k: a[cut] for k, a in blocks.items()}
+        new = sample_folds(piece, folds.part(cut.start, cut.stop), start=cut.start, size=40)
+        parts = merged_samples(parts, new, size=40)
+    for a, b in zip(whole, parts, strict=True):
+        assert {k: v.tolist() for k, v in a.items()} == {k: v.tolist() for k, v in b.items()}
+    kept = sample_folds(blocks, folds, weights)
+    present = {tuple(row) for rows in kept for row in rows["x"]}
+    assert present == {tuple(row) for row in X[weights]}
+
+
+def test_incomplete_rows_are_not_ranked() -> None:
+    X, Y = views(80, 4, 4)
+    X[::5, 0] = np.nan
+    model = CCA(shrinkage="cv", scoring="mrr", missing="em", cv=3).fit(X, Y)
+    assert np.isfinite(model.cv_scores_).all()
+    held, whole = folds_of(80) == 1, ~np.isnan(X).any(axis=1)
+    one = CCA(shrinkage=model.cv_shrinkages_[4], missing="em").fit(X[~held], Y[~held])
+    u, v = one.embed(X[held & whole], Y[held & whole], kind="likelihood_ratio")
+    expected = retrieval_report(u, v).loc["mean", "MRR"]
+    assert model.cv_scores_[4, 1] == pytest.approx(expected)
+
+
+def test_what_cannot_be_scored_is_said() -> None:
+    X, Y = views(30, 3, 3)
+    folds = Moments.folds(cv=3, x=X, y=Y)
+    with pytest.raises(ValueError, match="scoring='mrr' ranks held-out rows, which moments do not"):
+        CCA(shrinkage="cv", scoring="mrr").fit_moments(folds)
+    with pytest.raises(
+        ValueError, match='scoring must be "correlation", "likelihood_ratio", "R@k"'
+    ):
+        CCA(shrinkage="cv", scoring="accuracy").fit(X, Y)
+    blocks = Moments.folds(cv=3, a=X, b=Y)
+    with pytest.raises(ValueError, match="scoring='correlation' is of two blocks named x and y"):
+        ConditionalGaussian(scoring="correlation").fit_moments(blocks)
+
+
+def test_retrieval_takes_streams_sparse_rows_and_a_mapped_file(tmp_path: Any) -> None:
+    X, Y = views(90, 4, 4)
+    model = CCA(shrinkage="cv", scoring="mrr", cv=3)
+    expected = clone(model).fit(X, Y).cv_scores_
+    np.save(tmp_path / "x.npy", X)
+    stored = np.load(tmp_path / "x.npy", mmap_mode="r")
+    batches = [(X[i : i + 7], Y[i : i + 7]) for i in range(0, 90, 7)]
+    for given in ((batches,), (stored, Y), (scipy.sparse.csr_array(X), Y)):
+        np.testing.assert_allclose(clone(model).fit(*given).cv_scores_, expected, atol=1e-12)

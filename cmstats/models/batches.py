@@ -16,7 +16,7 @@ from cmstats.arrays import check_weights, is_dask, namespace
 from cmstats.moments.folds import merged
 from cmstats.moments.moments import Moments, folds_of_batches
 from cmstats.rows.pairs import check_pairs
-from cmstats.rows.reservoir import merged_samples, sample_folds, sampled_stream
+from cmstats.rows.reservoir import Sample, merged_samples, sample_folds, sampled_stream
 from cmstats.rows.splits import Folds, by_number, check_groups, deal
 from cmstats.rows.views import is_stream
 
@@ -27,6 +27,7 @@ class Batches(BaseEstimator):
     """Fits to streams of batches, and `partial_fit`: both give the model of all rows together."""
 
     moments_: Any
+    _queries: list[Sample] | None
     _groups_seen: Any = None
     _said: frozenset[str] = frozenset()
     """The sentences that `partial_fit` has warned with, without their numbers."""

@@ -45,9 +45,8 @@ class CCA(LatentViews, MomentsModel):
         Number of pairs of variates; by default all there are, min(rank X, rank Y).
     shrinkage : float in [0, 1], "auto", "cv" or a pair (x, y) of these, default=0.0
         0 is textbook CCA; at 1 the directions are those of PLS-SVD. "auto" is Ledoit-Wolf
-        for each view (OAS with `scale`); "cv" the best mean held-out score over `cv` folds
-        among `SHRINKAGES` (a pair of "cv" searches the two together). With incomplete rows "cv"
-        is the best held-out mean of log p(x, y) - log p(x) - log p(y), see Notes.
+        for each view (OAS with `scale`); "cv" the best held-out `scoring` over `cv` folds
+        among `SHRINKAGES` (a pair of "cv" searches the two together).
     target : {"independent", "aligned"}, default="independent"
         What shrinkage forgets. "independent" shrinks the cross-covariance to 0. "aligned" is for
         views of one width whose columns are coordinates of one space, such as the image and the
@@ -66,6 +65,17 @@ class CCA(LatentViews, MomentsModel):
         view have a condition number above 1e4.
     cv : int, splitter or iterable of splits, default=5
         The folds for "cv". An int K puts row i into fold i mod K.
+    scoring : str, optional
+        What "cv" maximises on held-out rows. "correlation" is the mean correlation of the
+        variates, for a model that is to be interpreted and tested. A retrieval metric ("mrr",
+        "R@10" for any k, "median_rank", "mAP") is for one that is to `embed`: the mean of both
+        directions under ``kind="likelihood_ratio"``, in which each row of a fold (of a uniform
+        sample of 2000 where there are more) looks for its partner among these. All shrinkages
+        that both views share then cost three eigendecompositions a fold. "likelihood_ratio" is
+        the mean of log p(x, y) - log p(x) - log p(y). By default "correlation", which prefers
+        less shrinkage than retrieval does; with incomplete rows "likelihood_ratio", see Notes.
+        A retrieval metric needs rows: `fit` and `partial_fit` keep the sample, and `fit_moments`
+        has none.
     missing : {"error", "em"}, default="error"
         What NaN is: an error, or an entry that was not observed. With "em" the moments are
         maximum likelihood estimates from all rows (`Moments.from_data`), with at most 512
@@ -130,6 +140,15 @@ class CCA(LatentViews, MomentsModel):
     >>> U, V = cca.transform(X, Y)
     >>> U.shape, V.shape
     ((20, 3), (20, 3))
+
+    Shrinkage for retrieval is chosen by retrieval:
+
+    >>> from cmstats import load_emoji
+    >>> image, text = load_emoji(return_X_y=True)
+    >>> image, text = image[:300], text[:300]
+    >>> by_rank = CCA(shrinkage="cv", scoring="mrr").fit(image, text)
+    >>> by_rank.shrinkage_[0] >= 0.2
+    True
 
     Partial CCA, here of the same views beyond the first exercise (`Moments.partial_out`):
 

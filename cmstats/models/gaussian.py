@@ -51,8 +51,8 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
     rank : int, optional
         Number of shared latent variables; by default as many as there are.
     shrinkage : float in [0, 1], "auto", "cv" or a pair (x, y) of these, default="cv"
-        "cv" maximises the mean held-out log p(x, y) - log p(x) - log p(y) over `cv` folds:
-        in-sample correlations are too large, and likelihood ratios built on them collapse.
+        "cv" maximises the held-out `scoring` over `cv` folds: in-sample correlations are too
+        large, and likelihood ratios built on them collapse.
         "auto" is Ledoit-Wolf for each view (OAS with `scale`). One value for each block
         where there are more than two.
     target : {"independent", "aligned"}, default="independent"
@@ -61,6 +61,11 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         Shrink standardised features: each feature's unit is free.
     cv : int, splitter or iterable of splits, default=5
         The folds for "cv". An int K puts row i into fold i mod K.
+    scoring : str, optional
+        What "cv" maximises, as in `CCA`: "likelihood_ratio", the default for a model that is
+        fitted for its densities; a retrieval metric such as "mrr", for one that is to `embed`
+        (the likelihood ratio prefers more shrinkage than retrieval by it does); or
+        "correlation". Blocks of other names than x and y have a likelihood ratio only.
     missing : {"error", "em"}, default="error"
         "em" takes NaN as a missing entry, in fitting (`Moments.from_data`) and in rows to
         predict or to score, which are conditioned on what is there.

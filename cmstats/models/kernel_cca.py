@@ -84,6 +84,8 @@ class KernelCCA(CCA):
         As in `CCA`; "auto" takes the slower root only without shrinkage.
     cv : int, splitter or iterable of splits, default=5
         The folds for "cv".
+    scoring : str, optional
+        What "cv" maximises, as in `CCA`; "correlation" by default.
     random_state : int, RandomState or None
         Draws the rows that set bandwidths, landmarks and frequencies.
 

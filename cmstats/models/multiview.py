@@ -14,11 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.arrays import Array, namespace
 from cmstats.kernels.linalg import inner, leading_eigenvectors
 from cmstats.models.base import MomentsModel
+from cmstats.models.conditional_normal import BlockNormal
 from cmstats.models.dask import by_rows, row_wise
 from cmstats.models.degenerate import constant_columns, dependent_columns
 from cmstats.models.latent import LatentViews, unit_rows
 from cmstats.models.multiblock import Components, WhitenedBlocks
 from cmstats.moments.canonical import loadings
+from cmstats.moments.folds import Trial
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import (
     SHRINKAGES,
@@ -80,6 +82,11 @@ class MultiviewCCA(LatentViews, MomentsModel):
         As in `CCA`.
     cv : int, splitter or iterable of splits, default=5
         The folds for "cv". An int K puts row i into fold i mod K.
+    scoring : str, optional
+        What "cv" maximises on held-out rows, as in `CCA`: "correlation", the default, is the mean
+        correlation of the variates over the pairs of views; a retrieval metric such as "mrr" is
+        the mean over the pairs of views under the weighted cosine; "likelihood_ratio" the mean of
+        log p(all views) - sum of log p(view) under the shrunken joint.
     missing : {"error", "em"}, default="error"
         As in `CCA`: with "em" NaN is an entry that was not observed, and a view that is not
         observed in some rows is NaN there.
@@ -246,6 +253,11 @@ class MultiviewCCA(LatentViews, MomentsModel):
                 "rest are left out"
             )
         return notes
+
+    def _trial(self, moments: Moments, chosen: Mapping[str, Any]) -> Trial:
+        if self._scoring_of() == "likelihood_ratio":  # of the joint, whatever the components
+            return Trial(BlockNormal.of(self._prepared(moments, dict(chosen))))
+        return super()._trial(moments, chosen)
 
     def _score(self, moments: Moments, model: Components) -> float:
         correlations = model.correlations_on(moments)

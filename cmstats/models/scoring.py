@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 from sklearn.base import BaseEstimator
 
 from cmstats.arrays import Array, to_numpy
@@ -102,7 +101,9 @@ class Scoring(BaseEstimator):
             return scored_by_fold(score, len(candidates), folds)
         if along is not None:
             return scored_by_fold(
-                lambda k, train: self._path(train).expected_ratio(self._held_out(folds[k]), along),
+                lambda k, train: self._ratio_path(train).expected_ratio(
+                    self._held_out(folds[k]), along
+                ),
                 len(candidates),
                 folds,
             )
@@ -129,7 +130,7 @@ class Scoring(BaseEstimator):
         """Whether rows are compared by the likelihood ratio of the whole joint."""
         return False
 
-    def _path(self, moments: Moments) -> LikelihoodPath:
+    def _ratio_path(self, moments: Moments) -> LikelihoodPath:
         scale = bool(getattr(self, "scale", False))
         return LikelihoodPath.of(self._own(moments), target=self._target, scale=scale)
 
@@ -145,7 +146,7 @@ class Scoring(BaseEstimator):
 
         def score(k: int, train: Moments) -> Iterator[float]:
             rows = queries[k]
-            pairs = self._path(train).on(rows["x"], rows["y"])
+            pairs = self._ratio_path(train).on(rows["x"], rows["y"])
             for s in along or ():
                 yield retrieval_quality(metric, rows[WEIGHTS], pairs.at(s))
 
@@ -176,6 +177,7 @@ class Scoring(BaseEstimator):
         """Vectors of rows of each view under a solution; their inner products compare them."""
         model = self._twin()
         model._publish(solution)
+        model.n_samples_ = float("nan")  # the mark of a fitted model
         return [
             model._vectors(model._collected(a, view), view, **self._ranked_by)
             for view, a in rows.items()

@@ -46,17 +46,18 @@ def sample_folds(
     folds : Folds
     weights : array of shape (n,), optional
     start : int
-        The number of rows that came before.
+        The number of rows of positive weight that came before.
     size : int
         How many rows are kept of a fold at most.
     """
     n = int(next(iter(blocks.values())).shape[0])
     heavy = np.ones(n) if weights is None else to_numpy(weights).astype(np.float64)
     usable = heavy > 0
+    numbers = start + np.cumsum(usable) - 1  # a row of weight 0 is none
     for a in blocks.values():
         if not is_lazy(a) and not is_dask(a) and not scipy.sparse.issparse(a):
             usable &= _complete(a)
-    keys, ids = _hashed(start + np.arange(n)), folds.numbers(n)
+    keys, ids = _hashed(numbers), folds.numbers(n)
     chosen = np.zeros(n, dtype=bool)
     for k in range(folds.count):
         at = np.flatnonzero(usable & (ids == k))
@@ -115,7 +116,7 @@ def _taken(a: Any, at: HostArray) -> Any:
 def _complete(a: Any) -> HostArray:
     """Whether everything in a row is observed."""
     if scipy.sparse.issparse(a):
-        return ~np.isnan(np.asarray(a.sum(axis=1)).ravel())
+        return ~to_numpy(np.isnan(np.asarray(a.sum(axis=1)).ravel()))
     xp = namespace(a)
     if not xp.isdtype(a.dtype, "real floating"):
         return np.ones(int(a.shape[0]), dtype=bool)
