@@ -200,10 +200,6 @@ class CCA(LatentViews, MomentsModel):
         found = Canonical.of(m, x.weights @ U, rho, y.weights @ Vt.mT, gain)
         return found.noted(self._degenerate(m, found.rank))
 
-    def _score(self, moments: Moments, model: Canonical) -> float:
-        correlations = model.correlations_on(moments)
-        return float(namespace(correlations).mean(correlations))
-
     def _scoring_of(self, folds: Sequence[Moments] = ()) -> str:
         if self.scoring is None and any(fold.incomplete for fold in folds):
             return "likelihood_ratio"

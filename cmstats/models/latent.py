@@ -199,6 +199,10 @@ class LatentViews(EmbeddedViews):
     def _coordinates(self, rows: Any, view: str) -> Array:
         return project(rows, *self._projection(view), "X" if view == "x" else view)
 
+    def _score(self, moments: Any, model: Any) -> float:
+        """The mean correlation of the paired variates of held-out moments."""
+        return float(to_numpy(model.correlations_on(moments)).mean())
+
     def fit_transform(
         self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
     ) -> Any:

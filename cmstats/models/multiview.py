@@ -259,10 +259,6 @@ class MultiviewCCA(LatentViews, MomentsModel):
             return Trial(BlockNormal.of(self._prepared(moments, dict(chosen))))
         return super()._trial(moments, chosen)
 
-    def _score(self, moments: Moments, model: Components) -> float:
-        correlations = model.correlations_on(moments)
-        return float(namespace(correlations).mean(correlations))
-
     def _validate_params(self) -> None:
         super()._validate_params()
         if self.target == "aligned" and self.method == "gcca":
