@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, PredefinedSplit
 
-from cmstats.arrays import recorded, to_numpy, warn
+from cmstats.arrays import dense, recorded, to_numpy, warn
 from cmstats.datasets import load_emoji
 from cmstats.metrics.correlation import column_correlations
 from cmstats.models.cca import CCA, Kind
@@ -22,14 +23,16 @@ from cmstats.report.comparison import compare_models
 from cmstats.report.correlations import correlation_evidence
 from cmstats.report.findings import Indices
 from cmstats.report.galleries import example_galleries
+from cmstats.report.loadings import leading_loadings, likely_ids
 from cmstats.report.mismatches import find_mismatches
 from cmstats.report.report import Report
 from cmstats.report.retrieval import retrieval_intervals
 from cmstats.report.selection import KINDS, best_pair, score_kinds, score_shrinkages
 from cmstats.report.tables import direction_names, retrieval_table, similarity_name
-from cmstats.report.views import dense_view, take_views
+from cmstats.report.views import dense_view, take_views, without_confounds
 from cmstats.rows.chunks import check_blocks
-from cmstats.rows.matrix import check_source
+from cmstats.rows.matrix import check_matrix, check_source
+from cmstats.rows.names import column_names
 from cmstats.rows.pairs import check_pairs
 
 __all__ = ["build", "build_emoji"]
@@ -58,6 +61,9 @@ def build(
     title: str = "Cross-modal report",
     views: tuple[str, str] = ("image", "text"),
     split: tuple[Any, Any] | None = None,
+    groups: Any = None,
+    ids: Any = None,
+    nuisance: Any = None,
     names: Sequence[str] | None = None,
     pictures: Callable[[Indices], Any] | Any = None,
     queries: tuple[Sequence[str], Any] | None = None,
@@ -99,6 +105,15 @@ def build(
         The names of the views.
     split : pair of arrays of int, optional
         Rows to train on and rows to hold out; by default a random quarter is held out.
+    groups : array of shape (n,), optional
+        Rows of one group are all trained on or all held out, and in one fold. Tests of the
+        correlations are then of the means of groups.
+    ids : array of shape (n,), optional
+        The item of each row, where items have several rows (captions of one image): rows of one
+        item are partners of each other in retrieval, and one group.
+    nuisance : array of shape (n, k), optional
+        Confounds, which are regressed out of both views with the coefficients of the training
+        rows.
     names : sequence of n str, optional
         The names of the items.
     pictures : array of shape (n, h, w, 3), uint8, or callable from indices to one, optional
@@ -153,7 +168,9 @@ def build(
     labels = _check_labels(labels, n)
     if names is not None and len(names) != n:
         raise ValueError(f"there are {len(names)} names for {n} items")
-    train, test, description = _split(n, split, random_state)
+    given_names = [column_names(a, name) for a, name in zip((images, texts), views, strict=True)]
+    ids, groups, Z = _beside(n, ids, groups, nuisance)
+    train, test, description = _split(n, split, random_state, groups)
     rows, train, test, limits = _bounded(n, train, test, max_items, random_state)
     say("looking the data over")
     with clock("data"):
@@ -167,33 +184,49 @@ def build(
         ]
         (X, _), (Y, _) = ready
         limits += [sentence for _, sentence in ready if sentence]
+        known_ids = None if ids is None else ids[rows]
+        if Z is not None:
+            Z = Z[rows]
+            X, Y = (without_confounds(a, Z, at_train) for a in (X, Y))
+            limits.append(
+                f"{Z.shape[1]} {'confound was' if Z.shape[1] == 1 else 'confounds were'} regressed "
+                "out of both views, with the coefficients of the training items."
+            )
         if checked < len(rows):
             limits.append(f"The data were looked over on {checked:,} rows, spread evenly.")
     with _model_warnings() as remarks:
-        folds = KFold(cv, shuffle=True, random_state=random_state)
+        folds, train_folds = _folds(
+            cv, random_state, None if groups is None else groups[rows], at_train
+        )
         say(f"{len(train)} items to train on, {len(test)} held out; choosing the shrinkage")
         xt, yt, xe, ye = X[at_train], Y[at_train], X[at_test], Y[at_test]
         with clock("choosing"):
-            pairs, scores = score_shrinkages(xt, yt, folds)
+            pairs, scores = score_shrinkages(xt, yt, train_folds)
             best = best_pair(pairs, scores)
             say(f"shrinkage {best[0]:g} and {best[1]:g}; comparing similarities")
-            cv_mrr = score_kinds(xt, yt, best, folds)
+            train_ids = None if known_ids is None else known_ids[at_train]
+            cv_mrr = score_kinds(xt, yt, best, train_folds, train_ids)
             kind = max(KINDS, key=lambda k: cv_mrr[k])
         say(f"{similarity_name(kind)}; judging on the held-out items")
         with clock("judging"):
             model = CCA(shrinkage=best).fit(xt, yt)
             held_labels = None if labels is None else labels[test]
-            table = retrieval_table(model, cv_mrr, xe, ye, held_labels, views)
+            held_ids = None if known_ids is None else known_ids[at_test]
+            table = retrieval_table(model, cv_mrr, xe, ye, held_labels, views, held_ids)
             u, v = (to_numpy(a) for a in model.embed(xe, ye, kind=kind))
-            found = retrieval_intervals(u, v, held_labels, direction_names(views), random_state)
+            found = retrieval_intervals(
+                u, v, held_labels, direction_names(views), random_state, held_ids
+            )
             variates = tuple(to_numpy(a) for a in model.transform(xe, ye))
             held_out = column_correlations(*variates)
             trained = to_numpy(model.correlations_)
         say("tests, intervals and doubtful pairs")
         with clock("tests and intervals"):
             tested = correlation_evidence(
-                X, Y, at_train, trained, held_out, len(test), random_state, quick
-            )
+                X, Y, at_train, trained, held_out,
+                len(test if groups is None else np.unique(groups[test])), random_state, quick, Z,
+                None if groups is None else groups[rows],
+            )  # fmt: skip
         with clock("doubtful pairs"):
             doubtful = find_mismatches(X, Y, best, folds, random_state)
             doubtful.table[["row", "best_row"]] = rows[doubtful.table[["row", "best_row"]]]
@@ -212,6 +245,8 @@ def build(
         warned=warned,
         shrinkages=pairs, shrinkage_scores=scores, train_correlations=trained,
         held_out_correlations=held_out, variates=(variates[0], variates[1]),
+        loadings=leading_loadings(given.views, at_train, model, (X, Y), views, given_names),
+        likely_ids=likely_ids(given.views, views, given_names),
         labels=held_labels, names=names, train=train, test=test,
         shapes=(given.sizes[0][0], given.sizes[1][0]), split=description, seconds=clock.total(),
         timings=clock.parts, galleries=galleries, limits=limits,
@@ -375,11 +410,58 @@ def _check_labels(labels: Any, n: int) -> npt.NDArray[Any] | None:
     return np.asarray(labels)
 
 
-def _split(n: int, split: tuple[Any, Any] | None, seed: int) -> tuple[Indices, Indices, str]:
+def _beside(n: int, ids: Any, groups: Any, nuisance: Any) -> tuple[Any, Any, Any]:
+    """Checked ids, groups (those of the items where there are ids alone) and confounds."""
+    found = []
+    for name, values in (("ids", ids), ("groups", groups)):
+        codes = None if values is None else pd.factorize(np.asarray(to_numpy(values)))[0]
+        if codes is not None and codes.shape != (n,):
+            raise ValueError(f"{name} has shape {codes.shape}, expected ({n},): one a row")
+        if codes is not None and (codes < 0).any():
+            raise ValueError(f"{name} is missing in row {int(np.argmax(codes < 0))}")
+        found.append(codes)
+    if nuisance is None:
+        return found[0], found[0] if found[1] is None else found[1], None
+    Z = to_numpy(dense(check_matrix(nuisance, "nuisance"))).astype(np.float64)
+    if Z.shape[0] != n:
+        raise ValueError(f"nuisance has {Z.shape[0]} rows for {n} items")
+    return found[0], found[0] if found[1] is None else found[1], Z
+
+
+def _folds(cv: int, seed: int, groups: Any, train: Any) -> tuple[Any, Any]:
+    """The folds of all rows and of the training rows; groups stay together."""
+    if groups is None:
+        folds = KFold(cv, shuffle=True, random_state=seed)
+        return folds, folds
+    count = int(groups.max()) + 1
+    if len(np.unique(groups[train])) < cv:
+        raise ValueError(
+            f"the training items have {len(np.unique(groups[train]))} groups, fewer than {cv} folds"
+        )
+    _, dense_codes = np.unique(groups[train], return_inverse=True)
+    order = np.random.default_rng(seed)
+    return (
+        PredefinedSplit(order.permutation(count)[groups] % cv),
+        PredefinedSplit(order.permutation(int(dense_codes.max()) + 1)[dense_codes] % cv),
+    )
+
+
+def _split(
+    n: int, split: tuple[Any, Any] | None, seed: int, groups: Any
+) -> tuple[Indices, Indices, str]:
     """Training and held-out rows, and a description of the split."""
     if split is not None:
         train, test = (np.asarray(rows, dtype=np.intp) for rows in split)
         return train, test, "a fixed split"
-    order = np.random.default_rng(seed).permutation(n)
     held = round(n / 4)
+    if groups is not None:
+        order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
+        sizes = np.cumsum(np.bincount(groups)[order])
+        out = order[: int(np.searchsorted(sizes, held)) + 1]
+        if len(out) == len(order):
+            raise ValueError(f"{len(order)} groups are too few to hold out a quarter of the items")
+        mask = np.isin(groups, out)
+        what = f"{len(out)} of {len(order)} groups at random, seed {seed}"
+        return np.flatnonzero(~mask), np.flatnonzero(mask), what
+    order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[held:]), np.sort(order[:held]), f"a random quarter, seed {seed}"

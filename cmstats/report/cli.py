@@ -8,7 +8,6 @@ import os
 import shlex
 import sys
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,7 +20,8 @@ __all__ = ["main", "read_array"]
 # What `cmstats demo` chooses by cross-validation, so that a query need not search for it.
 QUERY_SHRINKAGE = (0.2, 0.4)
 
-SUFFIXES = ".npy, .npz (or FILE.npz:MEMBER), .csv or .parquet"
+ROLES = ("join", "index", "drop", "labels", "groups", "ids", "nuisance")
+"""Options that say what columns, or other files, are; see `cmstats.report.inputs`."""
 
 
 class _UsageError(Exception):
@@ -110,21 +110,36 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="a report on your own features",
-        description=f"A report on two files with one row per item: {SUFFIXES}; or on two "
-        "folders of numbered .npy files.",
+        description="A report on two files with one row per item (.npy, .npz:MEMBER, .csv, .tsv, "
+        ".jsonl, .parquet:COLUMN, .h5, .h5ad, .mat, .pt, .safetensors); or on two folders of "
+        "numbered .npy files.",
     )
     report.add_argument("image", nargs="?", help="features of the first view")
     report.add_argument("text", nargs="?", help="features of the second view")
     report.add_argument("--x", metavar="FILE", help="another way to name the first")
     report.add_argument("--y", metavar="FILE", help="another way to name the second")
-    report.add_argument("--labels", help="one label per item", metavar="FILE")
+    report.add_argument("--join", metavar="COLUMN", help="pair the rows of two tables by this id")
+    report.add_argument("--index", metavar="COLUMN", help="the labels of the rows, no feature")
+    report.add_argument(
+        "--drop", nargs="+", default=[], metavar="COLUMN", help="columns to leave out"
+    )
+    for role, what in (
+        ("labels", "one label per item"),
+        ("groups", "rows that stay together in training or in evaluation"),
+        ("ids", "the item of each row, where items have several rows"),
+    ):
+        report.add_argument(f"--{role}", metavar="FILE or COLUMN", help=what)
+    report.add_argument(
+        "--nuisance", nargs="+", default=[], metavar="FILE or COLUMN",
+        help="confounds, which are regressed out of both views",
+    )  # fmt: skip
     report.add_argument(
         "-o", "--out", type=Path, default=Path("report.html"), metavar="FILE",
         help="the page to write (default: report.html)",
     )  # fmt: skip
     report.add_argument(
         "--names", nargs=2, metavar=("FIRST", "SECOND"),
-        help="what the views are called (default: image text; with --x and --y: x y)",
+        help="what the views are called (default: the names of the files)",
     )  # fmt: skip
     report.add_argument("--quick", action="store_true", help="leave out the comparison of models")
     report.add_argument(
@@ -181,21 +196,27 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     first, second = _two_files(arguments)
-    named = arguments.names or (("x", "y") if arguments.image is None else ("image", "text"))
+    named = arguments.names or _stems(first, second)
     _check_out(arguments.out, force=arguments.force)
-    image, text = _read_matrix(first), _read_matrix(second)
-    labels = None if arguments.labels is None else _read_labels(arguments.labels)
+    from cmstats.report.inputs import read_inputs
+
+    roles = {role: getattr(arguments, role) for role in ROLES}
+    given = read_inputs(first, second, **roles)
+    for note in given.notes:
+        _note(note)
     from cmstats.report import build
 
-    title = f"{_short(first)} and {_short(second)}"
     words = ["cmstats", "report", first, second, "--names", *named]
-    words += ["--labels", arguments.labels] if arguments.labels else []
+    for role, value in roles.items():
+        listed = [value] if isinstance(value, str) else list(value or ())
+        words += [f"--{role}", *listed] if listed else []
     words += ["--quick"] if arguments.quick else []
     words += ["--max-items", str(arguments.max_items), "--seed", str(arguments.seed)]
     report = build(
-        image, text, labels, title=title, views=tuple(named), quick=arguments.quick,
-        max_items=arguments.max_items, random_state=arguments.seed, command=shlex.join(words),
-        progress=_say,
+        given.first, given.second, given.labels, groups=given.groups, ids=given.ids,
+        nuisance=given.nuisance, title=f"{_short(first)} and {_short(second)}",
+        views=tuple(named), quick=arguments.quick, max_items=arguments.max_items,
+        random_state=arguments.seed, command=shlex.join(words), notes=given.notes, progress=_say,
     )  # fmt: skip
     _finish(report, arguments.out, force=arguments.force)
 
@@ -213,8 +234,11 @@ def _two_files(arguments: argparse.Namespace) -> tuple[str, str]:
 
 
 def _finish(report: Any, out: Path, *, force: bool) -> None:
+    page = report.write(out, overwrite=force).resolve()  # before a closed pipe ends the program
+    for sentence in (*report.likely_ids, *report.limits):
+        _note(sentence)
     print(report.to_text())
-    print(f"page: {report.write(out, overwrite=force).resolve()}")
+    print(f"page: {page}")
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -292,35 +316,15 @@ def _short(name: str) -> str:
     return Path(name).name
 
 
-def _read_matrix(name: str) -> Any:
-    if Path(name).is_dir():
-        from cmstats.rows.files import open_shards  # rows are read when they are needed
-
-        return open_shards(name)
-    array = read_array(name)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
-            f"{name}: has shape {array.shape}, expected a matrix with one row per item"
-        )
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name}: holds {array.dtype} values, not real numbers")
-    if array.dtype.kind == "f":
-        from cmstats.arrays import count_nonfinite, describe_nonfinite
-
-        # Counted here, where the file has a name.
-        nan, infinite, first = count_nonfinite(array)
-        if infinite or nan == array.size:  # single gaps are imputed, with a warning
-            raise ValueError(describe_nonfinite(name, nan, infinite, first))
-    return array
+def _stems(first: str, second: str) -> tuple[str, str]:
+    """What the views are called: the stems of their files, or the members that differ."""
+    stems = [Path(name.rpartition(":")[2] if ":" in name else name) for name in (first, second)]
+    one, other = (path.name.split(".")[0] or path.name for path in stems)
+    return (one, other) if one != other else (f"{one} (x)", f"{other} (y)")
 
 
-def _read_labels(name: str) -> npt.NDArray[Any]:
-    array = read_array(name, numbers=False)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise ValueError(f"{name}: has shape {array.shape}, expected one label per item")
-    return array
+def _note(sentence: str) -> None:
+    print(f"cmstats: note: {sentence}", file=sys.stderr)
 
 
 def read_array(name: str, *, numbers: bool = True) -> npt.NDArray[Any]:
@@ -329,9 +333,11 @@ def read_array(name: str, *, numbers: bool = True) -> npt.NDArray[Any]:
     Parameters
     ----------
     name : str
-        A .npy file, a .npz file with one member or ``FILE.npz:MEMBER``, or a table (.csv,
-        .parquet). The first line of a .csv is a header unless all of it is numbers. A
-        .parquet file with one column of lists is the matrix of those.
+        A .npy file, a table (.csv, .tsv, .jsonl, .parquet), or a file of several arrays (.npz,
+        .h5, .h5ad, .mat, .safetensors, .pt), as ``FILE:MEMBER`` where it holds more than one.
+        ``TABLE:COLUMN`` is a column of vectors: of lists, or of text that is a list of numbers.
+        The first line of a .csv is a header unless all of it is numbers that do not count the
+        columns. A first column without a name, or one that counts the rows, is left out.
     numbers : bool, default=True
         Whether a table with text in it is an error.
 
@@ -343,6 +349,8 @@ def read_array(name: str, *, numbers: bool = True) -> npt.NDArray[Any]:
     ------
     FileNotFoundError
         If there is no such file.
+    ImportError
+        If the package that reads the format is missing.
     ValueError
         If the file cannot be read, or is of another kind.
 
@@ -351,89 +359,15 @@ def read_array(name: str, *, numbers: bool = True) -> npt.NDArray[Any]:
     >>> from cmstats.report.cli import read_array
     >>> read_array("features.txt")
     Traceback (most recent call last):
-    ValueError: features.txt: is no .npy, .npz (or FILE.npz:MEMBER), .csv or .parquet file
+    ValueError: features.txt: is no .npy, ... (with :MEMBER for one array or column of several)
     """
     import numpy as np
 
-    path, member = name, None
-    if ".npz:" in name and not Path(name).exists():
-        path, _, member = name.rpartition(":")
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".npy", ".npz", ".csv", ".parquet"):
-        raise ValueError(f"{path}: is no {SUFFIXES} file")
-    if Path(path).is_dir():
-        raise ValueError(f"{path}: is a folder, not a file")
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    if suffix == ".npz":
-        return _read_npz(path, member)
-    try:
-        if suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        frame = _read_frame(path, suffix)
-    except ImportError as error:
-        raise ImportError(
-            f"{path}: Parquet files need pyarrow: install it with `pip install cmstats[io]`"
-        ) from error
-    except PermissionError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{path}: cannot be read as a {suffix} file: {_first_line(error)}"
-        ) from None
-    return _frame_values(path, frame, numbers=numbers)
+    from cmstats.arrays import dense, to_numpy
+    from cmstats.rows.formats import numbers_of, open_file
 
-
-def _read_npz(path: str, member: str | None) -> npt.NDArray[Any]:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise zipfile.BadZipFile("it holds a bare array")
-            names = list(file.files)
-            if member is None and len(names) == 1:
-                member = names[0]
-            if member in names:
-                return np.asarray(file[member])
-    except PermissionError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path}: cannot be read as a .npz file: {_first_line(error)}") from None
-    wanted = "says not which array" if member is None else f"has no array {member!r}"
-    listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    raise ValueError(f"{path}: {wanted}: add one of :MEMBER, here {listed or 'none'}")
-
-
-def _read_frame(path: str, suffix: str) -> Any:
-    import pandas as pd
-
-    if suffix == ".parquet":
-        return pd.read_parquet(path)
-    first = pd.read_csv(path, header=None, nrows=1)
-    bare = all(kind.kind in "biuf" for kind in first.dtypes)
-    return pd.read_csv(path, header=None if bare else 0)
-
-
-def _frame_values(path: str, frame: Any, *, numbers: bool) -> npt.NDArray[Any]:
-    import numpy as np
-
-    if frame.shape[1] == 1 and len(frame) and isinstance(frame.iloc[0, 0], (list, np.ndarray)):
-        rows = [np.asarray(row) for row in frame.iloc[:, 0]]
-        if len({row.shape for row in rows}) != 1:
-            raise ValueError(f"{path}: the lists in column {frame.columns[0]!r} differ in length")
-        return np.stack(rows)
-    if numbers:
-        for column in frame.columns:
-            if frame[column].dtype.kind not in "biuf":
-                raise ValueError(
-                    f"{path}: column {column!r} holds {frame[column].dtype} values, not numbers"
-                )
-    return np.asarray(frame.to_numpy())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    data = open_file(name).data
+    return np.asarray(to_numpy(dense(numbers_of(data, name) if numbers else data)))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class Evidence:
 
 def correlation_evidence(
     X: Any, Y: Any, train: Any, train_correlations: Floats, held_out: Floats, n_held: int,
-    seed: int, quick: bool,
+    seed: int, quick: bool, Z: Any = None, groups: Any = None,
 ) -> Evidence:  # fmt: skip
     """Test the correlations on the training items, with intervals of the held-out ones.
 
@@ -106,11 +106,19 @@ def correlation_evidence(
     held = _leading(np.nan_to_num(lower, nan=-1.0)[:k] > 0)
     left_out = []
     x, y = X[train].astype(np.float64), Y[train].astype(np.float64)
+    z = None if Z is None else Z[train]
+    if groups is not None:
+        x, y, z = (None if a is None else _means(a, groups[train]) for a in (x, y, z))
+        left_out.append(
+            f"The tests are of the means of the {len(x)} groups of training items, as rows of one "
+            "group are not exchangeable."
+        )
+    rank = 0 if z is None else int(np.linalg.matrix_rank(z - z.mean(axis=0)))
     width = x.shape[1] + y.shape[1]
-    if len(x) > width + 2:
+    if len(x) > width + rank + 2:
         with recorded():  # the page lists constant columns already
             try:
-                tests = canonical_correlation_test(CCA(shrinkage=0.0).fit(x, y))
+                tests = canonical_correlation_test(CCA(shrinkage=0.0).fit(x, y), n_nuisance=rank)
                 table["p_wilks"] = tests["wilks_p"].cummax().reindex(table.index)
             except ValueError as error:
                 left_out.append(f"Wilks' test was left out: {error}.")
@@ -118,12 +126,12 @@ def correlation_evidence(
         left_out.append(
             f"Wilks' test needs more rows than the {len(x)} training items for {width} columns."
         )
-    permuted, count, rows, shrinkage = _permuted(x, y, k, seed, quick)
+    permuted, count, rows, shrinkage = _permuted(x, y, z, k, seed, quick)
     table["p_permutation"] = permuted.reindex(table.index)
     if len(x) > 2 * width and width <= FOLDED and not quick:
         try:
             folds = KFold(20, shuffle=True, random_state=seed)
-            found = correlation_intervals(x, y, cv=folds, n_components=None)
+            found = correlation_intervals(x, y, Z=z, cv=folds, n_components=None)
             columns = {"estimate": "estimate", "lower": "estimate_lower",
                        "upper": "estimate_upper"}  # fmt: skip
             found = found.rename(columns=columns)[list(columns.values())].reindex(table.index)
@@ -151,11 +159,19 @@ def _fisher(r: Floats, n: int) -> tuple[Floats, Floats]:
     return np.tanh(z - half), np.tanh(z + half)
 
 
-def _permuted(x: Any, y: Any, k: int, seed: int, quick: bool) -> tuple[Any, int, int, str]:
+def _means(a: Floats, groups: Any) -> Floats:
+    """The mean of the rows of each group."""
+    _, codes = np.unique(groups, return_inverse=True)
+    sums = np.zeros((int(codes.max()) + 1, a.shape[1]))
+    np.add.at(sums, codes, a)
+    return np.asarray(sums / np.bincount(codes)[:, None])
+
+
+def _permuted(x: Any, y: Any, z: Any, k: int, seed: int, quick: bool) -> tuple[Any, int, int, str]:
     """Family-wise p-values, permutations, rows and shrinkage, within `ROWS` and `WORK`."""
     rng = np.random.default_rng(seed)
     at = np.sort(rng.permutation(len(x))[:ROWS])
-    x, y = x[at], y[at]
+    x, y, z = x[at], y[at], None if z is None else z[at]
     n, widths = len(x), (x.shape[1], y.shape[1])
     m = min(*widths, n - 1)
     cost = 2 * n * min(widths[0], n) * min(widths[1], n) + (2 * m) ** 3 / 3
@@ -164,7 +180,7 @@ def _permuted(x: Any, y: Any, k: int, seed: int, quick: bool) -> tuple[Any, int,
     shrinkage: Any = 0.0 if sum(widths) < n / 4 else "auto"
     try:
         tests = permutation_test(
-            x, y, n_permutations=count, statistic="wilks", n_components=min(k, m),
+            x, y, Z=z, n_permutations=count, statistic="wilks", n_components=min(k, m),
             shrinkage=shrinkage, random_state=seed,
         )  # fmt: skip
     except ValueError:  # a constant view, or fewer dimensions than components

@@ -15,6 +15,7 @@ from cmstats.models.pairs import MatchProbability
 from cmstats.report.checks import Warned
 from cmstats.report.comparison import Models
 from cmstats.report.correlations import Evidence
+from cmstats.report.loadings import Loadings
 from cmstats.report.mismatches import Mismatches
 from cmstats.report.pictures import pixels_address
 from cmstats.report.retrieval import Retrieval
@@ -69,6 +70,8 @@ class Findings:
     train_correlations: npt.NDArray[np.float64]
     held_out_correlations: npt.NDArray[np.float64]
     variates: tuple[npt.NDArray[Any], npt.NDArray[Any]] = field(repr=False)
+    loadings: Loadings = field(repr=False)
+    likely_ids: list[str] = field(repr=False)
     labels: npt.NDArray[Any] | None = field(repr=False)
     names: Sequence[str] | None = field(repr=False)
     train: Indices = field(repr=False)
@@ -107,5 +110,13 @@ class Findings:
 
     @property
     def verdict(self) -> list[str]:
-        """The main results: correlations, retrieval and mismatched pairs, a sentence each."""
-        return [self.evidence.sentence, self.retrieval.sentence, self.mismatches.sentence]
+        """The main results: correlations, retrieval and mismatched pairs, a sentence each.
+
+        Columns that both views have are named before them.
+        """
+        return [
+            *self.likely_ids,
+            self.evidence.sentence,
+            self.retrieval.sentence,
+            self.mismatches.sentence,
+        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 import warnings
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ def render(report: Findings) -> str:
             chosen=similarity_name(report.kind),
             chance=cell(report.table, "chance", report.directions[0], "R@10"),
             summary=_summary(report),
+            loadings=_loadings(report),
             compared=_compared(report),
             item=lambda row: _item(report, row),
             version=__version__,
@@ -107,6 +109,16 @@ def _summary(report: Findings) -> list[tuple[str, list[str]]]:
             shown = [_number(float(v), ",.1f" if float(v) < 1e5 else ".1e") for v in values]
         lines.append((str(name), shown))
     return lines
+
+
+def _loadings(report: Findings) -> list[tuple[tuple[str, float | None], ...]]:
+    """The lines of the table of loadings: a name and a value for each component and view."""
+    columns = [
+        report.loadings.leading(view, component)
+        for component in report.loadings.table.columns
+        for view in report.views
+    ]
+    return list(itertools.zip_longest(*columns, fillvalue=("", None)))
 
 
 def _compared(report: Findings) -> list[dict[str, Any]]:

@@ -55,6 +55,10 @@ class Report(Findings):
         Correlations of paired variates on the training and on the held-out items.
     variates : pair of arrays of shape (n_test, k)
         The variates of the held-out items.
+    loadings : Loadings
+        Of the columns of both views on the leading components, by their names in the data.
+    likely_ids : list of str
+        A sentence for each column that both views have.
     labels : array or None
         The classes of the held-out items.
     names : sequence of str or None

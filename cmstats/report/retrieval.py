@@ -71,20 +71,22 @@ class Retrieval:
 
 
 def retrieval_intervals(
-    U: Any, V: Any, labels: Any, directions: tuple[str, str], seed: int
+    U: Any, V: Any, labels: Any, directions: tuple[str, str], seed: int, items: Any = None
 ) -> Retrieval:
     """Metrics of both directions with percentile bootstrap intervals over the queries.
 
     The candidates and the fitted model are held fixed.
     """
     n = len(U)
-    chance = retrieval_chance(n, labels=labels, ks=KS)
+    own = {"x_ids": items, "y_ids": items}
+    chance = retrieval_chance(n, labels=labels, ks=KS, **own)
+    curve = retrieval_chance(n, ks=range(1, min(CURVE, n) + 1), **own)
     ids = None if labels is None else _codes(labels)
     rng = np.random.default_rng(seed)
     samples = rng.integers(0, n, (RESAMPLES, n), dtype=np.int32)
     rows, curves = {}, []
     for (u, v), direction, side in zip(((U, V), (V, U)), directions, DIRECTIONS, strict=True):
-        ranks = np.asarray(to_numpy(partner_ranks(u, v)), dtype=np.float64)
+        ranks = np.asarray(to_numpy(partner_ranks(u, v, **own)), dtype=np.float64)
         depth = min(CURVE, n)
         curves.append(np.array([np.mean(ranks <= k) for k in range(1, depth + 1)]))
         values: dict[str, Floats] = {f"R@{k}": (ranks <= k).astype(float) for k in KS}
@@ -102,8 +104,8 @@ def retrieval_intervals(
             }  # fmt: skip
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(list(rows), names=["direction", "metric"])
-    depth = len(curves[0])
-    return Retrieval(directions, table, (curves[0], curves[1]), np.arange(1, depth + 1) / n, n)
+    by_chance = curve.iloc[0][[f"R@{k}" for k in range(1, len(curves[0]) + 1)]]
+    return Retrieval(directions, table, (curves[0], curves[1]), by_chance.to_numpy(float), n)
 
 
 def _precisions(u: Any, v: Any, ids: Any) -> Floats:

@@ -60,13 +60,14 @@ def best_pair(pairs: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]) -
     return tuple(pairs[int(np.nanargmax(_finite_mean(scores)))])
 
 
-def score_kinds(X: Any, Y: Any, shrinkage: Any, folds: KFold) -> dict[Kind, float]:
+def score_kinds(X: Any, Y: Any, shrinkage: Any, folds: Any, ids: Any = None) -> dict[Kind, float]:
     """The mean reciprocal rank of each similarity on the held-out folds."""
     found: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
     for train, test in folds.split(np.empty(X.shape[0])):
         model = CCA(shrinkage=shrinkage).fit(take_rows(X, train), take_rows(Y, train))
         x, y = take_rows(X, test[:VALIDATION]), take_rows(Y, test[:VALIDATION])
         for kind in KINDS:
-            judged = retrieval_report(*model.embed(x, y, kind=kind), ks=[])
+            own = None if ids is None else ids[test[:VALIDATION]]
+            judged = retrieval_report(*model.embed(x, y, kind=kind), ks=[], x_ids=own, y_ids=own)
             found[kind].append(cell(judged, "mean", "MRR"))
     return {kind: float(np.mean(values)) for kind, values in found.items()}

@@ -34,20 +34,27 @@ def direction_names(views: tuple[str, str]) -> tuple[str, str]:
 
 
 def retrieval_table(
-    model: CCA, cv_mrr: dict[Kind, float], X: Any, Y: Any, labels: Any, views: tuple[str, str]
+    model: CCA,
+    cv_mrr: dict[Kind, float],
+    X: Any,
+    Y: Any,
+    labels: Any,
+    views: tuple[str, str],
+    ids: Any = None,
 ) -> pd.DataFrame:
     """One row per similarity, with the raw cosine and chance, on the held-out items."""
     judged = {}
+    own = {"labels": labels, "ks": KS, "x_ids": ids, "y_ids": ids}
     for kind in sorted(cv_mrr, key=lambda k: -cv_mrr[k]):
         vectors = model.embed(X, Y, kind=kind)
         judged[similarity_name(kind)] = (
             cv_mrr[kind],
-            retrieval_report(*vectors, labels=labels, ks=KS),
+            retrieval_report(*vectors, **own),
         )
     if X.shape[1] == Y.shape[1]:
-        raw = retrieval_report(_unit(X), _unit(Y), labels=labels, ks=KS)
+        raw = retrieval_report(_unit(X), _unit(Y), **own)
         judged["raw cosine"] = (np.nan, raw)
-    chance = retrieval_chance(X.shape[0], labels=labels, ks=KS)
+    chance = retrieval_chance(X.shape[0], **own)
     judged["chance"] = (np.nan, chance)
     rows = {
         name: {("training CV", "MRR"): cv}

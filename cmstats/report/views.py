@@ -10,11 +10,11 @@ import numpy.typing as npt
 import scipy.sparse
 from sklearn.decomposition import PCA, TruncatedSVD
 
-from cmstats.arrays import dense, to_numpy
+from cmstats.arrays import dense, is_lazy, to_numpy
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.source import take_in_memory
 
-__all__ = ["Views", "dense_view", "take_views"]
+__all__ = ["Views", "dense_view", "take_views", "without_confounds"]
 
 WIDEST = 768
 """The most columns of a view; a wider one is replaced by its leading principal components."""
@@ -49,7 +49,8 @@ def take_views(X: Any, Y: Any, rows: Any, names: tuple[str, str]) -> Views:
     views, sizes = [], []
     for a, name in zip((X, Y), names, strict=True):
         sizes.append(((int(a.shape[0]), int(a.shape[1])), _dtype(a), _mebibytes(a)))
-        taken = a if len(rows) == a.shape[0] else take_in_memory(a, rows)
+        every = len(rows) == a.shape[0]
+        taken = a if every and not is_lazy(a) else take_in_memory(a, slice(None) if every else rows)
         taken = check_matrix(_on_host(taken), name, ensure_finite="allow-nan")
         values = taken.data if scipy.sparse.issparse(taken) else taken
         if values.dtype.kind == "f" and values.size and bool(np.isnan(values).all()):
@@ -75,6 +76,13 @@ def _mebibytes(a: Any) -> float:
         a = a.tocsr()
         return float(a.data.nbytes + a.indices.nbytes + a.indptr.nbytes) / 2**20
     return float(a.shape[0] * a.shape[1] * getattr(a.dtype, "itemsize", 8)) / 2**20
+
+
+def without_confounds(a: npt.NDArray[Any], Z: Any, train: Any) -> npt.NDArray[Any]:
+    """The residuals of a regression on a constant and Z, fitted to the training rows."""
+    Z = np.column_stack([np.ones(len(Z)), Z])
+    slopes = np.linalg.lstsq(Z[train], a[train].astype(np.float64), rcond=None)[0]
+    return np.asarray((a - Z @ slopes).astype(a.dtype if a.dtype.kind == "f" else np.float64))
 
 
 def dense_view(a: Any, train: Any, name: str, seed: int) -> tuple[npt.NDArray[Any], str]:
