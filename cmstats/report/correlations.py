@@ -108,7 +108,8 @@ def correlation_evidence(
     x, y = X[train].astype(np.float64), Y[train].astype(np.float64)
     z = None if Z is None else Z[train]
     if groups is not None:
-        x, y, z = (None if a is None else _means(a, groups[train]) for a in (x, y, z))
+        x, y = _means(x, groups[train]), _means(y, groups[train])
+        z = None if z is None else _means(z, groups[train])
         left_out.append(
             f"The tests are of the means of the {len(x)} groups of training items, as rows of one "
             "group are not exchangeable."

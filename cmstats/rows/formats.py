@@ -193,7 +193,8 @@ def _h5ad(path: str, member: str | None) -> Any:
         rows = _labels(file["obs"])
         columns = _labels(file["var"]) if not chosen.startswith("obsm") else None
     if scipy.sparse.issparse(values):
-        return pd.DataFrame.sparse.from_spmatrix(values, index=rows, columns=columns)
+        accessor: Any = pd.DataFrame.sparse
+        return accessor.from_spmatrix(values, index=rows, columns=columns)
     return pd.DataFrame(values, index=rows, columns=columns)
 
 

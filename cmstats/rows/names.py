@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -113,6 +113,6 @@ def naming_columns(names: Mapping[str, Any]) -> Iterator[None]:
         raise error.naming(names.get(error.block)) from None
 
 
-def column_label(at: int, names: Sequence[str] | None) -> str:
+def column_label(at: int, names: Any) -> str:
     """A column in a sentence: its position, and its name where it has one."""
     return f"column {at}" if names is None else f"column {at} ({names[at]!r})"
