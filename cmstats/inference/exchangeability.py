@@ -30,7 +30,7 @@ from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.matrix import check_matrix
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 
 __all__ = ["STATISTICS", "ExchangeableRows", "enlarged", "reflect", "residual_rows"]
 
@@ -71,7 +71,7 @@ def residual_rows(X: Any, y: Any, Z: Any, blocks: Any) -> ExchangeableRows:
         fewer than two rows.
     """
     views = {"X": X, "y": y} | ({} if Z is None else {"Z": Z})
-    check_pairs({**views, "blocks": blocks})
+    check_row_labels({**views, "blocks": blocks})
     checked = [check_matrix(dense(a), name) for name, a in views.items()]
     check_lengths(dict(zip(views, checked, strict=True)))
     xp = namespace(*checked)

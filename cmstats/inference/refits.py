@@ -14,7 +14,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from cmstats.arrays import check_weights, recorded, take_rows, to_numpy, warn
 from cmstats.rows.chunks import check_lengths
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.splits import check_groups, fold_ids, numbered
 
@@ -29,7 +29,7 @@ class Refits:
     def __init__(
         self, estimator: Any, X: Any, y: Any, sample_weight: Any, groups: Any = None
     ) -> None:
-        check_pairs({"X": X, "y": y, "sample_weight": sample_weight, "groups": groups})
+        check_row_labels({"X": X, "y": y, "sample_weight": sample_weight, "groups": groups})
         self.estimator, self.X, self.y = estimator, _rows_of(X), _rows_of(y)
         check_lengths({"X": self.X, "y": self.y})
         n = int(self.X.shape[0])

@@ -9,6 +9,7 @@ import numpy as np
 
 from cmstats.arrays import Array, device_of, is_lazy, namespace, take_rows, to_numpy
 from cmstats.rows.matrix import check_source
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.source import check_lengths
 
 __all__ = [
@@ -38,6 +39,7 @@ def paired(
     ValueError
         If values are not finite, lengths differ, or a column is not one value for each row.
     """
+    check_row_labels({"X": X, "y": y, **columns})
     X, y = (with_rows(a, name, gaps=gaps) for a, name in ((X, "X"), (y, "y")))
     check_lengths({"X": X, "y": y})
     return X, y, {name: one_each(a, int(X.shape[0]), name) for name, a in columns.items()}

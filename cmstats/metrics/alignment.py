@@ -18,7 +18,7 @@ from cmstats.kernels.ranks import top_k
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_blocks, check_lengths, chunks
 from cmstats.rows.matrix import check_matrix
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.source import width_of
 
 __all__ = ["linear_cka", "mutual_knn_alignment", "procrustes_distance", "pwcca", "svcca"]
@@ -346,7 +346,7 @@ def mutual_knn_alignment(X: Any, Y: Any, *, k: int = 10, metric: str = "cosine")
         raise ValueError(
             f"metric={metric!r} is unknown: use 'cosine', 'euclidean' or 'inner_product'"
         )
-    check_pairs({"X": X, "Y": Y})
+    check_row_labels({"X": X, "Y": Y})
     views = {name: dense(check_matrix(a, name)) for name, a in (("X", X), ("Y", Y))}
     check_lengths(views)
     n = int(views["X"].shape[0])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cmstats.arrays import is_array, to_numpy
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 
 __all__ = ["Relevance", "view_sizes"]
 
@@ -70,7 +70,7 @@ class Relevance:
     def of(cls, U: Any, V: Any, labels: Any, x_ids: Any, y_ids: Any) -> Relevance:
         """Of two matrices of vectors, or of a matrix of scores."""
         if V is not None and x_ids is None and y_ids is None:
-            check_pairs({"U": U, "V": V})
+            check_row_labels({"U": U, "V": V})
         return cls(view_sizes(U, V), labels, x_ids, y_ids)
 
     def partners(self, side: int) -> tuple[HostArray, HostArray]:

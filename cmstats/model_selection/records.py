@@ -29,7 +29,7 @@ from cmstats.model_selection.judging import (
     rows_of,
 )
 from cmstats.rows.chunks import check_lengths, is_lazy
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.source import take_in_memory
 from cmstats.rows.splits import check_groups, fold_ids
 
@@ -67,7 +67,7 @@ class Comparison:
         if hubness is not None and not isinstance(hubness, HubnessCorrection):
             raise TypeError(f"hubness={hubness!r} must be a HubnessCorrection, or None")
         self.hubness = hubness
-        check_pairs({"X": X, "y": y, "labels": labels})
+        check_row_labels({"X": X, "y": y, "labels": labels})
         self.X, self.y = _in_memory("X", X), _in_memory("y", y)
         check_lengths({"X": self.X, "y": self.y})
         self.n = int(self.X.shape[0])

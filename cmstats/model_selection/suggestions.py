@@ -23,7 +23,7 @@ from cmstats.models.pipeline import TwoViewPipeline
 from cmstats.models.semantic import SemanticMatching
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.matrix import check_matrix
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 
 __all__ = ["Suggestions", "suggest_models"]
 
@@ -137,7 +137,7 @@ def suggest_models(
     if labels is not None and len(labels) != n:
         raise ValueError(f"labels has length {len(labels)}, expected {n}: one label for each row")
     classes = 0 if labels is None else len({str(v) for v in to_numpy(labels)})
-    check_pairs({"X": X, "y": y, "labels": labels})
+    check_row_labels({"X": X, "y": y, "labels": labels})
     facts = _Facts(n, _View(X, "X"), _View(y, "y"), classes, random_state)
     if task == "classification" and labels is None and not facts.y.binary:
         raise ValueError(

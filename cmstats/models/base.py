@@ -70,7 +70,7 @@ class RowsModel(CopyFitted):
             )
         if not self._takes_dask and (is_dask(X) or is_dask(y)):
             refuse(self, "fit")
-        check_pairs({"X": X, "y": y})
+        check_row_labels({"X": X, "y": y})
         X = self._check_x(X, reset=reset, ensure_finite=False)
         y = self._check_y(y, reset=reset, ensure_finite=False)
         check_lengths({"X": X, "y": y})
@@ -81,7 +81,7 @@ class RowsModel(CopyFitted):
 
     def _labelled_blocks(self, X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         """The blocks of a first fit, with weights that are paired by their labels."""
-        check_pairs({"X": X, "sample_weight": sample_weight})
+        check_row_labels({"X": X, "sample_weight": sample_weight})
         return self._blocks(X, y, reset=True)
 
     def _column_names(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class RowsModel(CopyFitted):
         if X is None and y is None:
             raise ValueError("give X, y or both")
         if X is not None and y is not None and row_count(X) == row_count(y):
-            check_pairs({"X": X, "y": y})
+            check_row_labels({"X": X, "y": y})
         found = {} if X is None else {"x": (self._check_x(X), X)}
         return found if y is None else {**found, "y": (self._check_y(y), y)}
 
@@ -250,7 +250,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
             is out of range.
         """
         self._validate_params()
-        check_pairs({"X": X, "sample_weight": sample_weight, "groups": groups})
+        check_row_labels({"X": X, "sample_weight": sample_weight, "groups": groups})
         new = self._unfitted()
         if self._is_stream(X, y):
             notes = new._fit_stream(X, sample_weight, groups)
@@ -496,7 +496,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
 
     def _score_moments_of(self, X: Any, y: Any, sample_weight: Any) -> Moments:
         """The moments of held-out rows, in the form that was good enough to fit."""
-        check_pairs({"X": X, "sample_weight": sample_weight})
+        check_row_labels({"X": X, "sample_weight": sample_weight})
         blocks, weights = self._rows(self._blocks(X, y, reset=False), sample_weight)
         return self._fold_moments(blocks, self._kept()[0].form, weights, None)[0]
 

@@ -37,7 +37,6 @@ from cmstats.kernels.ranks import partner_counts
 from cmstats.metrics.hubness import HubnessCorrection, corrected
 from cmstats.models.dask import refused
 from cmstats.models.fitting import CopyFitted
-from cmstats.rows.pairs import check_pairs
 
 __all__ = ["ConformalRetriever"]
 
@@ -225,7 +224,6 @@ class ConformalRetriever(CopyFitted):
             If the model ranks nothing.
         """
         self._validate_params()
-        check_pairs({"X": X, "y": y, "labels": labels, "groups": groups})
         confidence = check_confidence(self.confidence)
         check_ranks(self.model)
         if self.scores == "rank" and self.gallery_size is None:

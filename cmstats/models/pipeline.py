@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.arrays import is_dask
 from cmstats.models.dask import apply, fit_view, row_wise
 from cmstats.models.delegated import DelegatedOutputs, delegated, has
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.source import row_count
 
 __all__ = ["TwoViewPipeline"]
@@ -103,7 +103,7 @@ class TwoViewPipeline(DelegatedOutputs):
                 "TwoViewPipeline requires y to be passed, but the target y is None: it is the "
                 "second view"
             )
-        check_pairs({"X": X, "y": y})
+        check_row_labels({"X": X, "y": y})
         x_, X = _fit_view(self.x, X)
         y_, y = _fit_view(self.y, y)
         model_ = clone(self.model).fit(X, y, **fit_params)
@@ -127,7 +127,7 @@ class TwoViewPipeline(DelegatedOutputs):
 
     def _passed(self, X: Any, y: Any) -> tuple[Any, ...]:
         if X is not None and y is not None and row_count(X) == row_count(y):
-            check_pairs({"X": X, "y": y})
+            check_row_labels({"X": X, "y": y})
         X = None if X is None else self._apply("x", X)
         return X, None if y is None else self._apply("y", y)
 

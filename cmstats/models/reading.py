@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from cmstats.models.base import MomentsModel, length_of
 from cmstats.moments.moments import Moments
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.splits import Folds, count_rows, deal
 
 __all__ = ["FoldReader", "candidate_of", "fit_quietly", "open_parameters", "whole_moments"]
@@ -39,7 +39,7 @@ class FoldReader:
         self.estimator: Any = clone(estimator)
         self.estimator._validate_params()
         before = set(vars(self.estimator))
-        check_pairs({"X": X, "sample_weight": sample_weight})
+        check_row_labels({"X": X, "sample_weight": sample_weight})
         blocks = self.estimator._blocks(X, y, reset=True)
         self.labels = blocks.get("y")  # what a stratified splitter goes by
         self.length = length_of(blocks)

@@ -39,7 +39,7 @@ from cmstats.models.posteriors import (
     stratified_splits,
 )
 from cmstats.moments.folds import best_index
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.source import take_in_memory
 from cmstats.rows.splits import check_groups
 
@@ -199,7 +199,7 @@ class SemanticMatching(RowsModel):
         self._validate_params()
         given = self._given_classifiers()
         new = self._unfitted()
-        check_pairs({"X": X, "labels": labels, "groups": groups})
+        check_row_labels({"X": X, "labels": labels, "groups": groups})
         new._fit(given, *new._training_rows(X, y), labels, groups)
         return self._become(new)
 

@@ -30,7 +30,7 @@ from cmstats.moments.patterns import Missing, PatternTable
 from cmstats.moments.sums import FORMS, Form
 from cmstats.rows.chunks import batches, check_blocks, is_lazy
 from cmstats.rows.names import column_names, naming_columns
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.source import take_in_memory
 from cmstats.rows.splits import Folds, deal
@@ -86,7 +86,7 @@ class Pass:
                 device=self.device, blocks=blocks,
             )  # fmt: skip
         names = {name: column_names(a, name) for name, a in blocks.items()}
-        check_pairs({**blocks, "sample_weight": sample_weight, "groups": groups})
+        check_row_labels({**blocks, "sample_weight": sample_weight, "groups": groups})
         blocks, given = check_blocks(blocks), blocks
         weights = check_weights(sample_weight, length(blocks), foreign(blocks.values()))
         with naming_columns(names):

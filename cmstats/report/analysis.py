@@ -33,7 +33,7 @@ from cmstats.report.views import dense_view, take_views, without_confounds
 from cmstats.rows.chunks import check_blocks
 from cmstats.rows.matrix import check_matrix, check_source
 from cmstats.rows.names import column_names
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 
 __all__ = ["build", "build_emoji"]
 
@@ -341,7 +341,7 @@ def _checked(images: Any, texts: Any, views: tuple[str, str], max_items: int) ->
         raise ValueError(f"max_items={max_items!r} must be a whole number, at least {MINIMUM}")
     if views[0] == views[1]:
         raise ValueError(f"views={views!r} must be two different names")
-    check_pairs(dict(zip(views, (images, texts), strict=True)))
+    check_row_labels(dict(zip(views, (images, texts), strict=True)))
     blocks = {
         name: check_source(a, name, ensure_finite="allow-nan")
         for name, a in zip(views, (images, texts), strict=True)

@@ -118,11 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("text", nargs="?", help="features of the second view")
     report.add_argument("--x", metavar="FILE", help="another way to name the first")
     report.add_argument("--y", metavar="FILE", help="another way to name the second")
-    report.add_argument("--join", metavar="COLUMN", help="pair the rows of two tables by this id")
-    report.add_argument("--index", metavar="COLUMN", help="the labels of the rows, no feature")
-    report.add_argument(
-        "--drop", nargs="+", default=[], metavar="COLUMN", help="columns to leave out"
-    )
+    _add_columns(report)
     for role, what in (
         ("labels", "one label per item"),
         ("groups", "rows that stay together in training or in evaluation"),
@@ -154,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="pairs of your own features that may be wrong",
-        description=f"A table of suspects, from two files with one row per pair: {SUFFIXES}.",
+        description="A table of suspects, from two files with one row per pair, as report takes.",
     )
     check.add_argument("image", help="features of the first view")
     check.add_argument("text", help="features of the second view")
@@ -163,7 +159,10 @@ def _parser() -> argparse.ArgumentParser:
         help="numbers (from 0) of rows known to be right, a random sample: wrong pairs are then "
         "flagged with an error rate",
     )  # fmt: skip
-    check.add_argument("--groups", metavar="FILE", help="one label per row; a group is in one fold")
+    _add_columns(check)
+    check.add_argument(
+        "--groups", metavar="FILE or COLUMN", help="one label per row; a group is in one fold"
+    )
     check.add_argument(
         "--fdr", type=float, default=0.1,
         help="the expected share of right pairs among those flagged (default: 0.1)",
@@ -182,6 +181,15 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("-k", type=int, default=10, help="how many (default: 10)")
     query.set_defaults(run=_query)
     return parser
+
+
+def _add_columns(command: argparse.ArgumentParser) -> None:
+    """Options that say which columns of two tables are no features."""
+    command.add_argument("--join", metavar="COLUMN", help="pair the rows of two tables by this id")
+    command.add_argument("--index", metavar="COLUMN", help="the labels of the rows, no feature")
+    command.add_argument(
+        "--drop", nargs="+", default=[], metavar="COLUMN", help="columns to leave out"
+    )
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -243,10 +251,14 @@ def _finish(report: Any, out: Path, *, force: bool) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     _check_out(arguments.out, force=arguments.force)
-    X, y = _read_matrix(arguments.image), _read_matrix(arguments.text)
-    clean, groups = (
-        None if name is None else _read_labels(name) for name in (arguments.clean, arguments.groups)
-    )
+    from cmstats.report.inputs import read_inputs, read_labels
+
+    roles = {role: getattr(arguments, role) for role in ("join", "index", "drop", "groups")}
+    given = read_inputs(arguments.image, arguments.text, **roles)
+    for note in given.notes:
+        _note(note)
+    X, y, groups = given.first, given.second, given.groups
+    clean = None if arguments.clean is None else read_labels(arguments.clean)
     from cmstats import check_pairs
     from cmstats.report import write_new
 

@@ -14,9 +14,9 @@ from cmstats.arrays import count_nonfinite, describe_nonfinite, is_lazy
 from cmstats.rows.files import open_shards
 from cmstats.rows.formats import column_of, numbers_of, open_file
 from cmstats.rows.names import column_label, column_names
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 
-__all__ = ["Inputs", "read_inputs"]
+__all__ = ["Inputs", "read_inputs", "read_labels"]
 
 
 @dataclass
@@ -150,7 +150,7 @@ def _joined(paths: tuple[str, str], views: list[Any], join: str) -> tuple[list[A
 
 def _check_pairs(paths: tuple[str, str], views: list[Any]) -> None:
     try:
-        check_pairs(dict(zip(paths, views, strict=True)))
+        check_row_labels(dict(zip(paths, views, strict=True)))
     except ValueError as error:
         reason = str(error).split(", so row i")[0]
         key = re.search(r"column '([^']*)'", reason)
@@ -203,13 +203,7 @@ class Beside:
 
     def one(self, role: str, name: str) -> Any:
         """One value for each row."""
-        data = self.values(role, name)
-        found = np.asarray(data)
-        found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
-        if found.ndim != 1:
-            what = "label" if role == "labels" else "value"
-            raise ValueError(f"{name}: has shape {found.shape}, expected one {what} per item")
-        return found
+        return _column(name, self.values(role, name))
 
     def several(self, role: str, names: Sequence[str]) -> Any:
         """Columns of numbers side by side; text becomes one column for each value but one."""
@@ -225,6 +219,19 @@ class Beside:
         if len({len(part) for part in parts}) > 1:
             raise ValueError(f"--{role}: {', '.join(names)} have different numbers of rows")
         return np.hstack(parts).astype(np.float64)
+
+
+def read_labels(name: str) -> Any:
+    """A file with one value for each row."""
+    return _column(name, _opened(name)[0])
+
+
+def _column(name: str, data: Any) -> Any:
+    found = np.asarray(data)
+    found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+    if found.ndim != 1:
+        raise ValueError(f"{name}: has shape {found.shape}, expected one label per item")
+    return found
 
 
 def _checked(data: Any, path: str) -> Any:

@@ -27,7 +27,7 @@ from cmstats.arrays import (
     row_slices,
 )
 from cmstats.rows.matrix import check_source
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.source import RowSource, check_lengths, in_memory, take_in_memory, width_of
 
@@ -63,7 +63,7 @@ def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, An
     ValueError
         With the shapes, if the numbers of rows differ or are below `minimum`.
     """
-    check_pairs(blocks)
+    check_row_labels(blocks)
     checked = {
         name: check_source(detached(a), name, ensure_finite=False) for name, a in blocks.items()
     }

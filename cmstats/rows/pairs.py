@@ -12,7 +12,7 @@ import numpy as np
 from cmstats.arrays import Array, is_array, is_dask, is_lazy, take_rows, to_numpy, warn
 from cmstats.rows.names import column_label
 
-__all__ = ["check_pairs", "shared_columns", "warn_of_shared_columns"]
+__all__ = ["check_row_labels", "shared_columns", "warn_of_shared_columns"]
 
 HEAD = 16
 """Rows by which columns that may be equal are found, before whole columns are compared."""
@@ -25,7 +25,7 @@ KEY = re.compile(
 """Names of columns that number the items of a table."""
 
 
-def check_pairs(given: Mapping[str, Any]) -> None:
+def check_row_labels(given: Mapping[str, Any]) -> None:
     """Raise if labels of rows say that row i of one input is not the partner of row i of another.
 
     The labels of a pandas object are its index; of any two frames also a column of ids that both

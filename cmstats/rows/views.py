@@ -13,7 +13,7 @@ from cmstats.arrays import detached
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.matrix import check_source, is_vector
 from cmstats.rows.names import RESERVED, column_names
-from cmstats.rows.pairs import check_pairs
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.source import row_count, width_of
 
 __all__ = ["Features", "NamedViews", "column_slices", "is_stream", "names_of_views", "several"]
@@ -102,7 +102,7 @@ class NamedViews:
         """
         named = self.not_none(views)
         if len({row_count(a) for a in named.values()}) == 1:
-            check_pairs(named)
+            check_row_labels(named)
         blocks = {a: check_source(v, a, ensure_finite=ensure_finite) for a, v in named.items()}
         self._check_columns(named, blocks)
         return blocks
@@ -192,7 +192,7 @@ def _complete(named: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
                 "fitting and scoring need every view of every row, so leave out the rows that "
                 "lack one"
             )
-    check_pairs(named)
+    check_row_labels(named)
     blocks = {
         name: check_source(detached(named[name]), name, ensure_finite=False) for name in names
     }
@@ -233,7 +233,7 @@ class Features:
                     f"{', '.join(order)}"
                 )
             given = {name: given[name] for name in order}
-        check_pairs(given)
+        check_row_labels(given)
         blocks = {
             k: check_source(detached(a), k, ensure_finite=ensure_finite) for k, a in given.items()
         }
