@@ -32,7 +32,7 @@ from cmstats.moments.shrinkage import check_aligned, shrinkage_tuple
 from cmstats.rows.chunks import check_lengths, is_lazy
 from cmstats.rows.matrix import check_matrix, check_rows_of, check_source, is_vector
 from cmstats.rows.names import column_names, naming_columns, stand_in
-from cmstats.rows.pairs import check_pairs, warn_of_shared_columns
+from cmstats.rows.pairs import check_row_labels, warn_of_shared_columns
 from cmstats.rows.reservoir import sample_folds
 from cmstats.rows.source import row_count, take_in_memory, width_of
 from cmstats.rows.splits import Folds, count_rows

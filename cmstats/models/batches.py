@@ -15,6 +15,8 @@ from sklearn.base import BaseEstimator
 from cmstats.arrays import check_weights, is_dask, namespace
 from cmstats.moments.folds import merged
 from cmstats.moments.moments import Moments, folds_of_batches
+from cmstats.rows.pairs import check_row_labels
+from cmstats.rows.reservoir import Sample, merged_samples, sample_folds, sampled_stream
 from cmstats.rows.splits import Folds, by_number, check_groups, deal
 from cmstats.rows.views import is_stream
 
@@ -91,16 +93,13 @@ class Batches(BaseEstimator):
         auto = form == "scatter" and "root" in self._finer_forms()
         if auto and again and total.form == "scatter" and sum(total.widths) > total.rows:
             notes = self._learn(collect("root"))
-        elif auto and not again and self._ill_conditioned():
+            return notes
+        if auto and not again and self._ill_conditioned():
             notes.append(
                 "the columns are ill-conditioned, and an iterator cannot be read again for the "
                 "more precise form: set solver='svd', or pass batches that can be (a list, an "
                 "object whose __iter__ begins anew)"
             )
-        if folds is not None and first:
-            rows = {name: np.concatenate([b[name] for b in first]) for name in first[0]}
-            dealt = folds.part(0, len(next(iter(rows.values()))))
-            notes = [*dependence_notes(rows, dealt), *notes]
         return notes
 
     def _collect_batches(
