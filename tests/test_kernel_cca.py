@@ -336,3 +336,17 @@ def test_a_view_that_does_not_vary_gets_weight_zero() -> None:
 
 
 # ---------------------------------------------------------------------- arrays of others
+
+
+def test_a_ridge_does_not_depend_on_the_rank_in_single_precision() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(203, 2))
+    X = np.c_[np.sin(z), z**2] @ rng.normal(size=(4, 3)) + 0.3 * rng.normal(size=(203, 3))
+    Y = np.c_[np.cos(z), z] @ rng.normal(size=(4, 3)) + 0.3 * rng.normal(size=(203, 3))
+    double, single = (
+        KernelCCA(2, shrinkage="auto", gamma=0.05).fit(X.astype(t), Y.astype(t))
+        for t in (np.float64, np.float32)
+    )
+    assert single.moments_.widths[0] < double.moments_.widths[0]
+    np.testing.assert_allclose(single.correlations_, double.correlations_, atol=1e-5)
+    np.testing.assert_allclose(single.shrinkage_, double.shrinkage_, atol=1e-5)

@@ -272,3 +272,19 @@ def test_bad_arrays_are_named() -> None:
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="out is read-only"):
         gram(X, out=frozen)
+
+
+@pytest.mark.parametrize("far", [0.0, 100.0, 1e4])
+@pytest.mark.parametrize("same", [True, False])
+def test_groups_far_apart_in_single_precision(far: float, same: bool) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 5))
+    X[300:] += far
+    X = X.astype(np.float32)
+    Y = None if same else X[::2][:250].copy()
+    wide = None if Y is None else Y.astype(float)
+    expected = rbf_kernel(X.astype(float), wide, gamma=0.3)
+    found, sums = gram(X, Y, gamma=0.3, return_row_sums=True)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(sums, expected.sum(axis=1), rtol=1e-5)

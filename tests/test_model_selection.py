@@ -614,9 +614,14 @@ def test_folds_that_cannot_be_raise_one_sentence(cv: Any, message: str, views: A
 
 
 def test_a_fold_without_weight_raises_one_sentence(views: Any) -> None:
-    weights = np.arange(150) % 5 != 4
+    ids = np.arange(150) % 5
     with pytest.raises(ValueError, match="fold 4 has no row of positive weight"):
-        MomentsSearchCV(CCA(), GRID).fit(*views, sample_weight=weights)
+        MomentsSearchCV(CCA(), GRID, cv=PredefinedSplit(ids)).fit(*views, sample_weight=ids != 4)
+    found = MomentsSearchCV(CCA(), GRID).fit(*views, sample_weight=ids != 4)  # dealt to five
+    kept = MomentsSearchCV(CCA(), GRID).fit(*(a[ids != 4] for a in views))
+    np.testing.assert_allclose(
+        found.cv_results_["mean_test_score"], kept.cv_results_["mean_test_score"], atol=1e-12
+    )
 
 
 def test_components_beyond_a_candidates_reach_raise(views: Any) -> None:

@@ -4,7 +4,8 @@ The values are scikit-learn's pairwise kernels; the work is a product in tiles w
 (distance, exponential, row sums) runs while the tile is in cache, into a buffer that can be
 used again. Squared distances come from ``|x|^2 + |y|^2 - 2 x'y`` of rows from which the mean
 of Y has been subtracted: a distance does not change, and the digits that a mean far from
-zero would cost are kept. They are never negative, and exactly zero on the diagonal of a
+zero would cost are kept, and rows in single precision that lie far from it in units of the kernel
+are multiplied in double precision. They are never negative, and exactly zero on the diagonal of a
 matrix with itself, which is computed from one triangle and is symmetric exactly.
 
 The convention for `gamma` is ``exp(-gamma * distance)`` throughout.
@@ -26,6 +27,7 @@ from cmstats.arrays import (
     Array,
     check_matrix,
     count_true,
+    float64,
     is_array,
     is_numpy,
     namespace,
@@ -169,7 +171,16 @@ def gram(
         K = np.empty(shape, dtype=dtype) if out is None else out
         from cmstats.kernels._cpu import gram as cpu
 
-        sums = cpu.fill(X, Y, spec, _preparation(X, Y, spec, dtype), K, return_row_sums)
+        prepare = _preparation(X, Y, spec, dtype)
+        wide = None if dtype == xp.float64 else _preparation(X, Y, spec, np.dtype(np.float64))
+        sums = cpu.fill(X, Y, spec, prepare, wide, K, return_row_sums)
+    elif dtype != xp.float64 and _cancels(X, Y, spec, dtype):
+        K = _reference(float64(X), float64(X if Y is None else Y), spec, same=Y is None)
+        K = xp.astype(K, dtype)
+        if out is not None:
+            out[...] = K
+            K = out
+        sums = xp.sum(K, axis=1, dtype=xp.float64) if return_row_sums else None
     elif array_api_compat.is_cupy_namespace(xp):
         K, sums = _cupy(X, Y, spec, out, shape, dtype, return_row_sums)
     else:
@@ -350,6 +361,15 @@ def _reference(X: Array, Y: Array, spec: Spec, *, same: bool = False) -> Array:
     return xp.exp(-spec.gamma * d2)
 
 
+def _cancels(X: Array, Y: Array | None, spec: Spec, dtype: Any) -> bool:
+    """Whether distances of some rows cancel in single precision."""
+    if spec.name != "rbf":
+        return False
+    prepare, xp = _preparation(X, Y, spec, dtype), namespace(X, Y)
+    most = [float(xp.max(prepare(a)[1])) for a in (X, X if Y is None else Y)]
+    return spec.cancels(sum(most))
+
+
 def _preparation(
     X: Array, Y: Array | None, spec: Spec, dtype: Any
 ) -> Callable[[Array], tuple[Array, Array]]:
@@ -361,7 +381,8 @@ def _preparation(
     centre = None
     if spec.name == "rbf":
         reference = X if Y is None else Y
-        wide = reference if reference.dtype == dtype else xp.astype(reference, dtype)
+        known = reference.dtype in (xp.float32, xp.float64)
+        wide = reference if known else xp.astype(reference, dtype)
         centre = xp.astype(xp.sum(wide, axis=0, dtype=xp.float64) / wide.shape[0], dtype)
 
     def prepare(a: Array) -> tuple[Array, Array]:

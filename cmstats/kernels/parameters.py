@@ -21,6 +21,13 @@ class Spec(NamedTuple):
     degree: float
     coef0: float
 
+    def cancels(self, squares: float) -> bool:
+        """Whether distances of rows whose squared norms add up to this cancel in float32.
+
+        The rounding error of ``|x|^2 + |y|^2 - 2 x'y`` is about 1e-7 of the first two terms.
+        """
+        return self.name == "rbf" and float(squares) * self.gamma > 16
+
 
 @dataclass(frozen=True)
 class Normals:

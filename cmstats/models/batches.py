@@ -254,7 +254,7 @@ def no_weight(sample_weight: Any) -> bool:
     if sample_weight is None or is_dask(sample_weight):
         return False
     n = 1 if np.isscalar(sample_weight) else len(sample_weight)
-    weights = check_weights(sample_weight, n, empty=True)
+    weights: Any = check_weights(sample_weight, n, empty=True)
     return not bool(namespace(weights).any(weights > 0))
 
 

@@ -456,10 +456,13 @@ class RandomFourierMap(KernelMap):
     def _columns(self, X: Array) -> Array:
         xp = namespace(X)
         dtype = result_dtype(X)
-        X = xp.astype(X, dtype, copy=False) - xp.astype(self.mean_, dtype)
+        given, X = X, xp.astype(X, dtype, copy=False) - xp.astype(self.mean_, dtype)
         angles = X @ xp.astype(self.frequencies_, dtype)
+        if dtype != xp.float64 and float(xp.max(xp.abs(angles))) > 64:  # its rounding would show
+            angles = (float64(given) - self.mean_) @ self.frequencies_
         scale = self.frequencies_.shape[1] ** -0.5
-        return scale * xp.concat([xp.cos(angles), xp.sin(angles)], axis=1)
+        waves = [xp.astype(wave, dtype, copy=False) for wave in (xp.cos(angles), xp.sin(angles))]
+        return scale * xp.concat(waves, axis=1)
 
 
 def _eps(X: Any) -> float:

@@ -388,21 +388,21 @@ class KernelCCA(CCA):
         return found.with_signs(signs((anchors - found.x_mean_) @ found.x_weights_))
 
     def _solved(self, moments: Moments, chosen: Mapping[str, Any]) -> Canonical:
-        """Shrink towards tr(S) / m, m landmarks, where CCA shrinks towards tr(S) / columns."""
+        """Shrink towards tr(S) / m, m landmarks, where CCA shrinks towards tr(S) / columns.
+
+        "auto" is that of the m landmarks too: how many columns are left is a matter of rounding.
+        """
         given = chosen.get("shrinkage") or self._shrinkage_of_blocks(moments.names)
-        shares = (
-            moments.width("x") / self.x_map_.n_landmarks_,
-            moments.width("y") / self.y_map_.n_landmarks_,
+        counts = self.x_map_.n_landmarks_, self.y_map_.n_landmarks_
+        nominal = tuple(
+            moments.ledoit_wolf(name, dimension=m) if isinstance(s, str) else s
+            for name, s, m in zip(moments.names, given, counts, strict=True)
         )
         moved = tuple(
-            s if isinstance(s, str) else _moved(s, share)
-            for s, share in zip(given, shares, strict=True)
+            _moved(s, moments.width(name) / m)
+            for name, s, m in zip(moments.names, nominal, counts, strict=True)
         )
         found: Canonical = super()._solved(moments, {**chosen, "shrinkage": moved})
-        nominal = tuple(
-            _moved(s, 1 / share) if isinstance(g, str) else g
-            for g, s, share in zip(given, found.shrinkage_, shares, strict=True)
-        )
         return replace(found, shrinkage_=nominal)
 
     def _trial(self, moments: Moments, chosen: Mapping[str, Any]) -> Trial:

@@ -231,8 +231,9 @@ def _scatter_pass(
                 # Folds run in parallel as they are; a single fold is cut into parts.
                 work = m * sum(p.shape[1] for p in parts)
                 each = accumulator_count(parts, work) if n_folds == 1 else 1
-                for _ in range(each if begun else 0):
-                    group.append(Accumulator(parts, begun[0], begun[1] or double))
+                if begun is not None:
+                    centre, needed = begun[0], begun[1] or double
+                    group += [Accumulator(parts, centre, needed) for _ in range(each)]
         for fold, group in enumerate(folds):
             rows = _rows_of(ids, start, m, fold, parts[0], complete)
             height = m if rows is None else int(rows.shape[0])

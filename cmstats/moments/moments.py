@@ -769,12 +769,19 @@ class Moments(BlockSums):
         ridge = shrinkage * trace / self.width(name)
         return self.whiten(name, keep=1 - shrinkage, ridge=ridge).factor
 
-    def ledoit_wolf(self, name: str) -> float:
+    def ledoit_wolf(self, name: str, *, dimension: float | None = None) -> float:
         """The shrinkage of one block that is best for its covariance, in [0, 1].
 
         Ledoit and Wolf (2004) from the block's fourth moments; oracle approximating
         shrinkage (Chen, Wiesel, Eldar and Hero 2010) where only second moments are left
         (after `standardized` or `partial_out`).
+
+        Parameters
+        ----------
+        name : str
+        dimension : float, optional
+            Of the space that the block's columns span a part of, in which it has no variance
+            elsewhere: the width by default.
 
         Examples
         --------
@@ -788,7 +795,8 @@ class Moments(BlockSums):
         sums = self.sums
         xp = namespace(sums.mean)
         # Of incomplete rows, only those that also have entries of other blocks count.
-        p, n = self.width(name), observations(self.weight_together, self.rows_together)
+        p = dimension or self.width(name)
+        n = observations(self.weight_together, self.rows_together)
         if p == 1:
             return 0.0  # its own trace is the target
         trace = float(xp.sum(self.variance(name, ddof=0)))

@@ -190,8 +190,8 @@ class Sums(ABC):
         if noise is not None or more is not None:
             noise, more = (0 * mean if a is None else a for a in (noise, more))
             noise = (self.n / n) * noise + (other.n / n) * more
-        both = {"noise": noise, "roundoff": max(self.roundoff, other.roundoff)}
-        return replace(self, n=n, mean=mean, matrix=matrix, rows=rows, norms=norms, **both)
+        both = replace(self, n=n, mean=mean, matrix=matrix, rows=rows, norms=norms)
+        return replace(both, noise=noise, roundoff=max(self.roundoff, other.roundoff))
 
     @abstractmethod
     def _merged_matrix(self, other: Array, step: Array) -> Array:

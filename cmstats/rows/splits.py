@@ -258,7 +258,13 @@ def _split(splitter: Any, n: int, y: Any, groups: Any, at: HostArray | None = No
     dealt = ids if at is None else ids[at]
     if at is not None:
         ids = _among(at, n, dealt)
-    if (dealt < 0).any() or number < 1 or 0 in np.bincount(dealt, minlength=number + 1):
+    sizes = np.bincount(dealt[dealt >= 0], minlength=number + 1)
+    if at is not None and 0 in sizes:
+        raise ValueError(
+            f"fold {int(np.argmin(sizes))} has no row of positive weight (folds are counted from "
+            "0): use fewer folds, or groups that leave none empty"
+        )
+    if (dealt < 0).any() or number < 1 or 0 in sizes:
         raise ValueError(
             "cv must part the rows: every row in one test set, at least two folds and none empty"
         )

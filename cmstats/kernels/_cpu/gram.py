@@ -24,10 +24,15 @@ def fill(
     Y: np.ndarray[Any, Any] | None,
     spec: Spec,
     prepare: Callable[[Any], tuple[Any, Any]],
+    prepare_wide: Callable[[Any], tuple[Any, Any]] | None,
     out: np.ndarray[Any, Any],
     row_sums: bool,
 ) -> np.ndarray[Any, Any] | None:
-    """Fill `out` tile by tile on Python threads; for Y None compute one triangle and mirror it."""
+    """Fill `out` tile by tile on Python threads; for Y None compute one triangle and mirror it.
+
+    Tiles of rows so far from the mean that a distance would cancel are prepared and multiplied
+    in double precision, by `prepare_wide`.
+    """
     n, m = out.shape
     d = X.shape[1]
     right, right_norms = prepare(X if Y is None else Y)
@@ -48,7 +53,16 @@ def fill(
             diagonal = Y is None and i == j
             other = left if diagonal else right[columns]
             norms = (left_norms, right_norms[columns])
-            tile = _fill_tile(out, rows, columns, left, other, norms, spec, diagonal)
+            if prepare_wide is not None and spec.cancels(left_norms.max() + norms[1].max()):
+                tile = out[rows, columns]
+                (a, a2), (b, b2) = (
+                    prepare_wide(part) for part in (X[rows], (X if Y is None else Y)[columns])
+                )
+                wide = np.empty(tile.shape)
+                whole = slice(0, tile.shape[0]), slice(0, tile.shape[1])
+                tile[...] = _fill_tile(wide, *whole, a, b, (a2, b2), spec, diagonal)
+            else:
+                tile = _fill_tile(out, rows, columns, left, other, norms, spec, diagonal)
             if partial is not None:
                 partial[j, rows] = tile.sum(axis=1, dtype=np.float64)
             if Y is None and not diagonal:
