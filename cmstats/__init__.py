@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     )
     from cmstats.models import (
         CCA,
+        PLS,
         ConditionalGaussian,
         ConditionalGaussianMixture,
         ConformalRetriever,
@@ -124,6 +125,7 @@ else:
                 "MultitaskRegressor",
                 "MultiviewCCA",
                 "NystroemMap",
+                "PLS",
                 "RandomFourierMap",
                 "SemanticMatching",
                 "TwoViewPipeline",
@@ -137,6 +139,7 @@ else:
 
 __all__ = [
     "CCA",
+    "PLS",
     "ConditionalGaussian",
     "ConditionalGaussianMixture",
     "ConformalRetriever",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cmstats.models.multiview import MultiviewCCA
     from cmstats.models.pairs import MatchProbability, check_pairs, match_probability
     from cmstats.models.pipeline import TwoViewPipeline
+    from cmstats.models.pls import PLS
     from cmstats.models.semantic import SemanticMatching
 else:
     __getattr__, __dir__ = lazy(
@@ -35,11 +36,13 @@ else:
             "pairs": ("MatchProbability", "check_pairs", "match_probability"),
             "pipeline": ("TwoViewPipeline",),
             "semantic": ("SemanticMatching",),
+            "pls": ("PLS",),
         },
     )
 
 __all__ = [
     "CCA",
+    "PLS",
     "ConditionalGaussian",
     "ConditionalGaussianMixture",
     "ConformalRetriever",

@@ -20,8 +20,8 @@ from cmstats.moments.folds import training_moments
 from cmstats.moments.moments import Moments
 from cmstats.moments.sums import LeastSquares
 
-__all__ = ["Planes", "Search", "Spectrum", "about_plane", "best_of_path", "in_order"]
-__all__ += ["is_coded_0_1", "plane_point", "ridge", "search"]
+__all__ = ["HeldOut", "Planes", "Search", "Spectrum", "about_plane", "best_of_path", "in_order"]
+__all__ += ["is_coded_0_1", "plane_point", "r2", "ridge", "search"]
 
 Penalty = Any
 """One number, or an array of one for each target."""
@@ -200,12 +200,15 @@ class HeldOut:
         return errors + xp.stack([xp.sum(W * (M @ W), axis=0) for W in weights])
 
     def rank_errors(self, weights: Array, directions: Array) -> Array:
-        """Those of ``weights @ Q_k Q_k'`` for every k, Q_k the first k directions, (k, q).
+        """Those of ``weights @ Q_k Q_k'`` for every k, Q_k the first k directions, (k, q)."""
+        return self.component_errors(weights @ directions.mT, directions)
 
-        Each direction adds its own terms to those before: all ranks cost about one.
+    def component_errors(self, H: Array, Q: Array) -> Array:
+        """Those of ``H_k Q_k`` for every k: the first k columns of H and rows of Q, (k, q).
+
+        Each adds its own terms to those before: all numbers of components cost about one.
         """
-        xp = namespace(weights)
-        Q, H = directions, weights @ directions.mT
+        xp = namespace(H)
         HXH, HXy = self.problem.normal_equations(H)
         own = xp.linalg.diagonal(HXH)[:, None] * Q
         steps = Q * (2 * (xp.tril(HXH, k=-1) @ Q) + own - 2 * HXy)

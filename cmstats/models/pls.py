@@ -1,0 +1,388 @@
+"""Partial least squares of two views, from their joint moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from cmstats.arrays import Array, namespace, to_numpy
+from cmstats.kernels.linalg import leading_svd, signs
+from cmstats.models.base import MomentsModel
+from cmstats.models.dask import row_wise
+from cmstats.models.degenerate import constant_columns
+from cmstats.models.latent import LatentViews
+from cmstats.models.regions import PredictsRegions
+from cmstats.models.ridge import HeldOut, r2
+from cmstats.moments.folds import best_index, mean_scores, training_moments
+from cmstats.moments.moments import Moments
+from cmstats.moments.shrinkage import Shrunk
+from cmstats.rows.chunks import project
+
+__all__ = ["PLS"]
+
+MOST = 50
+"""The largest number of components that "cv" tries."""
+
+
+@dataclass(frozen=True)
+class Deflation:
+    """Components of two views in the order in which they were found, in scaled units.
+
+    Fields that end in an underscore are those of `PLS`; `x_rotations` and `y_rotations` are in
+    the data's units.
+    """
+
+    x_mean_: Array
+    y_mean_: Array
+    x_weights_: Array
+    y_weights_: Array
+    x_loadings_: Array
+    y_loadings_: Array
+    x_rotations_: Array
+    y_rotations_: Array
+    coef_: Array
+    intercept_: Array
+    x_explained_variance_ratio_: Array
+    y_explained_variance_ratio_: Array
+    n_components_: int
+    x_rotations: Array
+    y_rotations: Array
+    y_slopes: Array
+    notes: tuple[str, ...] = ()
+
+    def path_r2(self, moments: Moments) -> Array:
+        """R2 of every target with the first 1, 2, ... components on held-out moments, (k, q)."""
+        held = HeldOut.of(moments, (self.x_mean_, self.y_mean_))
+        return r2(held.component_errors(self.x_rotations, self.y_slopes.mT), moments)
+
+    def correlations_on(self, moments: Moments) -> Array:
+        """The correlations of the paired scores on held-out moments, (k,)."""
+        return moments.paired_correlations("x", "y", self.x_rotations, self.y_rotations)
+
+
+def _deflated(m: Shrunk, most: int, mode: str) -> tuple[list[Array], ...]:
+    """Weights w, c, rotations r, s, loadings p, q and variances of the scores, by component.
+
+    A component has the leading singular vectors w, c of the cross-covariance that is left. With
+    scores t = X r of the deflated view, X is deflated by t p' and the cross-covariance alone
+    changes (Dayal and MacGregor 1997): X'X is only ever multiplied by one vector.
+    """
+    S = m.cov("x", "y")
+    xp = namespace(S)
+    found: tuple[list[Array], ...] = tuple([] for _ in range(8))
+    _, _, R, T, P, Q, *_ = found
+    least = None
+    for _ in range(most):
+        U, d, Vt = leading_svd(S, 1)
+        least = float(d[0]) * 1e-10 if least is None else least
+        if not float(d[0]) > least:  # nothing is left that varies together
+            break
+        w, c = U[:, 0], Vt[0, :]
+        sign = signs(w[:, None])[0]
+        w, c = sign * w, sign * c
+        r = w - sum(((w @ p) * r for p, r in zip(P, R, strict=True)), 0 * w)
+        covariance = m.project_sample("x", "x", r[:, None])[:, 0]
+        variance = xp.sum(r * covariance)
+        p = covariance / variance
+        if mode == "regression":
+            q = c = s = S.mT @ r / variance
+            y_variance = variance
+            S = S - variance * p[:, None] * q[None, :]
+        else:
+            s = c - sum(((c @ q) * s for q, s in zip(Q, T, strict=True)), 0 * c)
+            covariance = m.project_sample("y", "y", s[:, None])[:, 0]
+            y_variance = xp.sum(s * covariance)
+            q = covariance / y_variance
+            S = S - p[:, None] * (w @ S)[None, :] - (S @ c)[:, None] * q[None, :]
+            S = S + d[0] * p[:, None] * q[None, :]
+        for kept, value in zip(found, (w, c, r, s, p, q, variance, y_variance), strict=True):
+            kept.append(value)
+    return found
+
+
+def _singular_pairs(m: Shrunk, most: int) -> tuple[list[Array], ...]:
+    """The same of all singular vectors at once, without deflation."""
+    U, d, Vt = leading_svd(m.cov("x", "y"), most)
+    xp = namespace(U)
+    kept = [i for i in range(int(d.shape[0])) if float(d[i]) > 1e-10 * float(d[0])]
+    sign = signs(U)
+    W, C = (sign * U)[:, : len(kept)], (sign * Vt.mT)[:, : len(kept)]
+    xW, yC = m.project_sample("x", "x", W), m.project_sample("y", "y", C)
+    X_var, Y_var = xp.sum(W * xW, axis=0), xp.sum(C * yC, axis=0)
+    columns = [[a[:, i] for i in kept] for a in (W, C, W, C, xW / X_var, yC / Y_var)]
+    return (*columns, [X_var[i] for i in kept], [Y_var[i] for i in kept])
+
+
+class PLS(PredictsRegions, LatentViews, MomentsModel):
+    r"""Partial least squares of two views, from joint moments.
+
+    Each component has the unit weights w, c of largest covariance between the scores of what the
+    components before have left of both views (Wold 1975),
+
+    .. math:: \max_{w, c} \; w' S_{xy} c \quad\text{s.t.}\quad |w| = |c| = 1,
+
+    the leading singular vectors of the deflated cross-covariance. With ``mode="regression"`` the
+    scores t of x deflate both views; only S_xy changes, by :math:`t't\, p q'` (improved kernel
+    PLS, Dayal and MacGregor 1997), and y is regressed on t. With "canonical" each view is
+    deflated by its own scores (PLS mode A, Wegelin 2000), which treats the views alike. With
+    "svd" nothing is deflated: all singular vectors of S_xy (Tucker's interbattery analysis).
+
+    Parameters
+    ----------
+    n_components : int or "cv", default=2
+        "cv" takes the smallest number, of at most 50, whose mean held-out score is within one
+        standard error of the best (Breiman et al. 1984): R2 for "regression", all numbers from
+        one path for each fold; otherwise the components before the first whose held-out
+        correlation is not more than one standard error above 0.
+    mode : {"regression", "canonical", "svd"}, default="regression"
+    scale : bool, default=True
+        Standardise each column (from the moments, so inside the folds).
+    cv : int, splitter or iterable of splits, default=5
+        The folds for "cv". An int K puts row i into fold i mod K.
+    missing : {"error", "em"}, default="error"
+        What NaN is, see `CCA`.
+
+    Attributes
+    ----------
+    x_weights_, y_weights_ : arrays of shape (p, k), (q, k)
+        w and c for scaled and deflated columns; in "regression" the y-weights are the loadings.
+        The largest absolute x-weight of each component is positive.
+    x_rotations_, y_rotations_ : arrays of shape (p, k), (q, k)
+        What maps scaled columns to scores.
+    x_loadings_, y_loadings_ : arrays of shape (p, k), (q, k)
+        Coefficients of the columns on the scores: p and q, not correlations.
+    coef_ : array of shape (q, p)
+        ``predict(X) = X @ coef_.T + intercept_``.
+    intercept_ : array of shape (q,)
+    x_explained_variance_ratio_, y_explained_variance_ratio_ : arrays of shape (k,)
+        The share of the variance of the (scaled) view that each component's scores explain: those
+        of x, and in the symmetric modes of y by its own. With "svd" these overlap.
+    x_mean_, y_mean_ : arrays of shape (p,), (q,)
+    n_components_ : int
+        Fewer than asked for where nothing is left that varies together.
+    cv_scores_ : array of shape (n_tried, n_folds)
+        Where `n_components` is "cv".
+    n_samples_, moments_, n_features_in_, feature_names_in_, y_feature_names_in_
+        As in `CCA`.
+
+    See Also
+    --------
+    CCA : The same with correlation in place of covariance; ``shrinkage=1`` has the directions of
+        ``PLS(mode="svd")``.
+    MultitaskRegressor : Ridge and reduced-rank regression.
+
+    Notes
+    -----
+    The results are those of scikit-learn's ``PLSRegression`` and ``PLSCanonical`` without the
+    tolerance of their power iterations. `predict` in the mode "canonical" goes, as theirs, from
+    the scores of x through the loadings of y, which are those of another score: on correlated
+    views it explained .07 of a variance of which regression on the same scores explains .82.
+    For prediction use ``mode="regression"``.
+
+    **PLS-DA.** Classes as one-hot columns of y: the largest prediction names the class (see
+    Examples).
+
+    References
+    ----------
+    Wold, H. (1975). Soft modelling by latent variables. Perspectives in Probability and
+    Statistics.
+    Wegelin, J. A. (2000). A survey of partial least squares methods. University of Washington.
+    Dayal, B. S. and MacGregor, J. F. (1997). Improved PLS algorithms. J. Chemometrics 11.
+    Chong, I.-G. and Jun, C.-H. (2005). Performance of some variable selection methods when
+    multicollinearity is present. Chemometrics and Intelligent Laboratory Systems 78.
+
+    Examples
+    --------
+    >>> from cmstats import PLS, load_linnerud
+    >>> X, Y = load_linnerud(return_X_y=True)
+    >>> pls = PLS(2).fit(X, Y)
+    >>> pls.x_explained_variance_ratio_.round(3)
+    array([0.695, 0.227])
+    >>> pls.transform(X).shape, pls.predict(X).shape
+    ((20, 2), (20, 3))
+
+    Discriminant analysis:
+
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> X, species = load_iris(return_X_y=True)
+    >>> da = PLS("cv").fit(X, np.eye(3)[species])
+    >>> float(np.mean(da.predict(X).argmax(axis=1) == species)) > 0.8
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"cv"})],
+        "mode": [StrOptions({"regression", "canonical", "svd"})],
+        "scale": ["boolean"],
+        "cv": ["cv_object"],
+        "missing": [StrOptions({"error", "em"})],
+    }
+    tunable: ClassVar[Mapping[str, Any]] = {"n_components": "1, 2, ..."}
+
+    def __init__(
+        self,
+        n_components: int | Literal["cv"] = 2,
+        *,
+        mode: Literal["regression", "canonical", "svd"] = "regression",
+        scale: bool = True,
+        cv: Any = 5,
+        missing: Literal["error", "em"] = "error",
+    ) -> None:
+        self.n_components = n_components
+        self.mode = mode
+        self.scale = scale
+        self.cv = cv
+        self.missing = missing
+
+    def _prepared(self, moments: Moments, chosen: dict[str, Any]) -> Shrunk:
+        return moments.shrunk(0.0, scale=self.scale)
+
+    def _solve(self, m: Shrunk, n_components: int | None = None) -> Deflation:
+        k = self._count(m) if n_components is None else n_components
+        parts = _singular_pairs(m, k) if self.mode == "svd" else _deflated(m, k, self.mode)
+        xp, notes = namespace(m.mean("x")), constant_columns(m)
+        if len(parts[0]) < k:
+            notes.append(f"only {len(parts[0])} of n_components={k} exist; the rest are left out")
+        W, C, R, S, P, Q = (
+            xp.stack(a, axis=1) if a else 0 * m.mean(b)[:, None]
+            for a, b in zip(parts, "xyxyxy", strict=False)
+        )
+        if self.mode == "regression":  # the y-scores whose coefficients on themselves are 1
+            S = C @ xp.linalg.pinv(Q.mT @ C)
+        slopes = Q if self.mode != "svd" else _least_squares(m, R)
+        return _published(m, (W, C, R, S, P, Q), slopes, parts[6:], notes)
+
+    def _count(self, m: Shrunk) -> int:
+        """The number of components, which must be possible."""
+        p, q, rows = m.width("x"), m.width("y"), m.rows
+        regression = self.mode == "regression"
+        most = min(p, rows - 1) if regression else min(p, q, rows - 1)
+        if self.n_components != "cv" and self.n_components > most:
+            raise ValueError(
+                f"n_components={self.n_components} is too large: at most {most} are possible, the "
+                f"minimum of {p} x-features{'' if regression else f', {q} y-features'} and "
+                f"n_samples - 1 = {rows - 1}"
+            )
+        return min(most, MOST) if self.n_components == "cv" else int(self.n_components)
+
+    def _rows_needed(self) -> int:
+        return 2 if self.n_components == "cv" else self.n_components + 1
+
+    def _choose(self, folds: list[Moments]) -> tuple[dict[str, Any], dict[str, Any]]:
+        columns = []
+        for train, test in zip(training_moments(folds), folds, strict=True):
+            found, held = self._solved(train, {}), self._held_out(test)
+            by_correlation = self.mode != "regression"
+            path = found.correlations_on(held) if by_correlation else found.path_r2(held)
+            columns.append(to_numpy(path) if by_correlation else to_numpy(path).mean(axis=1))
+        k = min(map(len, columns))
+        scores = np.stack([column[:k] for column in columns], axis=1)
+        best = best_index(scores)
+        mean, error = mean_scores(scores), np.nanstd(scores, axis=1, ddof=1) / len(folds) ** 0.5
+        if self.mode == "regression":
+            best = int(np.flatnonzero(mean >= mean[best] - error[best])[0])
+        else:
+            best = max(0, int(np.argmin(np.append(mean > error, False))) - 1)  # before the first
+        return {"n_components": best + 1}, {"cv_scores_": scores}
+
+    def _score(self, moments: Moments, model: Deflation) -> float:
+        if self.mode == "regression":
+            last = model.path_r2(moments)[-1, :]
+            return float(namespace(last).mean(last))
+        correlations = model.correlations_on(moments)
+        return float(namespace(correlations).mean(correlations))
+
+    def _projection(self, view: str) -> tuple[Array, Array]:
+        found: Deflation = self._solution
+        if view == "x":
+            return found.x_mean_, found.x_rotations
+        return found.y_mean_, found.y_rotations
+
+    @row_wise
+    def predict(self, X: Any) -> Array:
+        """Predict y by its regression on the scores of x.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        array of shape (n_samples, n_targets), or (n_samples,) if y was 1-D in fit
+        """
+        check_is_fitted(self)
+        found: Deflation = self._solution
+        t = project(self._check_x(X), found.x_mean_, found.x_rotations)
+        xp = namespace(t)
+        y = t @ xp.astype(found.y_slopes.mT, t.dtype) + xp.astype(found.y_mean_, t.dtype)
+        return y[:, 0] if self._y_ndim == 1 else y
+
+    def _mean_and_covariance(self, X: Any) -> tuple[Array, Array]:
+        mean, m, B = self.predict(X), self._total(), self.coef_.mT
+        cross = m.cov("y", "x") @ B
+        C = m.cov("y") - cross - cross.mT + B.mT @ m.projected_scatter("x", "x", B) / m.freedom()
+        return (mean[:, None] if mean.ndim == 1 else mean), 0.5 * (C + C.mT)
+
+    def score_moments(self, moments: Moments) -> float:
+        """The mean R2 of the targets on held-out moments, or the mean correlation of the scores.
+
+        Parameters
+        ----------
+        moments : Moments
+            With blocks "x" and "y".
+
+        Returns
+        -------
+        float
+            For ``mode="regression"`` R2, the mean over the targets; for the symmetric modes the
+            mean correlation of the paired scores.
+        """
+        return super().score_moments(moments)
+
+    @property
+    def vip_(self) -> Array:
+        r"""Variable importance in projection, shape (p,); values above 1 matter more than average.
+
+        .. math:: \mathrm{VIP}_j^2 = p \, \sum_a v_a w_{ja}^2 / \sum_a v_a
+
+        with v_a the variance of y that component a explains (Chong and Jun 2005).
+        """
+        check_is_fitted(self)
+        W, share = self.x_weights_, self.y_explained_variance_ratio_
+        xp = namespace(W)
+        total = xp.sum(share)
+        return xp.sqrt(W.shape[0] * (W * W @ share) / xp.where(total > 0, total, 1.0))
+
+
+def _least_squares(m: Shrunk, R: Array) -> Array:
+    """Coefficients of y, in scaled units, on scores of x that need not be orthogonal."""
+    xp = namespace(R)
+    G = R.mT @ m.project_sample("x", "x", R)
+    return m.project_sample("y", "x", R) @ xp.linalg.pinv(G)
+
+
+def _published(
+    m: Shrunk, parts: Sequence[Array], slopes: Array, variances: Any, notes: Sequence[str]
+) -> Deflation:
+    """What the components are in the data's units, and how much they explain."""
+    W, C, R, S, P, Q = parts
+    xp, ux, uy = namespace(W), m.units("x"), m.units("y")
+    x_rotations, y_slopes = R / ux[:, None], slopes * uy[:, None]
+    coef, shares = y_slopes @ x_rotations.mT, []
+    for name, A, variance in zip("xy", (P, Q), variances, strict=True):
+        total = xp.sum(m.sample.variance(name))
+        of_scores = xp.stack(variance) if variance else 0 * A[0, :]
+        shares.append(of_scores * xp.sum(A * A, axis=0) / xp.where(total > 0, total, 1.0))
+    found = Deflation(
+        m.mean("x"), m.mean("y"), W, C, P, Q, R, S, coef,
+        m.mean("y") - coef @ m.mean("x"), *shares, int(W.shape[1]),
+        x_rotations, S / uy[:, None], y_slopes,
+    )  # fmt: skip
+    return replace(found, notes=tuple(notes))
