@@ -58,6 +58,7 @@ class Deflation:
 
     def path_r2(self, moments: Moments) -> Array:
         """R2 of every target with the first 1, 2, ... components on held-out moments, (k, q)."""
+        namespace(moments.mean("x"), self.x_mean_)  # of one library, on one device
         held = HeldOut.of(moments, (self.x_mean_, self.y_mean_))
         return r2(held.component_errors(self.x_rotations, self.y_slopes.mT), moments)
 

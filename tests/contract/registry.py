@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cmstats import (
     CCA,
+    PLS,
     ConditionalGaussian,
     ConditionalGaussianMixture,
     ConformalRetriever,
@@ -425,6 +426,14 @@ def _models() -> Iterator[Model]:
     yield Model("cca-aligned-svd-cv", svd, aligned, folds=3, **SVD, **two)
     some = with_holes(aligned)
     yield Model("cca-aligned-em", _cca(**near, missing="em"), some, **two)
+
+    # ------------------------------------------------------------------------------ PLS
+    yield Model("pls", functools.partial(PLS, 2), main=True, one=functools.partial(PLS, 1),
+                in_memory=("predict_region",))  # fmt: skip
+    yield Model("pls-cv", functools.partial(PLS, "cv", cv=3), folds=3)
+    canonical = functools.partial(PLS, 2, mode="canonical", scale=False, missing="em")
+    yield Model("pls-canonical-em", canonical, holes)
+    yield Model("pls-svd", functools.partial(PLS, 3, mode="svd"))
 
     # ------------------------------------------------------------------------ several views
     kinds = {"kinds": ("cosine", "weighted_cosine", "eigenvalue_cosine")}

@@ -176,7 +176,7 @@ def test_sparse_rows_on_a_disk_and_in_frames_are_rows(model: Model, tmp_path: Pa
     rows = thinned(model.rows())
     holders: dict[str, Holder] = {"frame": _sparse_frame, "backed": lambda a, path: Backed(a)}
     for name, holder in holders.items():
-        check(model, rows, holder, tmp_path / name, IN_MEMORY_ONLY)
+        check(model, rows, holder, tmp_path / name, (*IN_MEMORY_ONLY, *model.in_memory))
 
 
 @every(variants=False)
