@@ -28,7 +28,9 @@ def test_regression_is_scikit_learns(scale: bool, k: int, target: Any) -> None:
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=3e-6, atol=3e-6)
     np.testing.assert_allclose(ours.transform(X), theirs.transform(X), rtol=3e-6, atol=3e-6)
     back = theirs.inverse_transform(theirs.transform(X))
-    np.testing.assert_allclose(ours.inverse_transform(ours.transform(X)), back, rtol=3e-6, atol=3e-6)
+    np.testing.assert_allclose(
+        ours.inverse_transform(ours.transform(X)), back, rtol=3e-6, atol=3e-6
+    )
     assert ours.score(X, target) == pytest.approx(theirs.score(X, target), abs=1e-7)
 
 

@@ -204,7 +204,7 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
     >>> X, Y = load_linnerud(return_X_y=True)
     >>> pls = PLS(2).fit(X, Y)
     >>> pls.x_explained_variance_ratio_.round(3)
-    array([0.695, 0.227])
+    array([0.735, 0.158])
     >>> pls.transform(X).shape, pls.predict(X).shape
     ((20, 2), (20, 3))
 

@@ -53,7 +53,7 @@ def check_lazy_source(a: Any, name: str) -> Any:
 
 def is_vector(given: Any, checked: Any) -> bool:
     """Whether one value a row was given: no matrix, and no column of vectors."""
-    shape = given.shape if hasattr(given, "shape") else np.shape(given)
+    shape = given.shape if hasattr(given, "shape") else np.asarray(given).shape
     return len(shape) == 1 and (checked.ndim == 1 or int(checked.shape[1]) == 1)
 
 

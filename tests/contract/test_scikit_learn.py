@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cmstats import (
     CCA,
+    PLS,
     ConditionalGaussian,
     ConditionalGaussianMixture,
     ConformalRetriever,
@@ -156,6 +157,7 @@ INSTANCES = [
     ConditionalGaussianMixture(2),
     LinearAutoencoder(),
     MultitaskRegressor(cv=2, alphas=(0.1, 1.0, 10.0)),
+    PLS(1),
     SplitColumns(),
     TwoViewPipeline(RenamedCCA()),
     ConformalRetriever(RenamedCCA(), confidence=0.5, random_state=0),
