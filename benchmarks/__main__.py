@@ -19,6 +19,7 @@ SUITES = (
     "multitask",
     "fusion",
     "comparison",
+    "few_pairs",
     "baselines",
     "inference",
     "scale",

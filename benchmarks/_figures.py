@@ -52,3 +52,50 @@ def _points(suite: str, model: str) -> list[tuple[float, float, str]]:
             short = row["note"].split()[0]
         found.append((float(spent), float(row["total_correlation"]), short))
     return sorted(found)
+
+
+METHODS = {
+    "CrossModalRetriever": ("black", "o-", 2.5),
+    "CCA": ("tab:blue", "s-", 1.2),
+    "KernelCCA": ("tab:cyan", "D-", 1.2),
+    "ASIF": ("tab:green", "^--", 1.2),
+    "ridge": ("tab:olive", "v--", 1.2),
+    "orthogonal Procrustes": ("tab:brown", "x--", 1.2),
+    "contrastive, linear": ("tab:orange", "<:", 1.2),
+    "contrastive, MLP": ("tab:red", ">:", 1.2),
+    "plain cosine": ("gray", "-", 1.0),
+    "centred cosine": ("gray", "--", 1.0),
+}
+"""The methods of the picture of few pairs, each with its colour, line and width."""
+
+
+def few_pairs() -> None:
+    """The mean reciprocal rank over the number of pairs, a panel for each set."""
+    found: dict[str, dict[str, list[tuple[int, float, float]]]] = {}
+    for name, row in saved("few_pairs").items():
+        place, method = name.rsplit(": ", 1)
+        data, count = place.rsplit(", ", 1)
+        if method in METHODS and "MRR" in row:
+            point = int(count.split()[0]), row["MRR"], row["MRR_standard_error"]
+            found.setdefault(data, {}).setdefault(method, []).append(point)
+    if not found:
+        return
+    from matplotlib.figure import Figure
+
+    columns = min(len(found), 4)
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(3.4 * columns, 3.2 * rows + 0.6), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(found) :]:
+        axes.set_axis_off()
+    lines = {}
+    for axes, (data, by_method) in zip(panels, found.items(), strict=False):
+        for method, points in by_method.items():
+            colour, style, width = METHODS[method]
+            n, value, error = zip(*sorted(points), strict=True)
+            lines[method] = axes.errorbar(
+                n, value, error, fmt=style, color=colour, lw=width, ms=4, label=method
+            )
+        axes.set(xscale="log", title=data, xlabel="pairs", ylabel="MRR")
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=5, frameon=False)
+    figure.savefig(RESULTS / "few_pairs.png", dpi=110)

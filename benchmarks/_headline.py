@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import Rows, saved
+from benchmarks._measure import Rows, number, saved
 
 PAGE = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- measured: written by python -m benchmarks -->\n", "<!-- /measured -->\n"
@@ -54,7 +54,13 @@ LABELLED = (
 )
 """Prefix of the row's name, and its name in the table."""
 
-CLASSICAL = ("CCA", "KernelCCA", "ConditionalGaussian", "LinearAutoencoder(cross)")
+CLASSICAL = (
+    "CrossModalRetriever",
+    "CCA",
+    "KernelCCA",
+    "ConditionalGaussian",
+    "LinearAutoencoder(cross)",
+)
 """The models that were fitted to the same pairs as the deep models, without labels."""
 
 DEEP = ("DeepCCA", "ContrastiveAligner, linear", "ContrastiveAligner, MLP")
@@ -77,6 +83,10 @@ def lines() -> Iterator[str]:
     if compared:
         yield ""
         yield from _quality(compared)
+    few = saved("few_pairs")
+    if few:
+        yield ""
+        yield from _few(few)
     labelled = saved("semantic")
     if labelled:
         yield ""
@@ -90,7 +100,7 @@ def _speed() -> Iterator[str]:
         for name, row in _first(saved(suite), start):
             size = name.removeprefix(start).removesuffix(" / bare product")
             size = size.removesuffix(" / scikit-learn")
-            yield f"| {ours} | {size} | {peer} | {row['times_faster']:.3g} |"
+            yield f"| {ours} | {size} | {peer} | {number('times', row['times_faster'])} |"
 
 
 def _first(rows: Rows, start: str) -> list[tuple[str, dict[str, Any]]]:
@@ -112,7 +122,9 @@ def _quality(compared: Rows) -> Iterator[str]:
 
 
 def _cell(row: dict[str, Any], metric: str) -> str:
-    return f"{row[metric]:.3g} ({row['fit_seconds']:.2g} s)" if metric in row else ""
+    if metric not in row:
+        return ""
+    return f"{number(metric, row[metric])} ({number('short seconds', row['fit_seconds'])} s)"
 
 
 def _verdict(compared: Rows, sets: list[tuple[str, str, str]]) -> Iterator[str]:
@@ -130,9 +142,62 @@ def _verdict(compared: Rows, sets: list[tuple[str, str, str]]) -> Iterator[str]:
         ours, theirs = max(classical, key=classical.__getitem__), max(deep, key=deep.__getitem__)
         side = "classical" if classical[ours] >= deep[theirs] else "deep"
         yield (
-            f"- {title}: {side} is ahead ({ours} {classical[ours]:.3g}, "
-            f"{theirs} {deep[theirs]:.3g})."
+            f"- {title}: {side} is ahead ({ours} {number(metric, classical[ours])}, "
+            f"{theirs} {number(metric, deep[theirs])})."
         )
+
+
+FEW = (
+    ("openclipart", 100),
+    ("openclipart", 300),
+    ("openclipart", 1000),
+    ("emoji", 300),
+    ("aligned, CLIP", 80),
+    ("aligned, CLIP", 400),
+    ("aligned, ConVIRT", 400),
+)
+"""Sets and numbers of pairs of the table of few pairs."""
+
+
+def _few(rows: Rows) -> Iterator[str]:
+    """The mean reciprocal rank by method and number of pairs."""
+    places = [f"{data}, {n} pairs" for data, n in FEW]
+    places = [p for p in places if any(name.startswith(f"{p}: ") for name in rows)]
+    titles = [p.removeprefix("aligned, ").replace(", ", ": ") for p in places]
+    yield "| few pairs, MRR | " + " | ".join(titles) + " |"
+    yield "|---|" + "---|" * len(places)
+    for method in dict.fromkeys(name.rsplit(": ", 1)[1] for name in rows):
+        found = [rows.get(f"{place}: {method}", {}) for place in places]
+        if not any("MRR" in row for row in found):
+            continue
+        cells = [
+            f"{number('MRR', row['MRR'])} +- {number('MRR', row['MRR_standard_error'])}"
+            if "MRR" in row
+            else "-"
+            for row in found
+        ]
+        yield f"| {method} | " + " | ".join(cells) + " |"
+    yield ""
+    yield from _few_verdict(rows, places, titles)
+
+
+def _few_verdict(rows: Rows, places: list[str], titles: list[str]) -> Iterator[str]:
+    """Where `CrossModalRetriever` is ahead of every other method, and what is ahead elsewhere."""
+    for place, title in zip(places, titles, strict=True):
+        found = {
+            name.removeprefix(f"{place}: "): row["MRR"]
+            for name, row in rows.items()
+            if name.startswith(f"{place}: ") and "MRR" in row
+        }
+        ours = found.pop("CrossModalRetriever", None)
+        if ours is None or not found:
+            continue
+        best = max(found, key=found.__getitem__)
+        if ours >= found[best]:
+            said = f"`CrossModalRetriever` is ahead ({number('MRR', ours)}, then {best}"
+        else:
+            said = f"{best} is ahead (`CrossModalRetriever` {number('MRR', ours)}, {best}"
+        yield f"- {title}: {said} {number('MRR', found[best])})."
 
 
 def _with_labels(rows: Rows) -> Iterator[str]:
@@ -140,5 +205,6 @@ def _with_labels(rows: Rows) -> Iterator[str]:
     yield "|---|---|---|"
     for start, title in LABELLED:
         for _, row in _first(rows, start):
-            found = f"{row['image_query_mAP']:.3f} | {row['text_query_mAP']:.3f}"
+            image, text = (number("mAP", row[f"{q}_query_mAP"]) for q in ("image", "text"))
+            found = f"{image} | {text}"
             yield f"| {title} | {found} |"

@@ -111,6 +111,21 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def number(key: str, value: float) -> str:
+    """A number as readers of tables expect it: .500 for a share, 230 for seconds.
+
+    Shares and ranks' reciprocals have three digits and no zero before the point; everything else
+    three significant digits (seconds two), without an exponent from 0.0001 to 1e12.
+    """
+    if any(share in key for share in ("R@", "MRR", "mAP")):
+        text = f"{value:.3f}".replace("-0.000", "0.000")
+        return text.replace("0.", ".", 1) if abs(value) < 1 else text
+    digits = 2 if key == "short seconds" else 3
+    if value and 1e-4 <= abs(value) < 1e12:
+        return f"{float(f'{value:.{digits}g}'):.15g}"
+    return f"{value:.{digits}g}"
+
+
 def saved(suite: str) -> Rows:
     """The results of the last full run of a suite; empty if there is none."""
     path = RESULTS / f"{suite}.json"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import _figures
-from benchmarks._measure import README, RESULTS
+from benchmarks._measure import README, RESULTS, number
 
 HEAD = """# Benchmarks
 
@@ -30,9 +30,12 @@ def _cells(row: dict[str, Any]) -> str:
         if key in ("ratio_min", "ratio_max", "note"):
             continue
         if key == "ratio" and "ratio_min" in row:
-            parts.append(f"ratio {value:.3g} ({row['ratio_min']:.3g} to {row['ratio_max']:.3g})")
+            parts.append(
+                f"ratio {number(key, value)} ({number(key, row['ratio_min'])} to "
+                f"{number(key, row['ratio_max'])})"
+            )
         elif isinstance(value, float):
-            parts.append(f"{key.replace('_', ' ')} {value:.3g}")
+            parts.append(f"{key.replace('_', ' ')} {number(key, value)}")
         else:
             parts.append(f"{key.replace('_', ' ')} {value}")
     return ", ".join(parts)
@@ -41,6 +44,7 @@ def _cells(row: dict[str, Any]) -> str:
 def rewrite_readme() -> None:
     """Rewrite benchmarks/README.md from the JSON files of full runs."""
     _figures.mnist()
+    _figures.few_pairs()
     pages = [HEAD]
     for path in sorted(RESULTS.glob("*.json")):
         saved = json.loads(path.read_text())

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks._data import available
 from benchmarks._measure import Rows
-from cmstats import CCA, ConditionalGaussian, LinearAutoencoder
+from cmstats import CCA, ConditionalGaussian, CrossModalRetriever, LinearAutoencoder
 from cmstats.baselines import ASIF, ContrastiveAligner, DeepCCA
 from cmstats.datasets import load_mnist_halves
 from cmstats.model_selection.comparison import compare, learning_curves, overtakes
@@ -47,6 +47,9 @@ def run(*, quick: bool) -> Iterator[Rows]:
 def _models(k: int, *, quick: bool) -> dict[str, Any]:
     """The classical models, and the deep ones if torch is installed."""
     models = {
+        "CrossModalRetriever": CrossModalRetriever(
+            time_budget=1.0 if quick else None, random_state=0
+        ),
         "CCA": CCA(k, shrinkage="auto" if quick else "cv"),
         "KernelCCA": KernelCCA(k, shrinkage=0.1, rank=300 if quick else 1000),
         "ConditionalGaussian": ConditionalGaussian(shrinkage=0.3 if quick else "cv"),
