@@ -97,5 +97,8 @@ def few_pairs() -> None:
                 n, value, error, fmt=style, color=colour, lw=width, ms=4, label=method
             )
         axes.set(xscale="log", title=data, xlabel="pairs", ylabel="MRR")
+        counts = sorted({n for points in by_method.values() for n, _, _ in points})
+        axes.set_xticks(counts, [str(n) for n in counts])
+        axes.set_xticks([], minor=True)
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(RESULTS / "few_pairs.png", dpi=110)
