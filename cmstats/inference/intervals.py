@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats.arrays import is_numpy, namespace, to_numpy
+from cmstats.arrays import is_dask, is_numpy, namespace, to_numpy, warn
 from cmstats.inference.fitted import check_count, check_level, component_index
 from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import ONE_THREAD, thread_map
 from cmstats.moments.folds import training_moments
 from cmstats.moments.moments import Moments
+from cmstats.rows.chunks import check_blocks
+from cmstats.rows.dependence import dependence_notes
+from cmstats.rows.splits import deal
 
 __all__ = ["correlation_intervals", "jackknife_error"]
 
@@ -174,8 +177,14 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> 
             )
         return parts
     blocks = {"x": X, "y": y} | ({} if Z is None else {"z": Z})
+    cv = cv if hasattr(cv, "split") or isinstance(cv, (int, np.integer)) else list(cv)
     given = {"cv": cv, "sample_weight": sample_weight, "groups": groups, **blocks}
     folds = Moments.folds(**given)
+    if not any(map(is_dask, blocks.values())):
+        rows = check_blocks(blocks)
+        dealt = deal(cv, len(rows["x"]), groups=groups, weights=sample_weight)
+        for note in dependence_notes(rows, dealt, sample_weight):
+            warn(note)
     m = functools.reduce(operator.add, folds)
     # As in CCA: a scatter matrix up to condition 1e4, beyond it the triangular factor.
     if max(m.whiten(name).condition for name in blocks) > 1e4:

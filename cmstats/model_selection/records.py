@@ -29,9 +29,11 @@ from cmstats.model_selection.judging import (
     rows_of,
 )
 from cmstats.rows.chunks import check_lengths, is_lazy
+from cmstats.rows.dependence import dependence_notes
+from cmstats.rows.matrix import check_matrix
 from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.source import take_in_memory
-from cmstats.rows.splits import check_groups, fold_ids
+from cmstats.rows.splits import Folds, check_groups, fold_ids
 
 __all__ = ["Comparison", "Record"]
 
@@ -87,6 +89,8 @@ class Comparison:
             raise ValueError(f"the cut-offs k must be at least 1, got {list(self.ks)}")
         self.groups = None if groups is None else check_groups(groups, self.n)
         self.splits = _splits(cv, self.n, self.labels, self.groups)
+        for note in _dependence(self.X, self.y, self.splits):
+            warn(note)
         if RAW not in self.estimators and _comparable(self.X, self.y):
             self.estimators[RAW] = RawCosine()
 
@@ -190,6 +194,18 @@ def _splits(
     if not found:
         raise ValueError("cv has no folds")
     return found
+
+
+def _dependence(X: Any, y: Any, splits: list[tuple[HostArray, HostArray]]) -> list[str]:
+    """The sentences about rows that depend on rows of other folds, where both are numbers."""
+    try:
+        blocks = {k: check_matrix(a, k, ensure_finite=False) for k, a in (("X", X), ("y", y))}
+    except (TypeError, ValueError):
+        return []
+    ids = np.full(int(blocks["X"].shape[0]), -1)
+    for k, (_, test) in enumerate(splits):
+        ids[test] = k
+    return dependence_notes(blocks, Folds(len(splits), ids=ids))
 
 
 def _comparable(X: Any, y: Any) -> bool:

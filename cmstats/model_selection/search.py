@@ -344,6 +344,7 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
         found: list[tuple[list[int], GridScores]] = []
         held: dict[int, tuple[FoldReader, Moments]] = {}
         dealt: Any = None
+        dependent: list[str] = []
         for numbers in _sharing_a_pass(self.estimator, candidates):
             mine = [candidates[i] for i in numbers]
             reader = FoldReader(clone(self.estimator).set_params(**mine[0]), X, y, sample_weight)
@@ -358,10 +359,11 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
                 if form == "root" or folds[0].single:
                     folds = reader.folds(form, dealt)
                     scores = self._scores(models, folds, fit)
+            dependent = dependent or reader.dependent(dealt)
             reader.release()
             found.append((numbers, scores))
             held |= dict.fromkeys(numbers, (reader, functools.reduce(operator.add, folds)))
-        notes = self._publish(candidates, GridScores.joined(found))
+        notes = [*dependent, *self._publish(candidates, GridScores.joined(found))]
         if self.refit:
             reader, total = held[self.best_index_]
             notes += self._refit(self._fresh(self.best_params_), total, _fitted_by(reader))

@@ -30,6 +30,7 @@ from cmstats.moments.imputation import Filler
 from cmstats.moments.moments import Moments, folds_of_rows
 from cmstats.moments.shrinkage import check_aligned, shrinkage_tuple
 from cmstats.rows.chunks import check_lengths, is_lazy
+from cmstats.rows.dependence import dependence_notes, watched
 from cmstats.rows.matrix import check_matrix, check_rows_of, check_source, is_vector
 from cmstats.rows.names import column_names, naming_columns, stand_in
 from cmstats.rows.pairs import check_row_labels, warn_of_shared_columns
@@ -264,8 +265,9 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         """Fit to checked rows, in the root form too where the scatter is not good enough."""
         n = length_of(blocks)
         folds = self._folds_of(n, blocks.get("y"), groups, sample_weight)
+        given, weights = blocks if folds is None else watched(blocks), sample_weight
         n = count_rows(n, sample_weight)
-        blocks, sample_weight = self._rows(blocks, sample_weight)
+        blocks, sample_weight = self._rows(given, sample_weight)
         form = self._first_form(n, sum(map(width_of, blocks.values())))
 
         def collected(form: Any) -> list[Any]:
@@ -274,7 +276,8 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
                 self._queries = sample_folds(blocks, folds, sample_weight)
             return parts
 
-        return self._learn_resolved(collected, form)
+        notes = self._learn_resolved(collected, form)
+        return notes if folds is None else dependence_notes(given, folds, weights) + notes
 
     def _learn_resolved(self, collect: Callable[[Any], Any], form: Any) -> list[str]:
         """Fit to rows collected in a form, and in finer ones until they resolve the columns."""

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from cmstats.arrays import check_weights, is_dask, namespace
 from cmstats.moments.folds import merged
 from cmstats.moments.moments import Moments, folds_of_batches
+from cmstats.rows.dependence import dependence_notes, remembered
 from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.reservoir import Sample, merged_samples, sample_folds, sampled_stream
 from cmstats.rows.splits import Folds, by_number, check_groups, deal
@@ -77,8 +78,13 @@ class Batches(BaseEstimator):
         form = self._first_form(np.inf, 0)
         folds = self._folds_of(None, None, groups)
 
+        first: list[dict[str, Any]] = []
+
         def collect(form: Any) -> list[Any]:
             batches = self._batches(source)
+            if folds is not None:
+                first.clear()
+                batches = remembered(batches, first)
             if folds is not None and self._ranks_rows():
                 self._queries = []
                 batches = sampled_stream(batches, folds, self._queries)
@@ -93,13 +99,16 @@ class Batches(BaseEstimator):
         auto = form == "scatter" and "root" in self._finer_forms()
         if auto and again and total.form == "scatter" and sum(total.widths) > total.rows:
             notes = self._learn(collect("root"))
-            return notes
-        if auto and not again and self._ill_conditioned():
+        elif auto and not again and self._ill_conditioned():
             notes.append(
                 "the columns are ill-conditioned, and an iterator cannot be read again for the "
                 "more precise form: set solver='svd', or pass batches that can be (a list, an "
                 "object whose __iter__ begins anew)"
             )
+        if folds is not None and first:
+            rows = {name: np.concatenate([b[name] for b in first]) for name in first[0]}
+            dealt = folds.part(0, len(next(iter(rows.values()))))
+            notes = [*dependence_notes(rows, dealt), *notes]
         return notes
 
     def _collect_batches(
@@ -174,6 +183,9 @@ class Batches(BaseEstimator):
         n = int(next(iter(blocks.values())).shape[0])
         start = sum(m.rows_seen for m in held)
         folds = self._folds_of_more(n, groups, start, sample_weight)
+        dependent = []
+        if folds is not None and not start:
+            dependent = dependence_notes(blocks, folds, sample_weight)
         blocks, sample_weight = self._rows(blocks, sample_weight, partial=True)
         form = held[0].form if held else self._first_form(np.inf, 0)
         # Each call solves anew, beside which products in double precision cost little.
@@ -190,10 +202,10 @@ class Batches(BaseEstimator):
         parts = merged(before, new)
         if self._enough(parts):
             notes: list[str] = self._learn(parts)
-            return [*notes, *self._unresolved()]
+            return [*dependent, *notes, *self._unresolved()]
         # Until there are rows enough for a model, they are only counted.
         self._keep(parts)
-        return []
+        return dependent
 
     def _parts_so_far(self) -> list[Any]:
         """The moments of the rows so far: of each fold, or of all where nothing is chosen."""

@@ -9,6 +9,7 @@ from sklearn.base import clone
 
 from cmstats.models.base import MomentsModel, length_of
 from cmstats.moments.moments import Moments
+from cmstats.rows.dependence import dependence_notes, watched
 from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.splits import Folds, count_rows, deal
 
@@ -43,12 +44,17 @@ class FoldReader:
         blocks = self.estimator._blocks(X, y, reset=True)
         self.labels = blocks.get("y")  # what a stratified splitter goes by
         self.length = length_of(blocks)
+        self.given = blocks = watched(blocks)
         self.blocks, self.weights = self.estimator._rows(blocks, sample_weight)
         self.seen = {k: v for k, v in vars(self.estimator).items() if k not in before}
 
     def dealt(self, cv: Any, groups: Any) -> Folds:
         """The folds of the rows."""
         return deal(cv, self.length, y=self.labels, groups=groups, weights=self.weights)
+
+    def dependent(self, folds: Folds) -> list[str]:
+        """The sentences about rows, read by now, that depend on rows of other folds."""
+        return dependence_notes(self.given, folds, self.weights)
 
     @property
     def form(self) -> Any:
@@ -70,7 +76,7 @@ class FoldReader:
 
     def release(self) -> None:
         """Let go of the rows: models are fitted to moments from now on."""
-        self.blocks, self.labels, self.weights = {}, None, None
+        self.given, self.blocks, self.labels, self.weights = {}, {}, None, None
 
     def fit(self, model: Any, parts: Sequence[Moments]) -> list[str]:
         """Fit a model to the moments of these rows; the sentences about degenerate data."""
