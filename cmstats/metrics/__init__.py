@@ -17,6 +17,7 @@ from cmstats.metrics.alignment import (
     pwcca,
     svcca,
 )
+from cmstats.metrics.calibration import expected_calibration_error
 from cmstats.metrics.correlation import total_correlation_scorer
 from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.metrics.retrieval import (
@@ -33,6 +34,7 @@ from cmstats.metrics.retrieval import (
 
 __all__ = [
     "HubnessCorrection",
+    "expected_calibration_error",
     "linear_cka",
     "make_retrieval_scorer",
     "mean_average_precision",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cmstats.models.pairs import MatchProbability, check_pairs, match_probability
     from cmstats.models.pipeline import TwoViewPipeline
     from cmstats.models.pls import PLS
+    from cmstats.models.prototypes import PrototypeClassifier
     from cmstats.models.semantic import SemanticMatching
 else:
     __getattr__, __dir__ = lazy(
@@ -35,6 +36,7 @@ else:
             "multiview": ("MultiviewCCA",),
             "pairs": ("MatchProbability", "check_pairs", "match_probability"),
             "pipeline": ("TwoViewPipeline",),
+            "prototypes": ("PrototypeClassifier",),
             "semantic": ("SemanticMatching",),
             "pls": ("PLS",),
         },
@@ -53,6 +55,7 @@ __all__ = [
     "MultitaskRegressor",
     "MultiviewCCA",
     "NystroemMap",
+    "PrototypeClassifier",
     "RandomFourierMap",
     "SemanticMatching",
     "TwoViewPipeline",

@@ -167,8 +167,9 @@ def check_pairs(
     scores, ranks, best = np.empty(n), np.empty(n), np.empty(n, dtype=np.intp)
     wrong = []
     for test, fitted in _cross_fitted(model, X, y, cv, columns["groups"], rng):
-        U, V = similarity_vectors(fitted, *rows_at(test, X, y))
-        everyone = similarity_vectors(fitted, *rows_at(test[:1], X), y)[1]
+        held = rows_at(test, X, y)
+        U, V = similarity_vectors(fitted, held[0], held[1])
+        everyone = similarity_vectors(fitted, rows_at(test[:1], X)[0], y)[1]
         best[test] = to_numpy(top_k(*standardized_vectors(U, everyone), 1)[0])[:, 0]
         scores[test], mismatched, ranks[test] = _suspicion(U, V, rng)
         wrong.append(mismatched)
@@ -427,7 +428,8 @@ def match_probability(
     own, other = np.empty(n), np.empty(n)
     fold = np.empty(n, dtype=np.intp)
     for k, (test, fitted) in enumerate(_cross_fitted(model, X, y, cv, columns["groups"], rng)):
-        U, V = similarity_vectors(fitted, *rows_at(test, X, y))
+        held = rows_at(test, X, y)
+        U, V = similarity_vectors(fitted, held[0], held[1])
         own[test], fold[test] = _own(U, V), k
         other[test] = _own(U, *rows_at(_derangement(len(test), rng), V))
     if not (np.isfinite(own).all() and np.isfinite(other).all()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -207,7 +207,7 @@ class PredictsRegions(BaseEstimator):
         return found if getattr(self, "_y_ndim", 2) > 1 else found.of_one_target()
 
 
-def residual_covariance(weights: Array, parts: Mapping[Sequence[int], Moments]) -> Array:
+def residual_covariance(weights: Array, parts: Mapping[tuple[int, ...], Moments]) -> Array:
     """The covariance of ``y - x weights`` in training rows, made positive definite.
 
     ``(n S + q diag S) / (n + q)`` of the covariance S of the residuals of n rows and q targets:

@@ -40,6 +40,7 @@ from cmstats import (
     MultitaskRegressor,
     MultiviewCCA,
     NystroemMap,
+    PrototypeClassifier,
     RandomFourierMap,
     SemanticMatching,
     TwoViewPipeline,
@@ -305,6 +306,7 @@ CALLS: dict[str, Callable[[Any, Rows], Any]] = {
     "sample": lambda est, r: est.sample(r.x, random_state=0),
     "sample several": lambda est, r: est.sample(r.x, n_samples=3, random_state=0),
     "predict_region": lambda est, r: _region(est, r),
+    "predict_proba": lambda est, r: est.predict_proba(r.x),
     "p_values": lambda est, r: est.p_values(r.x, r.y),
     "predict_set": lambda est, r: est.predict_set(r.x, r.y),
     "set_sizes": lambda est, r: est.set_sizes(r.x, r.y),
@@ -328,6 +330,7 @@ CALLS_OF_ONE = {"transform x", "inverse_transform", "score", "score_samples"}
 OF_NO_ROWS = {"mutual_information", "mutual_information each"}
 READ_Y = {name for name in CALLS if "_x" not in name} - {
     *("transform x", "inverse_transform", "predict", "predict std", "decision_function", "fuse x"),
+    "predict_proba",
     *("embed x", "responsibilities x", "sample", "sample several", "condition logpdf"),
     *("condition sample", *OF_NO_ROWS),
 }  # fmt: skip
@@ -610,6 +613,14 @@ def _models() -> Iterator[Model]:
     yield Model("semantic", plain, pair, main=True, broken=broken, **semantic)
     correlated = functools.partial(SemanticMatching, CLASSIFIER, correlate=CCA(2))
     yield Model("semantic-cca", correlated, pair, **semantic)
+
+    texts = np.random.default_rng(0).normal(size=(3, 4)) * 4 + 5
+    names = functools.partial(PrototypeClassifier, CCA(shrinkage=0.2), cv=3, random_state=0)
+    yield Model("prototypes", functools.partial(names, texts), main=True, seeded=DRAWN, dask="",
+                without=("predict", "score"), one=functools.partial(names, texts[:, :1]),
+                broken={"test_a_column_that_two_views_share_is_warned_of": "the y of this test is "
+                        "wider than the features of its classes"},
+                atol32=1e-2)  # fmt: skip
 
     # ----------------------------------------------------------------------------- baselines
     yield Model("asif", lambda: ASIF(k=20, power=4), main=True, dask="outputs",

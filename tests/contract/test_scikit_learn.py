@@ -12,8 +12,9 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cmstats import (
@@ -29,6 +30,7 @@ from cmstats import (
     MultitaskRegressor,
     MultiviewCCA,
     NystroemMap,
+    PrototypeClassifier,
     RandomFourierMap,
     SemanticMatching,
     TwoViewPipeline,
@@ -137,6 +139,39 @@ class SplitColumns(ClassifierMixin, BaseEstimator):
         return self.model_.fuse(*views)
 
 
+class NamedColumns(SplitColumns):
+    """PrototypeClassifier as a classifier: X is both views, the texts of a class are its rows."""
+
+    def _views(self, X: Any) -> tuple[Any, Any]:
+        X = check_array(X)
+        return X, X
+
+    def fit(self, X: Any, y: Any) -> Any:
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        validate_data(self, X, y, skip_check_array=True)
+        check_classification_targets(y)
+        first, second = self._views(X)
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(X, y)
+        if len(set(y)) < 2:
+            raise ValueError("the labels hold one class")
+        model = PrototypeClassifier(
+            CCA(shrinkage=0.5), {c: second[y == c] for c in set(y)}, cv=2, random_state=0
+        )
+        self.model_ = model.fit(first, second, y)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict(self, X: Any) -> Any:
+        views = self._seen(X)
+        return self.model_.predict(views[0])
+
+    def predict_proba(self, X: Any) -> Any:
+        views = self._seen(X)
+        return self.model_.predict_proba(views[0])
+
+
 def expected_failures(estimator: Any) -> dict[str, str]:
     # scikit-learn asks the class named "CCA" to return both views from fit_transform.
     if type(estimator) is CCA:
@@ -159,6 +194,7 @@ INSTANCES = [
     MultitaskRegressor(cv=2, alphas=(0.1, 1.0, 10.0)),
     PLS(1),
     SplitColumns(),
+    NamedColumns(),
     TwoViewPipeline(RenamedCCA()),
     ConformalRetriever(RenamedCCA(), confidence=0.5, random_state=0),
     MomentsSearchCV(RenamedCCA(), {"shrinkage": [0.1, 0.5]}, cv=2),
@@ -209,6 +245,11 @@ def test_scikit_learns_checks_of_the_variants(estimator: Any, check: Any) -> Non
 
 
 def test_every_public_estimator_is_checked() -> None:
-    adapters = {RenamedCCA: CCA, ColumnsAsViews: MultiviewCCA, SplitColumns: SemanticMatching}
+    adapters = {
+        RenamedCCA: CCA,
+        ColumnsAsViews: MultiviewCCA,
+        SplitColumns: SemanticMatching,
+        NamedColumns: PrototypeClassifier,
+    }
     checked = {adapters.get(type(one), type(one)) for one in (*INSTANCES, *TRAINED)}
     assert checked == public_estimators()
