@@ -22,6 +22,7 @@ SUITES = (
     "few_pairs",
     "baselines",
     "inference",
+    "promises",
     "scale",
     "kernels",
     "gpu",
