@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from cmstats import CCA, CrossModalRetriever, KernelCCA, load_emoji, retrieval_report, search
 from cmstats.metrics import HubnessCorrection
@@ -179,3 +180,10 @@ def test_wrong_parameters_are_named() -> None:
     recall = CrossModalRetriever(scoring="R@5", time_budget=0, random_state=0).fit(X, y)
     found = retrieval_report(*recall.embed(X, y)).loc["mean", "R@5"]
     assert recall.score(X, y) == pytest.approx(found)
+
+
+def test_sparse_rows_are_not_tried_with_kernels() -> None:
+    X, y = curved(0, 60)
+    model = CrossModalRetriever(cv=2, random_state=0).fit(scipy.sparse.csr_matrix(X), y)
+    assert set(model.results_["model"]) == {"CCA"}
+    assert model.embed(scipy.sparse.csr_matrix(X[:5])).shape[0] == 5

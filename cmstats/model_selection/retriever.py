@@ -6,10 +6,12 @@ import importlib
 import itertools
 import os
 import time
+from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
+import scipy.sparse
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
@@ -67,7 +69,8 @@ class CrossModalRetriever(ComparedViews, RowsModel):
       which need no fit: for embeddings that were trained together they are hard to beat;
     - `CCA` by its likelihood ratio at every shrinkage, toward independent and, at one width,
       toward aligned views; at the best shrinkages also the weighted cosine and fewer components;
-    - `KernelCCA` with Gaussian kernels, by bandwidth, shrinkage and number of components;
+    - `KernelCCA` with Gaussian kernels, by bandwidth, shrinkage and number of components, for
+      dense rows;
     - each with and without correction of hubness (`HubnessCorrection`, CSLS with the
       training pairs as bank).
 
@@ -210,7 +213,7 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         repetitions = REPETITIONS if few else 1
         folds = [_folds(self.cv, codes[at], r, seed) for r in range(repetitions)]
         trials = Trials(views[0], views[1], folds, metric, seed)
-        self._try(trials)
+        self._try(trials, kernels=not any(scipy.sparse.issparse(a) for a in rows))
         table = _table(trials, codes[at])
         chosen = _chosen(table, few)
         self.chosen_, self.score_ = vars(chosen).copy(), table[chosen]["score"]
@@ -224,8 +227,11 @@ class CrossModalRetriever(ComparedViews, RowsModel):
             self.hubness_ = HubnessCorrection(k=NEIGHBOURS, size=BANK)
             self.hubness_.fit(*_embedded(self.model_, chosen, *rows))
 
-    def _try(self, trials: Trials) -> None:
-        """Evaluate the families of candidates, from the simplest on, while there is time."""
+    def _try(self, trials: Trials, *, kernels: bool) -> None:
+        """Evaluate the families of candidates, from the simplest on, while there is time.
+
+        Kernel maps take dense rows only.
+        """
         begin = time.perf_counter()
 
         def in_time() -> bool:
@@ -245,19 +251,28 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         for which, shrinkage in list(best)[: REFINED[len(trials.folds) > 1]]:
             if in_time():
                 trials.components(which or "independent", shrinkage or 0.0)
-        # Kernels are screened in two folds, unless the folds are small.
+        if kernels:
+            self._try_kernels(trials, in_time)
+
+    @staticmethod
+    def _try_kernels(trials: Trials, in_time: Callable[[], bool]) -> None:
+        """Screen kernels in two folds, unless the folds are small; the best go into all."""
         screen = slice(0, None if len(trials.folds) > 1 else SCREENED)
+
+        def best() -> list[tuple[float, float]]:
+            found = trials.best(lambda c: c.model == "KernelCCA")
+            return list(dict.fromkeys((c.gamma or 1.0, c.shrinkage or 0.0) for c in found))
+
         for gamma, shrinkage in itertools.product(GAMMAS, SCREENS[0]):
             if in_time():
                 trials.kernels(gamma, shrinkage, screen)
-        kernels = trials.best(lambda c: c.model == "KernelCCA")
-        for shrinkage in SCREENS[1]:
-            if kernels and in_time():
-                trials.kernels(kernels[0].gamma or 1.0, shrinkage, screen)
-        kernels = trials.best(lambda c: c.model == "KernelCCA")
-        for candidate in list(dict.fromkeys((c.gamma, c.shrinkage) for c in kernels))[:FINALISTS]:
+        for gamma, _ in best()[:1]:
+            for shrinkage in SCREENS[1]:
+                if in_time():
+                    trials.kernels(gamma, shrinkage, screen)
+        for gamma, shrinkage in best()[:FINALISTS]:
             if screen.stop and in_time():
-                trials.kernels(candidate[0] or 1.0, candidate[1] or 0.0, slice(screen.stop, None))
+                trials.kernels(gamma, shrinkage, slice(screen.stop, None))
 
     @property
     def results_(self) -> pd.DataFrame:

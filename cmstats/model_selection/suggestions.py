@@ -12,6 +12,7 @@ from sklearn.impute import SimpleImputer
 
 from cmstats.arrays import dense, is_array, is_numpy, namespace, take_rows, to_numpy
 from cmstats.baselines import ASIF, ContrastiveAligner
+from cmstats.model_selection.retriever import CrossModalRetriever
 from cmstats.models.autoencoder import LinearAutoencoder
 from cmstats.models.cca import CCA
 from cmstats.models.feature_maps import NystroemMap
@@ -178,6 +179,12 @@ class _Facts:
 
 
 def _retrieval(facts: _Facts) -> Candidates:
+    if facts.n >= 20:  # enough for its folds
+        yield (
+            "CrossModalRetriever",
+            facts.complete(CrossModalRetriever(random_state=facts.seed)),
+            "Chooses among cosines, CCA and kernel CCA by how well held-out partners are found.",
+        )
     yield from _cca(facts)
     yield from _gaussian(facts, "ranks by how far x raises the log-density of y")
     yield from _kernel_cca(facts)
