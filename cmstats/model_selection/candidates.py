@@ -49,8 +49,7 @@ BANK = 2000
 """Pairs of the bank in a trial, and of the model that is fitted in the end."""
 NEIGHBOURS = 10
 
-MODELS = ("cosine", "centred cosine", "CCA", "KernelCCA")
-"""From the simplest on."""
+COSINES = ("cosine", "centred cosine")
 
 
 @dataclass(frozen=True)
@@ -80,20 +79,9 @@ class Candidate:
     hubness: bool = False
 
     @property
-    def complexity(self) -> tuple[float, ...]:
-        """A key by which candidates are sorted from the simplest on.
-
-        By the model; then what is nearer to the inner product of the target is simpler: more
-        shrinkage, fewer components.
-        """
-        return (
-            MODELS.index(self.model),
-            self.target == "independent",
-            -(self.shrinkage or 0.0),
-            self.similarity == "weighted_cosine",
-            self.n_components or np.inf,
-            self.hubness,
-        )
+    def fitted(self) -> bool:
+        """Whether it fits more than the means."""
+        return self.model not in COSINES
 
     def estimator(self, rows: int, bandwidths: tuple[float, float], seed: int) -> Any:
         """The model to fit to all `rows`."""
@@ -146,7 +134,7 @@ class Trials:
         """The cosine of the rows as they are and less their means: nothing else is fitted."""
 
         def scored(moments: Moments, rows: _Rows) -> Iterator[tuple[Candidate, Scores]]:
-            for model in MODELS[:2]:
+            for model in COSINES:
                 fitted = RawCosine(center=model == "centred cosine").fit_moments(moments)
                 yield Candidate(model), rows.map(fitted.embed).scores()
 

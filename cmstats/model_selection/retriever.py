@@ -45,7 +45,7 @@ ROWS = 8000
 NUMBERS = 2**26
 """Numbers of both views that the choice is made on at most: half a gigabyte."""
 FEW = 150
-"""Below so many pairs folds are repeated, and the simplest model within the error is taken."""
+"""Below so many pairs folds are repeated, and a cosine within the error is taken."""
 REPETITIONS = 3
 REFINED = (3, 1)
 """Shrinkages of which the singular value decomposition is computed; of few pairs."""
@@ -75,8 +75,8 @@ class CrossModalRetriever(ComparedViews, RowsModel):
       training pairs as bank).
 
     The best mean is taken. Below 150 pairs, where it is uncertain which that is, folds are dealt
-    three times, and of the candidates within one standard error of the best the simplest is
-    taken. The error is that of the paired differences,
+    three times, and where a cosine is within one standard error of the best, it is taken: the
+    simplest model is one without a fit. The error is that of the paired differences,
 
     .. math:: \mathrm{se} = \frac1n \sqrt{\frac{G}{G - 1} \sum_g \Bigl(\sum_{i \in g}
         (d_i - \bar d)\Bigr)^2}
@@ -468,15 +468,14 @@ def _table(trials: Trials, codes: HostArray) -> dict[Candidate, dict[str, Any]]:
 
 
 def _chosen(table: dict[Candidate, dict[str, Any]], few: bool) -> Candidate:
-    """The best candidate; of few pairs the simplest within one standard error of it."""
+    """The best candidate; of few pairs a cosine where one is within one standard error of it."""
     best = next(iter(table))
-    near = [
+    near = (
         c
         for c, row in table.items()
-        if row["pairs"] == table[best]["pairs"]
-        and row["difference"] <= row["difference_error"] + 1e-12
-    ]
-    return min(near, key=lambda c: c.complexity) if few else best
+        if few and not c.fitted and row["difference"] <= row["difference_error"] + 1e-12
+    )
+    return next(near, best)
 
 
 def _standard_error(values: HostArray, codes: HostArray) -> float:
