@@ -8,8 +8,9 @@ import numpy as np
 import scipy.sparse
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, namespace, to_numpy
+from cmstats.arrays import Array, namespace
 from cmstats.kernels.ranks import partner_counts
+from cmstats.metrics.ties import TiedRanks
 from cmstats.models.base import RowsModel
 from cmstats.models.dask import refused
 from cmstats.models.latent import EmbeddedViews
@@ -82,5 +83,5 @@ class TwoViewBaseline(EmbeddedViews, RowsModel):
 def reciprocal_rank(U: Array, V: Array) -> float:
     """The mean reciprocal rank of row i of one among the rows of the other, both ways."""
     counts = partner_counts(U, V)
-    there, back = (float(np.mean(1 / to_numpy(count.ranks()))) for count in counts)
+    there, back = (float(np.mean(TiedRanks.of(count).reciprocals())) for count in counts)
     return (there + back) / 2

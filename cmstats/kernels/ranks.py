@@ -187,9 +187,9 @@ def average_precisions(
 ) -> Array:
     """Average precision of each query's whole ranking.
 
-    Over the relevant candidates, the mean of (relevant ones that score at least as high) /
-    (all that score at least as high); ties count as in
-    `sklearn.metrics.average_precision_score`.
+    The mean over the relevant candidates of the share of relevant ones among those that do not
+    rank lower; its expectation if candidates of equal score are in random order (McSherry and
+    Najork 2008).
 
     Parameters
     ----------
@@ -210,10 +210,15 @@ def average_precisions(
     """
     problem = Problem.check(U, V, x_ids, y_ids)
     if x_ids is None and y_ids is None:
-        # With one relevant candidate the average precision is 1 / (1 + greater + ties).
+        # With one relevant candidate it is 1 / rank: the mean of 1 / (1 + greater) and so on.
         counts = _counts(problem, both=False)[0]
         xp = namespace(counts.greater)
-        return 1.0 / xp.astype(1 + counts.greater + counts.ties, xp.float64)
+        harmonic = _harmonic(problem)
+        run = xp.take(harmonic, counts.greater + counts.ties + 1) - xp.take(
+            harmonic, counts.greater
+        )
+        single = 1.0 / xp.astype(1 + counts.greater, xp.float64)
+        return xp.where(counts.ties > 0, run / xp.astype(counts.ties + 1, xp.float64), single)
     if is_numpy(problem.xp):
         from cmstats.kernels._cpu import ranks as cpu
 
@@ -290,26 +295,40 @@ def _reference_top_k(problem: Problem, k: int) -> tuple[Array, Array]:
     return xp.astype(indices, xp.int64, copy=False), values
 
 
+def _harmonic(problem: Problem) -> Array:
+    """1 + 1/2 + ... + 1/k for k from 0 to the number of candidates."""
+    xp, like = problem.xp, problem.U
+    device = None if is_numpy(xp) else device_of(like)
+    numbers = xp.arange(1, problem.shape[1] + 1, dtype=xp.float64, device=device)
+    return xp.concat([0 * numbers[:1], xp.cumulative_sum(1 / numbers)])
+
+
 def _reference_average_precisions(problem: Problem) -> Array:
     xp = problem.xp
     found = []
+    harmonic = _harmonic(problem)
     for scores, relevant in _relevance_blocks(problem):
         order = xp.argsort(-scores, axis=1)
         scores = xp.take_along_axis(scores, order, axis=1)
         relevant = xp.astype(xp.take_along_axis(relevant, order, axis=1), xp.int64)
-        precision = xp.astype(xp.cumulative_sum(relevant, axis=1), xp.float64)
-        precision = precision / xp.arange(
-            1, scores.shape[1] + 1, dtype=xp.float64, device=device_of(scores)
-        )
-        # The precision of a candidate is that at the last candidate of its score: the
-        # g-th run of equal scores (counted through the rows) ends at ends[g].
-        last = xp.concat(
-            [scores[:, 1:] != scores[:, :-1], xp.ones_like(relevant[:, :1], dtype=xp.bool)], axis=1
-        )
-        flat = xp.reshape(last, (-1,))
-        run = xp.cumulative_sum(xp.astype(flat, xp.int64)) - xp.astype(flat, xp.int64)
-        at_end = xp.take(xp.reshape(precision, (-1,)), xp.take(xp.nonzero(flat)[0], run))
-        precision = xp.reshape(at_end, precision.shape)
+        hits_so_far = xp.cumulative_sum(relevant, axis=1)
+        # Runs of equal scores, counted through the rows, begin and end at these places.
+        edge = xp.ones_like(relevant[:, :1], dtype=xp.bool)
+        new = xp.concat([edge, scores[:, 1:] != scores[:, :-1]], axis=1)
+        last = xp.reshape(xp.concat([new[:, 1:], edge], axis=1), (-1,))
+        new = xp.reshape(new, (-1,))
+        run = xp.cumulative_sum(xp.astype(new, xp.int64)) - 1
+        begin, end = (xp.take(xp.nonzero(a)[0], run) for a in (new, last))
+        flat = xp.reshape(hits_so_far, (-1,))
+        before = xp.take(flat - xp.reshape(relevant, (-1,)), begin)
+        R, T = xp.take(flat, end) - before, end - begin + 1
+        g = begin % scores.shape[1]
+        step = xp.take(harmonic, g + T) - xp.take(harmonic, g)
+        R, T, g, before = (xp.astype(a, xp.float64) for a in (R, T, g, before))
+        c = (R - 1) / xp.where(T > 1, T - 1, 1.0)
+        precision = ((before + 1 - c * (g + 1)) * step + c * T) / T
+        precision = xp.where(T > 1, precision, (before + 1) / (g + 1))
+        precision = xp.reshape(precision, scores.shape)
         total = xp.sum(relevant, axis=1)
         hits = xp.sum(precision * xp.astype(relevant, xp.float64), axis=1)
         mean = hits / xp.astype(xp.where(total > 0, total, 1), xp.float64)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cmstats.arrays import Array, is_array, namespace, to_numpy, warn
-from cmstats.kernels.ranks import average_precisions, partner_counts, partner_ranks, top_k
+from cmstats.kernels.ranks import PartnerCounts, average_precisions, partner_counts, top_k
 from cmstats.metrics.hubness import corrected
 from cmstats.metrics.relevance import Relevance
+from cmstats.metrics.ties import TiedRanks, first_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,19 +63,21 @@ def check_metric(metric: str, also: Iterable[str] = ()) -> None:
         raise ValueError(f"{'scoring' if also else 'metric'} must be {known}, got {metric!r}")
 
 
-def metric_of_ranks(metric: str, ranks: HostArray, weights: HostArray) -> float:
+def metric_of_ranks(metric: str, counts: PartnerCounts, weights: HostArray) -> float:
     """A quality column of `retrieval_report` for weighted queries of one partner each.
 
     Larger is better: the median rank is negated. The mAP of one partner is the MRR.
     """
     name = metric.upper()
+    tied = TiedRanks.of(counts)
     if name == "MEDIAN_RANK":
+        ranks = to_numpy(counts.ranks())
         order = np.argsort(ranks, kind="stable")
         below = np.cumsum(weights[order])
         at = np.searchsorted(below, below[-1] / 2)
         upper = np.searchsorted(below, below[-1] / 2, side="right")
         return -float(ranks[order[[at, min(upper, len(order) - 1)]]].mean())
-    values = ranks <= int(name[2:]) if name.startswith("R@") else 1 / ranks
+    values = tied.recalls(int(name[2:])) if name.startswith("R@") else tied.reciprocals()
     return float(np.average(values, weights=weights))
 
 
@@ -103,7 +106,9 @@ def retrieval_report(
         \mathrm{mAP} = \frac1n \sum_i \frac1{|C_i|} \sum_{j \in C_i}
         \frac{\#\{l \in C_i: s_{il} \ge s_{ij}\}}{\#\{l: s_{il} \ge s_{ij}\}}
 
-    with :math:`C_i` the candidates of the query's class, or its partners without labels.
+    with :math:`C_i` the candidates of the query's class, or its partners without labels. Where
+    scores are equal, every column has its expectation over all orders of the ties (McSherry and
+    Najork 2008), so that constant scores are at chance (`retrieval_chance`).
 
     Parameters
     ----------
@@ -146,6 +151,8 @@ def retrieval_report(
     ----------
     Manning, C., Raghavan, P. and Schütze, H. (2008). Introduction to Information Retrieval,
     chapter 8. Cambridge University Press.
+    McSherry, F. and Najork, M. (2008). Computing information retrieval performance measures
+    efficiently in the presence of tied scores. ECIR.
 
     Examples
     --------
@@ -164,19 +171,19 @@ def retrieval_report(
     rows = {}
     for name, count, side in zip(DIRECTIONS, counts, (0, 1), strict=True):
         own, other = relevance.classes(side)
+        _found(to_numpy(count.ranks()), f"of {name}")
+        ranks = TiedRanks.of(count)
         if own is None:
-            # With one relevant candidate: 1 / (all candidates that score at least as high).
-            precisions = 1.0 / (1.0 + to_numpy(count.greater) + to_numpy(count.ties))
+            precisions = ranks.reciprocals()  # of one relevant candidate
         else:
             queries, candidates = (U, V) if not side else _swap(U, V)
             precisions = to_numpy(average_precisions(queries, candidates, x_ids=own, y_ids=other))
-        ranks = _found(to_numpy(count.ranks()), f"of {name}")
         if own is relevance.ids[side]:  # the warning of the line before covers these queries
             precisions = precisions[~np.isnan(precisions)]
         rows[name] = {
-            **{f"R@{k}": float(np.mean(ranks <= k)) for k in cutoffs},
-            "median_rank": float(np.median(ranks)),
-            "MRR": float(np.mean(1.0 / ranks)),
+            **{f"R@{k}": float(np.mean(ranks.recalls(k))) for k in cutoffs},
+            "median_rank": ranks.median(),
+            "MRR": float(np.mean(ranks.reciprocals())),
             "mAP": float(np.mean(_found(precisions, f"of {name} (mAP, by label)"))),
             "n_queries": int(np.sum(to_numpy(count.relevant_ties) > 0)),
             "n_candidates": relevance.shape[1 - side],
@@ -242,7 +249,7 @@ def retrieval_chance(
         own, other = relevance.classes(side)
         relevant = partners if own is None else _relevant_counts(own, other)
         kinds, shares = np.unique(partners, return_counts=True)
-        survival = sum(c * _survival(size, int(r)) for r, c in zip(kinds, shares, strict=True))
+        survival = sum(c * first_of(size, int(r)) for r, c in zip(kinds, shares, strict=True))
         survival = np.asarray(survival) / len(partners)
         found = -np.diff(survival)  # found[k - 1]: probability that the best rank is k
         harmonic = float(np.sum(1 / np.arange(1, size + 1)))
@@ -257,13 +264,6 @@ def retrieval_chance(
             "n_candidates": size,
         }
     return _with_mean(rows)
-
-
-def _survival(size: int, relevant: int) -> HostArray:
-    """``P(R > k)`` of the best of `relevant` among `size` candidates, for k = 0 .. size."""
-    k = np.arange(size)
-    factors = np.maximum(size - relevant - k, 0) / (size - k)
-    return np.concatenate([[1.0], np.cumprod(factors)])
 
 
 def _median_of(survival: HostArray) -> float:
@@ -332,7 +332,7 @@ def recall_at_k(
     0.5
     """
     (cutoff,) = _check_cutoffs([k])
-    return float(np.mean(_ranks(U, V, x_ids, y_ids) <= cutoff))
+    return float(np.mean(_ranks(U, V, x_ids, y_ids).recalls(cutoff)))
 
 
 def median_rank(U: Array, V: Array | None = None, *, x_ids: Any = None, y_ids: Any = None) -> float:
@@ -366,7 +366,7 @@ def median_rank(U: Array, V: Array | None = None, *, x_ids: Any = None, y_ids: A
     >>> median_rank(np.ones((9, 9)))
     5.0
     """
-    return float(np.median(_ranks(U, V, x_ids, y_ids)))
+    return _ranks(U, V, x_ids, y_ids).median()
 
 
 def mean_reciprocal_rank(
@@ -402,7 +402,7 @@ def mean_reciprocal_rank(
     >>> mean_reciprocal_rank(np.array([[0.1, 0.9], [0.2, 0.8]]))
     0.75
     """
-    return float(np.mean(1.0 / _ranks(U, V, x_ids, y_ids)))
+    return float(np.mean(_ranks(U, V, x_ids, y_ids).reciprocals()))
 
 
 def mean_average_precision(
@@ -454,11 +454,12 @@ def mean_average_precision(
     return float(np.mean(_found(to_numpy(average_precisions(U, V, x_ids=own, y_ids=other)), "")))
 
 
-def _ranks(U: Array, V: Array | None, x_ids: Any, y_ids: Any) -> HostArray:
-    """Ranks of the best partners on the host, of the queries that have one."""
+def _ranks(U: Array, V: Array | None, x_ids: Any, y_ids: Any) -> TiedRanks:
+    """Ranks of the best partners, of the queries that have one."""
     relevance = Relevance.of(U, V, None, x_ids, y_ids)
-    ranks = partner_ranks(U, V, x_ids=relevance.ids[0], y_ids=relevance.ids[1])
-    return _found(to_numpy(ranks), "")
+    counts = partner_counts(U, V, x_ids=relevance.ids[0], y_ids=relevance.ids[1])[0]
+    _found(to_numpy(counts.ranks()), "")
+    return TiedRanks.of(counts)
 
 
 def _found(values: HostArray, what: str) -> HostArray:

@@ -28,6 +28,7 @@ from cmstats.metrics.correlation import total_correlation_scorer
 from cmstats.metrics.hubness import corrected
 from cmstats.metrics.relevance import Relevance
 from cmstats.metrics.retrieval import DIRECTIONS, metric_names, retrieval_report
+from cmstats.metrics.ties import TiedRanks
 from cmstats.models.latent import unit_rows
 from cmstats.rows.chunks import chunks
 
@@ -270,9 +271,9 @@ def judged(
 
 def _retrieval_items(found: Ranking, labels: Any, ks: tuple[int, ...]) -> dict[str, HostArray]:
     """Each item's mean over both directions of what `retrieval_report` averages."""
-    ranks = np.stack([to_numpy(c.ranks()) for c in partner_counts(found.U, found.V)])
-    items = {"MRR": np.mean(1 / ranks, axis=0)}
-    items.update({f"R@{k}": np.mean(ranks <= k, axis=0) for k in ks})
+    tied = [TiedRanks.of(c) for c in partner_counts(found.U, found.V)]
+    items = {"MRR": np.mean([t.reciprocals() for t in tied], axis=0)}
+    items.update({f"R@{k}": np.mean([t.recalls(k) for t in tied], axis=0) for k in ks})
     if labels is not None:
         codes = Relevance((len(labels), len(labels)), labels, None, None).classes(0)[0]
         swapped = (found.U.T, None) if found.V is None else (found.V, found.U)

@@ -40,7 +40,7 @@ def retrieval_quality(metric: str, weights: Any, U: Array, V: Array | None = Non
     if U.shape[0] < 2:
         return float("nan")
     counts = partner_counts(U, V)
-    return sum(metric_of_ranks(metric, to_numpy(c.ranks()), weights) for c in counts) / 2
+    return sum(metric_of_ranks(metric, c, weights) for c in counts) / 2
 
 
 class Scoring(BaseEstimator):

@@ -309,6 +309,7 @@ def average_precisions(problem: Problem) -> HostArray:
     tiles = _Tiles(problem)
     tiles.rows = min(tiles.rows, max(16, BLOCK_SCORES // m))
     out = np.full(n, np.nan)
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, m + 1))])
 
     def average(rows: slice) -> None:
         scores = np.empty((rows.stop - rows.start, m), problem.dtype)
@@ -316,7 +317,7 @@ def average_precisions(problem: Problem) -> HostArray:
             scores[:, columns] = part[: len(scores), : columns.stop - columns.start]
         # NumPy sorts numbers with vector instructions, several times faster than Numba.
         ids = problem.x_ids[rows], problem.y_ids
-        _average_precision_rows(scores, np.sort(scores, axis=1), *ids, out[rows])
+        _average_precision_rows(scores, np.sort(scores, axis=1), *ids, harmonic, out[rows])
 
     thread_map(average, list(row_slices(n, tiles.rows)))
     return out
@@ -324,13 +325,38 @@ def average_precisions(problem: Problem) -> HostArray:
 
 @jit()
 def _average_precision_rows(
-    scores: HostArray, ascending: HostArray, x_ids: HostArray, y_ids: HostArray, out: HostArray
+    scores: HostArray,
+    ascending: HostArray,
+    x_ids: HostArray,
+    y_ids: HostArray,
+    harmonic: HostArray,
+    out: HostArray,
 ) -> None:
-    """(relevant ones at least as high) / (all at least as high), over the relevant scores."""
+    """The mean over the relevant scores of their expected precision, equal scores at random.
+
+    With g candidates above a run of T equal scores, R of them relevant, and r relevant ones above:
+    the mean over its places j of (r + 1 + (j - 1) (R - 1) / (T - 1)) / (g + j) (McSherry and
+    Najork 2008).
+    """
     m = y_ids.size
     for i in range(x_ids.size):
         relevant = np.sort(scores[i][y_ids == x_ids[i]])
         size = relevant.size
         if size:
-            hits = size - np.searchsorted(relevant, relevant)
-            out[i] = np.mean(hits / (m - np.searchsorted(ascending[i], relevant)))
+            low, high = np.searchsorted(relevant, relevant), 0
+            total = 0.0
+            at = np.searchsorted(ascending[i], relevant)
+            k = 0
+            while k < size:
+                high = k
+                while high < size and low[high] == low[k]:
+                    high += 1
+                stop = at[k]
+                while stop < m and ascending[i, stop] == relevant[k]:
+                    stop += 1
+                R, T, g, r = high - k, stop - at[k], m - stop, size - high
+                c = (R - 1) / (T - 1) if T > 1 else 0.0
+                step = harmonic[g + T] - harmonic[g] if T > 1 else 1 / (g + 1)
+                total += R / T * ((r + 1 - c * (g + 1)) * step + c * T)
+                k = high
+            out[i] = total / size
