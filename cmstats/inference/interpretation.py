@@ -63,6 +63,38 @@ def loadings_table(cca: Any) -> pd.DataFrame:
     >>> table = loadings_table(CCA().fit(*load_linnerud(return_X_y=True)))
     >>> table["loading"].loc["y", 1].round(4).tolist()
     [-0.6206, -0.9254, 0.3328]
+
+    Two tables with their rows in different orders, missing values and a confound:
+
+    >>> import tempfile, numpy as np, pandas as pd
+    >>> folder, rng = tempfile.mkdtemp(), np.random.default_rng(0)
+    >>> ids, age, g = pd.Index(range(300), name="id"), rng.normal(size=300), rng.normal(size=300)
+    >>> brain = pd.DataFrame({"volume": g + age, "thickness": g - age}, ids)
+    >>> tests = pd.DataFrame({"memory": g + age, "speed": g - 2 * age}, ids)
+    >>> brain, tests = (a + rng.normal(size=(300, 2)) for a in (brain, tests))
+    >>> brain.mask(rng.random(brain.shape) < 0.1).to_csv(f"{folder}/brain.csv")
+    >>> tests.assign(age=age).sample(frac=1, random_state=0).to_csv(f"{folder}/tests.csv")
+
+    and the way from these files to a table for a paper:
+
+    >>> from cmstats import CCA, Moments, canonical_correlation_test, loadings_table
+    >>> brain = pd.read_csv(f"{folder}/brain.csv", index_col="id")
+    >>> tests = pd.read_csv(f"{folder}/tests.csv", index_col="id").loc[brain.index]
+    >>> views = {"x": brain, "y": tests.drop(columns="age"), "age": tests["age"]}
+    >>> m = Moments.from_data(missing="em", **views).partial_out("age")
+    >>> cca = CCA().fit_moments(m)
+    >>> print(canonical_correlation_test(cca, n_nuisance=1)[["correlation", "wilks_p"]].round(3))
+               correlation  wilks_p
+    component
+    1                0.588    0.000
+    2                0.013    0.817
+    >>> print(loadings_table(cca)["loading"].round(2))
+    component          1     2
+    view feature
+    x    volume     0.87  0.50
+         thickness  0.88 -0.48
+    y    memory     0.86  0.52
+         speed      0.84 -0.55
     """
     model = _with_loadings(cca)
     parts = {}
