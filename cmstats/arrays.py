@@ -472,7 +472,7 @@ def _stacked(values: Any, name: str) -> np.ndarray[Any, Any]:
         if row is None or row.shape != (first,):
             what = "no vector" if row is None or row.ndim != 1 else f"{len(row)} values"
             raise ValueError(
-                f"{name} is a column of vectors, but row {i} has {what} where the first has "
+                f"{name} holds vectors, but row {i} has {what} where the first has "
                 f"{first}: all need the same length; drop the rows without one"
             )
     out = np.stack([row for row in rows if row is not None])
@@ -509,7 +509,7 @@ def _columns_of(a: Any) -> list[tuple[Any, Any]]:
 
 def _of_column(column: Any, label: Any, name: str) -> np.ndarray[Any, Any]:
     """One column of a frame as numbers, or as a matrix where it holds vectors."""
-    where = name if label is None else f"column {label!r} of {name}"
+    where = name if label is None else f"{name}: column {label!r}"
     dtype = column.dtype
     if hasattr(dtype, "na_value") and getattr(dtype, "kind", "O") in "biuf":  # a nullable column
         single = dtype.kind == "f" and dtype.itemsize <= 4

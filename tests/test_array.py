@@ -85,6 +85,19 @@ def test_to_numpy_copies_from_every_place(to_xp: Any, rng: np.random.Generator) 
     assert np.array_equal(to_numpy(strict.asarray(a, device=DEVICE_1)), a)
 
 
+def test_a_device_without_double_precision_is_one_sentence(monkeypatch: Any) -> None:
+    torch = pytest.importorskip("torch")
+    info = types.SimpleNamespace(dtypes=lambda device=None: {"float32": torch.float32})
+    xp = _array.namespace(torch.ones(1))
+    monkeypatch.setattr(xp, "__array_namespace_info__", lambda: info)
+    _array._has_double.cache_clear()
+    try:
+        with pytest.raises(TypeError, match=r"X is on torch on cpu, which has no double precision"):
+            _array.check_matrix(torch.ones((5, 2)), "X")
+    finally:
+        _array._has_double.cache_clear()
+
+
 def test_to_numpy_leaves_gradients_behind() -> None:
     torch = pytest.importorskip("torch")
     assert to_numpy(torch.ones(2, requires_grad=True)).tolist() == [1, 1]

@@ -77,6 +77,17 @@ class Failing(Fixed):
 
 
 # ----------------------------------------------------------------------- the same numbers
+def test_memory_maps_are_compared_as_joblib_hands_them_over(tmp_path: Any) -> None:
+    X, Y = np.random.default_rng(0).normal(size=(2, 40, 3))
+    maps = []
+    for name, a in (("x", X), ("y", Y)):
+        np.save(tmp_path / f"{name}.npy", a)
+        maps.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    found = compare({"cca": CCA(2, shrinkage=0.1)}, *maps, cv=2, memory=False, random_state=0)
+    expected = compare({"cca": CCA(2, shrinkage=0.1)}, X, Y, cv=2, memory=False, random_state=0)
+    assert found.loc["cca", "MRR"] == expected.loc["cca", "MRR"]
+
+
 def test_the_table_is_a_loop_over_the_folds_by_hand(pair: Any, labels: Any) -> None:
     X, Y = pair
     table = compare(

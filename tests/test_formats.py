@@ -184,7 +184,7 @@ def test_tables_that_do_not_pair_are_one_sentence() -> None:
         ({"join": "no"}, "--join no: brain.csv has no such column, it has subject, a"),
         ({"index": "no"}, "--index no: neither"),
         ({"index": "subject", "drop": ["no"]}, "--drop no: there is no such file, and neither"),
-        ({"index": "subject", "drop": ["age"]}, r"column 'sex' of same.csv holds .*\(--drop"),
+        ({"index": "subject", "drop": ["age"]}, r"same.csv: column 'sex' holds .*\(--drop"),
     ):
         with pytest.raises(ValueError, match=match):
             read_inputs("brain.csv", "same.csv", **how)  # type: ignore[arg-type]

@@ -454,7 +454,7 @@ def test_file_errors_are_one_line(files: Path, capsys: pytest.CaptureFixture[str
         "torn.npz": "cannot be read as a .npz file",
         "torn.parquet": "cannot be read as a .parquet file",
         "empty.csv": "cannot be read as a .csv file",
-        "words.csv": "column 'b' of words.csv holds",
+        "words.csv": "words.csv: column 'b' holds",
         "notes.txt": "is no .npy",
         "two.npz": "here a, b",
         "two.npz:c": "no array 'c'",

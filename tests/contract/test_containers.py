@@ -231,7 +231,7 @@ def test_sentences_name_columns(model: Model) -> None:
             model.fit(rows.but(name, bad))
         bad = view.astype(object)
         bad.iloc[:, 1] = "a"
-        with pytest.raises(ValueError, match=rf"column '{name}1' of .* not numbers"):
+        with pytest.raises(ValueError, match=rf"column '{name}1' holds .* not numbers"):
             model.fit(rows.but(name, bad))
 
 
