@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold
 
+from cmstats import retrieval_report
 from cmstats.kernels import linalg
 from cmstats.kernels.gram import gram
 from cmstats.kernels.linalg import _leading, svd
@@ -350,3 +351,65 @@ def test_a_ridge_does_not_depend_on_the_rank_in_single_precision() -> None:
     assert single.moments_.widths[0] < double.moments_.widths[0]
     np.testing.assert_allclose(single.correlations_, double.correlations_, atol=1e-5)
     np.testing.assert_allclose(single.shrinkage_, double.shrinkage_, atol=1e-5)
+
+
+# ------------------------------------------------------------------- what it chooses itself
+def curved(n: int, seed: int = 0) -> tuple[Any, Any]:
+    """Two views of a point on a circle, whose distances the median heuristic smooths over."""
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, 2 * np.pi, (n, 2))
+    X = np.c_[np.cos(3 * angle), np.sin(angle)] + 0.05 * rng.normal(size=(n, 4))
+    return X, np.c_[angle, np.cos(angle)] + 0.05 * rng.normal(size=(n, 4))
+
+
+def test_bandwidths_are_multiples_of_the_median_chosen_by_retrieval() -> None:
+    X, Y = curved(200)
+    plain = KernelCCA(20, shrinkage=0.03, random_state=0).fit(X, Y)
+    model = KernelCCA(20, shrinkage=0.03, gamma="cv", random_state=0).fit(X, Y)
+    best = model.cv_gammas_[int(model.cv_gamma_scores_.mean(axis=1).argmax())]
+    for g, view in zip(best, "xy", strict=True):
+        ratio = getattr(model, f"{view}_map_").gamma_ / getattr(plain, f"{view}_map_").gamma_
+        assert ratio == pytest.approx(g, rel=0.2)  # each is the median of a sample
+    assert model.cv_scores_.shape == (1, 5)
+    A, B = curved(100, seed=1)
+    kind: Any = {"kind": "likelihood_ratio"}
+    ranks = [retrieval_report(*m.embed(A, B, **kind)).loc["mean", "MRR"] for m in (plain, model)]
+    assert ranks[1] >= ranks[0]
+
+
+def test_components_and_shrinkage_are_chosen_by_the_ranks_of_held_out_rows() -> None:
+    X, Y = curved(120)
+    how: Any = {"gamma": 1.0, "approximation": "nystroem", "rank": 30, "random_state": 0}
+    model = KernelCCA("cv", shrinkage="cv", cv=3, **how).fit(X, Y)
+    tried = np.flatnonzero(~np.isnan(model.cv_scores_).any(axis=1))
+    assert len(tried) % 5 == 0
+    assert 0 < len(tried) < len(model.cv_scores_)
+    at = int(tried[model.cv_scores_[tried].mean(axis=1).argmax()])
+    assert model.shrinkage_ == pytest.approx(model.cv_shrinkages_[at])
+    assert model.n_components_ == min(model.cv_n_components_[at], 30)
+    # By hand, with the maps of all rows.
+    s, k = model.cv_shrinkages_[at], model.cv_n_components_[at]
+    held = np.arange(120) % 3 == 1
+    x, y = model.x_map_.transform(X), model.y_map_.transform(Y)
+    one = KernelCCA(k, shrinkage=s, **how).fit(X, Y)
+    one.fit_moments(Moments.from_data(x=x[~held], y=y[~held]))
+    u, v = one.embed(X[held], Y[held], kind="likelihood_ratio")
+    assert model.cv_scores_[at, 1] == pytest.approx(retrieval_report(u, v).loc["mean", "MRR"])
+
+
+def test_a_view_without_a_bandwidth_is_left_as_it_is() -> None:
+    X, Y = curved(60)
+    how: Any = {"shrinkage": 0.1, "cv": 3, "random_state": 0}
+    model = KernelCCA(3, kernel=("rbf", "linear"), gamma="cv", **how).fit(X, Y)
+    assert {g for _, g in model.cv_gammas_} == {1.0}
+    fixed = KernelCCA(3, gamma=("cv", 0.5), **how).fit(X, Y)
+    assert fixed.y_map_.gamma_ == 0.5
+    with pytest.raises(ValueError, match="neither view has one"):
+        KernelCCA(3, kernel="linear", gamma="cv", **how).fit(X, Y)
+
+
+def test_a_choice_takes_few_landmarks_where_a_fit_is_exact() -> None:
+    X, Y = curved(1100)
+    assert KernelCCA(2).fit(X[:990], Y[:990]).x_map_.n_landmarks_ == 990
+    model = KernelCCA(2, shrinkage=("cv", 0.1), cv=2, rank=40, random_state=0).fit(X, Y)
+    assert model.x_map_.n_landmarks_ == 40

@@ -13,9 +13,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from cmstats.arrays import Array, check_weights, is_array, namespace, to_numpy
 from cmstats.kernels.linalg import signs
-from cmstats.models.cca import CCA
 from cmstats.models.degenerate import constant_columns
 from cmstats.models.feature_maps import ExactKernelMap, NystroemMap, RandomFourierMap
+from cmstats.models.kernel_choice import KernelChoice, of_view
 from cmstats.models.kernel_map import KernelMap, mapped_rows
 from cmstats.moments.canonical import Canonical
 from cmstats.moments.folds import Trial
@@ -27,9 +27,6 @@ from cmstats.rows.source import present_rows, take_in_memory
 
 __all__ = ["KernelCCA"]
 
-EXACT_ROWS = 3000
-"""Up to so many rows ``approximation="auto"`` is exact."""
-
 MAPS = (
     "approximation", "coef0", "degree", "gamma", "kernel", "landmarks", "orthonormal",
     "random_state", "rank",
@@ -39,7 +36,7 @@ MAPS = (
 PER_VIEW = ("kernel", "gamma", "degree", "coef0", "approximation", "rank", "landmarks")
 
 
-class KernelCCA(CCA):
+class KernelCCA(KernelChoice):
     r"""Kernel CCA by explicit feature maps, in one pass over the rows.
 
     CCA in the reproducing kernel Hilbert spaces of both views (Lai and Fyfe 2000; Hardoon,
@@ -56,20 +53,26 @@ class KernelCCA(CCA):
 
     Parameters
     ----------
-    n_components : int or None, default=10
+    n_components : int, "cv" or None, default=10
         Number of pairs of variates; None is all there are. Where the data have fewer, these,
-        with a warning.
+        with a warning. "cv" chooses among 10, 20, 50, 100 and 200.
     kernel : str or callable, or a pair, default="rbf"
         "rbf", "laplacian", "polynomial", "sigmoid", "cosine", "linear", "chi2" (see
         `cmstats.kernels.gram.gram`), "precomputed" (the view is its kernel matrix: all rows by
         all rows in `fit`, rows by training rows afterwards), or a function of two matrices.
-    gamma : float or None, or a pair
-        Scale of the kernel; None is 1 / median distance of 1000 rows.
+    gamma : float, "cv" or None, or a pair
+        Scale of the kernel; None is 1 / median distance of 1000 rows. "cv" chooses a multiple of
+        that, .03 to 3, of each view, by the held-out retrieval (`scoring`) of at most 2000 rows
+        under the likelihood ratio with 200 landmarks: of one multiple for both views, then of
+        its neighbours in each. A view whose kernel has no scale of distances (a linear one) is
+        left as it is.
     degree, coef0 : float, or a pair
         For polynomial and sigmoid kernels.
     approximation : {"auto", "exact", "nystroem", "rff"}, or a pair, default="auto"
         `ExactKernelMap`, `NystroemMap` or `RandomFourierMap`. "auto" is exact up to 3000
-        rows (with `fit`), and Nystroem beyond.
+        rows (with `fit`), and Nystroem beyond. Where a parameter is "cv" and each candidate costs
+        a decomposition in every fold it is exact up to 1000 rows, and Nystroem with at most 500
+        landmarks up to 3000.
     rank : int, or a pair, default=1000
         Landmarks or random features.
     landmarks : {"uniform", "kmeans", "pivoted_cholesky"}, or a pair, default="uniform"
@@ -85,7 +88,10 @@ class KernelCCA(CCA):
     cv : int, splitter or iterable of splits, default=5
         The folds for "cv".
     scoring : str, optional
-        What "cv" maximises, as in `CCA`; "correlation" by default.
+        What "cv" maximises, as in `CCA`. By default "correlation"; "mrr" where `gamma` or
+        `n_components` is "cv", since the mean of sorted correlations prefers one component.
+        Where rows are ranked, shrinkages are climbed from .03 to the best; `cv_scores_` is NaN
+        for those beyond its neighbours.
     random_state : int, RandomState or None
         Draws the rows that set bandwidths, landmarks and frequencies.
 
@@ -96,6 +102,8 @@ class KernelCCA(CCA):
         As in `CCA`, of the mapped features.
     correlations_, singular_values_, n_components_, n_samples_, shrinkage_, moments_
         As in `CCA`; `moments_` are those of the mapped features.
+    cv_gammas_, cv_gamma_scores_ : list of pairs, array of shape (n_pairs, n_folds)
+        Where `gamma` is "cv", the pairs of multiples tried, and their scores.
     n_features_in_, feature_names_in_, y_feature_names_in_
         The columns seen in `fit`.
 
@@ -133,7 +141,7 @@ class KernelCCA(CCA):
 
     _takes_dask = False
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"cv"}), None],
         "shrinkage": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto", "cv"}), tuple, list],
         "solver": [StrOptions({"auto", "moments", "svd"})],
         "cv": ["cv_object"],
@@ -179,7 +187,9 @@ class KernelCCA(CCA):
 
     def _map(self, view: int, approximation: str, seed: int) -> KernelMap:
         """The map of one view, not fitted yet."""
-        own = {name: _of_view(name, getattr(self, name), view) for name in PER_VIEW}
+        own = {name: of_view(name, getattr(self, name), view) for name in PER_VIEW}
+        if own["gamma"] == "cv":
+            own["gamma"] = getattr(self, "_chosen_gammas", (None, None))[view]
         kernel = {name: own[name] for name in ("kernel", "gamma", "degree", "coef0")}
         if approximation == "exact":
             return ExactKernelMap(**kernel, basis="cholesky")
@@ -187,7 +197,7 @@ class KernelCCA(CCA):
             return RandomFourierMap(
                 own["kernel"], rank=own["rank"], gamma=own["gamma"], random_state=seed
             )
-        orthonormal = _of_view("orthonormal", self.orthonormal, view)
+        orthonormal = of_view("orthonormal", self.orthonormal, view)
         return NystroemMap(
             **kernel,
             rank=own["rank"],
@@ -199,7 +209,7 @@ class KernelCCA(CCA):
     def _validate_params(self) -> None:
         super()._validate_params()
         for view in (0, 1):
-            approximation = _of_view("approximation", self.approximation, view)
+            approximation = of_view("approximation", self.approximation, view)
             if approximation not in ("auto", "exact", "nystroem", "rff"):
                 raise ValueError(
                     f"approximation={approximation!r} is unknown: use 'auto', 'exact', 'nystroem' "
@@ -217,18 +227,19 @@ class KernelCCA(CCA):
         if weights is not None and (total := float(weights.sum())) < 2:
             weights = weights / total * observations(total, rows)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=2)
+        if "cv" in self._gammas():
+            self._choose_gammas((X, y), weights, seeds)
         maps, mapped = [], []
         for view, data in enumerate((X, y)):
-            approximation = _of_view("approximation", self.approximation, view)
-            if approximation == "auto":
-                exact = rows <= EXACT_ROWS and not stream
-                approximation = "exact" if exact else "nystroem"
+            approximation, most = self._approximation(view, rows, stream)
             if approximation == "exact" and stream:
                 raise ValueError(
                     "partial_fit does not know all rows, so it cannot be exact: set "
                     "approximation='nystroem' or 'rff'"
                 )
             feature_map = self._map(view, approximation, int(seeds[view]))
+            if most is not None:
+                feature_map.set_params(rank=min(feature_map.rank, most))
             feature_map._view = "Xy"[view]
             maps.append(feature_map)
             mapped.append(_fit_map(feature_map, data, weights))
@@ -392,6 +403,10 @@ class KernelCCA(CCA):
 
         "auto" is that of the m landmarks too: how many columns are left is a matter of rounding.
         """
+        if "n_components" in chosen:
+            one = self._twin()
+            one.n_components = chosen["n_components"]
+            return one._solved(moments, {k: v for k, v in chosen.items() if k != "n_components"})
         given = chosen.get("shrinkage") or self._shrinkage_of_blocks(moments.names)
         counts = self.x_map_.n_landmarks_, self.y_map_.n_landmarks_
         nominal = tuple(
@@ -441,9 +456,6 @@ class KernelCCA(CCA):
         ]
         return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
 
-    def _collected(self, rows: Any, view: str) -> Array:
-        return project(rows, *self._projection(view))  # these are mapped already
-
     def _has_path(self) -> bool:
         return False
 
@@ -466,19 +478,10 @@ class KernelCCA(CCA):
         """scikit-learn's tags: sparse views, of which a run at a time is made dense."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        kernel = _of_view("kernel", self.kernel, 0)
+        kernel = of_view("kernel", self.kernel, 0)
         tags.input_tags.pairwise = isinstance(kernel, str) and kernel == "precomputed"
         tags.input_tags.positive_only = isinstance(kernel, str) and kernel == "chi2"
         return tags
-
-
-def _of_view(name: str, value: Any, view: int) -> Any:
-    """The view's own part of a parameter that may be an (x, y) pair."""
-    if not isinstance(value, (tuple, list)):
-        return value
-    if len(value) != 2:
-        raise ValueError(f"{name}={value!r} must be one value or an (x, y) pair")
-    return value[view]
 
 
 def _moved(s: float, ratio: float) -> float:

@@ -163,8 +163,8 @@ class Scoring(BaseEstimator):
         def score(k: int, train: Moments) -> Iterator[float]:
             rows = dict(queries[k])
             weights, _ = rows.pop(WEIGHTS), rows.pop(KEYS)
-            for candidate in candidates:
-                vectors = self._vectors_of(self._solved(train, candidate), rows)
+            for solution in self._solutions(train, candidates):
+                vectors = self._vectors_of(solution, rows)
                 found = [
                     retrieval_quality(metric, weights, u, v)
                     for u, v in itertools.combinations(vectors, 2)
@@ -172,6 +172,12 @@ class Scoring(BaseEstimator):
                 yield sum(found) / len(found)
 
         return score
+
+    def _solutions(
+        self, moments: Moments, candidates: Sequence[Mapping[str, Any]]
+    ) -> Iterator[Any]:
+        """The solution of each candidate for some training moments."""
+        return (self._solved(moments, candidate) for candidate in candidates)
 
     def _vectors_of(self, solution: Any, rows: Mapping[str, Any]) -> list[Array]:
         """Vectors of rows of each view under a solution; their inner products compare them."""

@@ -76,7 +76,7 @@ class Tuning(Scoring):
         found = self._grid_scores(folds, candidates)
         at = best_index(found.scores)
         best = candidates[at]
-        tried = {f"cv_{name}s_": [c[name] for c in candidates] for name in best}
+        tried = {f"cv_{name.removesuffix('s')}s_": [c[name] for c in candidates] for name in best}
         notes = [*found.notes, *choice_notes(found.scores, candidates, at)]
         return dict(best), {**tried, "cv_scores_": found.scores, "notes": notes}
 

@@ -374,7 +374,8 @@ def _search(est: Any, grid: Any) -> Callable[[], Any]:
 
 
 def _kernel(**parameters: Any) -> Callable[[], Any]:
-    return functools.partial(KernelCCA, 3, **{"shrinkage": 0.05, "random_state": 0, **parameters})
+    given = {"n_components": 3, "shrinkage": 0.05, "random_state": 0, **parameters}
+    return functools.partial(KernelCCA, **given)
 
 
 def _mixture(kind: Any, **parameters: Any) -> Callable[[], Any]:
@@ -487,6 +488,8 @@ def _models() -> Iterator[Model]:
     yield kernel("kernel-auto", shrinkage="auto", **landmarks)
     yield kernel("kernel-svd", solver="svd", form="root", **landmarks)
     own = {"folds": 3, "without": ("fit_moments",)}
+    open_: dict[str, Any] = {"gamma": "cv", "n_components": "cv", "shrinkage": "cv", "cv": 3}
+    yield kernel("kernel-choice", **{**landmarks, **open_}, batches=False, **own)
     yield kernel("kernel-mrr", **ranks, **own, **landmarks)
     yield kernel("kernel-cv", shrinkage="cv", cv=3, folds=3, **landmarks)
 
