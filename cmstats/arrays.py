@@ -209,9 +209,13 @@ def check_weights(
         raise ValueError("sample_weight has negative values: weights count how often a row stands")
     if not empty and not bool(xp.any(weights > 0)):
         raise ValueError("sample_weight is zero everywhere: no row is left")
-    if not is_numpy(xp):
+    if like is None or not is_array(like):
+        return weights
+    if is_numpy(namespace(like)):
+        weights = to_numpy(weights)
+    elif not is_numpy(xp):
         namespace(weights, like)
-    elif like is not None and is_array(like) and not is_numpy(namespace(like)):
+    else:
         target = namespace(like)
         weights = target.asarray(weights, device=like.device)
     return weights

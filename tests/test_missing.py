@@ -763,7 +763,10 @@ def test_multitask_regression_takes_rows_with_holes(rng: np.random.Generator, op
     parts = MultitaskRegressor(missing="em", **options)
     parts.partial_fit(holes[:150], lost[:150]).partial_fit(holes[150:], lost[150:])
     np.testing.assert_allclose(parts.coef_, found.coef_, atol=1e-8)
-    with pytest.raises(ValueError, match="put them side by side"):
-        MultitaskRegressor(missing="em", **options).fit([holes, X], lost)
+    views = {"a": holes[:, :2], "b": holes[:, 2:]}
+    of_views = MultitaskRegressor(missing="em", **options).fit(views, lost)
+    np.testing.assert_allclose(of_views.coef_, found.coef_, atol=1e-10)
+    np.testing.assert_allclose(of_views.predict(views), found.predict(holes), atol=1e-10)
+    assert of_views.score(views, lost) == pytest.approx(found.score(holes, lost), abs=1e-10)
     with pytest.raises(ValueError, match="missing='em'"):
         MultitaskRegressor(**options).fit(holes, Y)

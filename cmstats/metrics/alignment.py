@@ -125,7 +125,7 @@ def _debiased_cka(X: Any, Y: Any, sample_weight: Any) -> float:
 def _norm_products(pair: _Pair, X: Any, Y: Any, sample_weight: Any) -> dict[str, float]:
     """The sums of |x|^4, |x|^2 |y|^2 and |y|^4 over centred rows."""
     blocks = check_blocks({"X": X, "Y": Y})
-    weights = check_weights(sample_weight, int(blocks["X"].shape[0]))
+    weights = check_weights(sample_weight, int(blocks["X"].shape[0]), blocks["X"])
     found = dict.fromkeys(("xx", "xy", "yy"), 0.0)
     means = [pair.moments.mean(name) for name in pair.names]
     for _, parts, w in chunks(list(blocks.values()), weights):

@@ -371,13 +371,7 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
     def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
         """The views of X by name, and y."""
         found = super()._blocks(X, y, reset=reset)
-        blocks = {**found["x"].blocks, "y": found["y"]}
-        if self.missing == "em" and len(blocks) > 2:
-            raise ValueError(
-                f"missing='em' takes X as one matrix, got the views {', '.join([*blocks][:-1])}: "
-                "put them side by side"
-            )
-        return blocks
+        return {**found["x"].blocks, "y": found["y"]}
 
     def _collect(
         self,
@@ -389,7 +383,7 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         """`TaskMoments`, or the Moments of estimated targets."""
         if self.missing == "em":
             em: list[Any] = super()._collect(blocks, form, sample_weight, folds)
-            return em
+            return [None if m is None else as_x_and_y(m) for m in em]
         features = {name: a for name, a in blocks.items() if name != "y"}
         how: dict[str, Any] = {"form": form, "sample_weight": sample_weight, "folds": folds}
         return TaskMoments.folds(features, blocks["y"], **how, several=self.rank is None)
@@ -619,10 +613,12 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         if not several(X):
             return Features({"x": super()._check_x(X, reset=reset, ensure_finite=ensure_finite)})
         known: dict[str, slice] = {} if reset else getattr(self, "view_columns_", {})
-        views = Features.of(X, order=tuple(known), ensure_finite=ensure_finite)
+        fill = self.missing == "em" and ensure_finite and not reset
+        finite: Any = "allow-nan" if fill else ensure_finite
+        views = Features.of(X, order=tuple(known), ensure_finite=finite)
         if not reset:
             views.check(known, self.n_features_in_, getattr(self, "feature_names_in_", None))
-            return views
+            return Features({"x": self._filled(views.together(), "x")}) if fill else views
         self.view_columns_, self.n_features_in_ = column_slices(views.widths), views.shape[1]
         if views.names is not None:
             self.feature_names_in_ = views.names

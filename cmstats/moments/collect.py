@@ -15,6 +15,7 @@ from cmstats.arrays import (
     Array,
     check_weights,
     dense,
+    is_array,
     is_dask,
     moderate_weights,
     namespace,
@@ -88,7 +89,7 @@ class Pass:
         names = {name: column_names(a, name) for name, a in blocks.items()}
         check_row_labels({**blocks, "sample_weight": sample_weight, "groups": groups})
         blocks, given = check_blocks(blocks), blocks
-        weights = check_weights(sample_weight, length(blocks), foreign(blocks.values()))
+        weights = check_weights(sample_weight, length(blocks), _array_among(blocks))
         with naming_columns(names):
             dealt = _dealt(blocks, given, cv, groups, weights)
             found = self.over_checked(blocks, weights, dealt)
@@ -102,7 +103,7 @@ class Pass:
     ) -> list[BlockSums]:
         """The sums of each fold of checked rows, whose folds are known (-1: of none)."""
         n = length(blocks)
-        weights = check_weights(sample_weight, n, foreign(blocks.values()), empty=True)
+        weights = check_weights(sample_weight, n, _array_among(blocks), empty=True)
         n_folds, ids = (1, None) if folds is None else (folds.count, folds.numbers(n, weights))
         if folds is None and weights is not None and not bool(namespace(weights).all(weights > 0)):
             ids = Folds(1).numbers(n, weights)
@@ -250,6 +251,12 @@ def collect_rows(
     """The sums of each fold of rows, whose folds are known."""
     how = Pass(form, missing, device)
     return how.over_checked(check_blocks(blocks), sample_weight, folds)
+
+
+def _array_among(blocks: dict[str, Any]) -> Array | None:
+    """A block whose library is that of the weights; None where all are read from elsewhere."""
+    found = foreign(blocks.values())
+    return next(filter(is_array, blocks.values()), None) if found is None else found
 
 
 def length(blocks: dict[str, Any]) -> int:

@@ -32,7 +32,7 @@ from cmstats.kernels.covariance import (
 )
 from cmstats.kernels.threads import even_slices, run_tasks
 from cmstats.kernels.transfer import require_cupy, to_device, upload
-from cmstats.moments.patterns import Mask, PatternTable, incomplete_rows
+from cmstats.moments.patterns import Mask, PatternTable, check_count, incomplete_rows
 from cmstats.moments.sums import Form, NonFiniteError, Root, Scatter, check_finite
 from cmstats.rows.chunks import chunks, is_lazy, position
 from cmstats.rows.source import within
@@ -262,6 +262,7 @@ def _incomplete(
 ) -> tuple[Mask | None, list[Callable[[], object]]]:
     """The complete rows of a run (None: all), and tasks that add the other rows to tables."""
     complete, groups = incomplete_rows(parts)
+    check_count(sum(bool(observed.any()) for observed, _ in groups))
     lock = threading.Lock()
     numbers = itertools.count()
     waiting: dict[int, tuple[int, PatternTable]] = {}

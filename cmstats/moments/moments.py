@@ -557,8 +557,12 @@ class Moments(BlockSums):
         return Moments(tuple(widths), tuple(widths.values()), self.sums.take(columns))
 
     def relabelled(self, widths: Mapping[str, int]) -> Moments:
-        """The same columns as other blocks, without the norms that `ledoit_wolf` takes."""
-        return Moments(tuple(widths), tuple(widths.values()), self.sums.without_norms())
+        """The same columns as other blocks, without the norms that `ledoit_wolf` takes.
+
+        Where entries are missing, they are estimated anew for these blocks.
+        """
+        names, each = tuple(widths), tuple(widths.values())
+        return Moments(names, each, self._complete.without_norms(), self._table)
 
     def without_norms(self) -> Moments:
         """First and second moments alone: cheaper to merge, where `ledoit_wolf` is not asked."""

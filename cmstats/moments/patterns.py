@@ -16,7 +16,7 @@ import scipy.sparse
 from cmstats.arrays import Array, device_of, is_numpy, namespace, row_slices, take_rows, to_numpy
 from cmstats.moments.sums import Scatter
 
-__all__ = ["Mask", "Missing", "Pattern", "PatternTable", "incomplete_rows"]
+__all__ = ["Mask", "Missing", "Pattern", "PatternTable", "check_count", "incomplete_rows"]
 
 Missing = Literal["error", "em"]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -69,7 +69,7 @@ class PatternTable:
     empty: int = 0
 
     def __post_init__(self) -> None:
-        _check_count(len(self.sums))
+        check_count(len(self.sums))
 
     @staticmethod
     def of(observed: Mask, sums: Scatter) -> PatternTable:
@@ -152,7 +152,8 @@ class PatternTable:
         return table, complete
 
 
-def _check_count(patterns: int) -> None:
+def check_count(patterns: int) -> None:
+    """Raise if there are more patterns than a table holds."""
     if patterns > MAX_PATTERNS:
         raise ValueError(
             f"the rows have more than {MAX_PATTERNS} patterns of missing entries: impute them "
@@ -190,9 +191,7 @@ def incomplete_rows(
     mask = np.concatenate([_nan_mask(part, at) for part in parts], axis=1)
     complete[at] = ~mask.any(axis=1)  # infinities of both signs also add up to NaN
     at, mask = at[mask.any(axis=1)], mask[mask.any(axis=1)]
-    groups = [(~mask[where[0]], at[where]) for where in alike(mask)]
-    _check_count(sum(bool(observed.any()) for observed, _ in groups))
-    return complete, groups
+    return complete, [(~mask[where[0]], at[where]) for where in alike(mask)]
 
 
 def alike(mask: Mask) -> list[np.ndarray[Any, Any]]:

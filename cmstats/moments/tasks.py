@@ -333,11 +333,6 @@ def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:
     names = order if set(order) == set(names) else names
     if (*names, "y") == moments.names == ("x", "y"):
         return moments
-    if moments.incomplete:
-        raise ValueError(
-            "the moments of incomplete rows (missing='em') are estimated by block: put the "
-            f"features {', '.join(names)} side by side as one block x"
-        )
     if (*names, "y") != moments.names:
         moments = moments.select(*names, "y")
     widths = (sum(moments.width(name) for name in names), moments.width("y"))

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import detached
+from cmstats.arrays import dense, detached, namespace
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.matrix import check_source, is_vector
 from cmstats.rows.names import RESERVED, column_names
 from cmstats.rows.pairs import check_row_labels
-from cmstats.rows.source import row_count, width_of
+from cmstats.rows.source import row_count, take_in_memory, width_of
 
 __all__ = ["Features", "NamedViews", "column_slices", "is_stream", "names_of_views", "several"]
 
@@ -251,6 +251,11 @@ class Features:
     def widths(self) -> dict[str, int]:
         """The number of columns of each matrix."""
         return {name: width_of(a) for name, a in self.blocks.items()}
+
+    def together(self) -> Any:
+        """All matrices side by side, dense and in memory."""
+        parts = [dense(take_in_memory(a, slice(None))) for a in self.blocks.values()]
+        return namespace(*parts).concat(parts, axis=1)
 
     def check(self, columns: dict[str, slice], width: int, names: Any) -> None:
         """Raise if widths or column names differ from those seen in fit."""
