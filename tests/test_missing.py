@@ -770,3 +770,27 @@ def test_multitask_regression_takes_rows_with_holes(rng: np.random.Generator, op
     assert of_views.score(views, lost) == pytest.approx(found.score(holes, lost), abs=1e-10)
     with pytest.raises(ValueError, match="missing='em'"):
         MultitaskRegressor(**options).fit(holes, Y)
+
+
+def test_nearly_collinear_columns_converge() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 1))
+    noise = 1e-3 * rng.normal(size=(300, 2))
+    A = np.c_[x, x + noise[:, :1], rng.normal(size=(300, 1))]
+    B = x + noise[:, 1:]
+    whole = CCA(1).fit(A, B).correlations_
+    A[rng.random(A.shape) < 0.2] = np.nan
+    B[rng.random(B.shape) < 0.2] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = CCA(1, missing="em").fit(A, B)
+    np.testing.assert_allclose(found.correlations_, whole, atol=1e-6)
+
+
+def test_rows_of_more_patterns_than_a_table_holds_are_transformed() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 14))
+    model = CCA(missing="em").fit(X, X[:, :4] + rng.normal(size=(300, 4)))
+    rows = np.where(rng.random((900, 14)) < 0.4, np.nan, rng.normal(size=(900, 14)))
+    parts = [model.transform(rows[i : i + 100]) for i in range(0, 900, 100)]
+    np.testing.assert_allclose(model.transform(rows), np.concatenate(parts), atol=1e-12)

@@ -26,6 +26,9 @@ __all__ = ["Problem", "SingularError", "em", "evident_prior"]
 STACK = 1 << 18
 """The size of a stack of matrices, in numbers: many small matrices, or one large one."""
 
+ROUNDING = 16.0
+"""The rounding error of an iteration in units of the precision and the condition number."""
+
 CONDITION = 1e14
 """A covariance of a larger condition number counts as singular."""
 
@@ -242,7 +245,8 @@ def em(
     n_iter = 1
     while n_iter < max_iter:
         path.append(value)
-        if _distance(point, after) <= tol:
+        moved = _distance(point, after)
+        if moved <= tol or (moved < 1e-6 and moved <= _rounding(after[1])):
             return after, path, n_iter, True
         before, point = point, after
         value, after = step(problem, stacks, point, nu)
@@ -259,6 +263,14 @@ def em(
                 path.append(value)
                 point, value, after = jump, jumped, landed
     return after, [*path, value], n_iter, False
+
+
+def _rounding(S: Array) -> float:
+    """How far an iteration moves a covariance by rounding errors alone, where it is collinear."""
+    xp = namespace(S)
+    inverse = xp.linalg.inv(S)
+    largest = float(xp.max(xp.linalg.diagonal(S)) * xp.max(xp.linalg.diagonal(inverse)))
+    return ROUNDING * whitening.EPS * largest
 
 
 def _distance(a: Point, b: Point) -> float:
