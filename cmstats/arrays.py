@@ -649,14 +649,25 @@ def _show(message: Any, category: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the first line outside of this package, which is the user's."""
+    """Warn at the first line outside of this package, which is the user's, each time it applies.
+
+    Python's default filter shows a warning once for each line: a cell of a notebook that is run
+    again, or a second fit in a loop, would say nothing. Filters that ignore it, or make it an
+    error, hold.
+    """
     said = _record.get()
     if said is not None:
         said.append((message, category))
         return
     package = __name__.partition(".")[0]
-    level = 1
     frame: FrameType | None = sys._getframe()
-    while frame and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level)
+    while frame and frame.f_back and _module(frame).partition(".")[0] == package:
+        frame = frame.f_back
+    assert frame is not None
+    warnings.warn_explicit(
+        message, category, frame.f_code.co_filename, frame.f_lineno, _module(frame), registry={}
+    )
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))

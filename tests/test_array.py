@@ -275,3 +275,19 @@ def test_a_warning_points_at_the_first_line_outside_of_the_package() -> None:
     with pytest.warns(FutureWarning, match="beware") as caught:
         inside["outer"]()
     assert caught[0].filename == __file__
+
+
+def test_a_warning_appears_each_time_it_applies_and_obeys_the_filters() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # once for each line, as in a notebook
+        for _ in range(3):
+            warn("the same sentence")
+    assert [w.filename for w in caught] == [__file__] * 3
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warn("the same sentence")
+    assert not caught
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="the same sentence"):
+            warn("the same sentence")
