@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 
-from cmstats import CCA, ConditionalGaussian, NystroemMap, PrototypeClassifier
+from cmstats import (
+    CCA,
+    ConditionalGaussian,
+    NystroemMap,
+    PrototypeClassifier,
+    SemanticMatching,
+    compare,
+)
 from cmstats.metrics import expected_calibration_error
 from cmstats.models.prototypes import matched_offsets
 
@@ -165,3 +173,25 @@ def test_bad_input_of_prototypes_is_one_sentence() -> None:
         PrototypeClassifier(CCA(), TEXTS[:, :5]).fit(X, y)
     with pytest.raises(ValueError, match="give labels"):
         PrototypeClassifier(CCA(), TEXTS, random_state=0).fit(X, y).score(X)
+
+
+def test_a_comparison_of_classifiers_has_those_of_all_labels_beside() -> None:
+    X, y, labels = data(300, 0)
+    models = {
+        "names": PrototypeClassifier(MODEL, FEATURES, cv=2),
+        "CCA": CCA(2, shrinkage=0.1),
+        "semantic matching": SemanticMatching(LogisticRegression()),  # instead of the default one
+    }
+    how: dict[str, Any] = {"labels": labels, "cv": 2, "random_state": 0, "memory": False}
+    table = compare(models, X, y, task="classification", baseline="names", **how)
+    beside = ["semantic matching", "logistic regression, x", "logistic regression, y"]
+    assert list(table.index) == ["names", "CCA", *beside, "raw cosine"]
+    assert table.attrs["metric"] == "accuracy"
+    accuracy = table["accuracy"]
+    assert (accuracy[["names", *beside]] > 0.7).all()
+    assert np.isnan(accuracy["CCA"])
+    assert accuracy["semantic matching"] >= accuracy["logistic regression, x"]
+    with pytest.raises(ValueError, match="needs labels"):
+        compare(models, X, y, task="classification")
+    with pytest.raises(ValueError, match="task='sorting' is unknown"):
+        compare(models, X, y, task="sorting")  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.metrics.retrieval import DIRECTIONS, metric_names
+from cmstats.model_selection.judging import with_classifiers
 from cmstats.model_selection.records import Comparison, Record
 from cmstats.model_selection.suggestions import Suggestions, suggest_models
 from cmstats.rows.progress import progress_bar
@@ -30,6 +31,7 @@ def compare(
     X: Any,
     y: Any,
     *,
+    task: Literal["retrieval", "classification"] = "retrieval",
     cv: Any = 5,
     groups: Any = None,
     labels: Any = None,
@@ -59,6 +61,11 @@ def compare(
         views (`MultiviewCCA`) gets them as a third view of indicators.
     X, y : array-likes of shape (n_samples, n_features), (n_samples, n_targets)
         Paired rows in memory: arrays of any library, frames, sparse matrices, lists.
+    task : {"retrieval", "classification"}, default="retrieval"
+        "classification" puts rows beside the models that tell how far class labels go: "semantic
+        matching" of both views (`SemanticMatching`) and "logistic regression, x" and ", y", each on
+        one view. They, and every model with `labels` in `fit`, learn from the labels of the
+        training rows; the metric is the accuracy of `predict`. It needs `labels`.
     cv : int, splitter or iterable of (train, test), default=5
         The folds, the same for all. An int K deals row i, or the i-th of the `groups`, to fold
         i mod K as everywhere (`Moments.folds`); for other folds pass a splitter, such as
@@ -173,13 +180,20 @@ def compare(
     >>> bool(table.loc["CCA", "R@10"] > 0.1), float(table.loc["CCA", "difference"])
     (True, 0.0)
     """
-    task = Comparison(estimators, X, y, labels, cv, groups, ks, random_state, on_error, hubness)
-    _check_names(task, baseline, metric)
+    if task not in ("retrieval", "classification"):
+        raise ValueError(f"task={task!r} is unknown: use 'retrieval' or 'classification'")
+    if task == "classification":
+        if labels is None:
+            raise ValueError("task='classification' needs labels, the class of each row")
+        metric = metric or "accuracy"
+        estimators = with_classifiers(estimators)
+    of = Comparison(estimators, X, y, labels, cv, groups, ks, random_state, on_error, hubness)
+    _check_names(of, baseline, metric)
     records = {}
-    for name, estimator in progress_bar(verbose, "models", "model", items=task.estimators.items()):
-        records[name] = Record(task, name, estimator).run(memory=memory, scaling=scaling)
-    frame = _summary(task, records)
-    frame = _tested(task, records, frame, baseline, metric, n_resamples)
+    for name, estimator in progress_bar(verbose, "models", "model", items=of.estimators.items()):
+        records[name] = Record(of, name, estimator).run(memory=memory, scaling=scaling)
+    frame = _summary(of, records)
+    frame = _tested(of, records, frame, baseline, metric, n_resamples)
     frame.attrs["folds"] = [
         {"model": name, "fold": k, **values}
         for name, record in records.items()

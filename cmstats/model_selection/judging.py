@@ -10,6 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing
 
 from cmstats.arrays import (
@@ -30,6 +33,7 @@ from cmstats.metrics.relevance import Relevance
 from cmstats.metrics.retrieval import DIRECTIONS, metric_names, retrieval_report
 from cmstats.metrics.ties import TiedRanks
 from cmstats.models.latent import unit_rows
+from cmstats.models.semantic import SemanticMatching
 from cmstats.rows.chunks import chunks
 
 __all__ = [
@@ -127,6 +131,36 @@ class TwoOfSeveral(BaseEstimator):
     def transform(self, X: Any, y: Any) -> tuple[Array, Array]:
         """The model's variates of the two views."""
         return self._two("transform", X, y)
+
+
+class OneView(BaseEstimator):
+    """A logistic regression on the standardised columns of one view."""
+
+    def __init__(self, view: str) -> None:
+        self.view = view
+
+    def _rows(self, X: Any, y: Any) -> Any:
+        return to_numpy(dense(X if self.view == "x" else y))
+
+    def fit(self, X: Any, y: Any, labels: Any = None) -> Self:
+        """Fit to the labels of the rows."""
+        self.model_ = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        self.model_.fit(self._rows(X, y), labels)
+        return self
+
+    def predict(self, X: Any, y: Any) -> HostArray:
+        """The most probable class of each row."""
+        return np.asarray(self.model_.predict(self._rows(X, y)))
+
+
+def with_classifiers(estimators: Any) -> dict[str, Any]:
+    """The estimators, and those that tell how far class labels go where none has their name."""
+    beside = {
+        "semantic matching": SemanticMatching(),
+        "logistic regression, x": OneView("x"),
+        "logistic regression, y": OneView("y"),
+    }
+    return {**dict(estimators), **{k: v for k, v in beside.items() if k not in estimators}}
 
 
 def _corners(k: int) -> HostArray:
