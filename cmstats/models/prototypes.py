@@ -284,12 +284,12 @@ class PrototypeClassifier(ClassifierMixin, CopyFitted):
         share = np.divide(counts, k + counts, out=np.zeros_like(counts), where=k + counts > 0)
         r = _correlations(model, P.shape[1])
         if r is None:
-            return (1 - share) * P + share * means
+            return np.asarray((1 - share) * P + share * means)
         # Of u sqrt(r / (1 - r^2)) the mean r v is v sqrt(r / (1 - r^2)) times r.
         out, m = P.copy(), len(r)
         out[:, :m] = (1 - share) * P[:, :m] + share * means[:, :m] / r
         out[:, -1] += 0.5 * ((P[:, :m] ** 2 - out[:, :m] ** 2) @ r)
-        return out
+        return np.asarray(out)
 
     def _prior(self, codes: HostArray) -> HostArray:
         """The prior of the classes, in their sorted order."""
@@ -430,7 +430,7 @@ def matched_offsets(logits: HostArray, prior: HostArray) -> HostArray:
         b += step
         if np.abs(step).max() < 1e-6:
             break
-    return b - b.mean()
+    return np.asarray(b - b.mean())
 
 
 def _correlations(model: Any, width: int) -> HostArray | None:
@@ -439,7 +439,7 @@ def _correlations(model: Any, width: int) -> HostArray | None:
     r = getattr(inner, "singular_values_", None)
     if r is None or int(r.shape[0]) + 2 != width:
         return None
-    return np.clip(np.asarray(to_numpy(r), dtype=np.float64), 1e-9, 1 - 1e-9)
+    return np.asarray(np.clip(np.asarray(to_numpy(r), dtype=np.float64), 1e-9, 1 - 1e-9))
 
 
 def _class_rows(features: Any, classes: Any) -> tuple[HostArray, Any, HostArray]:
@@ -481,11 +481,11 @@ def _label_codes(labels: Any, n: int, classes: HostArray) -> HostArray:
     if labels is None:
         return np.full(n, -1)
     values = np.asarray(labels, dtype=object) if isinstance(labels, (list, tuple)) else labels
-    found = one_each(values, n, "labels")
+    found = np.asarray(one_each(values, n, "labels"))
     missing = pd.isna(found)
     codes = pd.Index(classes).get_indexer(found)
     wrong = (codes < 0) & ~missing
     if wrong.any():
-        first = np.asarray(found)[wrong][:1].tolist()[0]
+        first = found[wrong][:1].tolist()[0]
         raise ValueError(f"label {first!r} is none of the classes")
     return np.asarray(np.where(missing, -1, codes))
