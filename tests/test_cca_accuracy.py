@@ -245,3 +245,19 @@ def test_one_row_at_a_time_is_warned_of_once() -> None:
         for x, y in zip(X, Y, strict=True):
             est.partial_fit(x[None, :], y[None, :])
     assert len({str(w.message) for w in caught}) == len(caught) <= 3
+
+
+@pytest.mark.parametrize("est", [CCA(), ConditionalGaussian(shrinkage=0.1)], ids=repr)
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("f", 1e19), ("f", 1e30), ("f", 1e-30), ("f", 1e-40), ("d", 1e100), ("d", 1e-100)],
+)
+def test_values_of_an_extreme_size_give_the_same_model(est: Any, dtype: str, size: float) -> None:
+    X, Y = ill_conditioned(10)
+    X, Y = 20 * X, Y.astype(dtype)
+    expected = clone(est).fit(X, Y).predict(X)
+    large = (X * size).astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = clone(est).fit(large, Y).predict(large)
+    np.testing.assert_allclose(found, expected, atol=2e-3 if dtype == "f" else 1e-9)

@@ -184,7 +184,9 @@ class Sums(ABC):
         mean = (self.n / n) * self.mean + (other.n / n) * other.mean
         norms = None
         if self.norms is not None and other.norms is not None:
-            norms = self._norms_about(mean) + other._norms_about(mean)
+            # Fourth powers may leave the range, which `ledoit_wolf` says if it needs them.
+            with np.errstate(over="ignore", invalid="ignore"):
+                norms = self._norms_about(mean) + other._norms_about(mean)
         matrix = self._merged_matrix(other.matrix, step)
         noise, more = self.noise, other.noise
         if noise is not None or more is not None:

@@ -141,14 +141,17 @@ def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:
         return np.asarray(X @ weights.astype(dtype)) - (mean @ weights).astype(dtype)
     xp = namespace(weights) if is_lazy(X) else namespace(X, weights)
     dtype = result_dtype(X)
+    # Weights of data of an extreme size are beyond single precision, their results are not.
+    largest = float(xp.max(xp.abs(weights))) if weights.shape[0] and weights.shape[1] else 0.0
+    work = dtype if largest == 0 or 1e-30 < largest < 1e30 else xp.float64
     # The mean is subtracted before the product: afterwards digits would cancel.
-    mean, weights = xp.astype(mean, dtype), xp.astype(weights, dtype)
+    mean, weights = xp.astype(mean, work), xp.astype(weights, work)
     parts = []
     for start, (part,), _ in chunks([X]):
         part = dense(part)
         if is_lazy(X):
             check_rows(part, name, start, X)
-        parts.append((xp.astype(part, dtype) - mean) @ weights)
+        parts.append(xp.astype((xp.astype(part, work) - mean) @ weights, dtype, copy=False))
     return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
 
