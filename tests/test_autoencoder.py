@@ -645,3 +645,17 @@ def test_calls_that_mean_nothing_raise(views: Any) -> None:
         own.fit_moments("x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="one sample has no variance"):
         clone(own).fit(X[:1])
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7, 0.95, 0.999])
+def test_a_share_of_the_variance_is_that_of_scikit_learns_pca(share: float) -> None:
+    from sklearn.decomposition import PCA
+
+    X = np.random.default_rng(0).normal(size=(80, 9)) * np.geomspace(1, 20, 9)
+    found = LinearAutoencoder(share).fit(X)
+    assert found.n_components_ == PCA(share).fit(X).n_components_
+    assert found.explained_variance_ratio_.sum() > share
+    wide = X[:, :4] @ np.random.default_rng(1).normal(size=(4, 200))
+    assert LinearAutoencoder(0.9999999).fit(wide).n_components_ <= 4
+    with pytest.raises(ValueError, match="is for target='self' and 'joint'"):
+        LinearAutoencoder(share, target="cross").fit(X, X[:, :3])

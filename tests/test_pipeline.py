@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from cmstats import CCA, MomentsSearchCV, TwoViewPipeline
+from cmstats.metrics import make_retrieval_scorer, total_correlation_scorer
 
 
 @pytest.fixture
@@ -152,3 +153,11 @@ def test_a_fit_that_fails_leaves_no_half_fitted_pipeline(views: Any) -> None:
     with pytest.raises(ValueError, match="components"):
         pipeline.set_params(model__n_components=99).fit(X * 100 + 7, Y)
     np.testing.assert_array_equal(pipeline.transform(X), before)
+
+
+def test_scorers_of_both_views_name_the_pipeline_of_two_views(views: Any) -> None:
+    one = make_pipeline(StandardScaler(), CCA(2)).fit(*views)
+    for scorer in (total_correlation_scorer, make_retrieval_scorer("R@5")):
+        with pytest.raises(TypeError, match=r"use TwoViewPipeline\(model"):
+            scorer(one, *views)
+        assert scorer(TwoViewPipeline(CCA(2), x=StandardScaler()).fit(*views), *views) > 0

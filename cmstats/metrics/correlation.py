@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sklearn.pipeline import Pipeline
+
 from cmstats.arrays import Array, float64, is_array, namespace, to_numpy, warn
 
-__all__ = ["column_correlations", "total_correlation_scorer"]
+__all__ = ["check_takes_both", "column_correlations", "total_correlation_scorer"]
 
 
 def column_correlations(U: Any, V: Any) -> Array:
@@ -30,6 +32,7 @@ def column_correlations(U: Any, V: Any) -> Array:
     Examples
     --------
     >>> import numpy as np
+    from sklearn.pipeline import Pipeline
     >>> from cmstats.metrics.correlation import column_correlations
     >>> column_correlations(np.eye(3)[:, :2], np.eye(3)[:, 1::-1]).round(3)
     array([-0.5, -0.5])
@@ -40,6 +43,16 @@ def column_correlations(U: Any, V: Any) -> Array:
     u, v = (a - xp.mean(a, axis=0) for a in (u, v))
     norms = xp.sqrt(xp.sum(u * u, axis=0) * xp.sum(v * v, axis=0))
     return xp.sum(u * v, axis=0) / xp.where(norms == 0, xp.nan, norms)
+
+
+def check_takes_both(estimator: Any) -> None:
+    """Raise where an estimator transforms one view alone."""
+    if isinstance(estimator, Pipeline):
+        raise TypeError(
+            "a Pipeline of scikit-learn transforms X alone, and this score is of both views: use "
+            "TwoViewPipeline(model, x=StandardScaler(), y=StandardScaler()) in place of "
+            "make_pipeline(StandardScaler(), model)"
+        )
 
 
 def total_correlation_scorer(estimator: Any, X: Array, y: Array) -> float:
@@ -66,6 +79,8 @@ def total_correlation_scorer(estimator: Any, X: Array, y: Array) -> float:
     ------
     AttributeError
         If the estimator has no `transform`.
+    TypeError
+        If it is a Pipeline of scikit-learn, which transforms X alone: use `TwoViewPipeline`.
 
     References
     ----------
@@ -81,6 +96,7 @@ def total_correlation_scorer(estimator: Any, X: Array, y: Array) -> float:
     >>> round(total_correlation_scorer(CCA(1).fit(X, y), X, y), 3)
     0.796
     """
+    check_takes_both(estimator)
     u, v = estimator.transform(X, y)
     r = column_correlations(u, v)
     total = float(namespace(r).sum(r))

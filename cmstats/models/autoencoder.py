@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import scipy.sparse
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, namespace, result_dtype, warn
+from cmstats.arrays import Array, namespace, result_dtype, to_numpy, warn
 from cmstats.models.base import MomentsModel
 from cmstats.models.dask import row_wise
 from cmstats.models.latent import Containers
@@ -75,8 +75,10 @@ class LinearAutoencoder(Containers, MomentsModel):
 
     Parameters
     ----------
-    n_components : int, optional
-        The length of the code; by default the rank of the map without this restriction.
+    n_components : int or float, optional
+        The length of the code; by default the rank of the map without this restriction. A number
+        between 0 and 1, for "self" and "joint": as few as keep more than this share of the
+        variance, as in `sklearn.decomposition.PCA`.
     alpha : float, default=0.0
         The L2 penalty above, in units of the variance of a feature (after `scale`; for
         "joint" in units of the total variance of a view). It does not depend on the number
@@ -172,7 +174,11 @@ class LinearAutoencoder(Containers, MomentsModel):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            None,
+        ],
         "alpha": [Interval(Real, 0, np.inf, closed="left")],
         "corruption": [Interval(Real, 0, 1, closed="left")],
         "target": [StrOptions({"self", "cross", "joint"})],
@@ -184,7 +190,7 @@ class LinearAutoencoder(Containers, MomentsModel):
 
     def __init__(
         self,
-        n_components: int | None = None,
+        n_components: int | float | None = None,
         *,
         alpha: float = 0.0,
         corruption: float = 0.0,
@@ -206,6 +212,8 @@ class LinearAutoencoder(Containers, MomentsModel):
         units = LossUnits.of(m, self.target, scale=self.scale)
         loss, (source, sink) = units.moments(m, training=True), units.ends
         given = {"alpha": self.alpha, "corruption": self.corruption}
+        if isinstance(self.n_components, float):
+            limit = self._of_share(loss, source, limit)
         if not (_varies(loss, source) and _varies(loss, sink)):
             code = empty_code(loss, source, sink)
             notes = ["no column varies: there is nothing to encode, the code is 0"]
@@ -217,6 +225,18 @@ class LinearAutoencoder(Containers, MomentsModel):
             code = shrunken_components(loss, source, limit, **given, variance=variance)
             notes = self._missing_components(code)
         return Layers.of(m, units, loss, code, (*units.notes, *notes))
+
+    def _of_share(self, m: Moments, name: str, most: int) -> int:
+        """The least number of principal components with more than a share of the variance."""
+        if self.target == "cross":
+            raise ValueError(
+                f"n_components={self.n_components}, a share of the variance, is for target='self' "
+                "and 'joint': give the number of components for 'cross'"
+            )
+        values = to_numpy(m.principal(name, most)[0])
+        total = float(namespace(m.mean(name)).sum(m.variance(name, ddof=0)))
+        reached = np.cumsum(values) > self.n_components * total
+        return int(np.argmax(reached)) + 1 if reached.any() else max(len(values), 1)
 
     def _common_variance(self, m: Moments, name: str) -> float:
         """The variance of every feature, where there is one."""
@@ -282,7 +302,8 @@ class LinearAutoencoder(Containers, MomentsModel):
                 f"n_components={self.n_components} is too large: at most {possible} are possible "
                 f"with target={self.target!r}, {what} and n_samples - 1 = {moments.rows - 1}"
             )
-        return possible if self.n_components is None else self.n_components
+        whole = isinstance(self.n_components, Integral)
+        return int(self.n_components) if whole else possible  # type: ignore[arg-type]
 
     @property
     def components_(self) -> Array:
