@@ -235,7 +235,7 @@ class LinearAutoencoder(Containers, MomentsModel):
             )
         values = to_numpy(m.principal(name, most)[0])
         total = float(namespace(m.mean(name)).sum(m.variance(name, ddof=0)))
-        reached = np.cumsum(values) > self.n_components * total
+        reached = np.cumsum(values) > float(self.n_components or 0) * total
         return int(np.argmax(reached)) + 1 if reached.any() else max(len(values), 1)
 
     def _common_variance(self, m: Moments, name: str) -> float:
