@@ -155,7 +155,8 @@ class Trials:
     def components(self, target: Target, shrinkage: float) -> None:
         """The weighted cosine, and the likelihood ratio of the leading components."""
         like = Candidate("CCA", target=target, shrinkage=shrinkage)
-        self._held_out((self.X, self.Y), lambda m, rows: _decomposed(m, rows, like))
+        counts = self._counts(self.X, self.Y)
+        self._held_out((self.X, self.Y), lambda m, rows: _decomposed(m, rows, like, counts, None))
 
     def kernels(self, gamma: float, shrinkage: float, folds: slice = slice(None)) -> None:
         """The same on kernel maps of both views, in some of the folds.
@@ -163,7 +164,19 @@ class Trials:
         The maps are fitted to all rows without their pairing.
         """
         like = Candidate("KernelCCA", shrinkage=shrinkage, gamma=gamma)
-        self._held_out(self._mapped(gamma), lambda m, rows: _decomposed(m, rows, like), folds)
+        views, most = self._mapped(gamma), max(COMPONENTS)
+        counts = self._counts(*views)
+        if most in counts:
+            self._held_out(views, lambda m, rows: _decomposed(m, rows, like, counts, most), folds)
+            return
+        counts.append(None)
+        self._held_out(views, lambda m, rows: _decomposed(m, rows, like, counts, None), folds)
+
+    def _counts(self, X: HostArray, Y: HostArray) -> list[int | None]:
+        """The numbers of components to try, fewer than there are in any fold."""
+        held = max(int(np.bincount(folds).max()) for folds in self.folds)
+        possible = min(X.shape[1], Y.shape[1], len(X) - held - 1)
+        return [k for k in COMPONENTS if k < possible]
 
     @functools.cached_property
     def bandwidths(self) -> tuple[float, float]:
@@ -267,14 +280,17 @@ class _Rows:
 
 
 def _decomposed(
-    moments: Moments, rows: _Rows, like: Candidate
+    moments: Moments,
+    rows: _Rows,
+    like: Candidate,
+    counts: Sequence[int | None],
+    most: int | None,
 ) -> Iterator[tuple[Candidate, Scores]]:
-    """The similarities of one singular value decomposition, by number of components."""
+    """The weighted cosine of `most` components, and likelihood ratios by number of components."""
     s = float(like.shrinkage or 0.0)
     m = moments.shrunk((s, s), target=like.target or "independent")
     x, y = m.whiten("x"), m.whiten("y")
     M, gain = m.cross("x", "y")
-    most = None if like.gamma is None else max(COMPONENTS)
     U, rho, Vt = leading_svd(M, most)
     found = Canonical.of(m, x.weights @ U, rho, y.weights @ Vt.mT, gain)
     projected = rows.map(
@@ -285,10 +301,7 @@ def _decomposed(
     )
     weighted = projected.map(lambda a, b: tuple(unit_rows(c * found.relative) for c in (a, b)))
     yield replace(like, similarity="weighted_cosine", n_components=most), weighted.scores()
-    for k in COMPONENTS:
-        # The whole likelihood ratio of a linear model is on the path.
-        if k >= found.n_components_ and like.gamma is None:
-            continue
+    for k in counts:
         r = found.singular_values_[:k]
         vectors = projected.map(
             lambda a, b, r=r: (  # type: ignore[misc]
