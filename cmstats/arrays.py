@@ -262,10 +262,10 @@ class NotFiniteError(ValueError):
 
     def naming(self, columns: Any) -> NotFiniteError:
         """The same with the name of the column, where columns have names."""
-        if columns is None or self.column is None:
-            return self
-        at, name = f"column {self.column}", columns[self.column]
-        return NotFiniteError(str(self).replace(at, f"{at} ({name!r})", 1), self.block)
+        if columns is not None and self.column is not None:
+            at, name = f"column {self.column}", columns[self.column]
+            self.args, self.column = (str(self).replace(at, f"{at} ({name!r})", 1),), None
+        return self
 
 
 def count_nonfinite(

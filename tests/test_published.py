@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cmstats import CCA, Moments, MultitaskRegressor, canonical_correlation_test
+from cmstats import CCA, Moments, MultitaskRegressor, canonical_correlation_test, loadings_table
 
 pytestmark = pytest.mark.ordinary
 
@@ -170,6 +171,21 @@ def test_moments_of_a_covariance_are_those_of_the_rows() -> None:
     both, found = m + expected, CCA(shrinkage=0.1).fit_moments(m)
     assert both.n == 100
     np.testing.assert_allclose(found.transform(X), CCA(shrinkage=0.1).fit(X, y).transform(X))
+
+
+def test_names_of_columns_survive_batches_sums_files_and_regression(tmp_path: Path) -> None:
+    frame = pd.DataFrame(SAVINGS, columns=["sr", "pop15", "pop75", "dpi", "ddpi"])
+    x, y, z = frame[["pop15", "pop75"]], frame[["dpi", "ddpi"]], frame[["sr"]]
+    parts = [{"x": x[i::2], "y": y[i::2], "z": z[i::2]} for i in range(2)]
+    m = Moments.from_batches(parts) + Moments.from_data(x=x, y=y, z=z)
+    m.partial_out("z").save(tmp_path / "m.npz")
+    loaded = Moments.load(tmp_path / "m.npz")
+    assert loaded.column_names == {"x": ("pop15", "pop75"), "y": ("dpi", "ddpi")}
+    assert list(loadings_table(CCA().fit_moments(loaded)).loc["y"].index) == ["dpi", "ddpi"]
+    with pytest.raises(
+        ValueError, match="column 0 of x is 'pop15' in one group of rows and 'pop75'"
+    ):
+        _ = m + Moments.from_data(x=x[["pop75", "pop15"]], y=y, z=z)
 
 
 @pytest.mark.parametrize(

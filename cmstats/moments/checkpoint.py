@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import dense, float64, is_array, take_rows, to_numpy
+from cmstats.arrays import NotFiniteError, dense, float64, is_array, take_rows, to_numpy
 
 __all__ = [
     "Checkpoint",
@@ -108,7 +108,7 @@ class Checkpoint:
                     f"the moments of the first {self.position} rows are saved in {self.path}, and "
                     "the same call goes on from there"
                 )
-                if type(error) is ValueError:
+                if type(error) in (ValueError, NotFiniteError):
                     error.args = (f"{error}; {note}",)
                 else:
                     error.add_note(note)

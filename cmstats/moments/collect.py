@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -130,7 +130,9 @@ class Pass:
         """The sums of each fold of a stream of batches (of all rows without `folds`)."""
         # Each fold is merged by itself.
         size = self.rows or GATHER_ROWS * (1 if folds is None else 2)
-        stream = gathered(source, names, size, exact=self.checkpoint is not None)
+        columns: dict[str, Any] = {}
+        noted_source = _noting_names(source, names, columns)
+        stream = gathered(noted_source, names, size, exact=self.checkpoint is not None)
         first = next(stream, None)
         if first is None:
             raise ValueError("the stream of batches holds no rows")
@@ -165,7 +167,7 @@ class Pass:
                 )
         if saved is not None:
             saved.remove()
-        return found
+        return [sums.name_columns(columns) for sums in found]
 
     def of_run(
         self,
@@ -294,6 +296,17 @@ class Gathered:
         """The batch of a row, and its number in that batch."""
         number, first, here = next(p for p in reversed(self.pieces) if p[2] <= row)
         return f"{first + row - here} of batch {number}"
+
+
+def _noting_names(
+    source: Iterable[Any], names: Sequence[str], columns: dict[str, Any]
+) -> Iterator[Any]:
+    """The same batches; the names of the columns of the first, by block, go into `columns`."""
+    for batch in source:
+        if not columns and isinstance(batch, (Mapping, tuple, list)):
+            named = batch if isinstance(batch, Mapping) else dict(zip(names, batch, strict=False))
+            columns.update({name: column_names(a, name) for name, a in named.items()})
+        yield batch
 
 
 def gathered(
