@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cmstats.models.mixture import ConditionalGaussianMixture
     from cmstats.models.multitask import MultitaskRegressor
     from cmstats.models.multiview import MultiviewCCA
+    from cmstats.models.orthogonal_map import OrthogonalMap
     from cmstats.models.pairs import MatchProbability, check_pairs, match_probability
     from cmstats.models.pipeline import TwoViewPipeline
     from cmstats.models.pls import PLS
@@ -39,6 +40,7 @@ else:
             "prototypes": ("PrototypeClassifier",),
             "semantic": ("SemanticMatching",),
             "pls": ("PLS",),
+            "orthogonal_map": ("OrthogonalMap",),
         },
     )
 
@@ -55,6 +57,7 @@ __all__ = [
     "MultitaskRegressor",
     "MultiviewCCA",
     "NystroemMap",
+    "OrthogonalMap",
     "PrototypeClassifier",
     "RandomFourierMap",
     "SemanticMatching",

@@ -225,6 +225,7 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
         "cv": ["cv_object"],
         "missing": [StrOptions({"error", "em"})],
     }
+    _mean_and_covariance = PredictsRegions._linear_mean_and_covariance
     tunable: ClassVar[Mapping[str, Any]] = {"n_components": "1, 2, ..."}
 
     def __init__(
@@ -324,12 +325,6 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
         xp = namespace(t)
         y = t @ xp.astype(found.y_slopes.mT, t.dtype) + xp.astype(found.y_mean_, t.dtype)
         return y[:, 0] if self._y_ndim == 1 else y
-
-    def _mean_and_covariance(self, X: Any) -> tuple[Array, Array]:
-        mean, m, B = self.predict(X), self._total(), self.coef_.mT
-        cross = m.cov("y", "x") @ B
-        C = m.cov("y") - cross - cross.mT + B.mT @ m.projected_scatter("x", "x", B) / m.freedom()
-        return (mean[:, None] if mean.ndim == 1 else mean), 0.5 * (C + C.mT)
 
     def score_moments(self, moments: Moments) -> float:
         """The mean R2 of the targets on held-out moments, or the mean correlation of the scores.

@@ -45,6 +45,12 @@ class PredictsRegions(BaseEstimator):
         mean, covariance = self.predict(X, return_cov=True)
         return _matrix(mean), covariance
 
+    def _linear_mean_and_covariance(self, X: Any) -> tuple[Array, Array]:
+        """The same of a model with `coef_`, from the moments of its training rows."""
+        B = self._solution.coef_.mT
+        parts = {tuple(range(int(B.shape[1]))): self._total()}
+        return _matrix(self.predict(X)), residual_covariance(B, parts)
+
     @refused
     def calibrate(
         self, X: Any, y: Any, *, cv: Any = None, groups: Any = None, random_state: Any = None

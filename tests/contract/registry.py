@@ -40,6 +40,7 @@ from cmstats import (
     MultitaskRegressor,
     MultiviewCCA,
     NystroemMap,
+    OrthogonalMap,
     PrototypeClassifier,
     RandomFourierMap,
     SemanticMatching,
@@ -281,7 +282,9 @@ CALLS: dict[str, Callable[[Any, Rows], Any]] = {
     "transform x": lambda est, r: est.transform(r.x),
     "transform y": lambda est, r: est.transform(y=r.y),
     "transform": lambda est, r: est.transform(r.x, r.y),
-    "inverse_transform": lambda est, r: est.inverse_transform(est.transform(r.x)),
+    "inverse_transform": lambda est, r: est.inverse_transform(
+        est.transform(r.x) if hasattr(est, "transform") else est.predict(r.x)
+    ),
     "predict": lambda est, r: est.predict(r.x),
     "predict std": _predict_spread,
     "decision_function": lambda est, r: est.decision_function(r.x),
@@ -307,6 +310,7 @@ CALLS: dict[str, Callable[[Any, Rows], Any]] = {
     "sample several": lambda est, r: est.sample(r.x, n_samples=3, random_state=0),
     "predict_region": lambda est, r: _region(est, r),
     "predict_proba": lambda est, r: est.predict_proba(r.x),
+    "retention": lambda est, r: est.retention(r.x, r.y, k=3),
     "p_values": lambda est, r: est.p_values(r.x, r.y),
     "predict_set": lambda est, r: est.predict_set(r.x, r.y),
     "set_sizes": lambda est, r: est.set_sizes(r.x, r.y),
@@ -438,6 +442,11 @@ def _models() -> Iterator[Model]:
     canonical = functools.partial(PLS, 2, mode="canonical", scale=False, missing="em")
     yield Model("pls-canonical-em", canonical, holes)
     yield Model("pls-svd", functools.partial(PLS, 3, mode="svd"))
+
+    # ----------------------------------------------------------------------- orthogonal maps
+    yield Model("orthogonal", OrthogonalMap, main=True, in_memory=("predict_region",))
+    yield Model("orthogonal-cv", functools.partial(OrthogonalMap, alpha="cv", cv=3), folds=3)
+    yield Model("orthogonal-em", functools.partial(OrthogonalMap, alpha=3.0, missing="em"), holes)
 
     # ------------------------------------------------------------------------ several views
     kinds = {"kinds": ("cosine", "weighted_cosine", "eigenvalue_cosine")}

@@ -7,7 +7,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats import MultitaskRegressor
+from cmstats import MultitaskRegressor, OrthogonalMap
 
 from .registry import Model, every, fitted, weights_of
 from .rows import Rows
@@ -74,7 +74,11 @@ def test_a_row_of_weight_zero_is_no_row(model: Model, holds: float) -> None:
             model.compare(model.outcome(parts, kept), model.outcome(expected, kept), atol)
 
 
-@every(lambda m: m.weights and not m.seeded and m.cls is not MultitaskRegressor, variants=None)
+PENALISED = (MultitaskRegressor, OrthogonalMap)
+"""Their penalty is compared with a sum over rows."""
+
+
+@every(lambda m: m.weights and not m.seeded and m.cls not in PENALISED, variants=None)
 def test_weights_that_are_no_numbers_of_rows_are_relative(model: Model) -> None:
     rows = model.rows()
     w = np.random.default_rng(4).uniform(0.1, 3, len(rows))

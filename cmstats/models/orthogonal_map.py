@@ -1,0 +1,302 @@
+"""An orthogonal map between two embedding spaces, and ridge regression toward it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from cmstats.arrays import Array, device_of, namespace, to_numpy
+from cmstats.kernels.linalg import svd
+from cmstats.metrics.retrieval import search
+from cmstats.models.base import MomentsModel
+from cmstats.models.dask import refused, row_wise
+from cmstats.models.latent import ComparedViews
+from cmstats.models.multitask import ALPHAS
+from cmstats.models.regions import PredictsRegions
+from cmstats.models.ridge import HeldOut, Spectrum, r2
+from cmstats.moments.folds import best_index, choice_notes, training_moments
+from cmstats.moments.moments import Moments
+from cmstats.rows.chunks import project
+
+__all__ = ["OrthogonalMap"]
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """y = y_mean_ + (x - x_mean_)'B, B near c Q; fields that end in "_" are `OrthogonalMap`'s."""
+
+    x_mean_: Array
+    y_mean_: Array
+    rotation_: Array
+    scale_: float
+    alpha_: float
+    coef_: Array
+    intercept_: Array
+    notes: tuple[str, ...] = ()
+
+    def r2(self, moments: Moments) -> Array:
+        """R2 of every target on held-out moments, (q,)."""
+        namespace(moments.mean("x"), self.x_mean_)  # of one library, on one device
+        held = HeldOut.of(moments, (self.x_mean_, self.y_mean_))
+        return r2(held.errors(self.coef_.mT), moments)
+
+
+class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
+    r"""Orthogonal Procrustes map of one embedding space into another, from joint moments.
+
+    With S the centred scatter matrices, the map with means and one scale
+
+    .. math:: \hat y = \bar y + c\,Q'(x - \bar x), \quad S_{xy} = U D V', \quad Q = U V', \quad
+        c = \frac{\operatorname{tr} D}{\operatorname{tr}(Q' S_{xx} Q)}
+
+    keeps angles, and with them neighbours (Schoenemann 1966; with a scale Schoenemann and Carroll
+    1970): for moving an index from one embedding model to another by a few items embedded with
+    both. With `alpha` a ridge regression toward that map,
+
+    .. math:: B = \arg\min \|Y - XB\|^2 + \alpha \|B - c Q\|^2
+        = (S_{xx} + \alpha I)^{-1} (S_{xy} + \alpha c\, Q),
+
+    joins least squares (small alpha) and the orthogonal map (large alpha) by one path.
+
+    Parameters
+    ----------
+    scale : bool, default=True
+        Whether c is fitted; otherwise it is 1.
+    alpha : float or "cv", default=0.0
+        0 is the orthogonal map itself, the limit of large alpha. "cv" chooses between it and the
+        penalties 1e-3 to 10^6.5 by the mean held-out R2, from one eigendecomposition a fold.
+    cv : int, splitter or iterable of splits, default=5
+        The folds for "cv". An int K puts row i into fold i mod K.
+    missing : {"error", "em"}, default="error"
+        What NaN is, see `CCA`.
+
+    Attributes
+    ----------
+    rotation_ : array of shape (p, q)
+        Q, with orthonormal columns for p >= q and rows for p <= q; of lower rank, with a warning,
+        where the rows determine fewer directions (fewer rows than columns).
+    scale_ : float
+        c.
+    coef_ : array of shape (q, p), or (p,) if y was 1-D
+    intercept_ : array of shape (q,), or float if y was 1-D
+        ``predict(X) = X @ coef_.T + intercept_``.
+    alpha_ : float
+    cv_scores_, cv_alphas_
+        Held-out R2 of shape (n_alphas, n_folds), and what was tried, where `alpha` is "cv".
+    x_mean_, y_mean_ : arrays of shape (p,), (q,)
+    n_samples_, moments_, n_features_in_, feature_names_in_, y_feature_names_in_
+        As in `CCA`.
+
+    See Also
+    --------
+    MultitaskRegressor : Ridge regression toward 0.
+    metrics.procrustes_distance : How far two spaces are from being rotations of each other.
+
+    Notes
+    -----
+    For p <= q the map is the least-squares solution among matrices with orthonormal rows. For
+    p > q the norm of XQ depends on Q, and the least-squares problem is the unbalanced one, which
+    has no closed form (Elden and Park 1999): Q then maximises the trace of Q'S_xy, and c is the
+    best scale for it.
+
+    References
+    ----------
+    Schoenemann, P. H. (1966). A generalized solution of the orthogonal Procrustes problem.
+    Psychometrika 31.
+    Schoenemann, P. H. and Carroll, R. M. (1970). Fitting one matrix to another under choice of a
+    central dilation and a rigid motion. Psychometrika 35.
+    Elden, L. and Park, H. (1999). A Procrustes problem on the Stiefel manifold. Numerische
+    Mathematik 82.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cmstats import OrthogonalMap
+    >>> rng = np.random.default_rng(0)
+    >>> old = rng.normal(size=(200, 4))
+    >>> Q = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    >>> new = 3 * old @ Q + 1 + 0.01 * rng.normal(size=(200, 4))
+    >>> move = OrthogonalMap().fit(old[:20], new[:20])
+    >>> round(move.scale_, 2), move.retention(old[20:], new[20:], k=5) > 0.9
+    (3.0, True)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "scale": ["boolean"],
+        "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})],
+        "cv": ["cv_object"],
+        "missing": [StrOptions({"error", "em"})],
+    }
+    _mean_and_covariance = PredictsRegions._linear_mean_and_covariance
+    tunable: ClassVar[Mapping[str, Any]] = {"alpha": (0.0, *ALPHAS)}
+
+    def __init__(
+        self,
+        *,
+        scale: bool = True,
+        alpha: float | Literal["cv"] = 0.0,
+        cv: Any = 5,
+        missing: Literal["error", "em"] = "error",
+    ) -> None:
+        self.scale = scale
+        self.alpha = alpha
+        self.cv = cv
+        self.missing = missing
+
+    def _solve(
+        self, m: Moments, alpha: float | None = None, spectrum: Spectrum | None = None
+    ) -> Rotation:
+        alpha = float(self.alpha) if alpha is None else alpha
+        S = m.scatter("x", "y")
+        U, d, Vt = svd(S)
+        xp = namespace(U)
+        k = int(xp.count_nonzero(d > 1e-10 * d[0]))  # beyond, any rotation would do
+        Q = U[:, :k] @ Vt[:k, :]
+        norm = float(xp.sum(Q * m.projected_scatter("x", "x", Q)))
+        c = (float(xp.sum(d)) / norm if norm > 0 else 0.0) if self.scale else 1.0
+        B = c * Q
+        if alpha > 0:  # (S_xx + alpha I)^-1 (S_xy + alpha c Q) = c Q + that of the residuals
+            s = Spectrum.of(m) if spectrum is None else spectrum
+            left = s.cross - s.values[:, None] * (s.vectors.mT @ B)
+            B = B + s.vectors @ (s.inverse(alpha) * left)
+        x, y = m.mean("x"), m.mean("y")
+        most = min(int(xp.count_nonzero(~m.constant(name))) for name in ("x", "y"))
+        notes = () if k == most > 0 else (_UNDETERMINED.format(k=k, most=min(S.shape)),)
+        return Rotation(x, y, Q, c, alpha, B.mT, y - x @ B, notes)
+
+    def _prepared(self, moments: Moments, chosen: dict[str, Any]) -> Moments:
+        return moments
+
+    def _choose(self, folds: list[Moments]) -> tuple[dict[str, Any], dict[str, Any]]:
+        alphas, columns = self.tunable["alpha"], []
+        for train, test in zip(training_moments(folds), folds, strict=True):
+            held, spectrum = self._held_out(test), Spectrum.of(train)
+            tried = [self._solve(train, alpha, spectrum).r2(held) for alpha in alphas]
+            columns.append([float(np.mean(to_numpy(each))) for each in tried])
+        scores = np.array(columns).T
+        best = best_index(scores)
+        notes = choice_notes(scores, [{"alpha": a} for a in alphas], best)
+        found = {"cv_alphas_": list(alphas), "cv_scores_": scores, "notes": notes}
+        return {"alpha": alphas[best]}, found
+
+    def _score(self, moments: Moments, model: Rotation) -> float:
+        each = model.r2(moments)
+        return float(namespace(each).mean(each))
+
+    def _publish(self, solution: Rotation) -> None:
+        """The coefficients as scikit-learn has them: of one target without its axis."""
+        super()._publish(solution)
+        if self._y_ndim == 1:
+            self.coef_, self.intercept_ = self.coef_[0, :], float(self.intercept_[0])
+
+    @row_wise
+    def predict(self, X: Any) -> Array:
+        """Map rows of x into the space of y.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        array of shape (n_samples, n_targets), or (n_samples,) if y was 1-D in fit
+        """
+        check_is_fitted(self)
+        y = self._coordinates(self._check_x(X), "x")
+        return y[:, 0] if self._y_ndim == 1 else y
+
+    @row_wise
+    def inverse_transform(self, y: Any) -> Array:
+        """Map rows of y back into the space of x.
+
+        Parameters
+        ----------
+        y : array-like or sparse matrix of shape (n_samples, n_targets)
+
+        Returns
+        -------
+        array of shape (n_samples, n_features)
+            ``x_mean_ + B^+'(y - y_mean_)``: the inverse of `predict` for p <= q, otherwise the
+            row of least distance to `x_mean_` that is mapped to y.
+        """
+        check_is_fitted(self)
+        found: Rotation = self._solution
+        xp = namespace(found.coef_)
+        x = project(self._check_y(y), found.y_mean_, xp.linalg.pinv(found.coef_).mT, "y")
+        return x + xp.astype(found.x_mean_, x.dtype)
+
+    def _coordinates(self, rows: Any, view: str) -> Array:
+        found: Rotation = self._solution
+        if view == "x":
+            y = project(rows, found.x_mean_, found.coef_.mT)
+            return y + namespace(y).astype(found.y_mean_, y.dtype)
+        xp = namespace(found.y_mean_)
+        eye = xp.eye(found.y_mean_.shape[0], dtype=xp.float64, device=device_of(found.y_mean_))
+        return project(rows, 0 * found.y_mean_, eye, "y")
+
+    @refused
+    def retention(self, X: Any, y: Any, k: int = 10) -> float:
+        """The share of true neighbours that survive the map.
+
+        For each item the k nearest others by cosine among the rows of y, once of its own row of
+        y and once of its mapped row of X: the mean share that both lists have in common.
+
+        Parameters
+        ----------
+        X, y : array-likes of shapes (n_samples, n_features), (n_samples, n_targets)
+            The same items in both spaces, not those of the fit.
+        k : int, default=10
+            Less than n_samples.
+
+        Returns
+        -------
+        float
+            In [0, 1]; by chance k / (n_samples - 1).
+
+        Raises
+        ------
+        ValueError
+            If `k` is not a whole number from 1 to n_samples - 1, or widths, lengths or values are
+            not right.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cmstats import OrthogonalMap
+        >>> X = np.random.default_rng(0).normal(size=(50, 3))
+        >>> OrthogonalMap().fit(X, X[:, ::-1]).retention(X, X[:, ::-1])
+        1.0
+        """
+        check_is_fitted(self)
+        mapped, own = self._embedded(X, y)
+        n = int(own.shape[0])
+        if mapped.shape[0] != n:
+            raise ValueError(f"X has {mapped.shape[0]} rows and y has {n}: row i is one item")
+        if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k < n:
+            raise ValueError(f"k={k!r} must be a whole number from 1 to n_samples - 1 = {n - 1}")
+        lists = [_others(to_numpy(search(a, own, k + 1)[0])) for a in (own, mapped)]
+        shared = sum(len(np.intersect1d(*pair)) for pair in zip(*lists, strict=True))
+        return float(shared / (n * k))
+
+    def score_moments(self, moments: Moments) -> float:
+        """The mean R2 of the targets on the moments of held-out rows."""
+        return super().score_moments(moments)
+
+
+_UNDETERMINED = (
+    "the rows determine only {k} of the {most} directions of the rotation: what is orthogonal to "
+    "these is mapped to 0; more rows determine more"
+)
+
+
+def _others(found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The neighbours of each row but itself, or but the last where it is not among them."""
+    own = found == np.arange(len(found))[:, None]
+    own[~own.any(axis=1), -1] = True
+    return found[~own].reshape(len(found), -1)
