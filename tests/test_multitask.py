@@ -550,12 +550,12 @@ def test_a_task_that_is_hardly_observed_raises_with_its_column() -> None:
     MultitaskRegressor(alpha=1.0).fit(X, y)
 
 
-def test_a_task_with_one_row_a_fold_takes_the_first_alpha_with_a_warning() -> None:
+def test_a_task_with_one_row_a_fold_is_chosen_by_all_its_held_out_rows() -> None:
     y = Y.copy()
     y[4:, 2] = np.nan
-    with pytest.warns(UserWarning, match="no fold has two rows"):
-        found = MultitaskRegressor().fit(X, y)
-    assert found.alpha_[2] == ALPHAS[0]
+    found = MultitaskRegressor().fit(X, y)
+    assert found.alpha_[2] == ALPHAS[np.argmax(found.cv_scores_[:, 2])]
+    assert np.ptp(found.cv_scores_[:, 2]) > 0
     assert np.isfinite(found.coef_).all()
     with pytest.warns(UserWarning, match="R2 is NaN"):
         assert np.isnan(found.score(X[:1], Y[:1]))
@@ -611,3 +611,16 @@ def test_moments_of_incomplete_features_are_taken_as_one_block() -> None:
 
 
 # ------------------------------------------------------------------------- scikit-learn
+
+
+def test_one_row_left_out_at_a_time_chooses_by_press() -> None:
+    """As scikit-learn's RidgeCV does without folds: leave-one-out errors of all rows together."""
+    from sklearn.linear_model import RidgeCV
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 8))
+    y = X[:, 0] + 2 * rng.normal(size=30)
+    alphas = np.geomspace(1e-2, 1e4, 13)
+    found = MultitaskRegressor(alpha="cv", alphas=alphas, cv=30).fit(X, y)
+    assert found.alpha_ == pytest.approx(RidgeCV(alphas=alphas).fit(X, y).alpha_)
+    assert found.alpha_ > alphas[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -54,10 +53,6 @@ ALPHAS = tuple(float(f"{a:.4g}") for a in np.logspace(-3, 6.5, 20))
 _DEPENDENT = (
     "the features depend on each other linearly (rank {rank} of {p}) and alpha is 0: this is the "
     "solution of least norm; set a positive alpha"
-)
-_UNSCORED = (
-    "no fold has two rows in which a task is observed, so it cannot be scored and the first of "
-    "alphas is taken: use fewer folds"
 )
 
 
@@ -309,8 +304,7 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
             own = alpha[list(tasks)] if isinstance(alpha, np.ndarray) else alpha
             spectrum = chosen.get("spectra", {}).get(tasks)
             planes.append(self._solve(m, own, chosen.get("rank"), spectrum))
-        found = Planes.joined(planes, list(groups))
-        return replace(found, notes=(*chosen.get("notes", ()), *found.notes))
+        return Planes.joined(planes, list(groups))
 
     def _publish(self, solution: Planes) -> None:
         """The coefficients as scikit-learn has them: of one target without its axis."""
@@ -338,8 +332,6 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         scores = np.concatenate([found.scores for found in path.values()], axis=2)[:, :, order]
         chosen, scored = best_of_path(scores, self._grid(), self.rank)
         chosen["spectra"] = {tasks: found.spectrum for tasks, found in path.items()}
-        if any(found.unscored for found in path.values()):
-            chosen["notes"] = (_UNSCORED,)
         like = next(iter(path.values())).spectrum.values
         xp, device = namespace(like), device_of(like)
         return chosen, {name: xp.asarray(a, device=device) for name, a in scored.items()}

@@ -334,15 +334,14 @@ class Search:
     Attributes
     ----------
     scores : array of shape (n_alphas, n_ranks, n_tasks)
-        Mean held-out R2 over the folds in which a task has at least two rows.
-    unscored : bool
-        Whether some task has no such fold; it has scores of 0.
+        Mean held-out R2 over the folds in which a task has at least two rows; of a task without
+        such a fold (one row left out at a time) the R2 of all held-out rows together, 1 - PRESS
+        over the sum of squares (Allen 1974).
     spectrum : Spectrum
         Of all rows.
     """
 
     scores: np.ndarray[Any, Any]
-    unscored: bool
     spectrum: Spectrum
 
 
@@ -362,17 +361,20 @@ def search(
     def work(k: int) -> Any:
         if k == len(folds):  # for the solution to come: cores that are free do it now
             return Spectrum.of(about_plane(total, intercept))
-        return to_numpy(_fold_scores(trains[k], folds[k], alphas, rank, intercept))
+        errors, scored = _fold_scores(trains[k], folds[k], alphas, rank, intercept)
+        return to_numpy(errors), to_numpy(scored)
 
     # Matrices of p x p are too small for a threaded BLAS: whole folds share the cores.
     small = sum(total.widths) <= ONE_THREAD
     inline = small or not is_numpy(namespace(total.mean("x")))
     *found, spectrum = thread_map(work, range(len(folds) + 1), inline=inline)
-    scores = np.stack(found)
+    errors, scores = (np.stack(each) for each in zip(*found, strict=True))
     scored = np.isfinite(scores)
     count = scored.sum(axis=0)
     mean = np.where(scored, scores, 0.0).sum(axis=0) / np.maximum(count, 1)
-    return Search(mean, not count.all(), spectrum)
+    squares = to_numpy(total.variance("y", ddof=0)) * total.n
+    pooled = 1 - errors.sum(axis=0) / np.where(squares > 0, squares, np.inf)
+    return Search(np.where(count > 0, mean, pooled), spectrum)
 
 
 def best_of_path(
@@ -404,7 +406,8 @@ def best_of_path(
 
 def _fold_scores(
     train: Moments, test: Moments, alphas: Sequence[float], rank: int | None, intercept: bool
-) -> Array:
+) -> tuple[Array, Array]:
+    """Held-out sums of squared errors, and R2, of every penalty, rank and task."""
     complete = test.complete_rows()
     test = test if complete is None or complete.rows < 2 else complete
     spectrum = Spectrum.of(about_plane(train, intercept))
@@ -421,4 +424,5 @@ def _fold_scores(
             errors.append(path[whole.index(alpha), None, :])
         else:
             errors.append(held.errors(spectrum.over(alpha))[None, :])
-    return r2(namespace(*errors).stack(errors), test)
+    all_errors = namespace(*errors).stack(errors)
+    return all_errors, r2(all_errors, test)
