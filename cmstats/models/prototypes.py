@@ -94,7 +94,9 @@ class PrototypeClassifier(ClassifierMixin, CopyFitted):
     -----
     On emoji, classified into 9 groups by their names, accuracy and calibration error were .36 and
     .55 with T = 1, .38 and .07 with T from labels, .39 and .07 with offsets, .38 and .10 with T
-    from pairs. `prior_strength` 3 was best, or nearly so, from 1 to 50 labelled items a class.
+    from pairs. There `prior_strength` 3 was best, or nearly so, from 1 to 50 labelled items a
+    class. Names that are words of the captions are worth more: of 17 colours of fashion .69
+    were right without labels, and .52 to .60 with 1 to 50 labelled items a class at 3.
 
     In canonical coordinates u of x and v of y, with correlations r, a class is a normal with mean
     r v_c and variances 1 - r^2, so that LR is the log-density of linear discriminant analysis,
@@ -483,7 +485,7 @@ def _label_codes(labels: Any, n: int, classes: HostArray) -> HostArray:
     values = np.asarray(labels, dtype=object) if isinstance(labels, (list, tuple)) else labels
     found = np.asarray(one_each(values, n, "labels"))
     missing = pd.isna(found)
-    codes = pd.Index(classes).get_indexer(found)
+    codes = pd.Index(classes).get_indexer(pd.Index(found))
     wrong = (codes < 0) & ~missing
     if wrong.any():
         first = found[wrong][:1].tolist()[0]
