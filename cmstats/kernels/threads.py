@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 __all__ = [
     "ONE_THREAD",
@@ -150,7 +150,8 @@ def openmp() -> AbstractContextManager[Any]:
     """
     if not _limit.forked:
         return nullcontext()
-    return _controller().limit(limits=1, user_api="openmp")
+    limit: AbstractContextManager[Any] = threadpool_limits(1, user_api="openmp")
+    return limit
 
 
 def blas_for(size: int) -> AbstractContextManager[None]:

@@ -133,6 +133,8 @@ class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
         "cv": ["cv_object"],
         "missing": [StrOptions({"error", "em"})],
     }
+    coef_: Any
+    intercept_: Any
     _mean_and_covariance = PredictsRegions._linear_mean_and_covariance
     tunable: ClassVar[Mapping[str, Any]] = {"alpha": (0.0, *ALPHAS)}
 
@@ -299,4 +301,5 @@ def _others(found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The neighbours of each row but itself, or but the last where it is not among them."""
     own = found == np.arange(len(found))[:, None]
     own[~own.any(axis=1), -1] = True
-    return found[~own].reshape(len(found), -1)
+    others: np.ndarray[Any, Any] = found[~own].reshape(len(found), -1)
+    return others

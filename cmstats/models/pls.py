@@ -371,14 +371,15 @@ def _published(
     W, C, R, S, P, Q = parts
     xp, ux, uy = namespace(W), m.units("x"), m.units("y")
     x_rotations, y_slopes = R / ux[:, None], slopes * uy[:, None]
-    coef, shares = y_slopes @ x_rotations.mT, []
+    coef = y_slopes @ x_rotations.mT
+    shares: list[Array] = []
     for name, A, variance in zip("xy", (P, Q), variances, strict=True):
         total = xp.sum(m.sample.variance(name))
         of_scores = xp.stack(variance) if variance else 0 * A[0, :]
         shares.append(of_scores * xp.sum(A * A, axis=0) / xp.where(total > 0, total, 1.0))
     found = Deflation(
         m.mean("x"), m.mean("y"), W, C, P, Q, R, S, coef,
-        m.mean("y") - coef @ m.mean("x"), *shares, int(W.shape[1]),
+        m.mean("y") - coef @ m.mean("x"), shares[0], shares[1], int(W.shape[1]),
         x_rotations, S / uy[:, None], y_slopes,
     )  # fmt: skip
     return replace(found, notes=tuple(notes))
