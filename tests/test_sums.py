@@ -141,7 +141,7 @@ def test_shrunk_of_wide_data_forms_no_matrix_of_their_width() -> None:
         ({"shrinkage": "cv"}, "chosen on fold moments"),
         ({"shrinkage": 2.0}, "out of range"),
         ({"shrinkage": (0.1,)}, "one value or"),
-        ({"shrinkage": 0.1, "target": "elsewhere"}, "target must be"),
+        ({"shrinkage": 0.1, "target": "elsewhere"}, "is unknown"),
     ],
 )
 def test_what_cannot_be_shrunk_is_one_sentence(

@@ -182,7 +182,7 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> 
     folds = Moments.folds(**given)
     if not any(map(is_dask, blocks.values())):
         rows = check_blocks(blocks)
-        dealt = deal(cv, len(rows["x"]), groups=groups, weights=sample_weight)
+        dealt = deal(cv, int(rows["x"].shape[0]), groups=groups, weights=sample_weight)
         for note in dependence_notes(rows, dealt, sample_weight):
             warn(note)
     m = functools.reduce(operator.add, folds)

@@ -230,7 +230,7 @@ class Trials:
                         values = self.values.setdefault(each, np.full(len(X), np.nan))
                         earlier = np.where(np.isnan(values[test]), 0.0, values[test])
                         values[test] = earlier + self._both_ways(held) / len(self.folds)
-        spent = (time.perf_counter() - begin) / len(found)
+        spent = (time.perf_counter() - begin) / max(len(found), 1)
         for candidate in found:
             self.seconds[candidate] = self.seconds.get(candidate, 0.0) + spent
 

@@ -27,7 +27,7 @@ from cmstats.model_selection.candidates import (
     Candidate,
     Trials,
 )
-from cmstats.models.base import RowsModel
+from cmstats.models.base import RowsModel, length_of
 from cmstats.models.dask import refused
 from cmstats.models.latent import ComparedViews
 from cmstats.rows.source import take_in_memory
@@ -203,7 +203,7 @@ class CrossModalRetriever(ComparedViews, RowsModel):
 
     def _choose(self, blocks: dict[str, Any], groups: Any, metric: Any) -> None:
         X, y = blocks["x"], blocks["y"]
-        n, seed = int(X.shape[0]), int(check_random_state(self.random_state).randint(2**31 - 1))
+        n, seed = length_of(blocks), int(check_random_state(self.random_state).randint(2**31 - 1))
         codes = np.arange(n) if groups is None else numbered(check_groups(groups, n))[0]
         at = _some_rows(n, int(X.shape[1]) + self._y_width, codes, seed)
         with self._naming():

@@ -533,7 +533,7 @@ def length_of(blocks: Mapping[str, Any]) -> int:
 
 
 def _check_rows_of(total: Moments) -> None:
-    if total.rows < 2:
+    if max(total.rows, total.n) < 2:  # one row five times is constant, like five equal rows
         raise ValueError(
             f"n_samples={total.rows} sample has no variance: at least 2 rows are needed"
         )

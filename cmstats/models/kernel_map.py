@@ -132,9 +132,10 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CopyFitted):
         return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
 
     def __sklearn_tags__(self) -> Tags:
-        """scikit-learn's tags: dense data, float32 kept, pairwise if precomputed."""
+        """scikit-learn's tags: sparse data too, float32 kept, pairwise if precomputed."""
         tags = super().__sklearn_tags__()
         tags.transformer_tags = TransformerTags(preserves_dtype=["float64", "float32"])
+        tags.input_tags.sparse = True
         tags.input_tags.pairwise = isinstance(self.kernel, str) and self.kernel == "precomputed"
         tags.input_tags.positive_only = isinstance(self.kernel, str) and self.kernel == "chi2"
         return tags

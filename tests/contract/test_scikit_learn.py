@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -23,6 +24,7 @@ from cmstats import (
     ConditionalGaussian,
     ConditionalGaussianMixture,
     ConformalRetriever,
+    CrossModalRetriever,
     ExactKernelMap,
     KernelCCA,
     LinearAutoencoder,
@@ -199,12 +201,15 @@ INSTANCES = [
     NamedColumns(),
     TwoViewPipeline(RenamedCCA()),
     ConformalRetriever(RenamedCCA(), confidence=0.5, random_state=0),
-    MomentsSearchCV(RenamedCCA(), {"shrinkage": [0.1, 0.5]}, cv=2),
+    MomentsSearchCV(
+        RenamedCCA(), {"shrinkage": [0.1, 0.5]}, cv=KFold(2, shuffle=True, random_state=0)
+    ),
     ExactKernelMap(),
     NystroemMap("laplacian", rank=5, landmarks="pivoted_cholesky", random_state=0),
     RandomFourierMap(rank=10, random_state=0),
     ASIF(),
 ]
+CHOOSING = [CrossModalRetriever(cv=2, random_state=0)]
 TRAINED = [
     DeepCCA(hidden=(4,), **SHORT),
     ContrastiveAligner(hidden=(4,), scale=True, validation_fraction=0.3, **SHORT),
@@ -241,6 +246,12 @@ def test_scikit_learns_checks_of_what_is_trained(estimator: Any, check: Any) -> 
 
 
 @pytest.mark.slow
+@parametrize_with_checks(CHOOSING)
+def test_scikit_learns_checks_of_what_chooses_among_models(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.slow
 @parametrize_with_checks(VARIANTS, expected_failed_checks=expected_failures)
 def test_scikit_learns_checks_of_the_variants(estimator: Any, check: Any) -> None:
     check(estimator)
@@ -253,5 +264,5 @@ def test_every_public_estimator_is_checked() -> None:
         SplitColumns: SemanticMatching,
         NamedColumns: PrototypeClassifier,
     }
-    checked = {adapters.get(type(one), type(one)) for one in (*INSTANCES, *TRAINED)}
+    checked = {adapters.get(type(one), type(one)) for one in (*INSTANCES, *CHOOSING, *TRAINED)}
     assert checked == public_estimators()
