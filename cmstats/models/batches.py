@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import re
@@ -13,7 +14,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from cmstats.arrays import check_weights, is_dask, namespace
-from cmstats.moments.folds import merged
+from cmstats.moments.folds import NoScoreError, merged
 from cmstats.moments.moments import Moments, folds_of_batches
 from cmstats.rows.dependence import dependence_notes, remembered
 from cmstats.rows.pairs import check_row_labels
@@ -201,8 +202,9 @@ class Batches(BaseEstimator):
             self._queries = merged_samples(self._queries, rows)
         parts = merged(before, new)
         if self._enough(parts):
-            notes: list[str] = self._learn(parts)
-            return [*dependent, *notes, *self._unresolved()]
+            with contextlib.suppress(NoScoreError):  # as where there are too few rows
+                notes: list[str] = self._learn(parts)
+                return [*dependent, *notes, *self._unresolved()]
         # Until there are rows enough for a model, they are only counted.
         self._keep(parts)
         return dependent

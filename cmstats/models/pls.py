@@ -287,7 +287,9 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
         k = min(map(len, columns))
         scores = np.stack([column[:k] for column in columns], axis=1)
         best = best_index(scores)
-        mean, error = mean_scores(scores), np.nanstd(scores, axis=1, ddof=1) / len(folds) ** 0.5
+        mean, there = mean_scores(scores), ~np.isnan(scores).all(axis=0)
+        count = int(there.sum())
+        error = scores[:, there].std(axis=1) / max(count - 1, 1) ** 0.5
         if self.mode == "regression":
             best = int(np.flatnonzero(mean >= mean[best] - error[best])[0])
         else:

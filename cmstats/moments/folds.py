@@ -18,6 +18,7 @@ from cmstats.moments.moments import Moments
 
 __all__ = [
     "GridScores",
+    "NoScoreError",
     "Trial",
     "best_index",
     "choice_notes",
@@ -272,16 +273,20 @@ def mean_scores(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.where((lost == lost.min()) & (count > 0), mean, np.nan)
 
 
+class NoScoreError(ValueError):
+    """No fold has a score to choose by; more rows may give it one."""
+
+
 def best_index(scores: np.ndarray[Any, Any]) -> int:
     """The candidate of the best mean score (`mean_scores`).
 
     Raises
     ------
-    ValueError
+    NoScoreError
         If there is no score at all.
     """
     if np.isnan(scores).all():
-        raise ValueError(
+        raise NoScoreError(
             "no fold has a score to choose by: each has a single row, or a variate is constant in "
             "it; use fewer folds, or give the parameter as a number"
         )
