@@ -32,7 +32,6 @@ def column_correlations(U: Any, V: Any) -> Array:
     Examples
     --------
     >>> import numpy as np
-    from sklearn.pipeline import Pipeline
     >>> from cmstats.metrics.correlation import column_correlations
     >>> column_correlations(np.eye(3)[:, :2], np.eye(3)[:, 1::-1]).round(3)
     array([-0.5, -0.5])
