@@ -139,7 +139,7 @@ def to_numpy(a: Any) -> np.ndarray[Any, Any]:
     """A NumPy array of the values, copied from a device if need be."""
     if np.ma.isMaskedArray(a):
         return masked_as_nan(a)
-    if isinstance(a, np.ndarray) or not is_array(a):
+    if isinstance(a, (np.ndarray, np.generic)) or not is_array(a):
         return widened(np.asarray(a))
     if array_api_compat.is_cupy_array(a):
         return np.asarray(a.get())

@@ -16,6 +16,7 @@ from sklearn.cross_decomposition import PLSCanonical
 from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import StandardScaler
 
+import cmstats
 from cmstats import CCA, Moments, MomentsSearchCV, TwoViewPipeline, load_linnerud
 from cmstats.arrays import to_numpy
 from cmstats.inference import (
@@ -939,3 +940,39 @@ def test_intervals_keep_groups_together_and_deal_the_rows_that_have_weight() -> 
     kept = np.arange(60) % 5 > 0  # the others are in no fold
     found = correlation_intervals(X, Y, cv=5, sample_weight=kept * 1.0)
     pd.testing.assert_frame_equal(found, correlation_intervals(X[kept], Y[kept], cv=5))
+
+
+# ------------------------------------------------------------------------- resamples that fail
+def test_a_statistic_may_be_a_number_of_numpy() -> None:
+    X, Y = views(60, 2, 2, (0.6,))
+    for statistic in (lambda m: np.float64(m.score(X, Y)), lambda m: m.correlations_[0]):
+        found = bootstrap(CCA(1), X, Y, statistic, n_resamples=4, random_state=0)
+        assert found.estimate.shape == ()
+        assert found.distribution.shape == (4,)
+
+
+def test_resamples_that_cannot_be_fitted_are_left_out_and_said() -> None:
+    X, Y = views(60, 2, 2, (0.6,))
+
+    class Fails(CCA):
+        def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Any:
+            seen.append(1)
+            if len(seen) % every == 0:
+                raise ValueError("a rare category is absent")
+            return super().fit(X, y, sample_weight, groups)
+
+    seen: list[int] = []
+    every = 5
+    with pytest.warns(UserWarning, match="2 of 10 fits failed and are left out, the first"):
+        found = bootstrap(Fails(1), X, Y, "x_weights_", n_resamples=10, random_state=0)
+    assert found.distribution.shape == (8, 2, 1)
+    every = 2
+    seen.clear()
+    with pytest.raises(ValueError, match="5 of 10 fits to resampled rows failed"):
+        bootstrap(Fails(1), X, Y, "x_weights_", n_resamples=10, random_state=0)
+
+
+def test_models_without_variates_have_no_stability_of_components() -> None:
+    X, Y = views(60, 2, 2, (0.6,))
+    with pytest.raises(TypeError, match="has no transform"):
+        component_stability(cmstats.ConditionalGaussian(shrinkage=0.1), X, Y, n_resamples=3)

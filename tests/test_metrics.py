@@ -582,3 +582,27 @@ def test_wikipedia_correlation_matching_is_the_published_one(data_file):
 def test_all_names_exist():
     for name in metrics.__all__:
         assert hasattr(metrics, name)
+
+
+def test_ids_are_equal_where_their_values_are() -> None:
+    big = 2**53
+    E, ids = np.eye(3), np.array([big, big + 1, big + 2])
+    other = E[[1, 0, 2]]
+    for x_ids, y_ids in (
+        (ids, ids.astype(np.uint64)),
+        (pd.array(ids, dtype="Int64"), ids.tolist()),
+        (pd.Series(["a", "b", "c"], dtype="category"), np.array(["a", "b", "c"])),
+    ):
+        assert retrieval_report(E, E, x_ids=x_ids, y_ids=y_ids).loc["mean", "R@1"] == 1
+        found = retrieval_report(E, other, x_ids=x_ids, y_ids=y_ids)
+        assert found.loc["mean", "R@1"] == pytest.approx(1 / 3)
+
+
+def test_numbers_of_candidates_are_whole() -> None:
+    E = np.eye(3)
+    for ks in ("15", 5, (0,), (1.5,), (True,), ("1",)):
+        with pytest.raises(ValueError, match="ks must be whole numbers of at least 1"):
+            retrieval_report(E, E, ks=ks)
+    for k in (np.inf, np.nan, "3", 0, 2.5, None, True):
+        with pytest.raises(ValueError, match="k must be a whole number of at least 1"):
+            search(E, E, k=k)

@@ -214,6 +214,7 @@ class DeepCCA(DeepBaseline):
         array of shape (n_samples, m), or a pair of these
             m is `n_components_`, and two more for "likelihood_ratio".
         """
+        check_is_fitted(self)
         return self.cca_.embed(*self._outputs_of(X, y), kind=kind, power=power)
 
     @by_rows
@@ -233,6 +234,7 @@ class DeepCCA(DeepBaseline):
         -------
         array of shape (n_x, n_y)
         """
+        check_is_fitted(self)
         return self.cca_.similarity(*self._outputs_of(X, y), kind=kind, power=power)
 
     @refused

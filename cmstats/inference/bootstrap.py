@@ -197,9 +197,9 @@ def bootstrap(
     measure = _Measure(statistic, align, refits)
     with said_once("in a resample"):
         counts = refits.resamples(n_resamples, random_state, verbose)
-        distribution = np.stack([measure(refits.fit(count)) for count in counts])
+        distribution = np.stack(refits.measured(counts, measure))
         if method == "bca":
-            jackknife = np.stack([measure(refits.fit(w)) for w in refits.without_folds(cv)])
+            jackknife = np.stack(refits.measured(refits.without_folds(cv), measure))
             lower, upper = _bca(distribution, measure.estimate, jackknife, level)
         else:
             ends = [(1 - level) / 2, (1 + level) / 2]
@@ -274,19 +274,24 @@ def component_stability(
     refits = Refits(estimator, X, y, sample_weight, groups)
     reference = refits.reference
     k = reference[0].shape[1]
-    total = np.zeros((k, 4))
+
+    def agreement(fitted: Any) -> Any:
+        found = refits.variates(fitted)
+        turn = alignment(reference, found, "match")
+        each = np.empty((k, 4))
+        for view, (a, b) in enumerate(zip(reference, found, strict=True)):
+            each[:, view] = np.abs(np.sum(a * (b @ turn), axis=0))
+            overlap = np.linalg.qr(a)[0].T @ np.linalg.qr(b)[0]
+            each[:, 2 + view] = [
+                np.linalg.svd(overlap[:j, :j], compute_uv=False).mean() for j in range(1, k + 1)
+            ]
+        return each
+
     with said_once("in a resample"):
-        for count in refits.resamples(n_resamples, random_state, verbose):
-            found = refits.variates(refits.fit(count))
-            turn = alignment(reference, found, "match")
-            for view, (a, b) in enumerate(zip(reference, found, strict=True)):
-                total[:, view] += np.abs(np.sum(a * (b @ turn), axis=0))
-                overlap = np.linalg.qr(a)[0].T @ np.linalg.qr(b)[0]
-                total[:, 2 + view] += [
-                    np.linalg.svd(overlap[:j, :j], compute_uv=False).mean() for j in range(1, k + 1)
-                ]
+        counts = refits.resamples(n_resamples, random_state, verbose)
+        mean = np.mean(refits.measured(counts, agreement), axis=0)
     columns = ["x_cosine", "y_cosine", "x_subspace", "y_subspace"]
-    return pd.DataFrame(total / n_resamples, index=component_index(k), columns=columns)
+    return pd.DataFrame(mean, index=component_index(k), columns=columns)
 
 
 def _check_options(n_resamples: Any, method: str, align: str | None) -> None:

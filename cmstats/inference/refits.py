@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -57,6 +57,30 @@ class Refits:
         given = {"groups": at if groups is None else groups[at]} if self.grouped else {}
         return fit(*(take_rows(a, at) for a in (self.X, self.y)), **given)
 
+    def measured(self, weights: Iterable[Any], measure: Callable[[Any], Any]) -> list[Any]:
+        """What is measured on the fit to each of these weights.
+
+        Fits that fail are counted, left out and said; more than half of them raise.
+        """
+        found, failures = [], []
+        for each in weights:
+            try:
+                found.append(measure(self.fit(each)))
+            except ValueError as error:  # a rare category, say, that no row of a resample has
+                failures.append(str(error))
+        total = len(failures) + len(found)
+        if failures and len(failures) >= len(found):
+            raise ValueError(
+                f"{len(failures)} of {total} fits to resampled rows failed, the first since: "
+                f"{failures[0]}"
+            )
+        if failures:
+            warn(
+                f"{len(failures)} of {total} fits failed and are left out, the first since: "
+                f"{failures[0]}"
+            )
+        return found
+
     def resamples(self, count: int, random_state: Any, verbose: bool) -> Iterator[Any]:
         """Multinomial counts of the rows, whose total is the weight of the data; or of the groups.
 
@@ -85,6 +109,8 @@ class Refits:
 
     def variates(self, fitted: Any) -> tuple[Any, Any]:
         """The variates of all rows in both views, centred, weighted, with columns of norm 1."""
+        if not hasattr(fitted, "transform"):
+            raise TypeError(f"{type(fitted).__name__} has no variates: it has no transform")
         out = []
         for a in fitted.transform(self.X, self.y):
             a = to_numpy(a).astype(np.float64) * np.sqrt(self.weights)[:, None]

@@ -115,8 +115,8 @@ def _codes(
                 f"got shape {values.shape}"
             )
         sides.append(values)
-    kinds = {side.dtype.kind for side in sides}
-    if len(kinds) > 1 and kinds & set("US"):  # np.concatenate would turn numbers into text
+    if len({side.dtype.kind for side in sides}) > 1:
+        # np.concatenate would turn numbers into text, and large ones of two types into floats.
         sides = [side.astype(object) for side in sides]
     import pandas as pd
 

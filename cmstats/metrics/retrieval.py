@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral, Number
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -548,10 +549,11 @@ def _swap(U: Any, V: Any) -> tuple[Any, Any]:
 
 
 def _check_cutoffs(ks: Iterable[int]) -> list[int]:
-    cutoffs = [int(k) for k in ks]
-    if any(k < 1 for k in cutoffs):
-        raise ValueError(f"the cut-offs k must be at least 1, got {cutoffs}")
-    return cutoffs
+    cutoffs = [ks] if isinstance(ks, (str, Number)) else list(ks)
+    whole = all(isinstance(k, Integral) and not isinstance(k, bool) and k >= 1 for k in cutoffs)
+    if not whole or isinstance(ks, (str, Number)):
+        raise ValueError(f"ks must be whole numbers of at least 1, as in (1, 5, 10), got {ks!r}")
+    return [int(k) for k in cutoffs]
 
 
 class _RetrievalScorer:

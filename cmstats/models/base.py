@@ -510,6 +510,10 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
 
     def _fitting(self, moments: Moments) -> Moments:
         """The moments, checked against those of the fit by block and width."""
+        if not isinstance(moments, Moments):
+            raise TypeError(
+                f"moments are to be Moments, as Moments.from_data(x=X, y=y), got {moments!r}"
+            )
         for name, width in self._block_widths().items():
             if moments.width(name) != width:
                 raise ValueError(

@@ -41,7 +41,17 @@ def row_wise(method: Method) -> Method:
 
 def by_rows(method: Method) -> Method:
     """Let a method that compares every row of one view with every row of another take Dask data."""
-    return _handled(method, _pair_by_pair)
+    handled = _handled(method, _pair_by_pair)
+
+    @functools.wraps(method)
+    def compared(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(a is None for a in (*args[:2], *(kwargs.get(n, ...) for n in ("X", "y")))):
+            raise ValueError(
+                f"{type(self).__name__}.{method.__name__} compares every x with every y: give both"
+            )
+        return handled(self, *args, **kwargs)
+
+    return compared
 
 
 def refused(method: Method) -> Method:

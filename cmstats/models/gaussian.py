@@ -549,6 +549,7 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
             Exactly the mean of `logpdf` over the rows; where entries are missing, over the
             rows of which something of y is there.
         """
+        check_is_fitted(self)
         return self._score(self._fitting(moments), self._pair)
 
     def ratio_moments(self, moments: Moments) -> float:

@@ -522,8 +522,7 @@ def _models() -> Iterator[Model]:
 
     mixed = {"test_score_takes_rows_from_the_place_of_fit": "fails inside an array library"}
     whole = "`condition` does not take whole numbers of other libraries"
-    unfitted = {"test_use_before_fit_raises": "`score_moments` raises IndexError"}
-    broken = {**mixed, **unfitted, "test_whole_numbers_of_other_libraries_are_doubles": whole}
+    broken = {**mixed, "test_whole_numbers_of_other_libraries_are_doubles": whole}
     yield gaussian("gaussian", shrinkage=0.2, main=True, broken=broken)
     yield gaussian("gaussian-cv", cv=3, folds=3)
     yield gaussian("gaussian-cv-scale", scale=True, cv=3, folds=3)
@@ -640,8 +639,7 @@ def _models() -> Iterator[Model]:
     trained: dict[str, Any] = {"torch": True, "seeded": DRAWN, "dask": "outputs", "atol32": 2e-3}
     deep = functools.partial(DeepCCA, 3, hidden=(8,), **SHORT)
     skops = {"test_a_model_goes_through_skops": "skops does not take the table of epochs"}
-    broken = {"test_use_before_fit_raises": "`embed` raises AttributeError", **skops}
-    yield Model("deep-cca", deep, main=True, kinds=KINDS, broken=broken, **trained)
+    yield Model("deep-cca", deep, main=True, kinds=KINDS, broken=skops, **trained)
     aligner = functools.partial(ContrastiveAligner, 6, **SHORT)
     yield Model("aligner", aligner, main=True, broken=skops, **trained)
 
