@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral, Number
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cmstats.arrays import Array, check_count, check_cutoffs, is_array, namespace, to_numpy, warn
+from cmstats.arrays import Array, is_array, namespace, to_numpy, warn
 from cmstats.kernels.ranks import PartnerCounts, average_precisions, partner_counts, top_k
 from cmstats.metrics.correlation import check_takes_both
 from cmstats.metrics.hubness import corrected
@@ -166,7 +167,7 @@ def retrieval_report(
     (['x -> y', 'y -> x', 'mean'], 0.75)
     """
     relevance = Relevance.of(U, V, labels, x_ids, y_ids)
-    cutoffs = check_cutoffs(ks)
+    cutoffs = _check_cutoffs(ks)
     U, V = corrected(hubness, U, V)
     counts = partner_counts(U, V, x_ids=relevance.ids[0], y_ids=relevance.ids[1])
     rows = {}
@@ -241,7 +242,7 @@ def retrieval_chance(
     [0.2, 0.2, 0.2]
     """
     relevance = Relevance((n, n if m is None else m), labels, x_ids, y_ids)
-    cutoffs = check_cutoffs(ks)
+    cutoffs = _check_cutoffs(ks)
     rows = {}
     for side, name in enumerate(DIRECTIONS):
         size = relevance.shape[1 - side]
@@ -332,7 +333,7 @@ def recall_at_k(
     >>> recall_at_k(np.array([[0.1, 0.9], [0.2, 0.8]]), k=1)
     0.5
     """
-    cutoff = check_count("k", k, 1)
+    (cutoff,) = _check_cutoffs([k])
     return float(np.mean(_ranks(U, V, x_ids, y_ids).recalls(cutoff)))
 
 
@@ -545,6 +546,14 @@ def _swap(U: Any, V: Any) -> tuple[Any, Any]:
     if V is not None:
         return V, U
     return (U if hasattr(U, "T") else np.asarray(U)).T, None
+
+
+def _check_cutoffs(ks: Iterable[int]) -> list[int]:
+    cutoffs = [ks] if isinstance(ks, (str, Number)) else list(ks)
+    whole = all(isinstance(k, Integral) and not isinstance(k, bool) and k >= 1 for k in cutoffs)
+    if not whole or isinstance(ks, (str, Number)):
+        raise ValueError(f"ks must be whole numbers of at least 1, as in (1, 5, 10), got {ks!r}")
+    return [int(k) for k in cutoffs]
 
 
 class _RetrievalScorer:
