@@ -552,7 +552,7 @@ def _check_cutoffs(ks: Iterable[int]) -> list[int]:
     cutoffs = [ks] if isinstance(ks, (str, Number)) else list(ks)
     whole = all(isinstance(k, Integral) and not isinstance(k, bool) and k >= 1 for k in cutoffs)
     if not whole or isinstance(ks, (str, Number)):
-        raise ValueError(f"ks must be whole numbers of at least 1, as in (1, 5, 10), got {ks!r}")
+        raise ValueError(f"the cut-offs ks must be whole numbers of at least 1, got {ks!r}")
     return [int(k) for k in cutoffs]
 
 
