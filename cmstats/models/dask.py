@@ -47,7 +47,8 @@ def by_rows(method: Method) -> Method:
     def compared(self: Any, *args: Any, **kwargs: Any) -> Any:
         if any(a is None for a in (*args[:2], *(kwargs.get(n, ...) for n in ("X", "y")))):
             raise ValueError(
-                f"{type(self).__name__}.{method.__name__} compares every x with every y: give X and y"
+                f"{type(self).__name__}.{method.__name__} compares every x with every y: give X "
+                "and y"
             )
         return handled(self, *args, **kwargs)
 
