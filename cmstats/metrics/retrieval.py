@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from numbers import Integral, Number
+from numbers import Number
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -549,9 +549,14 @@ def _swap(U: Any, V: Any) -> tuple[Any, Any]:
 
 
 def _check_cutoffs(ks: Iterable[int]) -> list[int]:
-    cutoffs = [ks] if isinstance(ks, (str, Number)) else list(ks)
-    whole = all(isinstance(k, Integral) and not isinstance(k, bool) and k >= 1 for k in cutoffs)
-    if not whole or isinstance(ks, (str, Number)):
+    cutoffs: Any = ks
+    listed = not isinstance(cutoffs, (str, Number))
+    cutoffs = list(cutoffs) if listed else []
+
+    def below_one(k: Any) -> bool:
+        return isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1
+
+    if not listed or any(map(below_one, cutoffs)):
         raise ValueError(f"the cut-offs ks must be whole numbers of at least 1, got {ks!r}")
     return [int(k) for k in cutoffs]
 

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import scipy.sparse
@@ -52,7 +52,7 @@ def by_rows(method: Method) -> Method:
             )
         return handled(self, *args, **kwargs)
 
-    return compared
+    return cast(Method, compared)
 
 
 def refused(method: Method) -> Method:
