@@ -554,7 +554,7 @@ def _check_cutoffs(ks: Iterable[int]) -> list[int]:
     cutoffs = list(cutoffs) if listed else []
 
     def below_one(k: Any) -> bool:
-        return isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1
+        return isinstance(k, bool) or not isinstance(k, (int, np.integer)) or bool(k < 1)
 
     if not listed or any(map(below_one, cutoffs)):
         raise ValueError(f"the cut-offs ks must be whole numbers of at least 1, got {ks!r}")
