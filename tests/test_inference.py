@@ -682,7 +682,7 @@ def test_groups_are_drawn_whole() -> None:
         return float(model.x_mean_[0])
 
     def error(**groups: Any) -> float:
-        found = bootstrap(CCA(), X, Y, mean, n_resamples=400, random_state=0, **groups)
+        found = bootstrap(CCA(), X, Y, mean, n_resamples=150, random_state=0, **groups)
         return float(found.standard_error)
 
     expected = X[::5].std() / 60**0.5

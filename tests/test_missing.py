@@ -749,7 +749,11 @@ def test_the_autoencoder_takes_rows_with_holes(rng: np.random.Generator, target:
 
 
 @pytest.mark.ordinary
-@pytest.mark.parametrize("options", [{"alpha": 1.0}, {}, {"rank": 2}, {"rank": "cv"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"alpha": 1.0}, *(pytest.param(o, marks=pytest.mark.slow) for o in ({}, {"rank": 2})),
+     {"rank": "cv"}],
+)  # fmt: skip
 def test_multitask_regression_takes_rows_with_holes(rng: np.random.Generator, options: Any) -> None:
     (X, Y, _), (holes, _, _) = _holes(rng)
     lost = np.where(rng.random(Y.shape) < 0.2, np.nan, Y)

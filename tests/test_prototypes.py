@@ -19,7 +19,7 @@ from cmstats import (
     compare,
 )
 from cmstats.metrics import expected_calibration_error
-from cmstats.models.prototypes import matched_offsets
+from cmstats.models.prototypes import UNKNOWN, matched_offsets
 
 CLASSES = ["cat", "dog", "owl"]
 
@@ -69,6 +69,23 @@ def test_no_label_is_needed_and_few_help() -> None:
     assert moved.score(Xt, truth) > lost.score(Xt, truth) + 0.2
     fixed = PrototypeClassifier(MODEL, wrong, prior_strength=np.inf, random_state=0)
     np.testing.assert_allclose(fixed.fit(X, y, few).prototypes_, lost.prototypes_)
+
+
+def test_held_out_items_say_how_much_a_name_is_worth() -> None:
+    X, y, labels = data(600, 0)
+
+    def strength(features: Any, shots: int, model: Any = MODEL) -> float:
+        few = np.full(600, None, dtype=object)
+        for c in CLASSES:
+            few[np.flatnonzero(labels == c)[:shots]] = c
+        found = PrototypeClassifier(model, features, random_state=0).fit(X, y, few)
+        return float(found.prior_strength_)
+
+    wrong = dict(zip(CLASSES, TEXTS[[1, 2, 0]] * 0.3, strict=True))
+    for model in (MODEL, FrozenEstimator(MODEL.fit(X, y))):
+        assert strength(wrong, 20, model) <= 3.0 < strength(FEATURES, 20, model)
+        assert strength(FEATURES, 1, model) == UNKNOWN  # a class has no item to hold out
+    assert PrototypeClassifier(MODEL, FEATURES).fit(X, y).prior_strength_ == np.inf
 
 
 def test_all_labelled_items_alone_are_linear_discriminants() -> None:

@@ -207,6 +207,7 @@ def test_text_fits_a_terminal(report: Report) -> None:
     assert any(line.startswith("chance") for line in lines)
 
 
+@pytest.mark.slow
 def test_labels_may_have_gaps_and_columns_may_be_constant(data: Any) -> None:
     X, Y, labels = data
     gaps = np.where(labels == "a", np.nan, 1.0)
@@ -222,6 +223,7 @@ def test_labels_may_have_gaps_and_columns_may_be_constant(data: Any) -> None:
     _page(report.to_html())
 
 
+@pytest.mark.slow
 def test_one_feature_is_enough(data: Any) -> None:
     X, Y, _ = data
     report = build(X[:, :1], Y, quick=True)
@@ -320,6 +322,7 @@ def test_findings_say_what_is_wrong(data: Any) -> None:
     assert np.isfinite(report.held_out_correlations).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_much_is_sampled_and_wide_is_narrowed(monkeypatch: pytest.MonkeyPatch, data: Any) -> None:
     X, Y, labels = data
@@ -337,6 +340,7 @@ def test_much_is_sampled_and_wide_is_narrowed(monkeypatch: pytest.MonkeyPatch, d
     assert again.limits[0] == report.limits[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_more_columns_than_rows() -> None:
     rng = np.random.default_rng(0)
@@ -400,6 +404,7 @@ def test_report_of_files(files: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert sorted(p.name for p in files.glob(".*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_report_of_folders(files: Path, data: Any) -> None:
     pytest.importorskip("cmstats.rows.files")

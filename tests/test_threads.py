@@ -95,6 +95,7 @@ def _blas_threads() -> list[int]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_any_line_leaves_blas_as_it_was() -> None:
     """A keyboard interrupt can come between any two lines of the code that sets the limit."""

@@ -115,6 +115,8 @@ class Model:
     the held-out rows, or their "correlation"."""
     unsteady: tuple[str, ...] = ()
     """Results that single precision does not determine."""
+    heavy: bool = False
+    """Whether its properties are all in the slow set: each fit is many, or trains a network."""
     broken: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Tests that fail today, each with the reason: expected failures, strictly."""
 
@@ -593,7 +595,7 @@ def _models() -> Iterator[Model]:
     # ------------------------------------------------------------- searches and pipelines
     grid = {"shrinkage": [0.1, "auto"], "scale": [True, False]}
     halves = KFold(3, shuffle=True, random_state=0)
-    yield Model("search", _search(CCA(2), grid), main=True, folds=halves,
+    yield Model("search", _search(CCA(2), grid), main=True, heavy=True, folds=halves,
                 one=_search(CCA(1), grid), broken={
                     "test_a_model_goes_through_skops": "holds types of scikit-learn and NumPy",
                 }, **two)  # fmt: skip
@@ -610,7 +612,7 @@ def _models() -> Iterator[Model]:
 
     retriever = functools.partial(CrossModalRetriever, time_budget=0, cv=3, random_state=0)
     yield Model("retriever", retriever, main=True, dask="outputs", seeded="draws folds",
-                by_row=True)  # fmt: skip
+                by_row=True, heavy=True)  # fmt: skip
 
     # ------------------------------------------------------------------------ classification
     semantic = {"kinds": ("inner_product", "cosine"), "dask": "outputs", "atol": 1e-5,
@@ -639,9 +641,9 @@ def _models() -> Iterator[Model]:
     trained: dict[str, Any] = {"torch": True, "seeded": DRAWN, "dask": "outputs", "atol32": 2e-3}
     deep = functools.partial(DeepCCA, 3, hidden=(8,), **SHORT)
     skops = {"test_a_model_goes_through_skops": "skops does not take the table of epochs"}
-    yield Model("deep-cca", deep, main=True, kinds=KINDS, broken=skops, **trained)
+    yield Model("deep-cca", deep, main=True, heavy=True, kinds=KINDS, broken=skops, **trained)
     aligner = functools.partial(ContrastiveAligner, 6, **SHORT)
-    yield Model("aligner", aligner, main=True, broken=skops, **trained)
+    yield Model("aligner", aligner, main=True, heavy=True, broken=skops, **trained)
 
     # --------------------------------------------------------------------------------- maps
     def feature_map(name: str, made: Any, *, main: bool = False, seeded: str = DRAWN,
@@ -706,13 +708,19 @@ def _chosen(models: list[Model], test: Any) -> tuple[list[Model], set[str]]:
     models = [model for model in models if test.holds(model)]
     if test.variants is False:
         models = [model for model in models if model.main]
-    seen: dict[Any, str] = {}
+    one: dict[Any, str] = {}
+    first: dict[Any, str] = {}
     for model in sorted(models, key=lambda model: not model.main):
-        seen.setdefault((model.cls, model.folds is None, model.missing), model.name)
-    ordinary = {model.name for model in models if model.main} | {*seen.values()}
+        one.setdefault((model.cls, model.folds is None, model.missing), model.name)
+        # Rows with missing entries are ordinary where moments or tasks are completed themselves.
+        if not model.missing or model.cls in (CCA, MultitaskRegressor):
+            chooses = model.folds is not None and not model.missing
+            first.setdefault((model.cls, chooses, model.missing), model.name)
+    kept = {model.name for model in models if model.main} | {*one.values()}
     if test.variants is None:
-        models = [model for model in models if model.name in ordinary]
-    return models, ordinary
+        models = [model for model in models if model.name in kept]
+    heavy = {model.name for model in models if model.heavy}
+    return models, ({*first.values()} | {m.name for m in models if m.main}) - heavy
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
@@ -729,25 +737,31 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     models = getattr(metafunc.module, "MODELS", MODELS)
     chosen, ordinary = _chosen(models, metafunc.function)
     for model in chosen:
-        pace = pytest.mark.ordinary if model.name in ordinary else pytest.mark.slow
+        slow = model.name not in ordinary
         number = models.index(model)
         name = metafunc.function.__name__
         reason = model.broken.get(name) or (BROKEN_BY_HOLES.get(name) if model.missing else None)
         marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
         for at in _places(number, model) if placed else [()]:
             torch = model.torch or "torch" in at
+            later = slow or (model.main and at and at not in ORDINARY_PLACES)
+            pace = [pytest.mark.slow] if later else [] if model.main else [pytest.mark.ordinary]
             given.append(
                 pytest.param(
                     *(model, at) if placed else (model,),
                     marks=[
                         *marks,
                         *([pytest.mark.torch] if torch else []),
-                        *([] if model.main else [pace]),
+                        *pace,
                     ],
                     id="-".join([model.name, *at]),
                 )
             )
     metafunc.parametrize(["model", "at"] if placed else ["model"], given)
+
+
+ORDINARY_PLACES = [("torch", "float32"), ("array_api_strict:device1", "float64")]
+"""Where one instance of each class goes in the ordinary set; the slow set has the others."""
 
 
 def _places(number: int, model: Model) -> list[tuple[str, str]]:

@@ -51,7 +51,15 @@ def test_batches_without_weight_or_rows_add_nothing(model: Model) -> None:
     model.compare(model.everything(est, rows), model.everything(whole, rows))
 
 
-@pytest.mark.parametrize("holds", [1e6, np.nan, np.inf], ids=["far", "nan", "infinite"])
+@pytest.mark.parametrize(
+    "holds",
+    [
+        1e6,
+        pytest.param(np.nan, marks=pytest.mark.slow),
+        pytest.param(np.inf, marks=pytest.mark.slow),
+    ],
+    ids=["far", "nan", "infinite"],
+)
 @every(lambda m: m.weights and not m.seeded and not m.torch, variants=None)
 def test_a_row_of_weight_zero_is_no_row(model: Model, holds: float) -> None:
     rows = model.rows()
