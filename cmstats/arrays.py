@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import numbers
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any, Literal, TypeAlias
@@ -29,6 +30,8 @@ __all__ = [
     "Array",
     "NotFiniteError",
     "blank_rows",
+    "check_count",
+    "check_cutoffs",
     "check_double",
     "check_lazy",
     "check_matrix",
@@ -46,6 +49,7 @@ __all__ = [
     "is_dask",
     "is_lazy",
     "is_numpy",
+    "joined_values",
     "masked_as_nan",
     "moderate_weights",
     "namespace",
@@ -139,6 +143,8 @@ def to_numpy(a: Any) -> np.ndarray[Any, Any]:
     """A NumPy array of the values, copied from a device if need be."""
     if np.ma.isMaskedArray(a):
         return masked_as_nan(a)
+    if is_dask(a):
+        raise needs_memory("the array")
     if isinstance(a, (np.ndarray, np.generic)) or not is_array(a):
         return widened(np.asarray(a))
     if array_api_compat.is_cupy_array(a):
@@ -231,6 +237,41 @@ def moderate_weights(weights: Array | None) -> tuple[Array | None, float]:
     return weights * 2.0**-exponent, 2.0**exponent  # exact: powers of two
 
 
+def check_count(
+    name: str, value: Any, least: int = 0, most: int | None = None, what: str = ""
+) -> int:
+    """A whole number between `least` and `most`; `what` names the things counted in the error."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    whole = number and float(value).is_integer()
+    if not whole or value < least or (most is not None and value > most):
+        limits = f"{least} or more"
+        if most is not None:
+            limits = f"between {least} and {most} {what}".rstrip() + " are possible"
+        raise ValueError(f"{name}={value!r} must be a whole number, {limits}")
+    return int(value)
+
+
+def check_cutoffs(ks: Any) -> list[int]:
+    """The cut-offs k of a retrieval table: whole numbers from 1 up."""
+    if isinstance(ks, (str, bytes)) or not isinstance(ks, Iterable):
+        raise ValueError(f"ks={ks!r} must be a list of whole numbers, for example (1, 5, 10)")
+    return [check_count("the cut-off k", k, 1) for k in ks]
+
+
+def joined_values(parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """All values of some arrays in one, in which those are equal that are equal as values.
+
+    NumPy joins numbers and text as text, and int64 and uint64, or whole numbers and floats, as
+    doubles, which are equal for different whole numbers beyond 2^53: these are joined as objects.
+    """
+    kinds = {part.dtype.kind for part in parts}
+    alike = len(kinds) == 1 or kinds <= set("SU") or kinds <= set("biuf")
+    if len(kinds) > 1 and kinds & set("iu"):
+        whole = [part for part in parts if part.dtype.kind in "iu" and part.size]
+        alike &= all(int(part.min()) >= -(2**53) and int(part.max()) <= 2**53 for part in whole)
+    return np.concatenate(list(parts) if alike else [part.astype(object) for part in parts])
+
+
 def describe_nonfinite(
     name: str, nan: int, inf: int, first: tuple[int, int] | None, hint: str = ""
 ) -> str:
@@ -316,8 +357,9 @@ def check_lazy(a: Any, name: str, ndims: tuple[int, ...] = (1, 2)) -> Any:
 
 def needs_memory(name: str) -> ValueError:
     """The error for a Dask array where the rows have to be in memory."""
+    of = name if name.isidentifier() else "X"
     return ValueError(
-        f"{name} is a Dask array, and this needs its rows in memory: pass {name}.compute(), or "
+        f"{name} is a Dask array, and this needs its rows in memory: pass {of}.compute(), or "
         "a part of the rows that fits"
     )
 
@@ -450,6 +492,8 @@ def _of_objects(a: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
     if a.ndim == 1 and _is_vector(next((v for v in a if v is not None), None)):
         return _stacked(a, name)
     try:
+        if any(isinstance(v, (np.datetime64, np.timedelta64)) for v in a.flat):
+            raise TypeError("a date is no number")
         return a.astype(np.float64)
     except (TypeError, ValueError) as error:
         if any(isinstance(v, complex) for v in a.flat):
@@ -490,7 +534,7 @@ def _of_frame(a: Any, name: str) -> Any:
     if hasattr(a, "iloc") and _is_sparse(a):
         return (a.to_frame() if a.ndim == 1 else a).sparse.to_coo().tocsr()
     values = np.asarray(a)
-    if values.dtype.kind in "biufc":
+    if values.dtype.kind in "biufc" and not any(map(_is_time, _dtypes_of(a))):
         return values
     parts = [_of_column(column, label, name) for label, column in _columns_of(a)]
     return np.hstack([part[:, None] if part.ndim == 1 else part for part in parts])
@@ -498,8 +542,17 @@ def _of_frame(a: Any, name: str) -> Any:
 
 def _is_sparse(a: Any) -> bool:
     """Whether all columns of a frame or series of pandas are sparse, with zeros left out."""
-    dtypes = list(a.dtypes) if a.ndim == 2 else [a.dtype]
-    return all(hasattr(t, "subtype") and getattr(t, "fill_value", None) == 0 for t in dtypes)
+    return all(hasattr(t, "subtype") and getattr(t, "fill_value", None) == 0 for t in _dtypes_of(a))
+
+
+def _dtypes_of(a: Any) -> list[Any]:
+    """The types of the columns of a frame, or of a series."""
+    return [a.dtype] if len(a.shape) == 1 else list(a.dtypes)
+
+
+def _is_time(dtype: Any) -> bool:
+    """Whether polars holds dates, times or durations, which it hands out as numbers."""
+    return bool(getattr(dtype, "is_temporal", lambda: False)())
 
 
 def _columns_of(a: Any) -> list[tuple[Any, Any]]:
@@ -546,7 +599,7 @@ def _is_absent(value: Any) -> bool:
 
 def _first_text(a: np.ndarray[Any, Any]) -> str:
     for index, value in np.ndenumerate(a):
-        if not isinstance(value, (int, float, np.number)):
+        if not isinstance(value, (int, float, np.number)) or isinstance(value, np.timedelta64):
             return f"the first is {value!r} at position {index}"
     return "no number among them"
 
@@ -659,9 +712,9 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     if said is not None:
         said.append((message, category))
         return
-    package = __name__.partition(".")[0]
+    within = (__name__.partition(".")[0], "contextlib")  # a context manager's exit is one of ours
     frame: FrameType | None = sys._getframe()
-    while frame and frame.f_back and _module(frame).partition(".")[0] == package:
+    while frame and frame.f_back and _module(frame).partition(".")[0] in within:
         frame = frame.f_back
     assert frame is not None
     warnings.warn_explicit(

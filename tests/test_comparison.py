@@ -484,7 +484,7 @@ def test_suggestions_cope_with_missing_entries(
         ({"cv": 1}, ValueError, "cv=1 folds of 90 rows"),
         ({"cv": 50}, ValueError, "two rows to a fold"),
         ({"cv": ShuffleSplit(1, test_size=1)}, ValueError, "89 training and 1 test rows"),
-        ({"ks": [0]}, ValueError, "at least 1"),
+        ({"ks": [0]}, ValueError, "whole number, 1 or more"),
         ({"on_error": "nan"}, ValueError, "on_error must be"),
         ({"X": np.ones((3, 2))}, ValueError, "3"),
     ],

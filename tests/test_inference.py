@@ -16,9 +16,18 @@ from sklearn.cross_decomposition import PLSCanonical
 from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import StandardScaler
 
-import cmstats
-from cmstats import CCA, Moments, MomentsSearchCV, TwoViewPipeline, load_linnerud
+from cmstats import (
+    CCA,
+    ConditionalGaussian,
+    Moments,
+    MomentsSearchCV,
+    TwoViewPipeline,
+    compare,
+    load_linnerud,
+    suggest_models,
+)
 from cmstats.arrays import to_numpy
+from cmstats.baselines import ASIF
 from cmstats.inference import (
     bootstrap,
     canonical_correlation_test,
@@ -838,6 +847,88 @@ def test_bad_bootstraps_are_one_sentence(kwargs: Any, message: str) -> None:
         bootstrap(CCA(), **given)
 
 
+def test_a_statistic_is_a_number_or_an_array() -> None:
+    X, Y = views(40, 3, 2, (0.7, 0.3))
+    found = [
+        bootstrap(CCA(), X, Y, of, n_resamples=5, random_state=0).distribution
+        for of in (
+            lambda m: m.correlations_[0],
+            lambda m: float(m.correlations_[0]),
+            lambda m: np.float64(m.correlations_[0]),
+            lambda m: np.asarray(m.correlations_[0]),
+        )
+    ]
+    for each in found[1:]:
+        np.testing.assert_array_equal(each, found[0])
+    listed = bootstrap(CCA(), X, Y, lambda m: list(m.correlations_), n_resamples=3)
+    assert listed.distribution.shape == (3, 2)
+
+
+def test_resamples_that_cannot_be_used_are_counted_and_left_out() -> None:
+    X, Y = views(7, 4, 4, (0.9,))
+    with pytest.warns(UserWarning, match=r"of 60 resamples could not be used and are left out"):
+        found = bootstrap(CCA(4), X, Y, "x_weights_", n_resamples=60, random_state=0)
+    assert 0 < found.n_failed <= 30
+    assert len(found.distribution) == 60 - found.n_failed
+    assert np.isfinite(found.distribution).all()
+    with pytest.warns(UserWarning, match="left out"):
+        table = component_stability(CCA(4), X, Y, n_resamples=60, random_state=0)
+    assert np.isfinite(table.to_numpy()).all()
+    with pytest.raises(ValueError, match=r"of 60 resamples could not be used, too many to leave"):
+        bootstrap(CCA(4), X[:5], Y[:5], "x_weights_", n_resamples=60, random_state=0)
+
+    def sometimes(model: Any, calls: list[int] = []) -> float:  # noqa: B006 - counts the calls
+        calls.append(1)
+        return float("nan") if len(calls) == 4 else model.correlations_[0]
+
+    with pytest.warns(UserWarning, match="1 of 9 resamples .* not finite"):
+        assert bootstrap(CCA(), X, Y, sometimes, n_resamples=9).n_failed == 1
+
+
+def test_a_fit_that_fails_in_a_resample_is_one_of_those() -> None:
+    X, Y = views(60, 2, 2, (0.6,))
+
+    class Fails(CCA):
+        def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Any:
+            seen.append(1)
+            if len(seen) % every == 0:
+                raise ValueError("a rare category is absent")
+            return super().fit(X, y, sample_weight, groups)
+
+    seen: list[int] = []
+    every = 5
+    with pytest.warns(UserWarning, match="2 of 10 resamples .* left out; the first: a rare"):
+        found = bootstrap(Fails(1), X, Y, "x_weights_", n_resamples=10, random_state=0)
+    assert found.distribution.shape == (8, 2, 1)
+
+
+def test_components_are_compared_of_models_that_have_them() -> None:
+    X, Y = views(30, 3, 2, (0.7,))
+    with pytest.raises(TypeError, match="ConditionalGaussian has no components in two views"):
+        component_stability(ConditionalGaussian(), X, Y, n_resamples=3)
+
+
+def test_a_choice_by_folds_without_groups_is_warned_of() -> None:
+    X, Y = views(40, 3, 2, (0.7,))
+    with pytest.warns(UserWarning, match="copies of a row in a resample fall into different"):
+        bootstrap(ASIF(), X, Y, lambda m: m.k_, n_resamples=2)
+
+
+@pytest.mark.dask
+def test_dask_rows_are_refused_where_they_have_to_be_in_memory() -> None:
+    da = pytest.importorskip("dask.array")
+    X, Y = (da.from_array(a) for a in views(40, 3, 2, (0.7,)))
+    for call in (
+        lambda: bootstrap(CCA(), X, Y, "x_weights_", n_resamples=3),
+        lambda: component_stability(CCA(), X, Y, n_resamples=3),
+        lambda: permutation_test(X, Y),
+        lambda: compare({"CCA": CCA()}, X, Y),
+        lambda: suggest_models(X, Y),
+    ):
+        with pytest.raises(ValueError, match=r"needs its rows in memory: pass X.compute\(\)"):
+            call()
+
+
 def test_stability_tells_firm_components_from_noise() -> None:
     X, Y = views(300, 4, 4, (0.9, 0.7), seed=1)
     table = component_stability(CCA(), X, Y, n_resamples=30, random_state=0)
@@ -940,39 +1031,3 @@ def test_intervals_keep_groups_together_and_deal_the_rows_that_have_weight() -> 
     kept = np.arange(60) % 5 > 0  # the others are in no fold
     found = correlation_intervals(X, Y, cv=5, sample_weight=kept * 1.0)
     pd.testing.assert_frame_equal(found, correlation_intervals(X[kept], Y[kept], cv=5))
-
-
-# ------------------------------------------------------------------------- resamples that fail
-def test_a_statistic_may_be_a_number_of_numpy() -> None:
-    X, Y = views(60, 2, 2, (0.6,))
-    for statistic in (lambda m: np.float64(m.score(X, Y)), lambda m: m.correlations_[0]):
-        found = bootstrap(CCA(1), X, Y, statistic, n_resamples=4, random_state=0)
-        assert found.estimate.shape == ()
-        assert found.distribution.shape == (4,)
-
-
-def test_resamples_that_cannot_be_fitted_are_left_out_and_said() -> None:
-    X, Y = views(60, 2, 2, (0.6,))
-
-    class Fails(CCA):
-        def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Any:
-            seen.append(1)
-            if len(seen) % every == 0:
-                raise ValueError("a rare category is absent")
-            return super().fit(X, y, sample_weight, groups)
-
-    seen: list[int] = []
-    every = 5
-    with pytest.warns(UserWarning, match="2 of 10 fits failed and are left out, the first"):
-        found = bootstrap(Fails(1), X, Y, "x_weights_", n_resamples=10, random_state=0)
-    assert found.distribution.shape == (8, 2, 1)
-    every = 2
-    seen.clear()
-    with pytest.raises(ValueError, match="5 of 10 fits to resampled rows failed"):
-        bootstrap(Fails(1), X, Y, "x_weights_", n_resamples=10, random_state=0)
-
-
-def test_models_without_variates_have_no_stability_of_components() -> None:
-    X, Y = views(60, 2, 2, (0.6,))
-    with pytest.raises(TypeError, match="has no transform"):
-        component_stability(cmstats.ConditionalGaussian(shrinkage=0.1), X, Y, n_resamples=3)

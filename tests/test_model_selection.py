@@ -648,3 +648,27 @@ def test_dask_arrays_are_searched(views: Any) -> None:
         assert_same_search(
             MomentsSearchCV(est, grid).fit(X, Y), MomentsSearchCV(est, grid, cv=splits).fit(*views)
         )
+
+
+def test_a_search_that_fails_keeps_its_last_good_state() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 4))
+    Y = X[:, :3] + rng.normal(size=(60, 3))
+    search = MomentsSearchCV(CCA(1), {"shrinkage": [0.1, 0.5]}).fit(X, Y)
+    before = dict(vars(search))
+    folds = Moments.folds(x=X, y=Y)
+
+    def wrong(results: object) -> int:
+        raise RuntimeError("no candidate is good enough")
+
+    search.refit = wrong
+    for call in (lambda: search.fit(X[:50], Y[:50]), lambda: search.fit_moments(folds)):
+        with pytest.raises(RuntimeError):
+            call()
+        assert {k: v for k, v in vars(search).items() if k != "refit"} == {
+            k: v for k, v in before.items() if k != "refit"
+        }
+    search.set_params(scoring="likelihood")
+    with pytest.raises(ValueError, match="scoring"):
+        search.fit(X, Y)
+    assert search.score(X, Y) == before["best_estimator_"].score(X, Y)

@@ -658,3 +658,16 @@ def test_sources_of_a_map_fit_together() -> None:
         map_rows(lambda: 1)
     with pytest.raises(ValueError, match="rows must be"):
         map_rows(lambda x: x, np.ones((3, 1)), rows=0)
+
+
+@pytest.mark.dask
+def test_a_dask_array_is_written_chunk_by_chunk(tmp_path: Path) -> None:
+    da = pytest.importorskip("dask.array")
+    a = np.random.default_rng(0).normal(size=(50, 3))
+    chunked = da.from_array(a, chunks=(20, 2))
+    keep = (np.arange(50) < 20) | (np.arange(50) > 44)
+    np.testing.assert_array_equal(write_shards(tmp_path / "a", chunked, rows=15), a)
+    filtered = chunked[da.from_array(keep, chunks=20)]
+    np.testing.assert_array_equal(write_shards(tmp_path / "b", filtered), a[keep])
+    with pytest.raises(ValueError, match="part 0 is of Dask arrays: pass one, or runs"):
+        write_shards(tmp_path / "c", [(chunked, chunked)])

@@ -214,8 +214,8 @@ class DeepCCA(DeepBaseline):
         array of shape (n_samples, m), or a pair of these
             m is `n_components_`, and two more for "likelihood_ratio".
         """
-        check_is_fitted(self)
-        return self.cca_.embed(*self._outputs_of(X, y), kind=kind, power=power)
+        outputs = self._outputs_of(X, y)
+        return self.cca_.embed(*outputs, kind=kind, power=power)
 
     @by_rows
     def similarity(
@@ -234,8 +234,7 @@ class DeepCCA(DeepBaseline):
         -------
         array of shape (n_x, n_y)
         """
-        check_is_fitted(self)
-        return self.cca_.similarity(*self._outputs_of(X, y), kind=kind, power=power)
+        return self._compared(X, y, kind=kind, power=power)
 
     @refused
     def score(self, X: Any, y: Any) -> float:

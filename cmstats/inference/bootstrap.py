@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats.arrays import to_numpy, warn
+from cmstats.arrays import check_count, to_numpy, warn
 from cmstats.inference.fitted import check_level, component_index, feature_names, inner_model
 from cmstats.inference.refits import Align, Refits, alignment, said_once
 
@@ -25,12 +25,14 @@ class BootstrapResult:
     ----------
     estimate, standard_error, lower, upper : arrays of the statistic's shape
         The statistic of all rows, the standard deviation over resamples and the interval.
-    distribution : array of shape (n_resamples, ...)
+    distribution : array of shape (n_resamples - n_failed, ...)
         The statistic of every resample, aligned to the estimate.
     level : float
         The nominal coverage of the interval.
     method : str
         "percentile" or "bca".
+    n_failed : int
+        Resamples that could not be fitted or have no finite statistic, which are left out.
 
     Examples
     --------
@@ -49,6 +51,7 @@ class BootstrapResult:
     distribution: Any
     level: float
     method: str
+    n_failed: int = 0
     _features: list[str] | None = field(default=None, repr=False)
 
     @property
@@ -158,6 +161,8 @@ def bootstrap(
     Warns
     -----
     UserWarning
+        If some resamples cannot be fitted, too few distinct rows for the components, say, or have
+        no finite statistic: how many are left out.
         For canonical correlations: resampling adds to their upward bias, and 90% percentile
         intervals cover the true value rarely or never (15 and 10 features, 200 rows: coverage
         .24 for rho = .8 and .00 for .5). Use `correlation_intervals`, which does not resample.
@@ -165,8 +170,8 @@ def bootstrap(
     Raises
     ------
     ValueError
-        If a parameter is out of range, the estimator has no such attribute, or a resample
-        gives another number of components.
+        If a parameter is out of range, the estimator has no such attribute, or more than half
+        of the resamples cannot be used.
 
     References
     ----------
@@ -187,7 +192,7 @@ def bootstrap(
     True
     """
     level = check_level(level)
-    _check_options(n_resamples, method, align)
+    n_resamples = _check_options(n_resamples, method, align)
     if statistic in ("correlations_", "singular_values_"):
         warn(
             "bootstrap intervals of canonical correlations are biased upwards and miss the truth "
@@ -197,16 +202,19 @@ def bootstrap(
     measure = _Measure(statistic, align, refits)
     with said_once("in a resample"):
         counts = refits.resamples(n_resamples, random_state, verbose)
-        distribution = np.stack(refits.measured(counts, measure))
+        distribution = np.stack(refits.measured(counts, measure, "resamples"))
         if method == "bca":
-            jackknife = np.stack(refits.measured(refits.without_folds(cv), measure))
+            parts = refits.without_folds(cv)
+            jackknife = np.stack(refits.measured(parts, measure, "fits without a fold"))
             lower, upper = _bca(distribution, measure.estimate, jackknife, level)
         else:
             ends = [(1 - level) / 2, (1 + level) / 2]
             lower, upper = np.quantile(distribution, ends, axis=0)
     spread = distribution.std(axis=0, ddof=1)
     return BootstrapResult(
-        measure.estimate, spread, lower, upper, distribution, level, method, measure.features
+        *(measure.estimate, spread, lower, upper, distribution, level, method),
+        n_failed=n_resamples - len(distribution),
+        _features=measure.features,
     )
 
 
@@ -250,8 +258,10 @@ def component_stability(
     Raises
     ------
     ValueError
-        If `n_resamples` is not a whole number of at least 2, or a resample gives another number
-        of components.
+        If `n_resamples` is not a whole number of at least 2, or more than half of the resamples
+        cannot be used; fewer are left out, with a warning.
+    TypeError
+        If the estimator has no variates of two views.
 
     References
     ----------
@@ -270,38 +280,35 @@ def component_stability(
     >>> bool(table["x_cosine"][1] > 0.99)
     True
     """
-    _check_options(n_resamples, "percentile", "match")
+    n_resamples = _check_options(n_resamples, "percentile", "match")
     refits = Refits(estimator, X, y, sample_weight, groups)
     reference = refits.reference
     k = reference[0].shape[1]
 
-    def agreement(fitted: Any) -> Any:
-        found = refits.variates(fitted)
+    def measure(fitted: Any) -> Any:
+        found, table = refits.variates(fitted), np.zeros((k, 4))
         turn = alignment(reference, found, "match")
-        each = np.empty((k, 4))
         for view, (a, b) in enumerate(zip(reference, found, strict=True)):
-            each[:, view] = np.abs(np.sum(a * (b @ turn), axis=0))
+            table[:, view] = np.abs(np.sum(a * (b @ turn), axis=0))
             overlap = np.linalg.qr(a)[0].T @ np.linalg.qr(b)[0]
-            each[:, 2 + view] = [
+            table[:, 2 + view] = [
                 np.linalg.svd(overlap[:j, :j], compute_uv=False).mean() for j in range(1, k + 1)
             ]
-        return each
+        return table
 
     with said_once("in a resample"):
         counts = refits.resamples(n_resamples, random_state, verbose)
-        mean = np.mean(refits.measured(counts, agreement), axis=0)
+        tables = refits.measured(counts, measure, "resamples")
     columns = ["x_cosine", "y_cosine", "x_subspace", "y_subspace"]
-    return pd.DataFrame(mean, index=component_index(k), columns=columns)
+    return pd.DataFrame(np.mean(tables, axis=0), index=component_index(k), columns=columns)
 
 
-def _check_options(n_resamples: Any, method: str, align: str | None) -> None:
-    whole = isinstance(n_resamples, (int, np.integer)) and not isinstance(n_resamples, bool)
-    if not whole or n_resamples < 2:
-        raise ValueError(f"n_resamples={n_resamples!r} must be a whole number, 2 or more")
+def _check_options(n_resamples: Any, method: str, align: str | None) -> int:
     if method not in ("percentile", "bca"):
         raise ValueError(f"method={method!r} is unknown: 'percentile' or 'bca'")
     if align not in ("procrustes", "match", None):
         raise ValueError(f"align={align!r} is unknown: 'procrustes', 'match' or None")
+    return check_count("n_resamples", n_resamples, 2)
 
 
 class _Measure:
@@ -341,6 +348,8 @@ class _Measure:
                 f"the statistic has shape {self.estimate.shape} for all rows and {value.shape} "
                 "for a resample, which has fewer components: set n_components lower"
             )
+        if not np.isfinite(value[np.isfinite(self.estimate)]).all():
+            raise ValueError("the statistic is not finite")
         if self.align is None:
             return value
         return value @ alignment(self.reference, self.refits.variates(fitted), self.align)

@@ -7,7 +7,6 @@ fitted attributes.
 from __future__ import annotations
 
 import functools
-import numbers
 import operator
 from typing import Any
 
@@ -16,7 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.moments.moments import Moments
 
 __all__ = [
-    "check_count",
     "check_level",
     "component_index",
     "feature_names",
@@ -65,20 +63,6 @@ def component_index(k: int) -> Any:
     import pandas as pd
 
     return pd.RangeIndex(1, k + 1, name="component")
-
-
-def check_count(
-    name: str, value: Any, least: int = 0, most: int | None = None, what: str = ""
-) -> int:
-    """A whole number between `least` and `most`; `what` names the things counted in the error."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    whole = number and float(value).is_integer()
-    if not whole or value < least or (most is not None and value > most):
-        limits = f"{least} or more"
-        if most is not None:
-            limits = f"between {least} and {most} {what}".rstrip() + " are possible"
-        raise ValueError(f"{name}={value!r} must be a whole number, {limits}")
-    return int(value)
 
 
 def check_level(level: Any) -> float:

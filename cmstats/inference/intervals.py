@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats.arrays import is_dask, is_numpy, namespace, to_numpy, warn
-from cmstats.inference.fitted import check_count, check_level, component_index
+from cmstats.arrays import check_count, is_dask, is_numpy, namespace, to_numpy, warn
+from cmstats.inference.fitted import check_level, component_index
 from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import ONE_THREAD, thread_map
 from cmstats.moments.folds import training_moments

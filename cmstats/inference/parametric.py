@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats.arrays import to_numpy
-from cmstats.inference.fitted import check_count, component_index, inner_model, total_moments
+from cmstats.arrays import check_count, to_numpy
+from cmstats.inference.fitted import component_index, inner_model, total_moments
 from cmstats.kernels.linalg import svd
 
 __all__ = ["canonical_correlation_test"]

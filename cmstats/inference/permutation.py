@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
 
-from cmstats.arrays import Array, device_of, is_numpy, namespace, to_numpy
+from cmstats.arrays import Array, check_count, device_of, is_numpy, namespace, to_numpy
 from cmstats.inference.exchangeability import (
     STATISTICS,
     ExchangeableRows,
@@ -17,7 +17,7 @@ from cmstats.inference.exchangeability import (
     reflect,
     residual_rows,
 )
-from cmstats.inference.fitted import check_count, component_index
+from cmstats.inference.fitted import component_index
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import blas_for, cores, thread_map
@@ -144,7 +144,8 @@ def permutation_test(
     >>> bool((test["p_value"] > 0.05).all())
     True
     """
-    names = _checked_names(statistic, n_permutations)
+    names = _checked_names(statistic)
+    n_permutations = check_count("n_permutations", n_permutations, 1)
     rows = residual_rows(X, y, Z, blocks)
     U, r, V, shrunken = _canonical_bases(rows, shrinkage)
     m = int(r.shape[0])
@@ -193,12 +194,9 @@ def _reported(name: str, values: Any) -> Any:
     return np.exp(-values) if name == "wilks" else values
 
 
-def _checked_names(statistic: str, n_permutations: Any) -> list[str]:
+def _checked_names(statistic: str) -> list[str]:
     if statistic not in (*STATISTICS, "all"):
         raise ValueError(f"statistic={statistic!r} is unknown: 'wilks', 'pillai', 'roy' or 'all'")
-    whole = isinstance(n_permutations, (int, np.integer)) and not isinstance(n_permutations, bool)
-    if not whole or n_permutations < 1:
-        raise ValueError(f"n_permutations={n_permutations!r} must be a whole number, 1 or more")
     return list(STATISTICS) if statistic == "all" else [statistic]
 
 

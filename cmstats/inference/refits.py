@@ -12,7 +12,15 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import has_fit_parameter
 
-from cmstats.arrays import check_weights, recorded, take_rows, to_numpy, warn
+from cmstats.arrays import (
+    check_weights,
+    is_dask,
+    needs_memory,
+    recorded,
+    take_rows,
+    to_numpy,
+    warn,
+)
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.progress import progress_bar
@@ -30,7 +38,7 @@ class Refits:
         self, estimator: Any, X: Any, y: Any, sample_weight: Any, groups: Any = None
     ) -> None:
         check_row_labels({"X": X, "y": y, "sample_weight": sample_weight, "groups": groups})
-        self.estimator, self.X, self.y = estimator, _rows_of(X), _rows_of(y)
+        self.estimator, self.X, self.y = estimator, _rows_of(X, "X"), _rows_of(y, "y")
         check_lengths({"X": self.X, "y": self.y})
         n = int(self.X.shape[0])
         weights = check_weights(sample_weight, n)
@@ -46,6 +54,48 @@ class Refits:
         if self.grouped and groups is not None:
             given["groups"] = self.groups
         self.whole = clone(estimator).fit(self.X, self.y, **given)
+        if not self.weighted and not self.grouped and _chooses(estimator):
+            warn(
+                f"{type(estimator).__name__} chooses a parameter by folds that take no groups, so "
+                "that copies of a row in a resample fall into different folds and the choice is "
+                "too optimistic: choose on all rows first, and pass the estimator with the values "
+                "found"
+            )
+
+    def measured(self, fits: Iterable[Any], measure: Callable[[Any], Any], what: str) -> list[Any]:
+        """What `measure` finds of the fit to each set of weights; those that fail are left out.
+
+        Parameters
+        ----------
+        fits : iterable of weights
+        measure : callable
+            A function of the fitted estimator that returns an array, or several.
+        what : str
+            What a set of weights is, in messages.
+
+        Raises
+        ------
+        ValueError
+            If more than half fail, or fewer than two are left.
+        """
+        found, tried, errors = [], 0, []
+        for weights in fits:
+            tried += 1
+            try:
+                found.append(measure(self.fit(weights)))
+            except (ValueError, ArithmeticError) as error:  # LinAlgError is a ValueError
+                errors.append(error)
+        if errors and (len(found) < 2 or 2 * len(errors) > tried):
+            raise ValueError(
+                f"{len(errors)} of {tried} {what} could not be used, too many to leave out; the "
+                f"first: {errors[0]}"
+            ) from errors[0]
+        if errors:
+            warn(
+                f"{len(errors)} of {tried} {what} could not be used and are left out; the first: "
+                f"{errors[0]}"
+            )
+        return found
 
     def fit(self, weights: Any) -> Any:
         """A clone fitted with these frequency weights, or to repeated rows."""
@@ -56,30 +106,6 @@ class Refits:
         at = np.repeat(np.arange(len(weights)), weights.astype(int))
         given = {"groups": at if groups is None else groups[at]} if self.grouped else {}
         return fit(*(take_rows(a, at) for a in (self.X, self.y)), **given)
-
-    def measured(self, weights: Iterable[Any], measure: Callable[[Any], Any]) -> list[Any]:
-        """What is measured on the fit to each of these weights.
-
-        Fits that fail are counted, left out and said; more than half of them raise.
-        """
-        found, failures = [], []
-        for each in weights:
-            try:
-                found.append(measure(self.fit(each)))
-            except ValueError as error:  # a rare category, say, that no row of a resample has
-                failures.append(str(error))
-        total = len(failures) + len(found)
-        if failures and len(failures) >= len(found):
-            raise ValueError(
-                f"{len(failures)} of {total} fits to resampled rows failed, the first since: "
-                f"{failures[0]}"
-            )
-        if failures:
-            warn(
-                f"{len(failures)} of {total} fits failed and are left out, the first since: "
-                f"{failures[0]}"
-            )
-        return found
 
     def resamples(self, count: int, random_state: Any, verbose: bool) -> Iterator[Any]:
         """Multinomial counts of the rows, whose total is the weight of the data; or of the groups.
@@ -109,10 +135,14 @@ class Refits:
 
     def variates(self, fitted: Any) -> tuple[Any, Any]:
         """The variates of all rows in both views, centred, weighted, with columns of norm 1."""
-        if not hasattr(fitted, "transform"):
-            raise TypeError(f"{type(fitted).__name__} has no variates: it has no transform")
+        both = fitted.transform(self.X, self.y) if hasattr(fitted, "transform") else None
+        if not isinstance(both, (tuple, list)) or len(both) != 2:
+            raise TypeError(
+                f"{type(fitted).__name__} has no components in two views to compare: pass an "
+                "estimator whose transform(X, y) returns the variates of both, such as CCA"
+            )
         out = []
-        for a in fitted.transform(self.X, self.y):
+        for a in both:
             a = to_numpy(a).astype(np.float64) * np.sqrt(self.weights)[:, None]
             root = np.sqrt(self.weights / self.weights.sum())
             a = a - np.outer(root, root @ a)
@@ -147,6 +177,12 @@ def alignment(reference: tuple[Any, Any], found: tuple[Any, Any], how: Align) ->
     return matching
 
 
+def _chooses(estimator: Any) -> bool:
+    """Whether a fit chooses parameters by folds: one that is "cv", or a search of scikit-learn."""
+    chosen = (isinstance(v, str) and v == "cv" for v in estimator.get_params().values())
+    return any(chosen) or any(hasattr(estimator, a) for a in ("param_grid", "param_distributions"))
+
+
 @contextmanager
 def said_once(where: str) -> Iterator[None]:
     """Issue each warning of a series of fits once, after the last fit."""
@@ -156,6 +192,8 @@ def said_once(where: str) -> Iterator[None]:
         warn(f"{where}: {message}", category)
 
 
-def _rows_of(a: Any) -> Any:
+def _rows_of(a: Any, name: str) -> Any:
     """Arrays and frames as they are, lists as NumPy arrays."""
+    if is_dask(a):
+        raise needs_memory(name)
     return a if hasattr(a, "shape") else np.asarray(a)

@@ -24,7 +24,6 @@ Three points decide the layout:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Real
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ import array_api_compat
 
 from cmstats.arrays import (
     Array,
+    check_count,
     device_of,
     is_numpy,
     namespace,
@@ -172,10 +172,9 @@ def top_k(U: Array, V: Array | None = None, k: int = 10) -> tuple[Array, Array]:
     >>> indices, scores
     (array([[1, 3, 2]]), array([[0.7, 0.7, 0.2]]))
     """
-    if isinstance(k, bool) or not isinstance(k, Real) or not (k >= 1 and k % 1 == 0):
-        raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+    k = check_count("k", k, 1)
     problem = Problem.check(U, V, None, None, paired=False)
-    k = min(int(k), problem.shape[1])
+    k = min(k, problem.shape[1])
     if is_numpy(problem.xp):
         from cmstats.kernels._cpu import ranks as cpu
 

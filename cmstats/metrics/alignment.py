@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import Array, check_weights, dense, float64, namespace, to_numpy, warn
+from cmstats.arrays import (
+    Array,
+    check_count,
+    check_weights,
+    dense,
+    float64,
+    namespace,
+    to_numpy,
+    warn,
+)
 from cmstats.kernels.linalg import leading_svd, svd
 from cmstats.kernels.ranks import top_k
 from cmstats.moments.moments import Moments
@@ -350,14 +359,11 @@ def mutual_knn_alignment(X: Any, Y: Any, *, k: int = 10, metric: str = "cosine")
     views = {name: dense(check_matrix(a, name)) for name, a in (("X", X), ("Y", Y))}
     check_lengths(views)
     n = int(views["X"].shape[0])
-    count: Any = k
-    whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
-    if not whole or not 1 <= k < n:
-        raise ValueError(f"k={k!r} must be a whole number from 1 to n - 1 = {n - 1}")
-    a, b = (_neighbours(view, int(k), metric) for view in views.values())
+    k = check_count("k", k, 1, n - 1, "neighbours among the other rows")
+    a, b = (_neighbours(view, k, metric) for view in views.values())
     # A neighbour in both lists occurs twice, in adjacent places after sorting.
     both = np.sort(np.concatenate([a, b], axis=1), axis=1)
-    return float(np.count_nonzero(both[:, 1:] == both[:, :-1])) / (n * int(k))
+    return float(np.count_nonzero(both[:, 1:] == both[:, :-1])) / (n * k)
 
 
 def _neighbours(X: Array, k: int, metric: str) -> np.ndarray[Any, Any]:

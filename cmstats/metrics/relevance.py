@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import is_array, to_numpy
+from cmstats.arrays import is_array, joined_values, to_numpy
 from cmstats.rows.pairs import check_row_labels
 
 __all__ = ["Relevance", "view_sizes"]
@@ -115,12 +115,9 @@ def _codes(
                 f"got shape {values.shape}"
             )
         sides.append(values)
-    if len({side.dtype.kind for side in sides}) > 1:
-        # np.concatenate would turn numbers into text, and large ones of two types into floats.
-        sides = [side.astype(object) for side in sides]
     import pandas as pd
 
-    codes, _ = pd.factorize(np.concatenate(sides))
+    codes, _ = pd.factorize(joined_values(sides))
     x_codes, y_codes = codes[: shape[0]].astype(np.int64), codes[shape[0] :].astype(np.int64)
     y_codes[y_codes < 0] = -2  # a missing x and a missing y are not partners
     return x_codes, y_codes

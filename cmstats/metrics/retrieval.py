@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from numbers import Number
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cmstats.arrays import Array, is_array, namespace, to_numpy, warn
+from cmstats.arrays import Array, check_count, check_cutoffs, is_array, namespace, to_numpy, warn
 from cmstats.kernels.ranks import PartnerCounts, average_precisions, partner_counts, top_k
 from cmstats.metrics.correlation import check_takes_both
 from cmstats.metrics.hubness import corrected
@@ -167,7 +166,7 @@ def retrieval_report(
     (['x -> y', 'y -> x', 'mean'], 0.75)
     """
     relevance = Relevance.of(U, V, labels, x_ids, y_ids)
-    cutoffs = _check_cutoffs(ks)
+    cutoffs = check_cutoffs(ks)
     U, V = corrected(hubness, U, V)
     counts = partner_counts(U, V, x_ids=relevance.ids[0], y_ids=relevance.ids[1])
     rows = {}
@@ -242,7 +241,7 @@ def retrieval_chance(
     [0.2, 0.2, 0.2]
     """
     relevance = Relevance((n, n if m is None else m), labels, x_ids, y_ids)
-    cutoffs = _check_cutoffs(ks)
+    cutoffs = check_cutoffs(ks)
     rows = {}
     for side, name in enumerate(DIRECTIONS):
         size = relevance.shape[1 - side]
@@ -333,7 +332,7 @@ def recall_at_k(
     >>> recall_at_k(np.array([[0.1, 0.9], [0.2, 0.8]]), k=1)
     0.5
     """
-    (cutoff,) = _check_cutoffs([k])
+    cutoff = check_count("k", k, 1)
     return float(np.mean(_ranks(U, V, x_ids, y_ids).recalls(cutoff)))
 
 
@@ -546,19 +545,6 @@ def _swap(U: Any, V: Any) -> tuple[Any, Any]:
     if V is not None:
         return V, U
     return (U if hasattr(U, "T") else np.asarray(U)).T, None
-
-
-def _check_cutoffs(ks: Iterable[int]) -> list[int]:
-    cutoffs: Any = ks
-    listed = not isinstance(cutoffs, (str, Number))
-    cutoffs = list(cutoffs) if listed else []
-
-    def below_one(k: Any) -> bool:
-        return isinstance(k, bool) or not isinstance(k, (int, np.integer)) or bool(k < 1)
-
-    if not listed or any(map(below_one, cutoffs)):
-        raise ValueError(f"the cut-offs ks must be whole numbers of at least 1, got {ks!r}")
-    return [int(k) for k in cutoffs]
 
 
 class _RetrievalScorer:

@@ -14,7 +14,18 @@ from sklearn.base import clone
 from sklearn.model_selection import PredefinedSplit, check_cv
 from sklearn.utils import check_random_state
 
-from cmstats.arrays import dense, detached, masked_as_nan, recorded, to_numpy, warn, widened
+from cmstats.arrays import (
+    check_cutoffs,
+    dense,
+    detached,
+    is_dask,
+    masked_as_nan,
+    needs_memory,
+    recorded,
+    to_numpy,
+    warn,
+    widened,
+)
 from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.model_selection.costs import PeakMemory, count_parameters, device_name, growth, timed
 from cmstats.model_selection.judging import (
@@ -84,9 +95,7 @@ class Comparison:
         self.seed = int(
             random_state if whole else check_random_state(random_state).randint(2**31 - 1)
         )
-        self.ks = tuple(int(k) for k in ks)
-        if any(k < 1 for k in self.ks):
-            raise ValueError(f"the cut-offs k must be at least 1, got {list(self.ks)}")
+        self.ks = tuple(check_cutoffs(ks))
         self.groups = None if groups is None else check_groups(groups, self.n)
         self.splits = _splits(cv, self.n, self.labels, self.groups)
         for note in _dependence(self.X, self.y, self.splits):
@@ -144,6 +153,8 @@ def _in_memory(name: str, a: Any) -> Any:
 
     Text, which a pipeline turns into numbers, stays as it is.
     """
+    if is_dask(a):
+        raise needs_memory(name)
     if is_lazy(a):
         if not isinstance(a, np.ndarray):
             raise TypeError(f"{name} is read from a disk: rows are compared in memory")

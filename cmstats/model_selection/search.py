@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.arrays import warn
 from cmstats.metrics.correlation import total_correlation_scorer
 from cmstats.models.delegated import DelegatedOutputs, delegated, has
+from cmstats.models.fitting import CopyFitted
 from cmstats.models.reading import (
     FoldReader,
     candidate_of,
@@ -205,7 +206,7 @@ def _sharing_a_pass(estimator: Any, candidates: Sequence[dict[str, Any]]) -> lis
     return list(parts.values())
 
 
-class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
+class MomentsSearchCV(MetaEstimatorMixin, CopyFitted, DelegatedOutputs):
     """Grid search with cross-validation from fold moments: one pass over the data.
 
     The moments of each fold are collected once; each candidate is fitted to the merge of
@@ -297,6 +298,8 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
     (20, (1870, 20))
     """
 
+    _private = frozenset({"_score"})
+
     def __init__(
         self,
         estimator: Any,
@@ -340,6 +343,11 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
             If the folds do not part the rows, there is no candidate, or one is out of range or
             cannot be fitted.
         """
+        new = self._unfitted()
+        notes = new._search(X, y, sample_weight, groups)
+        return self._become(new)._warned(notes)
+
+    def _search(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> list[str]:
         candidates = self._candidates()
         found: list[tuple[list[int], GridScores]] = []
         held: dict[int, tuple[FoldReader, Moments]] = {}
@@ -367,7 +375,7 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
         if self.refit:
             reader, total = held[self.best_index_]
             notes += self._refit(self._fresh(self.best_params_), total, _fitted_by(reader))
-        return self._warned(notes)
+        return notes
 
     def _fresh(self, parameters: dict[str, Any]) -> Any:
         return clone(self.estimator).set_params(**parameters)
@@ -390,7 +398,15 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
         TypeError, ValueError
             As in `fit`.
         """
+        new = self._unfitted()
+        notes = new._search_moments(folds)
+        return self._become(new)._warned(notes)
+
+    def _search_moments(self, folds: Any) -> list[str]:
         candidates = self._candidates()
+        listed = isinstance(folds, (list, tuple)) and all(isinstance(m, Moments) for m in folds)
+        if not isinstance(folds, Moments) and not listed:
+            raise TypeError("MomentsSearchCV.fit_moments takes a list of the Moments of folds")
         if isinstance(folds, Moments) or len(folds) < 2:
             raise ValueError(
                 "MomentsSearchCV needs the moments of at least two folds: Moments.folds(...)"
@@ -402,7 +418,7 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
         if self.refit:
             total = functools.reduce(operator.add, folds)
             notes += self._refit(models[self.best_index_](), total, fit_quietly)
-        return self._warned(notes)
+        return notes
 
     def _candidates(self) -> list[dict[str, Any]]:
         """The candidates, all of them valid; raises before any data are read."""
@@ -450,8 +466,6 @@ class MomentsSearchCV(MetaEstimatorMixin, DelegatedOutputs):
 
     def _publish(self, candidates: list[dict[str, Any]], found: GridScores) -> list[str]:
         """The results, and which candidate is taken; the sentences about the folds."""
-        for name in ("best_estimator_", "refit_time_"):
-            self.__dict__.pop(name, None)
         self.n_splits_ = int(found.scores.shape[1])
         self.multimetric_ = False
         self.cv_results_ = found.table(candidates)

@@ -10,7 +10,16 @@ import numpy as np
 import scipy.sparse
 from sklearn.impute import SimpleImputer
 
-from cmstats.arrays import dense, is_array, is_numpy, namespace, take_rows, to_numpy
+from cmstats.arrays import (
+    dense,
+    is_array,
+    is_dask,
+    is_numpy,
+    namespace,
+    needs_memory,
+    take_rows,
+    to_numpy,
+)
 from cmstats.baselines import ASIF, ContrastiveAligner
 from cmstats.model_selection.retriever import CrossModalRetriever
 from cmstats.models.autoencoder import LinearAutoencoder
@@ -130,6 +139,9 @@ def suggest_models(
     """
     if task not in TASKS:
         raise ValueError(f"task={task!r} is unknown: use one of {', '.join(map(repr, TASKS))}")
+    for name, a in (("X", X), ("y", y)):
+        if is_dask(a):
+            raise needs_memory(name)
     shapes = [np.shape(a) if not hasattr(a, "shape") else a.shape for a in (X, y)]
     check_lengths({"X": X, "y": y})
     n = int(shapes[0][0])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Self
 
@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cmstats.arrays import detached, is_dask, warn
+from cmstats.arrays import detached, is_dask, namespace, warn
 from cmstats.kernels.threads import blas_for
 from cmstats.models.batches import Batches
 from cmstats.models.dask import refuse
@@ -39,7 +39,7 @@ from cmstats.rows.source import row_count, take_in_memory, width_of
 from cmstats.rows.splits import Folds, count_rows
 from cmstats.rows.views import names_of_views
 
-__all__ = ["MomentsModel", "RowsModel", "length_of"]
+__all__ = ["MomentsModel", "RowsModel", "check_moments", "length_of"]
 
 
 class RowsModel(CopyFitted):
@@ -432,7 +432,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         """
         self._validate_params()
         new = self._for_moments()
-        notes = new._fit_parts([moments] if isinstance(moments, Moments) else list(moments))
+        notes = new._fit_parts(list(moments) if isinstance(moments, Iterable) else [moments])
         return self._become(new)._warned(notes)
 
     def _for_moments(self) -> Self:
@@ -505,15 +505,12 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
 
     def score_moments(self, moments: Moments) -> float:
         """Score on the moments of held-out rows."""
-        check_is_fitted(self)
         return self._score(self._held_out(self._fitting(moments)), self._solution)
 
     def _fitting(self, moments: Moments) -> Moments:
-        """The moments, checked against those of the fit by block and width."""
-        if not isinstance(moments, Moments):
-            raise TypeError(
-                f"moments are to be Moments, as Moments.from_data(x=X, y=y), got {moments!r}"
-            )
+        """The moments, checked against those of the fit by block, width and place."""
+        check_is_fitted(self)
+        namespace(self._kept()[0].like, check_moments(moments).like)
         for name, width in self._block_widths().items():
             if moments.width(name) != width:
                 raise ValueError(
@@ -534,6 +531,16 @@ def length_of(blocks: Mapping[str, Any]) -> int:
     if n < 2:
         raise ValueError(f"n_samples={n}: one sample has no variance, at least 2 are needed")
     return n
+
+
+def check_moments(moments: Any) -> Moments:
+    """Raise if a score on moments is handed something else."""
+    if not isinstance(moments, Moments):
+        raise TypeError(
+            f"expected the Moments of held-out rows, got {type(moments).__name__}: take "
+            "Moments.from_data(x=X, y=y), or call score with the rows"
+        )
+    return moments
 
 
 def _check_rows_of(total: Moments) -> None:

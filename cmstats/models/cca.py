@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, namespace
-from cmstats.kernels.linalg import inner, leading_svd
+from cmstats.kernels.linalg import leading_svd
 from cmstats.models.base import MomentsModel
 from cmstats.models.dask import by_rows, row_wise
 from cmstats.models.degenerate import constant_columns, dependent_columns
@@ -353,7 +353,7 @@ class CCA(LatentViews, MomentsModel):
         -------
         array of shape (n_x, n_y)
         """
-        return inner(*self.embed(X, y, kind=kind, power=power))
+        return self._compared(X, y, kind=kind, power=power)
 
     def score_moments(self, moments: Moments) -> float:
         """The mean correlation of the variates on held-out moments.

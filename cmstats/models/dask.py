@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse
@@ -41,18 +41,7 @@ def row_wise(method: Method) -> Method:
 
 def by_rows(method: Method) -> Method:
     """Let a method that compares every row of one view with every row of another take Dask data."""
-    handled = _handled(method, _pair_by_pair)
-
-    @functools.wraps(method)
-    def compared(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if any(a is None for a in (*args[:2], *(kwargs.get(n, ...) for n in ("X", "y")))):
-            raise ValueError(
-                f"{type(self).__name__}.{method.__name__} compares every x with every y: give X "
-                "and y"
-            )
-        return handled(self, *args, **kwargs)
-
-    return cast(Method, compared)
+    return _handled(method, _pair_by_pair)
 
 
 def refused(method: Method) -> Method:
@@ -126,12 +115,16 @@ def _has_rows(value: Any) -> bool:
 
 @dataclass
 class _Call:
-    """A method of a fitted model, and its arguments with ``...`` in place of rows."""
+    """A method of a fitted model, and its arguments with ``...`` in place of rows.
+
+    `ndims` are the dimensions of its results; `pairs` is whether these are of pairs of rows.
+    """
 
     model: Any
     method: str
     arguments: Any
     ndims: tuple[int, ...] = ()
+    pairs: bool = False
 
     @classmethod
     def of(cls, model: Any, method: str, arguments: Any) -> _Call:
@@ -170,6 +163,9 @@ def _results(call: _Call, place: Any, *parts: Any) -> np.ndarray[Any, Any]:
         while isinstance(part, list):
             part = part[0]
         rows.append(part[0] if part.dtype == object else part)
+    lengths = [int(a.shape[0]) for a in rows]
+    if 0 in lengths:  # a filter may leave a chunk empty: a row of zeros shows what comes out
+        rows = [a if a.shape[0] else _blank(a, 1) for a in rows]
     with one_core():
         try:
             found = _leaves(call(rows), _has_rows)
@@ -180,6 +176,9 @@ def _results(call: _Call, place: Any, *parts: Any) -> np.ndarray[Any, Any]:
         namespace(a).broadcast_to(a, (count, *a.shape)) if a.ndim < ndim else a
         for a, ndim in zip(found, call.ndims, strict=True)
     ]
+    if 0 in lengths:
+        cut = tuple(slice(0, n) for n in (lengths if call.pairs else lengths[:1]))
+        each = [a.iloc[cut[0]] if hasattr(a, "iloc") else a[(*cut, ...)] for a in each]
     return _box(each)
 
 
@@ -212,7 +211,7 @@ def _pair_by_pair(model: Any, method: str, arguments: Any) -> Any:
         raise ValueError(f"{method} is of two views, got {len(views)}")
     call = _Call.of(model, method, arguments)
     like = call.probe(views, 2)
-    call.ndims = (2,)
+    call.ndims, call.pairs = (2,), True
     # Rows in memory are one chunk, which every task gets.
     lengths = [_lengths(a) or (int(a.shape[0]),) for a in views]
     cut = [(_cut(a, n), axis) for a, n, axis in zip(views, lengths, "ij", strict=True)]
@@ -291,13 +290,19 @@ def _zeros(a: Any, count: int) -> Any:
     """Rows of zeros of the type and width of a view."""
     if not is_dask(a):
         return a.iloc[:count] if hasattr(a, "iloc") else a[:count]
-    meta = a._meta
-    if hasattr(meta, "iloc"):
-        return meta.reindex(range(count), fill_value=0).astype(a.dtypes)
+    return _blank(a._meta, count, a)
+
+
+def _blank(like: Any, count: int, a: Any = None) -> Any:
+    """Rows of zeros of the kind of `like`, with the width and type of `a` (those of `like`)."""
+    a = like if a is None else a
+    if hasattr(like, "iloc"):
+        dtypes = a.dtypes if like.ndim == 2 else a.dtype
+        return like.iloc[:0].reindex(range(count), fill_value=0).astype(dtypes)
     shape = (count, *a.shape[1:])
-    if scipy.sparse.issparse(meta):
-        return type(meta)(shape, dtype=a.dtype)
-    return namespace(meta).zeros(shape, dtype=a.dtype, device=device_of(meta))
+    if scipy.sparse.issparse(like):
+        return type(like)(shape, dtype=a.dtype)
+    return namespace(like).zeros(shape, dtype=a.dtype, device=device_of(like))
 
 
 def _with_gap(rows: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -27,12 +28,21 @@ def delegated(name: str) -> Any:
 
     def method(self: DelegatedOutputs, X: Any = None, y: Any = None, **kwargs: Any) -> Any:
         check_is_fitted(self)
-        return getattr(self._inner(name), name)(*self._passed(X, y), **kwargs)
+        call, views = getattr(self._inner(name), name), self._passed(X, y)
+        if len(views) == 1 and "y" in _required(call):  # whose absence it names in a sentence
+            kwargs["y"] = None
+        return call(*views, **kwargs)
 
     method.__name__ = name
     method.__qualname__ = f"DelegatedOutputs.{name}"
     method.__doc__ = f"The `{name}` of the fitted model inside."
     return available_if(has(name))(method)
+
+
+def _required(call: Any) -> list[str]:
+    """The parameters without a default."""
+    parameters = inspect.signature(call).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty]
 
 
 class DelegatedOutputs(BaseEstimator):

@@ -331,17 +331,17 @@ class NystroemMap(KernelMap):
                     "landmarks='kmeans' makes new rows by averaging, which a precomputed kernel or "
                     "a callable one may not take: use 'uniform' or 'pivoted_cholesky'"
                 )
-            pool = self._rows(take_in_memory(X, draw(n, 10 * m, rng, weights)))
+            pool = self._sampled(X, draw(n, 10 * m, rng, weights))
             return centres(pool, m, rng)
         else:
             size = max(m, min(10 * m, POOL_BYTES // (8 * m)))
             at = draw(n, size, rng, weights)
-            pool = self._rows(take_in_memory(X, at))
+            pool = self._sampled(X, at)
             at = np.sort(at[self._pivots(pool, at, m, rng)])
         if self._precomputed:
             xp = namespace(X) if is_array(X) else namespace()
             return xp.asarray(at, device=device_of(X)) if not is_numpy(xp) else at
-        return self._rows(take_in_memory(X, at))
+        return self._sampled(X, at)
 
     def _pivots(
         self, pool: Array, at: np.ndarray[Any, Any], m: int, rng: np.random.RandomState
@@ -445,7 +445,7 @@ class RandomFourierMap(KernelMap):
             w = rng.standard_normal(shape) * (2 * self.gamma_) ** 0.5
         else:
             w = rng.standard_cauchy(shape) * self.gamma_
-        first = self._rows(take_in_memory(X, draw(X.shape[0], SAMPLE, rng, weights)))
+        first = self._sampled(X, draw(X.shape[0], SAMPLE, rng, weights))
         xp = namespace(first)
         self.mean_ = xp.mean(float64(first), axis=0)
         self.frequencies_ = w if is_numpy(xp) else xp.asarray(w, device=device_of(first))
@@ -455,6 +455,7 @@ class RandomFourierMap(KernelMap):
 
     def _columns(self, X: Array) -> Array:
         xp = namespace(X)
+        namespace(X, self.frequencies_)  # of one library, on one device
         dtype = result_dtype(X)
         given, X = X, xp.astype(X, dtype, copy=False) - xp.astype(self.mean_, dtype)
         angles = X @ xp.astype(self.frequencies_, dtype)

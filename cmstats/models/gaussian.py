@@ -23,12 +23,18 @@ from cmstats.models.latent import ComparedViews
 from cmstats.models.regions import PredictsRegions
 from cmstats.moments.canonical import latent_mean, likelihood_vectors
 from cmstats.moments.imputation import Filler
-from cmstats.moments.joint_normal import Conditional, JointNormal, draw, in_order, pick
+from cmstats.moments.joint_normal import (
+    Conditional,
+    JointNormal,
+    draw,
+    in_order,
+    pick,
+    real_rows,
+)
 from cmstats.moments.moments import Moments
 from cmstats.moments.monotone import factored, pairs_of_folds, seen_alone, shrinkage_by_density
 from cmstats.moments.shrinkage import SHRINKAGES, Shrunk, Target
 from cmstats.rows.chunks import project
-from cmstats.rows.matrix import check_matrix
 
 __all__ = ["ConditionalGaussian"]
 
@@ -363,7 +369,7 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         allowed: Any = "allow-nan" if self.missing == "em" else True
         blocks = self._blocks(X, y, reset=False)
         return [
-            check_matrix(in_memory(blocks[v]), name, ensure_finite=allowed)
+            real_rows(in_memory(blocks[v]), name, ensure_finite=allowed)
             for v, name in (("x", "X"), ("y", "y"))
         ]
 
@@ -478,6 +484,7 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         >>> given.mean("image").shape, given.cov("image").shape
         ((5, 3), (3, 3))
         """
+        check_is_fitted(self)
         joint = self.joint_
         widths = dict(zip(joint.names, joint.widths, strict=True))
         if not set(on) <= set(widths) or len(on) == len(widths):
@@ -485,7 +492,7 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
                 f"condition(on={{{', '.join(map(repr, on))}}}): name some, not all, of the blocks "
                 f"{', '.join(widths)}"
             )
-        checked = {name: check_matrix(a, name) for name, a in on.items()}
+        checked = {name: real_rows(a, name) for name, a in on.items()}
         for name, a in checked.items():
             if a.shape[1] != widths[name]:
                 raise ValueError(f"{name} has {a.shape[1]} features, expected {widths[name]}")

@@ -156,13 +156,13 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CopyFitted):
         ]
         return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
 
-    def _rows(self, part: Array, start: int = 0) -> Array:
+    def _rows(self, part: Array, start: int = 0, block: Any = None) -> Array:
         """Rows that the kernel takes, or a sentence that says which one it does not."""
         part = dense(part)
         xp = namespace(part)
         part = xp.reshape(part, (-1, 1)) if part.ndim == 1 else part
         if is_numpy(xp) or xp.isdtype(part.dtype, "real floating"):
-            check_rows(part, self._view, start)
+            check_rows(part, self._view, start, block)
         if isinstance(self.kernel, str) and self.kernel == "chi2" and bool(xp.any(part < 0)):
             flat = int(xp.argmax(xp.reshape(xp.astype(part < 0, xp.int8), (-1,))))
             row, column = start + flat // part.shape[1], flat % part.shape[1]
@@ -171,6 +171,16 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CopyFitted):
                 f"{self._view} has a negative one at row {row}, column {column}"
             )
         return part
+
+    def _sampled(self, X: Any, at: Any) -> Array:
+        """Rows of a source at some positions; a value that the kernel does not take is located."""
+        part = take_in_memory(X, at)
+        try:
+            return self._rows(part)
+        except ValueError:
+            for start, (run,), _ in chunks([X]):
+                self._rows(run, start, X)
+            raise
 
     @property
     def _precomputed(self) -> bool:
@@ -186,7 +196,7 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CopyFitted):
         self.gamma_ = self.gamma
         if self.gamma is None and self.kernel in gram.MEDIAN_KERNELS:
             rows = draw_repeated(X.shape[0], SAMPLE, rng, weights)
-            sample = to_numpy(self._rows(take_in_memory(X, rows)))
+            sample = to_numpy(self._sampled(X, rows))
             try:
                 self.gamma_ = gram.median_gamma(sample, kernel=self.kernel)
             except ValueError:  # one row, or equal rows: the kernel is constant for any gamma

@@ -18,7 +18,15 @@ from cmstats.models.dask import by_rows, row_wise
 from cmstats.rows.chunks import project
 from cmstats.rows.matrix import check_matrix
 
-__all__ = ["ComparedViews", "Containers", "EmbeddedViews", "LatentViews", "decoded", "unit_rows"]
+__all__ = [
+    "ComparedViews",
+    "Containers",
+    "EmbeddedViews",
+    "LatentViews",
+    "all_pairs",
+    "decoded",
+    "unit_rows",
+]
 
 
 class Containers(BaseEstimator):
@@ -150,8 +158,7 @@ class ComparedViews(BaseEstimator):
         return self._compared(X, y)
 
     def _compared(self, *views: Any, **how: Any) -> Array:
-        embedded = self._embedded(*views, **how)
-        return inner(*embedded)
+        return all_pairs(self.embed(*views, **how))
 
 
 class EmbeddedViews(ComparedViews, Containers):
@@ -260,6 +267,24 @@ def decoded(moments: Any, view: str, mean: Array, weights: Array, variates: Any)
     xp = namespace(u, mean)
     u = xp.astype(u, result_dtype(u), copy=False)
     return u @ xp.astype(pattern.mT, u.dtype) + xp.astype(mean, u.dtype)
+
+
+def all_pairs(vectors: Any) -> Array:
+    """The inner product of every vector of the first of two views with every one of the second.
+
+    Raises
+    ------
+    ValueError
+        If there are not two views.
+    """
+    each = vectors.values() if isinstance(vectors, dict) else vectors
+    given = [a for a in each if a is not None] if isinstance(vectors, (dict, list, tuple)) else []
+    if len(given) != 2:
+        raise ValueError(
+            f"similarity is of two views, got {len(given) or 1}: give X and y, or of a list or "
+            "dict of views two that are not None"
+        )
+    return inner(*given)
 
 
 def unit_rows(a: Array) -> Array:

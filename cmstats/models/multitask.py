@@ -14,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
-from cmstats.models.base import MomentsModel
+from cmstats.models.base import MomentsModel, check_moments
 from cmstats.models.dask import row_wise
 from cmstats.models.regions import PredictsRegions, residual_covariance
 from cmstats.models.ridge import (
@@ -592,7 +592,7 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         """
         check_is_fitted(self)
         order = tuple(getattr(self, "view_columns_", ()))
-        return super().score_moments(as_x_and_y(self._held_out(moments), order))
+        return super().score_moments(as_x_and_y(self._held_out(check_moments(moments)), order))
 
     def _score(self, moments: Moments, model: Planes) -> float:
         return _mean(model.r2(moments))

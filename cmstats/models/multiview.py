@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, namespace
-from cmstats.kernels.linalg import inner, leading_eigenvectors
+from cmstats.kernels.linalg import leading_eigenvectors
 from cmstats.models.base import MomentsModel
 from cmstats.models.conditional_normal import BlockNormal
 from cmstats.models.dask import by_rows, row_wise
@@ -590,14 +590,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
         ValueError
             If there are not two views, and as in `transform`.
         """
-        embedded = self.embed(views, kind=kind, power=power)
-        each = embedded.values() if isinstance(embedded, dict) else embedded
-        given = [e for e in each if e is not None]
-        if len(given) != 2:
-            raise ValueError(
-                f"similarity is of two views, got {len(given)}: give None for the others"
-            )
-        return inner(*given)
+        return self._compared(views, kind=kind, power=power)
 
     def score(self, views: Any, y: None = None, sample_weight: Any = None) -> float:
         """Score on held-out rows of all views; see `score_moments`.

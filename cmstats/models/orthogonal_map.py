@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, device_of, namespace, to_numpy
+from cmstats.arrays import Array, check_count, device_of, namespace, to_numpy
 from cmstats.kernels.linalg import svd
 from cmstats.metrics.retrieval import search
 from cmstats.models.base import MomentsModel
@@ -280,8 +280,7 @@ class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
         n = int(own.shape[0])
         if mapped.shape[0] != n:
             raise ValueError(f"X has {mapped.shape[0]} rows and y has {n}: row i is one item")
-        if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k < n:
-            raise ValueError(f"k={k!r} must be a whole number from 1 to n_samples - 1 = {n - 1}")
+        k = check_count("k", k, 1, n - 1, "neighbours among the other rows")
         lists = [_others(to_numpy(search(a, own, k + 1)[0])) for a in (own, mapped)]
         shared = sum(len(np.intersect1d(*pair)) for pair in zip(*lists, strict=True))
         return float(shared / (n * k))

@@ -308,6 +308,7 @@ class Planes:
             weights, offset = xp.take(weights, at, axis=1), xp.take(offset, at)
         if moments is None:
             return 0 * offset + float("nan")
+        namespace(weights, moments.like)  # of one library, on one device
         return r2(HeldOut.of(moments, (self.center, offset)).errors(weights), moments)
 
 

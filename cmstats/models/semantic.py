@@ -24,11 +24,10 @@ from cmstats.arrays import (
     take_rows,
     to_numpy,
 )
-from cmstats.kernels.linalg import inner
 from cmstats.metrics.retrieval import mean_average_precision
 from cmstats.models.base import RowsModel
 from cmstats.models.dask import by_rows, refused, row_wise
-from cmstats.models.latent import unit_rows
+from cmstats.models.latent import all_pairs, unit_rows
 from cmstats.models.posteriors import (
     check_classifier,
     check_labels,
@@ -345,10 +344,7 @@ class SemanticMatching(RowsModel):
         -------
         array of shape (n_x, n_y)
         """
-        if X is None or y is None:
-            raise ValueError("similarity compares two views: give X and y")
-        p, q = self.embed(X, y, kind=kind)
-        return inner(p, q)
+        return all_pairs(self.embed(X, y, kind=kind))
 
     @row_wise
     def fuse(self, X: Any = None, y: Any = None) -> Array:

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 
 from cmstats.arrays import (
     Array,
+    dense,
     device_of,
     namespace,
     result_dtype,
@@ -23,7 +24,15 @@ from cmstats.moments.moments import Moments
 from cmstats.moments.patterns import alike
 from cmstats.rows.matrix import check_matrix
 
-__all__ = ["Conditional", "JointNormal", "draw", "in_order", "observed_groups", "pick"]
+__all__ = [
+    "Conditional",
+    "JointNormal",
+    "draw",
+    "in_order",
+    "observed_groups",
+    "pick",
+    "real_rows",
+]
 
 
 @dataclass(frozen=True)
@@ -198,7 +207,9 @@ class Conditional:
         ValueError
             If rows or widths are not right, or the covariance is singular.
         """
-        checked = {name: check_matrix(a, name) for name, a in blocks.items()}
+        if not blocks:
+            raise ValueError(f"logpdf needs rows of some of the blocks {', '.join(self.names)}")
+        checked = {name: real_rows(a, name) for name, a in blocks.items()}
         at = self._columns(tuple(checked))
         xp = namespace(self.means, *checked.values())
         for name, a in checked.items():
@@ -220,6 +231,12 @@ class Conditional:
             at = self._columns((name,))
             out[name] = drawn[..., int(at[0]) : int(at[-1]) + 1]
         return out
+
+
+def real_rows(a: Any, name: str, *, ensure_finite: Any = True) -> Array:
+    """Rows in memory as a dense matrix of floating-point numbers, in the precision of results."""
+    rows = dense(check_matrix(a, name, ensure_finite=ensure_finite))
+    return namespace(rows).astype(rows, result_dtype(rows), copy=False)
 
 
 def draw(means: Array, covariance: Array, n_samples: int, random_state: Any) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from cmstats.arrays import Array
+from cmstats.arrays import Array, check_count
 from cmstats.metrics.relevance import view_sizes
 from cmstats.metrics.retrieval import DIRECTIONS, retrieval_chance, retrieval_report
 from cmstats.plotting.display import Display, embedded
@@ -101,8 +101,7 @@ class RecallCurveDisplay(Display):
         ValueError
             If k is less than 1, or as in `retrieval_report`.
         """
-        if k < 1:
-            raise ValueError(f"k={k} must be at least 1")
+        k = check_count("k", k, 1)
         n, m = view_sizes(U, V)
         ks = range(1, min(k, max(n, m)) + 1)
         ids = {"ks": ks, "x_ids": x_ids, "y_ids": y_ids}

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold, PredefinedSplit
 
-from cmstats.arrays import dense, recorded, to_numpy, warn
+from cmstats.arrays import check_count, dense, recorded, to_numpy, warn
 from cmstats.datasets import load_emoji
 from cmstats.metrics.correlation import column_correlations
 from cmstats.models.cca import CCA, Kind
@@ -337,8 +337,7 @@ class _Clock:
 
 def _checked(images: Any, texts: Any, views: tuple[str, str], max_items: int) -> dict[str, Any]:
     """Validate the views; matrices on a disk are not read yet."""
-    if max_items != int(max_items) or max_items < MINIMUM:
-        raise ValueError(f"max_items={max_items!r} must be a whole number, at least {MINIMUM}")
+    check_count("max_items", max_items, MINIMUM)
     if views[0] == views[1]:
         raise ValueError(f"views={views!r} must be two different names")
     check_row_labels(dict(zip(views, (images, texts), strict=True)))

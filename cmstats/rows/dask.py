@@ -36,6 +36,7 @@ __all__ = [
     "check_numeric",
     "checked_weights",
     "columns_of",
+    "computed_chunks",
     "host_matrix",
     "library",
     "matrix",
@@ -72,6 +73,16 @@ def matrix(a: Any, name: str, *, ensure_finite: Any = False) -> Any:
     a = a[:, None] if a.ndim == 1 else a.rechunk({1: -1})
     check_not_empty(a, name)
     return a
+
+
+def computed_chunks(a: Any, name: str) -> Iterator[Any]:
+    """The chunks of rows of a Dask array or frame in memory, one after the other."""
+    a = numeric(a, name)
+    a = a if a.ndim == 1 else a.rechunk({1: -1})
+    for i in range(a.numblocks[0]):
+        part = a.blocks[i].compute()
+        if part.shape[0]:  # a filter may leave a chunk empty
+            yield part
 
 
 def _with_lengths(a: Any) -> Any:

@@ -137,9 +137,9 @@ def width_of(source: RowSource) -> int:
     return 1 if len(source.shape) == 1 else int(source.shape[1])
 
 
-def row_count(a: Any) -> int:
-    """The number of rows of what people hand in."""
-    return int(a.shape[0]) if hasattr(a, "shape") else len(a)
+def row_count(a: Any) -> float:
+    """The number of rows of what people hand in; NaN where Dask does not know it."""
+    return float(a.shape[0]) if hasattr(a, "shape") else len(a)
 
 
 def within(source: RowSource, span: slice) -> RowSource:

@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import PredefinedSplit, check_cv
 
-from cmstats.arrays import check_weights, is_array, is_dask, take_rows, to_numpy
+from cmstats.arrays import (
+    check_weights,
+    is_array,
+    is_dask,
+    joined_values,
+    take_rows,
+    to_numpy,
+)
 
 __all__ = ["Folds", "by_number", "check_groups", "count_rows", "deal", "fold_ids", "numbered"]
 
@@ -195,7 +202,7 @@ def by_number(
             raise ValueError(
                 f"groups holds {labels.dtype} labels, and the rows before had {seen.dtype} labels"
             )
-        before, labels = len(seen), np.concatenate([seen, labels])
+        before, labels = len(seen), joined_values([seen, labels])
     numbers, distinct = numbered(labels)
     return Folds(count, ids=_among(at, n, numbers[before:] % count), groups=distinct)
 

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cmstats.arrays import to_numpy
+from cmstats.arrays import is_dask, to_numpy
 from cmstats.rows.chunks import map_rows
+from cmstats.rows.dask import computed_chunks
 from cmstats.rows.files import PathLike, ShardedMatrix, Shards
 from cmstats.rows.progress import progress_bar
 
@@ -85,9 +86,14 @@ class ShardWriter:
         return int(count)
 
     def _checked(self, part: Any) -> list[np.ndarray[Any, Any]]:
-        arrays = [to_numpy(a) for a in (part if isinstance(part, (tuple, list)) else (part,))]
+        what, given = f"part {self.parts}", part if isinstance(part, (tuple, list)) else (part,)
+        if any(map(is_dask, given)):
+            raise ValueError(
+                f"{what} is of Dask arrays: pass one, or runs of several in memory, ((x.compute(), "
+                "y.compute()) for x, y in zip(X.partitions, Y.partitions))"
+            )
+        arrays = [to_numpy(a) for a in given]
         kinds = [(a.shape[1:], a.dtype) for a in arrays]
-        what = f"part {self.parts}"
         for a in arrays:
             if a.ndim not in (1, 2) or a.dtype.kind not in "biuf":
                 raise ValueError(
@@ -212,7 +218,8 @@ def write_shards(
         Made if it is not there.
     parts : iterable of arrays or of tuples of arrays, or one matrix
         Consecutive rows, as `map_rows` yields them; tuples have one array for each name,
-        single arrays are of the first name. A matrix, on a disk or not, is written run by run.
+        single arrays are of the first name. A matrix, on a disk or not, is written run by run,
+        a Dask array or frame chunk by chunk.
     names : str or sequence of str, default=("img_emb", "text_emb")
     rows : int, default=1000000
         Rows in a shard; the last has what is left.
@@ -256,7 +263,9 @@ def write_shards(
         raise ValueError(f"rows must be at least 1, got {rows}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"names must be at least one and differ, got {names}")
-    if hasattr(parts, "shape"):
+    if is_dask(parts):
+        parts = computed_chunks(parts, "parts")
+    elif hasattr(parts, "shape"):
         parts = map_rows(lambda run: run, parts)
     writer = ShardWriter(Path(folder), names, rows)
     if not overwrite:

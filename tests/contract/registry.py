@@ -488,9 +488,7 @@ def _models() -> Iterator[Model]:
     landmarks: dict[str, Any] = {"approximation": "nystroem", "rank": 20, "gamma": 0.02, **draws}
     exact: dict[str, Any] = {"approximation": "exact", "gamma": 0.02, "batches": False,
                              "by_row": True}  # fmt: skip
-    broken = {"test_values_that_are_not_finite_are_counted_and_located":
-              "counts in the landmarks and names their row"}  # fmt: skip
-    yield kernel("kernel", main=True, broken=broken, **landmarks)
+    yield kernel("kernel", main=True, **landmarks)
     yield kernel("kernel-exact", **exact)
     yield kernel("kernel-kmeans", landmarks="kmeans", **landmarks)
     yield kernel("kernel-pivoted", landmarks="pivoted_cholesky", **landmarks)
@@ -522,10 +520,7 @@ def _models() -> Iterator[Model]:
                      in_memory=("predict", "logpdf", "outlier_scores", "predict_region"),
                      broken=dict(broken))  # fmt: skip
 
-    mixed = {"test_score_takes_rows_from_the_place_of_fit": "fails inside an array library"}
-    whole = "`condition` does not take whole numbers of other libraries"
-    broken = {**mixed, "test_whole_numbers_of_other_libraries_are_doubles": whole}
-    yield gaussian("gaussian", shrinkage=0.2, main=True, broken=broken)
+    yield gaussian("gaussian", shrinkage=0.2, main=True)
     yield gaussian("gaussian-cv", cv=3, folds=3)
     yield gaussian("gaussian-cv-scale", scale=True, cv=3, folds=3)
     yield gaussian("gaussian-rank", rank=2, shrinkage=(0.1, 0.3), scale=True)
@@ -549,7 +544,7 @@ def _models() -> Iterator[Model]:
         more = SVD if p.get("solver") == "svd" else {}
         made = functools.partial(LinearAutoencoder, **p, **({"missing": "em"} if holed else {}))
         return Model(name, made, with_holes(rows) if holed else rows, main=main,
-                     without=without, broken=mixed if main else {}, **more)  # fmt: skip
+                     without=without, **more)  # fmt: skip
 
     yield autoencoder("self", main=True, n_components=2)
     yield autoencoder("self-pca")
@@ -576,8 +571,7 @@ def _models() -> Iterator[Model]:
         return functools.partial(MultitaskRegressor, **parameters)
 
     search: dict[str, Any] = {"alphas": ALPHAS, "cv": 3}
-    yield Model("multitask", tasks(alpha=0.7), main=True, in_memory=("predict_region",),
-                broken=mixed)  # fmt: skip
+    yield Model("multitask", tasks(alpha=0.7), main=True, in_memory=("predict_region",))
     yield Model("multitask-cv", tasks(), folds=5)
     yield Model("multitask-origin", tasks(fit_intercept=False, **search), folds=3)
     yield Model("multitask-each", tasks(alpha=(0.5, 1.0, 3.0, 10.0)))
@@ -672,9 +666,7 @@ def _models() -> Iterator[Model]:
     raw = functools.partial(NystroemMap, "cosine", orthonormal=False, **rank)
     yield feature_map("map-raw", raw)
     fourier = functools.partial(RandomFourierMap, "laplacian", **rank)
-    yield feature_map("map-rff", fourier, main=True, seeded="", broken={
-        "test_calls_take_rows_from_the_place_of_fit": "fails inside an array library",
-    })  # fmt: skip
+    yield feature_map("map-rff", fourier, main=True, seeded="")
 
 
 BROKEN_BY_HOLES = {

@@ -98,3 +98,20 @@ def test_single_precision_stays(model: Model) -> None:
     for name, values in found.items():
         for a in values:
             assert a.dtype.kind != "f" or a.dtype == np.float32, name
+
+
+@every(lambda m: bool(m.dask), variants=False)
+def test_a_filter_may_leave_chunks_empty(model: Model) -> None:
+    da = pytest.importorskip("dask.array")
+    rows, est = model.rows(), fitted(model)
+    keep = np.ones(len(rows), dtype=bool)
+    keep[30:52] = False  # three whole chunks
+    some = rows.take(keep)
+    mask = da.from_array(keep, chunks=(UNEVEN,))
+    chunked = Rows({k: a[mask] for k, a in lazy(rows).views.items()})
+    found = model.calls(est, chunked, (*OF_ROWS, "similarity"))
+    found = {name: [a.compute() for a in values] for name, values in found.items()}
+    model.compare(found, model.calls(est, some, (*OF_ROWS, "similarity")), 1e-9)
+    if model.dask == "fit":
+        expected = model.everything(model.fit(some), some)
+        model.compare(model.everything(model.fit(chunked), some), expected, 1e-9)

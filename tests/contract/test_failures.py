@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,3 +91,38 @@ def test_a_fit_to_wrong_moments_leaves_the_model_as_it_was(model: Model) -> None
         with pytest.raises((ValueError, TypeError, AttributeError)):
             est.fit_moments(moments)
         assert_as_it_was(model, est, rows, before)
+
+
+def interrupted(call: Any, after: int) -> int:
+    """Raise KeyboardInterrupt at a call of a function of the package; how many there were."""
+    seen = 0
+
+    def count(frame: Any, event: str, _: Any) -> None:
+        nonlocal seen
+        if event == "call" and str(frame.f_globals.get("__name__")).startswith("cmstats"):
+            seen += 1
+            if seen == after:
+                raise KeyboardInterrupt
+
+    sys.setprofile(count)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return seen
+
+
+@every(variants=False)
+def test_an_interrupted_fit_leaves_the_model_as_it_was(model: Model) -> None:
+    rows = model.rows()
+    other = rows.take(slice(10, None))
+    est = model.fit(rows)
+    before = state(model, est, rows)
+    for method in ("fit", "partial_fit") if model.partial else ("fit",):
+        twins = [copy.deepcopy(est) for _ in range(2)]
+        fits = [functools.partial(model.fit, other, None, one, method) for one in (*twins, est)]
+        total = [interrupted(fit, 0) for fit in fits[:2]][1]  # the first fills caches
+        for share in (0.1, 0.6, 0.9):
+            with pytest.raises(KeyboardInterrupt):
+                interrupted(fits[2], int(share * total))
+            assert_as_it_was(model, est, rows, before)

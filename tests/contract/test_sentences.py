@@ -175,3 +175,37 @@ def test_use_before_fit_raises(model: Model) -> None:
     if model.has("score_moments") and not model.mapped:
         with pytest.raises(NotFittedError):
             model.make().score_moments(model.moments_of(None, rows))
+
+
+@every(lambda m: m.has("similarity"), variants=False)
+def test_a_similarity_of_one_view_raises(model: Model) -> None:
+    est, rows = fitted(model), model.rows()
+    first, *rest = rows.views.values()
+    for given in (
+        ([[first, *(None for _ in rest)]],) if model.many else ((first, None), (None, rest[0]))
+    ):
+        with pytest.raises(ValueError, match=r"two views|second view"):
+            est.similarity(*given)
+
+
+@every(lambda m: m.has("score_moments") and not m.mapped, variants=False)
+def test_what_is_no_moments_raises(model: Model) -> None:
+    est = fitted(model)
+    for given in (None, model.rows(), "moments", 3):
+        with pytest.raises(TypeError, match="Moments"):
+            est.score_moments(given)
+        with pytest.raises(TypeError, match="Moments"):
+            model.fresh(est).fit_moments(given)
+
+
+@every(lambda m: not m.labels(m.rows(5)), variants=False)
+def test_dates_are_no_numbers(model: Model) -> None:
+    pl = pytest.importorskip("polars")
+    for name, a, rows in each_view(model):
+        for date in (pd.Timestamp("2020-01-01"), pd.Timedelta(1, "s")):
+            frame = pd.DataFrame(a).set_axis([f"{name}{j}" for j in range(a.shape[1])], axis=1)
+            frame[f"{name}1"] = date
+            for given in (frame, pl.from_pandas(frame)):
+                fails(model, (ValueError, TypeError), f"column '{name}1'", rows.but(name, given))
+        objects = [[*row[:-1], np.datetime64("2020-01-01")] for row in a.tolist()]
+        fails(model, (ValueError, TypeError), "number", rows.but(name, objects))
