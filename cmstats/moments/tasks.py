@@ -187,6 +187,11 @@ class TaskMoments:
         return p, sum(map(len, self.groups))
 
     @property
+    def like(self) -> Array:
+        """An array in the library and on the device of the moments."""
+        return next(m.like for m in self.moments if m is not None)
+
+    @property
     def incomplete(self) -> bool:
         """Whether moments are estimated: each group has the rows in which it is observed."""
         return False
