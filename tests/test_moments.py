@@ -6,6 +6,7 @@ import functools
 import itertools
 import operator
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage, oas
-from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, ShuffleSplit
 
-from cmstats import CCA, Moments
+from cmstats import CCA, Moments, MultitaskRegressor
 from cmstats.moments.folds import training_moments
 
 FORMS = ["scatter", "root"]
@@ -266,6 +268,38 @@ def test_training_merges_of_few_folds(views: Any, k: int) -> None:
     for i, train in enumerate(training_moments(folds)):
         at = np.arange(120) % k != i
         assert_same(train, Moments.from_data(x=X[at], y=Y[at]))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("size", [1, 3])
+def test_folds_of_few_rows_take_no_more_memory_than_these(
+    size: int, weighted: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(3)
+    n, rows = 60, np.arange(60) // size
+    X, Y = rng.normal(size=(n, 80)) + 5, rng.normal(size=(n, 40))
+    w = rng.uniform(0.5, 2, size=n) if weighted else None
+    cv = PredefinedSplit(rows)
+    tracemalloc.start()
+    folds = Moments.folds(cv=cv, x=X, y=Y, sample_weight=w)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * (X.nbytes + Y.nbytes)  # a matrix for each fold would be 60 / size times it
+    for k, train in enumerate(training_moments(folds)):
+        mine = rows == k
+        for at, found in ((~mine, train), (mine, folds[k])):
+            part = None if w is None else w[at]
+            assert_same(found, Moments.from_data(x=X[at], y=Y[at], sample_weight=part))
+    folds[1].save(tmp_path / "fold.npz")
+    assert_same(Moments.load(tmp_path / "fold.npz") + folds[2], folds[1] + folds[2])
+    pair = folds[0] + folds[1]
+    at = rows < 2
+    direct = Moments.from_data(x=X[at], y=Y[at], sample_weight=None if w is None else w[at])
+    assert_same(pair + direct, direct + pair)
+    assert_same(pair.select("y", "x").select("x", "y"), direct)
+    scores = Ridge(alpha=2.0).fit(X[rows != 0], Y[rows != 0], None if w is None else w[rows != 0])
+    model = MultitaskRegressor(alpha=2.0).fit_moments(next(training_moments(folds)))
+    np.testing.assert_allclose(model.predict(X), scores.predict(X), atol=1e-9)
 
 
 def test_an_int_deals_rows_by_their_number(views: Any) -> None:

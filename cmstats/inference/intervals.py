@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats.arrays import check_count, is_dask, is_numpy, namespace, to_numpy, warn
+from cmstats.arrays import check_count, is_dask, to_numpy, warn
 from cmstats.inference.fitted import check_level, component_index
 from cmstats.kernels.linalg import svd
-from cmstats.kernels.threads import ONE_THREAD, thread_map
-from cmstats.moments.folds import training_moments
+from cmstats.moments.folds import map_moments, training_moments
 from cmstats.moments.moments import Moments
 from cmstats.rows.chunks import check_blocks
 from cmstats.rows.dependence import dependence_notes
@@ -207,9 +206,7 @@ def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, 
             f"p + q = {sum(ranks)} linearly independent features and {fewest:g} rows without the "
             "largest fold make some sample correlations 1: take fewer features or more folds"
         )
-    on_host = is_numpy(namespace(all_rows.mean("x")))
-    small = sum(all_rows.widths) <= ONE_THREAD
-    found = thread_map(_correlations, training_moments(folds), inline=small or not on_host)
+    found = map_moments(lambda _, m: _correlations(m), training_moments(folds))
     parts = np.zeros((len(folds), len(total)))
     for j, (correlations, _) in enumerate(found):
         parts[j, : len(correlations)] = correlations[: len(total)]

@@ -245,7 +245,7 @@ class Trials:
             at = [np.flatnonzero(folds == k) for k in range(int(folds.max()) + 1)]
             form: Literal["root", "scatter"] = "root" if wide else "scatter"
             parts = [Moments.from_data(form=form, x=X[i], y=Y[i]) for i in at]
-            self._moments[key] = training_moments(parts)
+            self._moments[key] = list(training_moments(parts))
         return self._moments[key]
 
     def _both_ways(self, scores: HostArray) -> HostArray:

@@ -6,17 +6,19 @@ Ridge), so that w = (S_xx + alpha I)^-1 S_xy with the scatters S, which are sums
 
 from __future__ import annotations
 
+import functools
+import itertools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import Array, device_of, is_numpy, namespace, to_numpy
+from cmstats.arrays import Array, device_of, namespace, to_numpy
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
-from cmstats.kernels.threads import ONE_THREAD, thread_map
-from cmstats.moments.folds import training_moments
+from cmstats.moments.folds import map_moments, training_moments
 from cmstats.moments.moments import Moments
 from cmstats.moments.sums import LeastSquares
 
@@ -354,21 +356,17 @@ def search(
     For each fold one eigendecomposition of the training moments; the test moments tell the
     error of every penalty and target exactly.
     """
-    trains = training_moments(folds)
-    total = trains[0] + folds[0]
+    total = functools.reduce(operator.add, folds)
     if rank is not None:
-        rank = min(rank, *total.widths, *(max(m.rows - 1, 1) for m in trains))
+        rank = min(rank, *total.widths, *(max(total.rows - m.rows - 1, 1) for m in folds))
 
-    def work(k: int) -> Any:
+    def work(k: int, moments: Moments) -> Any:
         if k == len(folds):  # for the solution to come: cores that are free do it now
-            return Spectrum.of(about_plane(total, intercept))
-        errors, scored = _fold_scores(trains[k], folds[k], alphas, rank, intercept)
+            return Spectrum.of(about_plane(moments, intercept))
+        errors, scored = _fold_scores(moments, folds[k], alphas, rank, intercept)
         return to_numpy(errors), to_numpy(scored)
 
-    # Matrices of p x p are too small for a threaded BLAS: whole folds share the cores.
-    small = sum(total.widths) <= ONE_THREAD
-    inline = small or not is_numpy(namespace(total.mean("x")))
-    *found, spectrum = thread_map(work, range(len(folds) + 1), inline=inline)
+    *found, spectrum = map_moments(work, itertools.chain(training_moments(folds), [total]))
     errors, scores = (np.stack(each) for each in zip(*found, strict=True))
     scored = np.isfinite(scores)
     count = scored.sum(axis=0)

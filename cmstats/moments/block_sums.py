@@ -14,7 +14,7 @@ import numpy as np
 from cmstats.arrays import Array, to_numpy
 from cmstats.moments.missing import seen_together
 from cmstats.moments.patterns import Mask, PatternTable
-from cmstats.moments.sums import DOUBLE, FORMS, Form, Norms, Root, Scatter
+from cmstats.moments.sums import DOUBLE, FORMS, FewRows, Form, Norms, Root, Scatter
 from cmstats.rows.names import column_label
 
 __all__ = ["FILE_VERSION", "BlockSums"]
@@ -188,7 +188,7 @@ class BlockSums:
             other = other.select(*self.names)
         tables = [m._table for m in (self, other) if m._table is not None]
         table = functools.reduce(operator.add, tables) if tables else None
-        both = self.with_sums(self._complete + other._complete, table)  # type: ignore[operator]
+        both = self.with_sums(self._complete + other._complete, table)
         return both.name_columns(other.column_names)
 
     def select(self, *names: str) -> Self:
@@ -261,6 +261,8 @@ class BlockSums:
         if "third" in fields:
             norms = Norms(tuple(widths), fields["third"], fields["fourth"])
         form = FORMS[str(fields["form"])]  # type: ignore[index]
+        if form is Scatter and fields["factor"].shape[0] < sum(widths):
+            form = FewRows
         n, rows = float(fields["n"]), int(fields["rows"])
         errors = fields.get("noise"), float(fields.get("roundoff", DOUBLE))
         sums = form(n, fields["mean"], fields["factor"], rows, norms, *errors)

@@ -33,7 +33,15 @@ from cmstats.kernels.covariance import (
 from cmstats.kernels.threads import even_slices, run_tasks
 from cmstats.kernels.transfer import require_cupy, to_device, upload
 from cmstats.moments.patterns import Mask, PatternTable, check_count, incomplete_rows
-from cmstats.moments.sums import Form, NonFiniteError, Root, Scatter, check_finite
+from cmstats.moments.sums import (
+    FewRows,
+    Form,
+    NonFiniteError,
+    Root,
+    Scatter,
+    are_few,
+    check_finite,
+)
 from cmstats.rows.chunks import chunks, is_lazy, position
 from cmstats.rows.source import within
 
@@ -216,6 +224,12 @@ def _scatter_pass(
     advance: Callable[[int], Any] | None,
 ) -> list[Scatter | None]:
     folds: list[list[Accumulator]] = [[] for _ in range(n_folds)]
+    # A fold of few rows holds them: of as many folds as rows each would take a matrix of d x d.
+    few = [False] * n_folds
+    if ids is not None and tables is None:
+        d = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in arrays)
+        few = [are_few(int(m), d) for m in np.bincount(ids[ids >= 0], minlength=n_folds)]
+    held: list[Any] = [None] * n_folds
     for start, parts, w in _runs(arrays, weights, device, run_rows, advance):
         m = parts[0].shape[0]
         tasks: list[Callable[[], object]] = []
@@ -224,7 +238,7 @@ def _scatter_pass(
             here = None if ids is None else ids[start : start + m]
             complete, tasks = _incomplete(parts, w, here, tables, double)
         for fold, group in enumerate(folds):
-            if not group:
+            if not group and not few[fold]:
                 # Each fold has its own centre: about the mean of another, digits would cancel.
                 run = parts, w, start
                 begun = _centre_of(arrays, weights, run, ids, fold, device, complete)
@@ -237,6 +251,10 @@ def _scatter_pass(
         for fold, group in enumerate(folds):
             rows = _rows_of(ids, start, m, fold, parts[0], complete)
             height = m if rows is None else int(rows.shape[0])
+            if few[fold] and height:
+                mine_w = None if w is None else take_rows(w, rows)
+                piece = FewRows.of_rows([dense(take_rows(p, rows)) for p in parts], mine_w)
+                held[fold] = piece if held[fold] is None else held[fold] + piece
             for sums_of, take in zip(group, even_slices(height, len(group)), strict=True):
                 mine = take if rows is None else rows[take]
                 tasks.append(functools.partial(sums_of.add, parts, w, mine))
@@ -246,11 +264,13 @@ def _scatter_pass(
     for group in folds:
         check_finite(*(part.first for part in group))
     widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in arrays]
-    sums = [Scatter.of(Accumulator.finish(group), widths) if group else None for group in folds]
-    check_finite(*(s.matrix for s in sums if s is not None))
+    for fold, group in enumerate(folds):
+        if group:
+            held[fold] = Scatter.of(Accumulator.finish(group), widths)
+    check_finite(*(s.matrix for s in held if s is not None))
     for table in tables or ():
         check_finite(*(a for _, s in table.items() for a in (s.mean, s.matrix)))
-    return sums
+    return held
 
 
 def _incomplete(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.exceptions import UndefinedMetricWarning
 
 from cmstats.arrays import is_numpy, namespace, recorded
-from cmstats.kernels.threads import ONE_THREAD, thread_map
+from cmstats.kernels.threads import ONE_THREAD, cores, thread_map
 from cmstats.moments.moments import Moments
 
 __all__ = [
@@ -23,11 +23,14 @@ __all__ = [
     "best_index",
     "choice_notes",
     "cross_validated",
+    "map_moments",
     "mean_scores",
     "merged",
     "scored_by_fold",
     "training_moments",
 ]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,13 @@ def merged(before: Sequence[Any], new: Sequence[Any]) -> list[Any]:
     return [b if a is None else (a if b is None else a + b) for a, b in pairs]
 
 
-def training_moments(folds: Sequence[Moments]) -> list[Moments]:
-    """For each fold the merged moments of all others.
+def training_moments(folds: Sequence[Moments]) -> Iterator[Moments]:
+    """For each fold the merged moments of all others, one after the other.
 
-    They are merged from the front and from the back: subtracting a fold from the total would
-    cancel digits if that fold had the larger scale.
+    Halves of the folds are merged, halves of these, and so on; what is outside of a half is what
+    is outside of both, and the other half. That takes about three merges a fold, and only a few
+    of the training moments exist at a time. Subtracting a fold from the total would cancel digits
+    if that fold had the larger scale.
     """
     if len(folds) < 2:
         raise ValueError("at least two folds are needed: one is held out")
@@ -123,15 +128,44 @@ def training_moments(folds: Sequence[Moments]) -> list[Moments]:
             f"fold {empty[0]} has no row of positive weight (folds are counted from 0): use fewer "
             "folds, or groups that leave none empty"
         )
-    front: list[Moments] = [folds[0]]
-    back: list[Moments] = [folds[-1]]
-    for fold in folds[1:-1]:
-        front.append(front[-1] + fold)
-    for fold in reversed(folds[1:-1]):
-        back.append(back[-1] + fold)
-    back.reverse()  # back[i] holds folds i + 1 and later
-    inner = [front[i - 1] + back[i] for i in range(1, len(folds) - 1)]
-    return [back[0], *inner, front[-1]]
+    half = len(folds) // 2
+    return _outside((_halved(folds[:half]), _halved(folds[half:])), None)
+
+
+def _halved(folds: Sequence[Moments]) -> tuple[Moments, Any]:
+    """The merged moments of some folds, and the same of both halves of them."""
+    if len(folds) == 1:
+        return folds[0], None
+    half = len(folds) // 2
+    left, right = _halved(folds[:half]), _halved(folds[half:])
+    return left[0] + right[0], (left, right)
+
+
+def _outside(halves: Any, rest: Moments | None) -> Iterator[Moments]:
+    """For each fold in two halves the moments of the other folds, with `rest` of those outside."""
+    for (_, inner), (other, _) in (halves, halves[::-1]):
+        train = other if rest is None else rest + other
+        if inner is None:
+            yield train
+        else:
+            yield from _outside(inner, train)
+
+
+def map_moments(
+    function: Callable[[int, Moments], Result], moments: Iterable[Moments]
+) -> list[Result]:
+    """The results of a function of the number and the moments, for each of those in turn.
+
+    Matrices of d x d are too small for a threaded BLAS: whole calls share the cores. Of moments
+    that are made one after the other a few for each core exist at a time.
+    """
+    numbered: Iterator[tuple[int, Moments]] = enumerate(moments)
+    found: list[Result] = []
+    while batch := list(itertools.islice(numbered, 4 * cores())):
+        like, widths = batch[0][1].like, batch[0][1].widths
+        inline = sum(widths) <= ONE_THREAD or not is_numpy(namespace(like))
+        found += thread_map(lambda pair: function(*pair), batch, inline=inline)
+    return found
 
 
 @dataclass(frozen=True)
@@ -177,30 +211,27 @@ def cross_validated(
     scores, fit_seconds, score_seconds = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape)
     on_training = np.full(shape, np.nan) if train_scores else None
     ill_conditioned = np.zeros(shape, dtype=bool)
-    notes: dict[tuple[int, int], Sequence[str]] = {}
-    trains = training_moments(folds)
 
-    def run(pair: tuple[int, int]) -> None:
-        i, k = pair
+    def run(number: int, train: Moments) -> Sequence[str]:
+        k, i = divmod(number, candidates)
         begin = time.perf_counter()
-        _check_training(trains[k], k)
-        trial = fit(i, trains[k])
+        _check_training(train, k)
+        trial = fit(i, train)
         fitted = time.perf_counter()
         scores[i, k] = score(trial.model, folds[k])
         fit_seconds[i, k] = fitted - begin
         score_seconds[i, k] = time.perf_counter() - fitted
         if on_training is not None:
-            on_training[i, k] = score(trial.model, trains[k])
-        ill_conditioned[i, k], notes[i, k] = trial.ill_conditioned, trial.notes
+            on_training[i, k] = score(trial.model, train)
+        ill_conditioned[i, k] = trial.ill_conditioned
+        return trial.notes
 
-    # Matrices of d x d are too small for a threaded BLAS: whole fits share the cores.
-    pairs = [(i, k) for k in range(len(folds)) for i in range(candidates)]
-    small = sum(folds[0].widths) <= ONE_THREAD
+    trains = (m for m in training_moments(folds) for _ in range(candidates))
     with recorded() as caught:
-        thread_map(run, pairs, inline=small or not is_numpy(namespace(folds[0].like)))
+        notes = map_moments(run, trains)
     # The same sentence from every fold and candidate is said once; `best_index` says of folds
     # that they have no score.
-    said = [note for pair in pairs for note in notes[pair]]
+    said = [note for each in notes for note in each]
     said += [message for message, kind in caught if not issubclass(kind, UndefinedMetricWarning)]
     ill = bool(ill_conditioned.any())
     return GridScores(scores, fit_seconds, score_seconds, ill, on_training, _once(said))
@@ -223,17 +254,15 @@ def scored_by_fold(
     scores, seconds = np.full((candidates, len(folds)), np.nan), np.zeros((candidates, len(folds)))
     # Ledoit-Wolf's norms cost more to merge than all else.
     light = [fold if fold.incomplete else fold.without_norms() for fold in folds]
-    trains = training_moments(light)
 
-    def run(k: int) -> None:
+    def run(k: int, train: Moments) -> None:
         begin = time.perf_counter()
-        _check_training(trains[k], k)
-        scores[:, k] = np.fromiter(score(k, trains[k]), dtype=np.float64, count=candidates)
+        _check_training(train, k)
+        scores[:, k] = np.fromiter(score(k, train), dtype=np.float64, count=candidates)
         seconds[:, k] = (time.perf_counter() - begin) / candidates
 
-    small = sum(folds[0].widths) <= ONE_THREAD
     with recorded() as caught:
-        thread_map(run, range(len(folds)), inline=small or not is_numpy(namespace(folds[0].like)))
+        map_moments(run, training_moments(light))
     notes = _once(message for message, _ in caught)
     return GridScores(scores, seconds, np.zeros_like(seconds), ill_conditioned=False, notes=notes)
 

@@ -21,8 +21,16 @@ from cmstats.kernels import whitening
 from cmstats.kernels.covariance import RowSums, shift_norm_sums
 from cmstats.kernels.linalg import leading_eigh, qr_r, svd
 
-__all__ = ["FORMS", "Form", "LeastSquares", "NonFiniteError", "Norms", "Root", "Scatter"]
-__all__ += ["Spectrum", "Sums", "check_finite", "degrees_of_freedom", "observations"]
+__all__ = ["FORMS", "FewRows", "Form", "LeastSquares", "NonFiniteError", "Norms", "Root"]
+__all__ += [
+    "Scatter",
+    "Spectrum",
+    "Sums",
+    "are_few",
+    "check_finite",
+    "degrees_of_freedom",
+    "observations",
+]
 
 Form: TypeAlias = Literal["scatter", "double", "root"]
 """How rows are collected: "double" is the scatter of products in double precision."""
@@ -172,7 +180,7 @@ class Sums(ABC):
 
     form: ClassVar[Form]
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: Any) -> Self:
         """The sums of both groups of rows (Chan, Golub and LeVeque 1983)."""
         rows = self.rows + other.rows
         if self.n == 0 or other.n == 0:
@@ -187,7 +195,7 @@ class Sums(ABC):
             # Fourth powers may leave the range, which `ledoit_wolf` says if it needs them.
             with np.errstate(over="ignore", invalid="ignore"):
                 norms = self._norms_about(mean) + other._norms_about(mean)
-        matrix = self._merged_matrix(other.matrix, step)
+        matrix = self._merged_matrix(other, step)
         noise, more = self.noise, other.noise
         if noise is not None or more is not None:
             noise, more = (0 * mean if a is None else a for a in (noise, more))
@@ -196,7 +204,7 @@ class Sums(ABC):
         return replace(both, noise=noise, roundoff=max(self.roundoff, other.roundoff))
 
     @abstractmethod
-    def _merged_matrix(self, other: Array, step: Array) -> Array:
+    def _merged_matrix(self, other: Sums, step: Array) -> Array:
         """The matrix of both groups of rows, `step` the scaled distance of their means."""
 
     def _norms_about(self, point: Array) -> Norms:
@@ -417,8 +425,9 @@ class Scatter(Sums):
         # condition number of many columns is estimated too large.
         return 1e4 if self.roundoff == DOUBLE else max(64.0, 25.0 * d**0.5)
 
-    def _merged_matrix(self, other: Array, step: Array) -> Array:
-        return self.matrix + other + step[:, None] * step[None, :]
+    def _merged_matrix(self, other: Sums, step: Array) -> Array:
+        every = slice(0, int(step.shape[0]))
+        return self.matrix + other.scatter(every, every) + step[:, None] * step[None, :]
 
     def _reweighted_matrix(self, factor: float) -> Array:
         return self.matrix * factor
@@ -542,7 +551,7 @@ class Root(Sums):
     form: ClassVar[Form] = "root"
 
     @classmethod
-    def of_rows(cls, parts: Sequence[Any], w: Array | None) -> Root:
+    def of_rows(cls, parts: Sequence[Any], w: Array | None) -> Self:
         """The sums of blocks of rows in memory, side by side.
 
         Raises
@@ -583,8 +592,8 @@ class Root(Sums):
     def limit(self, d: int) -> float:
         return float("inf")  # the rank is decided by what is noise
 
-    def _merged_matrix(self, other: Array, step: Array) -> Array:
-        return _thin(namespace(step).concat([self.matrix, other, step[None, :]]))
+    def _merged_matrix(self, other: Sums, step: Array) -> Array:
+        return _thin(namespace(step).concat([self.matrix, other.matrix, step[None, :]]))
 
     def _reweighted_matrix(self, factor: float) -> Array:
         return self.matrix * factor**0.5
@@ -705,6 +714,33 @@ class Root(Sums):
     @classmethod
     def _height(cls, d: int) -> int:
         return 0
+
+
+@dataclass(frozen=True)
+class FewRows(Root):
+    """A fold in the scatter form of so few rows that a factor of them is much the smaller.
+
+    Left out one at a time, rows would take a d x d matrix each. Merged with more rows they
+    become a `Scatter`.
+    """
+
+    form: ClassVar[Form] = "scatter"
+
+    def __add__(self, other: Any) -> Any:
+        few = isinstance(other, FewRows) and are_few(self.rows + other.rows, self.mean.shape[0])
+        return super().__add__(other) if few or self.n == 0 else self._as_scatter() + other
+
+    def _as_scatter(self) -> Scatter:
+        every = slice(0, int(self.mean.shape[0]))
+        matrix = self.scatter(every, every)
+        return Scatter(
+            self.n, self.mean, matrix, self.rows, self.norms, self.noise, self.roundoff
+        )  # fmt: skip
+
+
+def are_few(rows: int, d: int) -> bool:
+    """Whether a factor of so many rows is much smaller than the scatter matrix of d columns."""
+    return 8 * rows <= d
 
 
 FORMS: dict[Form, type[Scatter] | type[Root]] = {
