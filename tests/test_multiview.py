@@ -360,6 +360,59 @@ def test_few_components_predict_from_their_variates_only() -> None:
     np.testing.assert_allclose(model.predict([*VIEWS[:2], None])[2], expected, atol=1e-10)
 
 
+def co_inertia_of_rows(views: list[Any], k: int) -> list[tuple[float, Any, list[Any]]]:
+    """Eigenvalue, global score and axes by the Gram matrices of the deflated rows."""
+    n, found = len(views[0]), []
+    Z = [x - x.mean(axis=0) for x in views]
+    Z = [x / np.sqrt((x**2).sum() / (n - 1)) for x in Z]
+    for _ in range(k):
+        values, G = np.linalg.eigh(sum(x @ x.T for x in Z) / (n - 1))
+        axes = [x.T @ G[:, -1] / np.linalg.norm(x.T @ G[:, -1]) for x in Z]
+        found.append((values[-1], G[:, -1], axes))
+        Z = [x - np.outer(x @ w, w) for x, w in zip(Z, axes, strict=True)]
+    return found
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_multiple_co_inertia_is_that_of_the_rows(scale: bool) -> None:
+    views = make(40, (6, 4, 60), 3)  # one of them wide
+    units = [x.std(axis=0, ddof=1) if scale else np.ones(x.shape[1]) for x in views]
+    model = MultiviewCCA(3, method="mcia", scale=scale).fit(views)
+    scores = model.fuse(views)
+    expected = co_inertia_of_rows([x / u for x, u in zip(views, units, strict=True)], 3)
+    for k, (value, g, axes) in enumerate(expected):
+        assert float(model.eigenvalues_[k]) == pytest.approx(value, rel=1e-10)
+        assert abs(np.corrcoef(g, scores[:, k])[0, 1]) == pytest.approx(1, abs=1e-9)
+        for w, u, axis in zip(model.weights_, units, axes, strict=True):
+            own = w[:, k] * u
+            assert abs(own @ axis) == pytest.approx(np.linalg.norm(own), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["mcca", "mcia"])
+@pytest.mark.parametrize("scale", [False, True])
+def test_explained_variance_is_that_of_the_regression_on_the_variates(
+    method: Any, scale: bool
+) -> None:
+    model = MultiviewCCA(2, method=method, scale=scale).fit(VIEWS)
+    for x, t, v, r in zip(
+        VIEWS, model.transform(VIEWS), model.explained_variance_,
+        model.explained_variance_ratio_, strict=True,
+    ):  # fmt: skip
+        x = (x - x.mean(axis=0)) / (x.std(axis=0, ddof=1) if scale else 1)
+        for k in range(2):
+            u = t[:, k] - t[:, k].mean()
+            fitted = np.outer(u, u @ x / (u @ u))
+            assert float(v[k]) == pytest.approx(fitted.var(axis=0, ddof=1).sum(), rel=1e-9)
+            assert float(r[k]) == pytest.approx(float(v[k]) / x.var(axis=0, ddof=1).sum(), rel=1e-9)
+
+
+def test_principal_components_of_one_view_twice() -> None:
+    x = VIEWS[0]
+    twice = MultiviewCCA(3, method="mcia").fit({"a": x, "b": x})
+    values = np.linalg.eigvalsh(np.cov(x.T))[::-1][:3]
+    np.testing.assert_allclose(twice.explained_variance_["a"], values, rtol=1e-9)
+
+
 def test_the_inverse_is_the_conditional_mean_given_the_variates() -> None:
     model = MultiviewCCA(2, shrinkage=0.2).fit(VIEWS)
     U = model.transform(VIEWS)
@@ -649,6 +702,14 @@ BAD: dict[str, tuple[Any, str]] = {
     "one fold": (
         lambda: MultiviewCCA(shrinkage="cv").fit_moments(moments()),
         "cannot be split",
+    ),
+    "co-inertia with shrinkage": (
+        lambda: MultiviewCCA(method="mcia", shrinkage=0.1).fit(VIEWS),
+        "leave it at 0",
+    ),
+    "co-inertia with a target": (
+        lambda: MultiviewCCA(method="mcia", target="aligned").fit(VIEWS),
+        "method='mcia' does not shrink",
     ),
     "one block": (
         lambda: MultiviewCCA().fit_moments(Moments.from_data(x=VIEWS[0])),

@@ -9,12 +9,12 @@ from typing import Any, Self
 
 from cmstats.arrays import Array, device_of, namespace
 from cmstats.kernels import whitening
-from cmstats.kernels.linalg import block_diagonal, block_matrix, svd
+from cmstats.kernels.linalg import block_diagonal, block_matrix, leading_eigenvectors, svd
 from cmstats.moments.moments import Moments
-from cmstats.moments.shrinkage import Shrunk
+from cmstats.moments.shrinkage import Shrunk, standard_deviations
 from cmstats.rows.views import NamedViews
 
-__all__ = ["BlockJoint", "Components", "WhitenedBlocks"]
+__all__ = ["BlockJoint", "Components", "WhitenedBlocks", "co_inertia", "explained_variance"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class WhitenedBlocks:
     coupling: Array
 
     @classmethod
-    def of(cls, m: Shrunk) -> WhitenedBlocks:
-        """Whiten all blocks of some moments."""
-        factors = [m.whiten(a) for a in m.names]
+    def of(cls, m: Shrunk, *, principal: bool = False) -> WhitenedBlocks:
+        """Whiten all blocks of some moments, in their principal axes if that is asked for."""
+        factors = [m.sample.whiten_leading(a, 1.0) if principal else m.whiten(a) for a in m.names]
         # The blocks of an aligned target are whitened as they are: their limit is not 0.
         aligned = m.target == "aligned"
         gains = [1.0 if aligned else (1 - s) ** 0.5 for s in m.shrinkage]
@@ -54,7 +54,8 @@ class WhitenedBlocks:
         for i, f in enumerate(factors):
             blocks[i][i] = xp.zeros((f.rank, f.rank), dtype=xp.float64, device=device)
             for j in range(i + 1, len(factors)):
-                cross, gain = m.cross(m.names[i], m.names[j])
+                inner = f.cross(factors[j])
+                cross, gain = (inner, 1.0) if principal else m.cross(m.names[i], m.names[j])
                 blocks[i][j] = (gain if aligned else relative[i] * relative[j]) * cross
                 blocks[j][i] = blocks[i][j].mT
         return cls(factors, gains, relative, block_matrix(blocks))
@@ -99,6 +100,43 @@ class WhitenedBlocks:
         device = device_of(V)
         values = xp.zeros((1,), dtype=xp.float64, device=device)
         return rank, values, xp.zeros((V.shape[0], 1), dtype=xp.float64, device=device)
+
+
+def co_inertia(white: WhitenedBlocks, k: int) -> tuple[Array, Array]:
+    """Components of multiple co-inertia, in whitened principal axes: values (k,), V (r, k).
+
+    With views scaled to unit total variance the leading eigenvector of the joint covariance has
+    the global score; its parts, at unit length, are the axes of the views, and each view is
+    deflated by its axis (Chessel and Hanafi 1996).
+    """
+    xp = namespace(white.coupling)
+    roots = []
+    for f in white.factors:  # W = U diag(l)^-1/2
+        values = 1 / xp.sum(f.weights * f.weights, axis=0)
+        roots.append(xp.sqrt(values / xp.sum(values)))
+    root = xp.concat(roots)
+    J = root[:, None] * white.coupling * root[None, :]
+    J = J + block_diagonal([r[:, None] * xp.eye(r.shape[0], dtype=r.dtype, device=device_of(r)) * r
+                            for r in roots])  # fmt: skip
+    inertias, axes = [], []
+    for _ in range(k):
+        value, v = leading_eigenvectors(J, 1)
+        if not float(value[0]) > 1e-12:
+            break
+        inertias.append(value[0])
+        axes.append(v[:, 0])
+        D = block_diagonal([unit_column(part) for part in white.split(v)])
+        J = J - D @ (D.mT @ J)
+        J = J - (J @ D) @ D.mT
+    V = root[:, None] * xp.stack(axes, axis=1)
+    return xp.stack(inertias), V / xp.sqrt(xp.sum(V * V, axis=0))
+
+
+def unit_column(v: Array) -> Array:
+    """A column at unit length; one of zeros remains."""
+    xp = namespace(v)
+    norm = xp.sqrt(xp.sum(v * v))
+    return v / xp.where(norm > 1e-12, norm, 1.0) * xp.astype(norm > 1e-12, v.dtype)
 
 
 @dataclass(frozen=True)
@@ -219,6 +257,33 @@ class Components:
         ]
         xp = namespace(pairs[0])
         return xp.mean(xp.stack(pairs), axis=0)
+
+
+def explained_variance(
+    moments: Moments, name: str, weights: Array, *, scale: bool, share: bool
+) -> Array:
+    """The variance of a block's columns explained by each variate by itself, shape (k,).
+
+    ``|S w|^2 / w'S w``, that of the regression of the columns on the variate.
+
+    Parameters
+    ----------
+    moments : Moments
+    name : str
+    weights : array of shape (p, k)
+        In the units of the data.
+    scale : bool
+        Of the standardised columns.
+    share : bool
+        As a share of the total variance.
+    """
+    m = moments.standardized() if scale else moments
+    w = weights * standard_deviations(moments, name)[:, None] if scale else weights
+    xp, covariance = namespace(w), m.projected_scatter(name, name, w) / m.freedom()
+    variance = xp.sum(w * covariance, axis=0)
+    explained = xp.sum(covariance**2, axis=0) / xp.where(variance > 0, variance, 1.0)
+    total = xp.sum(m.variance(name))
+    return explained / xp.where(total > 0, total, 1.0) if share else explained
 
 
 def quadratic(V: Array, A: Array) -> Array:

@@ -18,7 +18,7 @@ from cmstats.models.conditional_normal import BlockNormal
 from cmstats.models.dask import by_rows, row_wise
 from cmstats.models.degenerate import constant_columns, dependent_columns
 from cmstats.models.latent import LatentViews, unit_rows
-from cmstats.models.multiblock import Components, WhitenedBlocks
+from cmstats.models.multiblock import Components, WhitenedBlocks, co_inertia, explained_variance
 from cmstats.moments.canonical import loadings
 from cmstats.moments.folds import Trial
 from cmstats.moments.moments import Moments
@@ -66,12 +66,23 @@ class MultiviewCCA(LatentViews, MomentsModel):
     *unshrunken* covariance, so it favours directions of large variance within the views. Two
     views under "mcca" are `CCA`, with any shrinkage; under "gcca" without.
 
+    "mcia", multiple co-inertia analysis (Chessel and Hanafi 1996, Meng et al. 2014), has
+    covariances in place of correlations, as PCA: with views scaled to unit total variance
+    :math:`t_i`, each component maximises
+
+    .. math:: \sum_i \operatorname{cov}^2(X_i w_i / \sqrt{t_i},\, g)
+        \quad\text{s.t.}\quad \lVert w_i \rVert = 1,\ \operatorname{var} g = 1
+
+    over the axes w and the global score g, the leading eigenvector of the joint covariance of the
+    scaled views; then each view is deflated by its axis, so that the axes of a view are orthogonal.
+    It inverts nothing and takes no shrinkage.
+
     Parameters
     ----------
     n_components : int, optional
         Number of components; by default all there are. At most the sum of all ranks but the
         largest have a positive association: min(rank X, rank Y) for two views.
-    method : {"mcca", "gcca"}, default="mcca"
+    method : {"mcca", "gcca", "mcia"}, default="mcca"
     shrinkage : float in [0, 1], "auto", "cv", or a list or dict of these by view, default=0.0
         As in `CCA`: "auto" is Ledoit-Wolf for each view, "cv" the best mean held-out score.
     target : {"independent", "aligned"}, default="independent"
@@ -102,9 +113,16 @@ class MultiviewCCA(LatentViews, MomentsModel):
     means_ : list or dict of arrays of shape (p_i,)
     loadings_ : list or dict of arrays of shape (p_i, n_components_)
         Correlations of variables with their own view's variates.
+    explained_variance_ : list or dict of arrays of shape (n_components_,)
+        By view the variance that the variates of a component explain by themselves, in the
+        squared units of the data (of a scaled view with `scale`): that of the regression of all
+        columns on them. Variates of one view may be correlated; then these overlap.
+    explained_variance_ratio_ : list or dict of arrays of shape (n_components_,)
+        The same as a share of the view's total variance.
     eigenvalues_ : array of shape (n_components_,)
         Of the eigenproblem: of m views, at most m. Without shrinkage the largest eigenvalue of
-        the variates' correlation matrix, and ``1 + correlations_`` for two views.
+        the variates' correlation matrix, and ``1 + correlations_`` for two views. Of "mcia" the
+        sum of the squared covariances.
     correlations_ : array of shape (n_components_,)
         Mean training correlation of the variates over the pairs of views.
     pairwise_correlations_ : array of shape (n_components_, m, m)
@@ -138,6 +156,10 @@ class MultiviewCCA(LatentViews, MomentsModel):
     Kettenring, J. R. (1971). Canonical analysis of several sets of variables. Biometrika 58.
     Carroll, J. D. (1968). Generalization of canonical correlation analysis to three or more
     sets of variables. Proc. 76th Annual Convention of the APA.
+    Chessel, D. and Hanafi, M. (1996). Analyses de la co-inertie de K nuages de points. Revue de
+    statistique appliquée 44.
+    Meng, C., Kuster, B., Culhane, A. C. and Gholami, A. M. (2014). A multivariate approach to the
+    integration of multi-omics datasets. BMC Bioinformatics 15.
     Gong, Y., Ke, Q., Isard, M. and Lazebnik, S. (2014). A multi-view embedding space for
     modeling internet images, tags, and their semantics. IJCV 106.
 
@@ -165,7 +187,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
-        "method": [StrOptions({"mcca", "gcca"})],
+        "method": [StrOptions({"mcca", "gcca", "mcia"})],
         "shrinkage": [
             Interval(Real, 0, 1, closed="both"), StrOptions({"auto", "cv"}), tuple, list, dict,
         ],
@@ -185,7 +207,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
         self,
         n_components: int | None = None,
         *,
-        method: Literal["mcca", "gcca"] = "mcca",
+        method: Literal["mcca", "gcca", "mcia"] = "mcca",
         shrinkage: Any = 0.0,
         target: Target = "independent",
         scale: bool = False,
@@ -205,12 +227,17 @@ class MultiviewCCA(LatentViews, MomentsModel):
         self.missing = missing
 
     def _solve(self, m: Shrunk) -> Components:
-        white = WhitenedBlocks.of(m)  # V_i' C_ii V_i = I, and the coupling V_i' C_ij V_j
-        own = self.method == "gcca" and any(m.shrinkage)
-        target = white.covariance() if own else white.coupling
-        values, V = leading_eigenvectors(target, self._wanted(m, white.ranks))
+        inertia = self.method == "mcia"
+        own = inertia or (self.method == "gcca" and any(m.shrinkage))
+        # V_i' C_ii V_i = I, and the coupling V_i' C_ij V_j
+        white = WhitenedBlocks.of(m, principal=inertia)
+        k = self._wanted(m, white.ranks)
+        if inertia:
+            values, V = co_inertia(white, k)
+        else:
+            values, V = leading_eigenvectors(white.covariance() if own else white.coupling, k)
         found = Components.of(m, white, values, V, own=own)
-        return found.noted(self._degenerate(m, found.rank))
+        return found.noted(_degenerate(m, found.rank, self.method, self.n_components))
 
     def _wanted(self, m: Shrunk, ranks: list[int]) -> int:
         """How many components to look for; raises where more are asked for than there can be."""
@@ -230,30 +257,6 @@ class MultiviewCCA(LatentViews, MomentsModel):
     def _most_components(self, widths: Sequence[int]) -> int:
         return sum(widths) - max(widths)
 
-    def _degenerate(self, m: Shrunk, rank: int) -> list[str]:
-        """Sentences about degenerate data and requests."""
-        if rank == 0:
-            return [
-                "no two views have anything in common: there is nothing to correlate, and all "
-                "weights are 0"
-            ]
-        notes = [s for a in m.names for s in constant_columns(m, a) + dependent_columns(m, a)]
-        n = m.rows
-        for (a, s), (b, t) in itertools.combinations(zip(m.names, m.shrinkage, strict=True), 2):
-            p, q = m.width(a), m.width(b)
-            if p + q > n - 1 and not (s and t):
-                notes.append(
-                    f"the {p} + {q} = {p + q} features of {a} and {b} and {n:g} samples make some "
-                    "training correlations 1 whatever the data: set shrinkage='cv' or 'auto'"
-                )
-                break
-        if (self.n_components or 0) > rank:
-            notes.append(
-                f"only {rank} of n_components={self.n_components} exist, the rank of the data; the "
-                "rest are left out"
-            )
-        return notes
-
     def _trial(self, moments: Moments, chosen: Mapping[str, Any]) -> Trial:
         if self._scoring_of() == "likelihood_ratio":  # of the joint, whatever the components
             return Trial(BlockNormal.of(self._prepared(moments, dict(chosen))))
@@ -261,10 +264,15 @@ class MultiviewCCA(LatentViews, MomentsModel):
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        if self.target == "aligned" and self.method == "gcca":
+        if self.target == "aligned" and self.method != "mcca":
             raise ValueError(
-                "target='aligned' is a target of covariances between views, which method='gcca' "
-                "does not shrink: set method='mcca'"
+                "target='aligned' is a target of covariances between views, which "
+                f"method={self.method!r} does not shrink: set method='mcca'"
+            )
+        if self.method == "mcia" and (isinstance(self.shrinkage, str) or self.shrinkage):
+            raise ValueError(
+                f"shrinkage={self.shrinkage!r} has no meaning with method='mcia', which inverts no "
+                "covariance: leave it at 0"
             )
 
     # Named views in place of X and y.
@@ -634,9 +642,54 @@ class MultiviewCCA(LatentViews, MomentsModel):
         m, weights = self._total(), self._named.in_order(self.weights_)
         return self._named.as_fitted(loadings(m, a, a, w) for a, w in weights.items())
 
+    @property
+    def explained_variance_(self) -> Any:
+        """By view the variance that each component's variates explain, (n_components_,) each."""
+        return self._explained(share=False)
+
+    @property
+    def explained_variance_ratio_(self) -> Any:
+        """The same as a share of the view's total variance."""
+        return self._explained(share=True)
+
+    def _explained(self, *, share: bool) -> Any:
+        weights = self._named.in_order(self.weights_)
+        return self._named.as_fitted(
+            explained_variance(self._total(), a, w, scale=self.scale, share=share)
+            for a, w in weights.items()
+        )
+
     def __sklearn_tags__(self) -> Tags:
         """scikit-learn's tags: no target."""
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
         tags.target_tags.multi_output = False
         return tags
+
+
+def _degenerate(m: Shrunk, rank: int, method: str, asked: int | None) -> list[str]:
+    """Sentences about degenerate data and requests."""
+    if rank == 0:
+        return [
+            "no two views have anything in common: there is nothing to correlate, and all "
+            "weights are 0"
+        ]
+    notes = [s for a in m.names for s in constant_columns(m, a)]
+    left_out = (
+        [f"only {rank} of n_components={asked} exist, the rank of the data; the rest are left out"]
+        if (asked or 0) > rank
+        else []
+    )
+    if method == "mcia":  # inverts nothing
+        return notes + left_out
+    notes += [s for a in m.names for s in dependent_columns(m, a)]
+    n = m.rows
+    for (a, s), (b, t) in itertools.combinations(zip(m.names, m.shrinkage, strict=True), 2):
+        p, q = m.width(a), m.width(b)
+        if p + q > n - 1 and not (s and t):
+            notes.append(
+                f"the {p} + {q} = {p + q} features of {a} and {b} and {n:g} samples make some "
+                "training correlations 1 whatever the data: set shrinkage='cv' or 'auto'"
+            )
+            break
+    return notes + left_out

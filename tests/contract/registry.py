@@ -460,6 +460,7 @@ def _models() -> Iterator[Model]:
     yield Model("multiview-ridge", multiview(shrinkage=0.2, n_components=3), several, **kinds)
     mixed = multiview(shrinkage=(0.1, "auto", 0.3), scale=True, n_components=3)
     yield Model("multiview-mixed", mixed, several, **kinds)
+    yield Model("multiview-mcia", multiview(method="mcia", n_components=2), several, **kinds)
     yield Model("multiview-cv", multiview(**cv), several, folds=3, **kinds)
     gcca = multiview(method="gcca", shrinkage=0.2, n_components=3)
     yield Model("multiview-gcca", gcca, several, **kinds)
