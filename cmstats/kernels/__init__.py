@@ -6,6 +6,8 @@
 - `mixture`: the E-step of a mixture of normals, with the sums that its M-step needs.
 - `ranks`: ranks of partners, top-k and average precision, over tiles of scores.
 - `whitening`: factors of a covariance matrix, with its rank, condition and determinant.
+- `sparse`: matrices between two blocks under l1 and group penalties, by ADMM.
+- `pmd`: the penalised matrix decomposition of a matrix.
 - `linalg`: decompositions, triangular solves, block matrices, the sign rule.
 - `threads`: Python threads over tiles, with the BLAS limited to one thread meanwhile.
 - `transfer`: copies of rows from the host to a GPU.
@@ -32,8 +34,10 @@ __all__ = [
     "mixture",
     "normal",
     "parameters",
+    "pmd",
     "rank_problem",
     "ranks",
+    "sparse",
     "threads",
     "transfer",
     "whitening",

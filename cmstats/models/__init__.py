@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cmstats.models.pls import PLS
     from cmstats.models.prototypes import PrototypeClassifier
     from cmstats.models.semantic import SemanticMatching
+    from cmstats.models.sparse_cca import SparseCCA
 else:
     __getattr__, __dir__ = lazy(
         __name__,
@@ -40,6 +41,7 @@ else:
             "prototypes": ("PrototypeClassifier",),
             "semantic": ("SemanticMatching",),
             "pls": ("PLS",),
+            "sparse_cca": ("SparseCCA",),
             "orthogonal_map": ("OrthogonalMap",),
         },
     )
@@ -61,6 +63,7 @@ __all__ = [
     "PrototypeClassifier",
     "RandomFourierMap",
     "SemanticMatching",
+    "SparseCCA",
     "TwoViewPipeline",
     "check_pairs",
     "match_probability",

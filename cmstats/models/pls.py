@@ -19,7 +19,7 @@ from cmstats.models.degenerate import constant_columns
 from cmstats.models.latent import LatentViews
 from cmstats.models.regions import PredictsRegions
 from cmstats.models.ridge import HeldOut, r2
-from cmstats.moments.folds import best_index, mean_scores, training_moments
+from cmstats.moments.folds import mean_scores, simplest_index, training_moments
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
 from cmstats.rows.chunks import project
@@ -286,13 +286,10 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
             columns.append(to_numpy(path) if by_correlation else to_numpy(path).mean(axis=1))
         k = min(map(len, columns))
         scores = np.stack([column[:k] for column in columns], axis=1)
-        best = best_index(scores)
-        mean, there = mean_scores(scores), ~np.isnan(scores).all(axis=0)
-        count = int(there.sum())
-        error = scores[:, there].std(axis=1) / max(count - 1, 1) ** 0.5
-        if self.mode == "regression":
-            best = int(np.flatnonzero(mean >= mean[best] - error[best])[0])
-        else:
+        best = simplest_index(scores)
+        if self.mode != "regression":
+            mean, there = mean_scores(scores), ~np.isnan(scores).all(axis=0)
+            error = scores[:, there].std(axis=1) / max(int(there.sum()) - 1, 1) ** 0.5
             best = max(0, int(np.argmin(np.append(mean > error, False))) - 1)  # before the first
         return {"n_components": best + 1}, {"cv_scores_": scores}
 

@@ -27,6 +27,8 @@ __all__ = [
     "mean_scores",
     "merged",
     "scored_by_fold",
+    "scored_in_steps",
+    "simplest_index",
     "training_moments",
 ]
 
@@ -267,6 +269,52 @@ def scored_by_fold(
     return GridScores(scores, seconds, np.zeros_like(seconds), ill_conditioned=False, notes=notes)
 
 
+def scored_in_steps(
+    score: Callable[[int, Moments], Iterator[float]], candidates: int, folds: Sequence[Moments]
+) -> GridScores:
+    """The same one candidate after the other on all folds, until the scores have fallen.
+
+    Candidates are ordered from the simplest, and each costs more than the one before: the first
+    are scored up to the third in a row that is more than a standard error below the best.
+
+    Returns
+    -------
+    GridScores
+        Of the candidates that were scored.
+    """
+    light = [fold if fold.incomplete else fold.without_norms() for fold in folds]
+    trains = training_moments(light)
+    small = sum(folds[0].widths) <= ONE_THREAD
+    inline = small or not is_numpy(namespace(folds[0].like))
+    scores = np.full((candidates, len(folds)), np.nan)
+    seconds = np.zeros_like(scores)
+    with recorded() as caught:
+        for k, train in enumerate(trains):
+            _check_training(train, k)
+        paths = [iter(score(k, train)) for k, train in enumerate(trains)]
+        for i in range(candidates):
+
+            def run(k: int, i: int = i) -> None:
+                begin = time.perf_counter()
+                scores[i, k] = next(paths[k])
+                seconds[i, k] = time.perf_counter() - begin
+
+            thread_map(run, range(len(folds)), inline=inline)
+            if _fallen(scores[: i + 1]):
+                break
+    notes = _once(m for m, kind in caught if not issubclass(kind, UndefinedMetricWarning))
+    scores, seconds = scores[: i + 1], seconds[: i + 1]
+    return GridScores(scores, seconds, np.zeros_like(seconds), ill_conditioned=False, notes=notes)
+
+
+def _fallen(scores: np.ndarray[Any, Any]) -> bool:
+    """Whether the last three candidates are more than a standard error below the best."""
+    if len(scores) < 4 or np.isnan(scores).all():
+        return False
+    means = mean_scores(scores)
+    return bool((means[-3:] < np.nanmax(means) - _standard_error(scores)).all())
+
+
 def _once(said: Iterable[str]) -> tuple[str, ...]:
     """Each sentence of folds and candidates once, as one of the cross-validation."""
     return tuple(f"in cross-validation: {note}" for note in dict.fromkeys(said))
@@ -320,6 +368,22 @@ def best_index(scores: np.ndarray[Any, Any]) -> int:
             "it; use fewer folds, or give the parameter as a number"
         )
     return int(np.nanargmax(mean_scores(scores)))
+
+
+def _standard_error(scores: np.ndarray[Any, Any]) -> float:
+    """The standard error of the mean score of the best candidate; 0 of one fold."""
+    best = scores[best_index(scores)]
+    best = best[~np.isnan(best)]
+    return float(best.std(ddof=1) / len(best) ** 0.5) if len(best) > 1 else 0.0
+
+
+def simplest_index(scores: np.ndarray[Any, Any]) -> int:
+    """The first candidate whose mean score is within one standard error of the best.
+
+    The rule of Breiman et al. (1984), for candidates that are ordered from the simplest.
+    """
+    means = mean_scores(scores)
+    return int(np.flatnonzero(means >= means[best_index(scores)] - _standard_error(scores))[0])
 
 
 def choice_notes(

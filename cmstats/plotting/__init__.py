@@ -16,6 +16,7 @@ from cmstats.plotting.loadings import LoadingsDisplay
 from cmstats.plotting.precision import PrecisionRecallCurveDisplay
 from cmstats.plotting.retrieval import RecallCurveDisplay
 from cmstats.plotting.shrinkage import ShrinkagePathDisplay
+from cmstats.plotting.sparsity import SparsePathDisplay
 
 __all__ = [
     "BootstrapDisplay",
@@ -31,4 +32,5 @@ __all__ = [
     "RecallCurveDisplay",
     "RetrievalDisplay",
     "ShrinkagePathDisplay",
+    "SparsePathDisplay",
 ]

@@ -44,6 +44,7 @@ from cmstats import (
     PrototypeClassifier,
     RandomFourierMap,
     SemanticMatching,
+    SparseCCA,
     TwoViewPipeline,
 )
 from cmstats.baselines import ASIF, ContrastiveAligner, DeepCCA
@@ -444,6 +445,14 @@ def _models() -> Iterator[Model]:
     canonical = functools.partial(PLS, 2, mode="canonical", scale=False, missing="em")
     yield Model("pls-canonical-em", canonical, holes)
     yield Model("pls-svd", functools.partial(PLS, 3, mode="svd"))
+
+    # ------------------------------------------------------------------------------ sparse
+    sparse = functools.partial(SparseCCA, 2, tol=1e-10, max_iter=20_000)
+    one = functools.partial(SparseCCA, 1, tol=1e-10, alpha=0.05)
+    yield Model("sparse", functools.partial(sparse, alpha=0.05), main=True, one=one, **two)
+    yield Model("sparse-cv", functools.partial(sparse, cv=3), folds=3, **two)
+    yield Model("sparse-em", functools.partial(sparse, alpha=0.05, missing="em"), holes, **two)
+    yield Model("sparse-pmd", functools.partial(sparse, alpha=0.3, method="pmd"), **two)
 
     # ----------------------------------------------------------------------- orthogonal maps
     yield Model("orthogonal", OrthogonalMap, main=True, in_memory=("predict_region",))

@@ -1,0 +1,329 @@
+"""Sparse CCA: the optimality conditions, independent solvers, and what it selects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from cmstats import CCA, Moments, SparseCCA, canonical_correlation_test
+from cmstats.kernels.pmd import penalised_pairs
+from cmstats.kernels.sparse import BlockPenalty, sparse_path
+from cmstats.plotting import SparsePathDisplay
+
+mpl.use("Agg")
+
+
+def planted(n: int, p: int, q: int, seed: int = 0) -> tuple[Any, Any]:
+    """Two pairs of latent variables, each in 3 columns of x and in 3 of y."""
+    rng = np.random.default_rng(seed)
+    z, X, Y = rng.normal(size=(n, 2)), rng.normal(size=(n, p)), rng.normal(size=(n, q))
+    X[:, :3] += 1.5 * z[:, :1]
+    Y[:, :3] += 1.5 * z[:, :1]
+    X[:, 5:8] += z[:, 1:]
+    Y[:, 5:8] += z[:, 1:]
+    X[:, 3] += 0.7 * X[:, 2]
+    return X, Y
+
+
+X, Y = planted(150, 14, 12)
+X_GROUPS, Y_GROUPS = np.repeat(np.arange(7), 2), np.arange(12) % 4
+
+
+def problem(X: Any, Y: Any, form: Any = "scatter") -> tuple[Any, Any, Any, Any, Any]:
+    m = Moments.from_data(form=form, x=X, y=Y).standardized()
+    C = m.cov("x"), m.cov("y"), m.cov("x", "y")
+    return (*C, m.eigenpairs("x"), m.eigenpairs("y"))
+
+
+def indicator(labels: Any) -> Any:
+    return np.eye(int(labels.max()) + 1)[labels]
+
+
+def dense(B: Any, p: int, q: int) -> Any:
+    return B.within(np.arange(p), np.arange(q))
+
+
+def solved(X: Any, Y: Any, penalty: BlockPenalty, alphas: Any, **how: Any) -> list[Any]:
+    _, _, S, x, y = problem(X, Y, how.pop("form", "scatter"))
+    how = {"tol": 1e-10, "max_iter": 20_000, **how}
+    found = list(sparse_path(S, x, y, penalty, alphas, **how))
+    assert all(B.converged for B in found)
+    return [dense(B, *S.shape) for B in found]
+
+
+ELEMENTWISE = BlockPenalty()
+GROUPS = BlockPenalty(indicator(X_GROUPS), indicator(Y_GROUPS))
+ROWS_ONLY = BlockPenalty(indicator(X_GROUPS), None)
+
+
+@pytest.mark.parametrize("share", [0.8, 0.3, 0.05])
+def test_the_solution_satisfies_the_optimality_conditions_of_the_lasso(share: float) -> None:
+    Sxx, Syy, Sxy, *_ = problem(X, Y)
+    alpha = share * np.abs(Sxy).max()
+    (B,) = solved(X, Y, ELEMENTWISE, [alpha])
+    G, there = Sxx @ B @ Syy - Sxy, B != 0
+    assert there.any()
+    np.testing.assert_allclose(G[there], -alpha * np.sign(B[there]), atol=1e-9)
+    assert np.abs(G[~there]).max(initial=0) <= alpha + 1e-9
+
+
+@pytest.mark.parametrize("share", [0.8, 0.3, 0.05])
+@pytest.mark.parametrize("by_column", [False, True])
+def test_the_solution_satisfies_those_of_groups(share: float, by_column: bool) -> None:
+    Sxx, Syy, Sxy, *_ = problem(X, Y)
+    penalty, columns = (ROWS_ONLY, np.arange(12)) if by_column else (GROUPS, Y_GROUPS)
+    alpha = share * penalty.dual(Sxy)
+    (B,) = solved(X, Y, penalty, [alpha])
+    G = Sxx @ B @ Syy - Sxy
+    for g in np.unique(X_GROUPS):
+        for h in np.unique(columns):
+            at = np.ix_(g == X_GROUPS, columns == h)
+            weight, length = alpha * B[at].size ** 0.5, np.linalg.norm(B[at])
+            if length:
+                np.testing.assert_allclose(G[at], -weight * B[at] / length, atol=1e-8)
+            else:
+                assert np.linalg.norm(G[at]) <= weight + 1e-8
+
+
+def proximal_gradient(Sxx: Any, Syy: Any, Sxy: Any, alpha: float, steps: int = 20_000) -> Any:
+    """The elementwise problem by another algorithm (Beck and Teboulle 2009)."""
+    step = 1 / (np.linalg.eigvalsh(Sxx)[-1] * np.linalg.eigvalsh(Syy)[-1])
+    B = last = np.zeros_like(Sxy)
+    for i in range(steps):
+        at = B + i / (i + 3) * (B - last)
+        at = at - step * (Sxx @ at @ Syy - Sxy)
+        last, B = B, np.sign(at) * np.maximum(np.abs(at) - alpha * step, 0)
+    return B
+
+
+def test_proximal_gradient_finds_the_same() -> None:
+    Sxx, Syy, Sxy, *_ = problem(X, Y)
+    alpha = 0.2 * np.abs(Sxy).max()
+    expected = proximal_gradient(Sxx, Syy, Sxy, alpha)
+    np.testing.assert_allclose(solved(X, Y, ELEMENTWISE, [alpha])[0], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("penalty", [ELEMENTWISE, GROUPS, ROWS_ONLY])
+def test_warm_starts_change_nothing(penalty: BlockPenalty) -> None:
+    *_, Sxy, _, _ = problem(X, Y)
+    alphas = penalty.dual(Sxy) * np.geomspace(1, 0.05, 9)
+    path = solved(X, Y, penalty, alphas)
+    assert not path[0].any()
+    for alpha, B in zip(alphas, path, strict=True):
+        np.testing.assert_allclose(solved(X, Y, penalty, [alpha])[0], B, atol=1e-8)
+
+
+@pytest.mark.parametrize("penalty", [ELEMENTWISE, BlockPenalty(indicator(np.arange(60) // 3))])
+def test_more_columns_than_rows_in_both_forms(penalty: BlockPenalty) -> None:
+    wide, Y = planted(40, 60, 30)
+    Sxx, Syy, Sxy, *_ = problem(wide, Y)
+    alphas = penalty.dual(Sxy) * np.array([0.7, 0.4])
+    found = solved(wide, Y, penalty, alphas, form="root")
+    for a, b in zip(found, solved(wide, Y, penalty, alphas), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+    if penalty.elementwise:
+        expected = proximal_gradient(Sxx, Syy, Sxy, alphas[-1], 4000)
+        np.testing.assert_allclose(found[-1], expected, atol=1e-6)
+    both = [
+        SparseCCA(2, alpha=alphas[-1]).fit_moments(Moments.from_data(form=form, x=wide, y=Y))
+        for form in ("scatter", "root")
+    ]
+    np.testing.assert_allclose(both[0].x_weights_, both[1].x_weights_, atol=1e-7)
+
+
+def test_without_a_penalty_it_is_cca() -> None:
+    sparse, cca = SparseCCA(5, alpha=0.0).fit(X, Y), CCA(5).fit(X, Y)
+    np.testing.assert_allclose(sparse.correlations_, cca.correlations_, atol=1e-10)
+    np.testing.assert_allclose(sparse.x_weights_, cca.x_weights_, atol=1e-9)
+    np.testing.assert_allclose(sparse.predict(X), cca.predict(X), atol=1e-9)
+
+
+def test_the_pairs_are_those_of_the_penalised_matrix() -> None:
+    Sxx, Syy, Sxy, *_ = problem(X, Y)
+    alpha = 0.3 * np.abs(Sxy).max()
+    (B,) = solved(X, Y, ELEMENTWISE, [alpha])
+    model = SparseCCA(2, alpha=alpha, tol=1e-10).fit(X, Y)
+    A, D = (w * v.std(axis=0, ddof=1)[:, None] for w, v in
+            ((model.x_weights_, X), (model.y_weights_, Y)))  # fmt: skip
+    for W, S in ((A, Sxx), (D, Syy)):
+        np.testing.assert_allclose(W.T @ S @ W, np.eye(2), atol=1e-8)
+    # A'S_xx B S_yy D is the diagonal of the leading singular values.
+    inner = A.T @ Sxx @ B @ Syy @ D
+    np.testing.assert_allclose(inner, np.diag(model.singular_values_), atol=1e-8)
+    values = np.linalg.svd(np.linalg.cholesky(Sxx).T @ B @ np.linalg.cholesky(Syy))[1]
+    np.testing.assert_allclose(values[:2], model.singular_values_, atol=1e-8)
+    assert np.array_equal(model.x_support_, (model.x_weights_ != 0).any(axis=1))
+    assert not (model.x_weights_[~B.any(axis=1)]).any()
+
+
+def written_out_pmd(K: Any, c_x: float, c_y: float) -> tuple[Any, Any, float]:
+    """Algorithm 3 of Witten, Tibshirani and Hastie (2009), thresholds by bisection."""
+
+    def step(a: Any, c: float) -> Any:
+        low, high = 0.0, float(np.abs(a).max())
+        if np.abs(a).sum() / np.linalg.norm(a) <= c:
+            return a / np.linalg.norm(a)
+        for _ in range(60):
+            t = (low + high) / 2
+            s = np.sign(a) * np.maximum(np.abs(a) - t, 0)
+            low, high = (low, t) if np.abs(s).sum() < c * np.linalg.norm(s) else (t, high)
+        s = np.sign(a) * np.maximum(np.abs(a) - low, 0)
+        return s / np.linalg.norm(s)
+
+    v = np.linalg.svd(K)[2][0]
+    for _ in range(60):
+        u = step(K @ v, c_x)
+        v = step(K.T @ u, c_y)
+    return u, v, float(u @ K @ v)
+
+
+@pytest.mark.parametrize("bounds", [(1.5, 1.3), (3.0, 2.2), (1.01, 3.4)])
+def test_pmd_is_the_papers_algorithm(bounds: tuple[float, float]) -> None:
+    *_, Sxy, _, _ = problem(X, Y)
+    U, V, d, converged = penalised_pairs(Sxy, 2, bounds, tol=1e-12, max_iter=500)
+    assert converged
+    K = Sxy
+    for i in range(2):
+        u, v, value = written_out_pmd(K, *bounds)
+        sign = np.sign(u @ U[:, i])
+        np.testing.assert_allclose(sign * U[:, i], u, atol=1e-6)
+        np.testing.assert_allclose(sign * V[:, i], v, atol=1e-6)
+        assert d[i] == pytest.approx(value, abs=1e-8)
+        assert np.abs(U[:, i]).sum() <= bounds[0] + 1e-9
+        K = K - value * np.outer(u, v)
+
+
+def test_pmd_of_extremes() -> None:
+    plain = SparseCCA(2, alpha=0.0, method="pmd").fit(X, Y)
+    assert plain.x_support_.all()
+    assert plain.y_support_.all()
+    single = SparseCCA(1, alpha=1.0, method="pmd").fit(X, Y)
+    assert single.x_support_.sum() == single.y_support_.sum() == 1
+
+
+def test_entries_that_no_threshold_separates() -> None:
+    U, V, _, _ = penalised_pairs(np.diag([2.0, 2.0, 1.0]), 1, (1.0, 1.0))
+    assert np.count_nonzero(U) == np.count_nonzero(V) == 1
+    assert not penalised_pairs(np.zeros((3, 2)), 1, (1.0, 1.0))[0].any()
+
+
+def f1(found: Any, truth: Any) -> float:
+    return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+
+
+def test_cv_finds_the_planted_columns() -> None:
+    rows = planted(200, 40, 40, seed=3)
+    model = SparseCCA(2).fit(*rows)
+    truth = np.isin(np.arange(40), [0, 1, 2, 5, 6, 7])
+    assert f1(model.x_support_, truth) > 0.85
+    assert f1(model.y_support_, truth) > 0.85
+    assert model.x_stability_[truth].mean() > 0.9 > 0.5 > model.x_stability_[~truth].mean()
+    assert model.score(*planted(2000, 40, 40, seed=4)) > 0.55
+    # The largest alpha within one standard error of the best, and the path ends below it.
+    means = model.cv_scores_.mean(axis=1)
+    best = means.argmax()
+    error = model.cv_scores_[best].std(ddof=1) / 5**0.5
+    chosen = np.flatnonzero(means >= means[best] - error)[0]
+    assert model.alpha_ == model.cv_alphas_[chosen]
+    assert len(model.cv_alphas_) < 30
+    assert (means[-3:] < means[best] - error).all()
+
+
+def test_cv_is_a_fit_to_each_folds_rows() -> None:
+    model = SparseCCA(2, cv=3, tol=1e-10).fit(X, Y)
+    fold = np.arange(len(X)) % 3
+    support = []
+    for i in (2, 5):
+        alpha = model.cv_alphas_[i]
+        by_hand = [SparseCCA(2, alpha=alpha, tol=1e-10).fit(X[fold != k], Y[fold != k])
+                   for k in range(3)]  # fmt: skip
+        for k, each in enumerate(by_hand):
+            held = X[fold == k], Y[fold == k]
+            expected = each.score(*held) * each.n_components_ / 2
+            assert model.cv_scores_[i, k] == pytest.approx(expected, abs=1e-7)
+        counts = np.mean([[e.x_support_.sum(), e.y_support_.sum()] for e in by_hand], axis=0)
+        np.testing.assert_allclose(model.cv_counts_[i], counts)
+    at = [SparseCCA(2, alpha=model.alpha_).fit(X[fold != k], Y[fold != k]) for k in range(3)]
+    support = np.mean([each.x_support_ for each in at], axis=0)
+    np.testing.assert_allclose(model.x_stability_, support)
+
+
+def test_groups_are_selected_together() -> None:
+    model = SparseCCA(1, alpha=0.25, x_groups=[f"g{i}" for i in X_GROUPS]).fit(X, Y)
+    by_group = model.x_support_.reshape(7, 2)
+    assert (by_group[:, 0] == by_group[:, 1]).all()
+    assert by_group.any()
+    assert not by_group.all()
+    together = SparseCCA(1, alpha=0.1, y_groups=np.zeros(12)).fit(X, Y)
+    assert together.y_support_.all()
+    assert not together.x_support_.all()
+
+
+def test_one_target() -> None:
+    model = SparseCCA(alpha=0.2).fit(X, Y[:, 0])
+    assert model.predict(X).shape == (150,)
+    assert 0 < model.x_support_.sum() < 14
+    # With one column of y the problem is the lasso.
+    from sklearn.linear_model import Lasso
+
+    x, y = ((v - v.mean(axis=0)) / v.std(axis=0, ddof=1) for v in (X, Y[:, 0]))
+    n = len(y)
+    lasso = Lasso(alpha=0.2 * (n - 1) / n, fit_intercept=False, tol=1e-12).fit(x, y)
+    own = model.x_weights_[:, 0] * X.std(axis=0, ddof=1)
+    np.testing.assert_allclose(
+        own / np.linalg.norm(own), lasso.coef_ / np.linalg.norm(lasso.coef_), atol=1e-7
+    )
+
+
+def test_too_large_a_penalty_leaves_nothing_and_says_so() -> None:
+    with pytest.warns(UserWarning, match=r"alpha=0.99 leaves no column.*below alpha_max_=0\.\d+"):
+        model = SparseCCA(alpha=0.99).fit(X, Y)
+    assert not model.x_weights_.any()
+    assert np.isfinite(model.transform(X)).all()
+    with pytest.warns(UserWarning, match=r"only 2 of n_components=3 exist at alpha="):
+        model = SparseCCA(3, alpha=0.9 * model.alpha_max_).fit(X, Y)
+    assert model.n_components_ == 2
+
+
+def test_few_steps_are_said() -> None:
+    with pytest.warns(ConvergenceWarning, match="did not converge in max_iter=2 steps"):
+        SparseCCA(alpha=0.01, x_groups=X_GROUPS, max_iter=2).fit(X, Y)
+    with pytest.warns(ConvergenceWarning, match="problems in folds"):
+        SparseCCA(x_groups=X_GROUPS, max_iter=2, cv=3).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"x_groups": [0, 1]}, r"x_groups has shape \(2,\), but x has 14 columns"),
+        ({"y_groups": np.zeros((12, 1))}, r"y_groups has shape \(12, 1\)"),
+        ({"method": "pmd", "x_groups": X_GROUPS}, "selects single columns"),
+        ({"method": "pmd", "alpha": 1.5}, r"alpha=1.5 is out of range.*\[0, 1\]"),
+        ({"alphas": [0.1, -1.0]}, "must be finite and not negative"),
+        ({"alpha": -0.1}, "alpha"),
+        ({"n_components": 13}, "n_components=13 is too large"),
+    ],
+)
+def test_bad_parameters(parameters: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        SparseCCA(**parameters).fit(X, Y)
+
+
+def test_tests_of_plain_correlations_do_not_take_it() -> None:
+    with pytest.raises(ValueError, match="not for SparseCCA"):
+        canonical_correlation_test(SparseCCA(alpha=0.1).fit(X, Y))
+
+
+def test_the_path_is_drawn() -> None:
+    model = SparseCCA(2, cv=3).fit(X, Y)
+    display = SparsePathDisplay.from_estimator(model)
+    assert len(display.counts_ax_.lines) == 2
+    assert display.chosen == model.alpha_
+    with pytest.raises(ValueError, match="no path of penalties"):
+        SparsePathDisplay.from_estimator(SparseCCA(alpha=0.1).fit(X, Y))
+    with pytest.raises(ValueError, match="one row of folds"):
+        SparsePathDisplay([0.1], [[0.2], [0.3]], [[1, 1]], chosen=0.1, widths=(2, 2))
