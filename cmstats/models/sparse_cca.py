@@ -341,7 +341,8 @@ y_feature_names_in_
             return float("nan")
         if not found.rank:
             return 0.0
-        return float(np.nan_to_num(to_numpy(found.correlations_on(held))).sum()) / self.n_components
+        correlations = np.nan_to_num(to_numpy(found.correlations_on(held)))
+        return float(correlations.sum() / self.n_components)
 
     def _say_unfinished(self, alpha: str) -> None:
         warn(

@@ -282,24 +282,23 @@ def scored_in_steps(
     GridScores
         Of the candidates that were scored.
     """
+    # All folds go on together, so that all of their training moments are kept.
     light = [fold if fold.incomplete else fold.without_norms() for fold in folds]
-    trains = training_moments(light)
-    small = sum(folds[0].widths) <= ONE_THREAD
-    inline = small or not is_numpy(namespace(folds[0].like))
+    trains = list(training_moments(light))
     scores = np.full((candidates, len(folds)), np.nan)
     seconds = np.zeros_like(scores)
     with recorded() as caught:
         for k, train in enumerate(trains):
             _check_training(train, k)
-        paths = [iter(score(k, train)) for k, train in enumerate(trains)]
+        paths = [score(k, train) for k, train in enumerate(trains)]
         for i in range(candidates):
 
-            def run(k: int, i: int = i) -> None:
+            def run(k: int, _: Moments, i: int = i) -> None:
                 begin = time.perf_counter()
                 scores[i, k] = next(paths[k])
                 seconds[i, k] = time.perf_counter() - begin
 
-            thread_map(run, range(len(folds)), inline=inline)
+            map_moments(run, trains)
             if _fallen(scores[: i + 1]):
                 break
     notes = _once(m for m, kind in caught if not issubclass(kind, UndefinedMetricWarning))
