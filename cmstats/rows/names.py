@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import NotFiniteError, is_array, is_dask
+from cmstats.arrays import NotFiniteError, is_array, is_dask, is_lazy
 
 __all__ = [
     "RESERVED",
@@ -36,7 +36,7 @@ def check_block_name(name: Any) -> None:
 
 
 def column_names(a: Any, name: str = "X") -> np.ndarray[Any, Any] | None:
-    """The names of the columns of a frame or a series; None where there are none.
+    """The names of the columns of a frame, a series or a source of one; None where there are none.
 
     Levels of a MultiIndex are joined by "_", repeated names numbered ("a", "a.1"), so that names
     are text and unique. A column of vectors has one name for each entry, "a[0]", "a[1]", ...
@@ -47,6 +47,9 @@ def column_names(a: Any, name: str = "X") -> np.ndarray[Any, Any] | None:
     TypeError
         If some names are text and some are not.
     """
+    if is_lazy(a) and isinstance(getattr(a, "columns", None), np.ndarray):
+        named: np.ndarray[Any, Any] = a.columns  # a source made of a frame
+        return named
     if is_array(a) or not (hasattr(a, "iloc") or hasattr(a, "to_pandas") or is_dask(a)):
         return None
     columns: Any = getattr(a, "columns", None)

@@ -251,17 +251,26 @@ def _split(splitter: Any, n: int, y: Any, groups: Any, at: HostArray | None = No
     ids = np.full(n, -1)
     number = 0
     target = y if hasattr(y, "shape") else None
+    trained = []
+    parted = (
+        "cv must part the rows: every row in one test set, and each training set all other rows "
+        "(KFold, GroupKFold, ... do; ShuffleSplit and repeats do not: use scikit-learn's "
+        "GridSearchCV for those)"
+    )
     for number, (train, test) in enumerate(splitter.split(np.zeros((n, 1)), target, groups)):
         train, test = (
             np.flatnonzero(s) if np.asarray(s).dtype == bool else s for s in (train, test)
         )
-        if len(train) + len(test) != n or (ids[test] >= 0).any() or np.isin(test, train).any():
-            raise ValueError(
-                "cv must part the rows: every row in one test set, and each training set all "
-                "other rows (KFold, GroupKFold, ... do; ShuffleSplit and repeats do not: use "
-                "scikit-learn's GridSearchCV for those)"
-            )
+        if (ids[test] >= 0).any() or np.isin(test, train).any():
+            raise ValueError(parted)
         ids[test] = number
+        trained.append(train)
+    # Rows of a gap are in no fold, and so in no training set either.
+    count = np.count_nonzero(ids >= 0)
+    for k, train in enumerate(trained):
+        others = count - np.count_nonzero(ids == k)
+        if len(train) != others or (ids[train] < 0).any():
+            raise ValueError(parted)
     dealt = ids if at is None else ids[at]
     if at is not None:
         ids = _among(at, n, dealt)
@@ -271,7 +280,8 @@ def _split(splitter: Any, n: int, y: Any, groups: Any, at: HostArray | None = No
             f"fold {int(np.argmin(sizes))} has no row of positive weight (folds are counted from "
             "0): use fewer folds, or groups that leave none empty"
         )
-    if (dealt < 0).any() or number < 1 or 0 in sizes:
+    lost = (dealt < 0).any() and not getattr(splitter, "gap", 0)
+    if lost or number < 1 or 0 in sizes:
         raise ValueError(
             "cv must part the rows: every row in one test set, at least two folds and none empty"
         )

@@ -1,0 +1,156 @@
+"""Lagged rows and folds of consecutive rows: equal to dense matrices, never across a segment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from cmstats import CCA, Moments, MomentsSearchCV, MultitaskRegressor, open_shards, write_shards
+from cmstats.rows import BlockedKFold, lagged
+
+RNG = np.random.default_rng(0)
+
+
+def dense(X: Any, lags: Any, segments: Any, fill: float = 0.0) -> Any:
+    """Lag by lag, row by row."""
+    n, p = X.shape
+    out = np.full((n, p * len(lags)), fill)
+    starts = np.r_[True, np.asarray(segments)[1:] != np.asarray(segments)[:-1]].cumsum()
+    for t in range(n):
+        for i, lag in enumerate(lags):
+            if 0 <= t - lag < n and starts[t - lag] == starts[t]:
+                out[t, i * p : (i + 1) * p] = X[t - lag]
+    return out
+
+
+@given(
+    n=st.integers(3, 30), p=st.integers(1, 3), seed=st.integers(0, 999),
+    lags=st.lists(st.integers(-3, 4), min_size=1, max_size=4, unique=True),
+)  # fmt: skip
+def test_rows_are_those_of_a_dense_matrix(n: int, p: int, seed: int, lags: Any) -> None:
+    rng = np.random.default_rng(seed)
+    X, segments = rng.normal(size=(n, p)), np.sort(rng.integers(0, 3, n))
+    longest = np.bincount(segments).max()
+    if max(map(abs, lags)) >= longest:
+        with pytest.raises(ValueError, match="reaches out of every segment"):
+            lagged(X, lags, segments)
+        return
+    expected = dense(X, lags, segments)
+    found = lagged(X, lags, segments)
+    np.testing.assert_array_equal(np.asarray(found), expected)
+    at = rng.permutation(n)[: n // 2 + 1]
+    np.testing.assert_array_equal(found[at], expected[at])
+    np.testing.assert_array_equal(found[1:n:2], expected[1:n:2])
+    empty = dense(X, lags, segments, np.nan)
+    np.testing.assert_array_equal(np.asarray(lagged(X, lags, segments, edges="nan")), empty)
+    whole = ~np.isnan(empty).any(axis=1)
+    if whole.any():
+        dropped = lagged(X, lags, segments, edges="drop")
+        np.testing.assert_array_equal(np.asarray(dropped), expected[whole])
+        np.testing.assert_array_equal(dropped.rows, np.flatnonzero(whole))
+
+
+def test_a_label_that_comes_again_begins_a_new_segment() -> None:
+    found = np.asarray(lagged(np.arange(1.0, 5.0)[:, None], [0, 1], ["a", "b", "b", "a"]))
+    np.testing.assert_array_equal(found, [[1, 0], [2, 0], [3, 2], [4, 0]])
+
+
+def test_frames_shards_sparse_rows_and_tensors(tmp_path: Path) -> None:
+    X = RNG.normal(size=(40, 2)).astype(np.float32)
+    expected = dense(X, [0, 2], np.zeros(40)).astype(np.float32)
+    frame = lagged(pd.DataFrame(X, columns=["f0", "env"]), [0, 2])
+    assert frame.columns.tolist() == ["f0@0", "env@0", "f0@2", "env@2"]
+    np.testing.assert_array_equal(np.asarray(frame), expected)
+    write_shards(tmp_path, X, names="x", rows=7)
+    from_disk = lagged(open_shards(tmp_path / "x"), [0, 2])
+    np.testing.assert_array_equal(from_disk[5:20], expected[5:20])
+    named = MultitaskRegressor(alpha=1.0).fit(frame, X)
+    assert named.feature_names_in_.tolist() == frame.columns.tolist()
+    sparse = lagged(scipy.sparse.csr_array(X), [0, 2])
+    np.testing.assert_array_equal(np.asarray(sparse), expected)
+    torch = pytest.importorskip("torch")
+    tensor = lagged(torch.from_numpy(X), [0, 2])
+    assert isinstance(tensor, torch.Tensor)
+    np.testing.assert_array_equal(tensor.numpy(), expected)
+    vector = lagged(X[:, 0], 3)
+    assert vector.shape == (40, 3)
+
+
+def test_a_fit_to_a_lazy_source_is_that_to_the_dense_matrix() -> None:
+    X, y = RNG.normal(size=(200, 3)), RNG.normal(size=(200, 2))
+    cv = BlockedKFold(4, gap=5)
+    wide = dense(X, [0, 1, 5], np.zeros(200))
+    lazy = lagged(X, [0, 1, 5])
+    for model in (CCA(2, shrinkage="cv", cv=cv), MultitaskRegressor(cv=cv)):
+        a, b = model.fit(lazy, y), type(model)(**model.get_params()).fit(wide, y)
+        np.testing.assert_allclose(a.cv_scores_, b.cv_scores_, atol=1e-10)
+        np.testing.assert_allclose(a.predict(lazy), b.predict(wide), atol=1e-10)
+    search = MomentsSearchCV(CCA(1), {"shrinkage": [0.1, 0.5]}, cv=cv).fit(lazy, y)
+    assert np.isfinite(search.best_score_)
+
+
+def test_the_response_of_a_simulated_system_is_recovered() -> None:
+    kernel = np.array([0.0, 1.0, 0.6, -0.3, 0.0])
+    runs = np.repeat([0, 1, 2], 800)
+    sound = RNG.normal(size=(2400, 1))
+    answer = dense(sound, range(5), runs) @ kernel + 0.5 * RNG.normal(size=2400)
+    model = MultitaskRegressor(cv=BlockedKFold(5, gap=5)).fit(lagged(sound, 5, runs), answer)
+    np.testing.assert_allclose(model.coef_, kernel, atol=0.06)
+    ahead = MultitaskRegressor(alpha=0.0).fit(lagged(answer, [0, -1, -2], runs), sound[:, 0])
+    assert ahead.score(lagged(answer, [0, -1, -2], runs), sound[:, 0]) > 0.6
+
+
+def test_folds_have_a_gap_and_part_the_rest() -> None:
+    n, gap = 53, 3
+    seen = []
+    for train, test in BlockedKFold(4, gap=gap).split(np.zeros((n, 2))):
+        assert (np.diff(test) == 1).all()
+        assert np.abs(train[:, None] - test[None, :]).min() > 2 * gap
+        seen.append(test)
+    joined = np.concatenate(seen)
+    assert len(np.unique(joined)) == len(joined) == n - 2 * gap * 3
+    X, y = RNG.normal(size=(n, 2)), RNG.normal(size=n)
+    parts = Moments.folds(x=X, y=y, cv=BlockedKFold(4, gap=gap))
+    assert [m.n for m in parts] == [len(s) for s in seen]
+    np.testing.assert_allclose(parts[1].mean("x"), X[seen[1]].mean(axis=0))
+
+
+def test_scikit_learn_takes_the_folds() -> None:
+    X, y = RNG.normal(size=(60, 2)), RNG.normal(size=60)
+    cv = BlockedKFold(3, gap=2)
+    assert len(cross_val_score(Ridge(), X, y, cv=cv)) == 3
+    assert GridSearchCV(Ridge(), {"alpha": [1.0, 2.0]}, cv=cv).fit(X, y).n_splits_ == 3
+
+
+BAD = {
+    "no lag": (lambda: lagged(np.zeros((5, 1)), []), ValueError, "one or more different"),
+    "twice": (lambda: lagged(np.zeros((5, 1)), [1, 1]), ValueError, "one or more different"),
+    "no number": (lambda: lagged(np.zeros((5, 1)), [0.5]), TypeError, "whole numbers of rows"),
+    "zero lags": (lambda: lagged(np.zeros((5, 1)), 0), ValueError, "at least 1"),
+    "long": (lambda: lagged(np.zeros((5, 1)), [5]), ValueError, "the longest has 5 rows"),
+    "labels": (lambda: lagged(np.zeros((5, 1)), [1], [1, 2]), ValueError, "one label for each"),
+    "edges": (lambda: lagged(np.zeros((5, 1)), [1], edges="pad"), ValueError, "edges='pad'"),
+    "nothing left": (
+        lambda: lagged(np.zeros((5, 1)), [-3, 3], edges="drop"), ValueError, "edges='zero'",
+    ),
+    "one fold": (lambda: BlockedKFold(1), ValueError, "at least 2"),
+    "gap": (lambda: BlockedKFold(3, gap=-1), ValueError, "at least 0"),
+    "few rows": (lambda: [*BlockedKFold(3, gap=3).split(np.zeros(9))], ValueError, "smaller gap"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence(case: str) -> None:
+    call, kind, sentence = BAD[case]
+    with pytest.raises(kind, match=sentence) as error:
+        call()
+    assert "\n" not in str(error.value)
