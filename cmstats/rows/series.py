@@ -54,8 +54,9 @@ class LaggedRows:
             early, late = self.rows - max(lags), self.rows - min(lags)
             self.rows = self.rows[(early >= self._first) & (late < self._end)]
         self.shape = (len(self.rows), width_of(source) * len(lags))
-        kind = np.dtype(source.dtype)
-        self.dtype = kind if edges != "nan" or kind.kind == "f" else np.dtype(np.float64)
+        self.dtype: Any = source.dtype
+        if edges == "nan" and isinstance(self.dtype, np.dtype) and self.dtype.kind != "f":
+            self.dtype = np.dtype(np.float64)
         self.ndim = 2
 
     def __len__(self) -> int:
