@@ -144,7 +144,7 @@ class Trials:
         """The likelihood ratio at every shrinkage."""
 
         def scored(moments: Moments, rows: _Rows) -> Iterator[tuple[Candidate, Scores]]:
-            found = LikelihoodPath.of(moments, target=target)
+            found = LikelihoodPath.of(moments, target=target, to_rank=True)
             pairs = [found.on(*each) for each in rows.pairs()]
             for s in shrinkages:
                 candidate = Candidate("CCA", "likelihood_ratio", target, s)

@@ -103,7 +103,7 @@ class Bandwidths:
 
         def score(k: int, train: Moments) -> list[float]:
             held = np.flatnonzero(self.ids == k)
-            pairs = LikelihoodPath.of(train).on(*(take_rows(a, held) for a in views))
+            pairs = LikelihoodPath.of(train, to_rank=True).on(*(take_rows(a, held) for a in views))
             ones = np.ones(len(held))
             return [retrieval_quality(self.metric, ones, pairs.at(s)) for s in TRIED]
 

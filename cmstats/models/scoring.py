@@ -130,9 +130,10 @@ class Scoring(BaseEstimator):
         """Whether rows are compared by the likelihood ratio of the whole joint."""
         return False
 
-    def _ratio_path(self, moments: Moments) -> LikelihoodPath:
+    def _ratio_path(self, moments: Moments, *, to_rank: bool = False) -> LikelihoodPath:
         scale = bool(getattr(self, "scale", False))
-        return LikelihoodPath.of(self._own(moments), target=self._target, scale=scale)
+        how: dict[str, Any] = {"target": self._target, "scale": scale, "to_rank": to_rank}
+        return LikelihoodPath.of(self._own(moments), **how)
 
     def _rows_to_rank(self) -> list[Sample]:
         self._check_rows_for_scoring()
@@ -146,7 +147,7 @@ class Scoring(BaseEstimator):
 
         def score(k: int, train: Moments) -> Iterator[float]:
             rows = queries[k]
-            pairs = self._ratio_path(train).on(rows["x"], rows["y"])
+            pairs = self._ratio_path(train, to_rank=True).on(rows["x"], rows["y"])
             for s in along or ():
                 yield retrieval_quality(metric, rows[WEIGHTS], pairs.at(s))
 

@@ -75,6 +75,7 @@ class LikelihoodPath:
         target: Target = "independent",
         scale: bool = False,
         names: tuple[str, str] = ("x", "y"),
+        to_rank: bool = False,
     ) -> LikelihoodPath:
         """The path of some training moments.
 
@@ -87,6 +88,8 @@ class LikelihoodPath:
             Whether columns are standardised first.
         names : pair of str
             Two of the blocks.
+        to_rank : bool, default=False
+            Whether scores are only compared, for which single precision is enough.
         """
         pair = moments if moments.names == names else moments.select(*names)
         xp = namespace(pair.mean(names[0]))
@@ -104,7 +107,7 @@ class LikelihoodPath:
         # T^(-1/2) is a mixture of the two views: with it the problem is symmetric.
         plus, minus = (1 + c) ** -0.5, (1 - c) ** -0.5
         a, b = (plus + minus) / 2, (plus - minus) / 2
-        values, V = (scaled.mixed(*names, a, b) if c else scaled).eigenpairs()
+        values, V = (scaled.mixed(*names, a, b) if c else scaled).eigenpairs(to_rank=to_rank)
         parts = V[: pair.width(names[0]), :], V[pair.width(names[0]) :, :]
         if c:
             parts = a * parts[0] + b * parts[1], b * parts[0] + a * parts[1]
@@ -116,7 +119,7 @@ class LikelihoodPath:
         )
         own = []
         for name, unit in zip(names, units, strict=True):
-            values, U = scaled.eigenpairs(name)
+            values, U = scaled.eigenpairs(name, to_rank=to_rank)
             rest = pair.width(name) - int(values.shape[0])
             own.append(_Eigen(values, (unit[:, None] * U,), rest))
         means = pair.mean(names[0]), pair.mean(names[1])

@@ -744,13 +744,17 @@ class Moments(BlockSums):
         """
         return self.sums.cholesky(self.columns(a), self.columns(b), ridge)
 
-    def eigenpairs(self, name: str | None = None) -> tuple[Array, Array]:
+    def eigenpairs(self, name: str | None = None, *, to_rank: bool = False) -> tuple[Array, Array]:
         """The nonzero eigenvalues of the covariance (ddof=1) of a block, or of all; vectors.
 
-        Shapes (r,) and (p, r), largest first.
+        Shapes (r,) and (p, r), largest first. With `to_rank` those of large blocks have the
+        accuracy of single precision, which is enough to compare scores of shrunken models.
         """
         at = slice(0, sum(self.widths)) if name is None else self.columns(name)
-        values, vectors = self.sums.principal(at, at.stop - at.start)
+        if to_rank:
+            values, vectors = self.sums.principal_to_rank(at)
+        else:
+            values, vectors = self.sums.principal(at, at.stop - at.start)
         return values * (self.n / self.freedom()), vectors
 
     def principal(self, name: str, k: int) -> tuple[Array, Array]:

@@ -314,6 +314,14 @@ class Sums(ABC):
         """The k largest eigenvalues of the covariance (ddof=0) that are not 0, and vectors."""
 
     @abstractmethod
+    def principal_to_rank(self, at: slice) -> tuple[Array, Array]:
+        """All of these, to the accuracy that comparing scores takes.
+
+        Of large blocks in single precision, and from the smaller Gram matrix of a root: what is
+        then lost of an eigenvalue is less than 1e-6 of the largest, far below a shrinkage.
+        """
+
+    @abstractmethod
     def least_squares(self, at: slice, bt: slice, basis: Array | None = None) -> LeastSquares:
         """The regression of the columns b on the columns a, these in coordinates of a basis."""
 
@@ -503,6 +511,9 @@ class Scatter(Sums):
         k = int(namespace(s).count_nonzero(s > floor))
         return s[:k], U[:, :k]
 
+    def principal_to_rank(self, at: slice) -> tuple[Array, Array]:
+        return _eigenpairs_to_rank(self.matrix[at, at] / self.n)
+
     def least_squares(self, at: slice, bt: slice, basis: Array | None = None) -> LeastSquares:
         xx, xy = self.matrix[at, at], self.matrix[at, bt]
         if basis is not None:
@@ -669,6 +680,14 @@ class Root(Sums):
         rank = int(namespace(r).count_nonzero(r > r[0] * (max(R.shape) * whitening.EPS)))
         k = min(k, rank)
         return r[:k] ** 2, Vt[:k, :].mT
+
+    def principal_to_rank(self, at: slice) -> tuple[Array, Array]:
+        R = self.matrix[:, at] / self.n**0.5
+        if R.shape[0] >= R.shape[1]:
+            return _eigenpairs_to_rank(R.mT @ R)
+        # Directions of small variance are products with 1 / sqrt(value): in double precision.
+        values, U = _eigenpairs_to_rank(R @ R.mT, single=False)
+        return values, (R.mT @ U) / namespace(R).sqrt(values)
 
     def least_squares(self, at: slice, bt: slice, basis: Array | None = None) -> LeastSquares:
         x = self.matrix[:, at]
@@ -837,3 +856,18 @@ class _RootLeastSquares(LeastSquares):
     def normal_equations(self, basis: Array | None = None) -> tuple[Array, Array]:
         x = self.x if basis is None else self.x @ basis
         return x.mT @ x, x.mT @ self.y
+
+
+SINGLE = 192
+"""From this size on an eigendecomposition in single precision takes about half the time."""
+
+
+def _eigenpairs_to_rank(S: Array, *, single: bool = True) -> tuple[Array, Array]:
+    """Eigenvalues beyond rounding, largest first, and vectors: of a large matrix in single."""
+    xp, d = namespace(S), int(S.shape[0])
+    large = single and d >= SINGLE
+    values, vectors = leading_eigh(xp.astype(S, xp.float32) if large else S, d)
+    values, vectors = float64(values), float64(vectors)
+    floor = values[0] * (d * (6e-8 if large else whitening.EPS))
+    k = int(xp.count_nonzero(values > floor))
+    return values[:k], vectors[:, :k]
