@@ -446,8 +446,8 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         names = self._open_parameters()
         if names and len(parts) < 2:
             raise ValueError(
-                f"{names[0]}='cv' needs the moments of at least two folds, and a single Moments "
-                "cannot be split: pass Moments.folds(cv=5, x=X, y=y)"
+                f"{self._as_chosen(names[0])} needs the moments of at least two folds, and a "
+                "single Moments cannot be split: pass Moments.folds(cv=5, x=X, y=y)"
             )
         self._check_rows_for_scoring()
         self._know_blocks(parts)

@@ -34,6 +34,7 @@ class Batches(BaseEstimator):
     _said: frozenset[str] = frozenset()
     """The sentences that `partial_fit` has warned with, without their numbers."""
     _naming: Any
+    _as_chosen: Any
 
     def _is_stream(self, X: Any, y: Any) -> bool:
         return is_stream(X, y)
@@ -194,8 +195,8 @@ class Batches(BaseEstimator):
         new = self._collect(blocks, form, sample_weight, folds)
         if len(before) not in (0, len(new)):
             raise ValueError(
-                f"the rows before were not dealt to {len(new)} folds, so {names[0]}='cv' cannot "
-                "use them: start anew with these parameters"
+                f"the rows before were not dealt to {len(new)} folds, so "
+                f"{self._as_chosen(names[0])} cannot use them: start anew with these parameters"
             )
         if folds is not None and self._ranks_rows():
             rows = sample_folds(blocks, folds, sample_weight, start=start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,8 +14,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
-from cmstats.models.base import MomentsModel, check_moments
+from cmstats.models.bands import band_shares
+from cmstats.models.base import check_moments
 from cmstats.models.dask import row_wise
+from cmstats.models.penalties import Penalised
 from cmstats.models.regions import PredictsRegions, residual_covariance
 from cmstats.models.ridge import (
     Planes,
@@ -65,6 +67,12 @@ def _has_binary_tasks(self: MultitaskRegressor) -> bool:
     return True
 
 
+def _has_bands(self: MultitaskRegressor) -> bool:
+    if getattr(getattr(self, "_solution", None), "bands_", None) is None:
+        raise AttributeError("scores by band are for models fitted with bands: set bands='views'")
+    return True
+
+
 def _mean(scores: Array) -> float:
     """The mean over the tasks that have a score."""
     values = to_numpy(scores)
@@ -73,21 +81,6 @@ def _mean(scores: Array) -> float:
         warn("R2 is NaN: it needs at least two rows in which a task is observed")
         return float("nan")
     return float(values[known].mean())
-
-
-def _numbers(value: Any) -> np.ndarray[Any, Any]:
-    return np.asarray(value) if isinstance(value, Real) else to_numpy(value)
-
-
-def _check_numbers(name: str, value: Any) -> None:
-    """Raise where penalties are not numbers of at least 0: one of them only as `alpha`."""
-    a = _numbers(value)
-    scalar = name == "alpha" and a.ndim == 0
-    if a.dtype.kind not in "iuf" or not (scalar or (a.ndim == 1 and a.size)):
-        what = "a number, 'cv' or one number a task" if name == "alpha" else "numbers"
-        raise ValueError(f"{name}={value!r} is not valid: it must be {what}")
-    if not (np.isfinite(a) & (a >= 0)).all():
-        raise ValueError(f"{name} must be finite and not negative, got {value!r}")
 
 
 def _plane_and_covariance(self: MultitaskRegressor, X: Any) -> tuple[Array, Array]:
@@ -100,7 +93,7 @@ def _plane_and_covariance(self: MultitaskRegressor, X: Any) -> tuple[Array, Arra
     return mean, residual_covariance(self._solution.weights, totals(self._kept()))
 
 
-class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
+class MultitaskRegressor(PredictsRegions, RegressorMixin, Penalised):
     r"""Ridge regression of many targets on one or several views, from joint moments.
 
     For each task (column of y) the weights w and intercept b minimise
@@ -143,6 +136,17 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         NaN in X: an error, or an entry that was not observed (as in `CCA`). With "em" all
         columns of X, one matrix, and of y are one normal, whose moments are estimated from all
         rows; a task then also learns from rows in which only other tasks were observed.
+    bands : "views", array of shape (n_features,), mapping of name to columns, or None
+        Bands of features, each with a penalty of its own (see Notes): the views of X, one label
+        for each feature, or for each band the names or numbers of its columns, or a slice. Each
+        task has its own weights of the bands, chosen on the folds together with its alpha if that
+        is "cv"; there is no `rank`.
+    band_weights : int, or array of shape (n_candidates, n_bands), default=50
+        The weights of bands that are tried: a number of candidates (equal weights, each band
+        alone, and random draws), or the candidates, of which each adds up to 1. One row is taken
+        as it is.
+    random_state : int, RandomState or None, default=None
+        For the draws of `band_weights`.
 
     Attributes
     ----------
@@ -154,9 +158,17 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         The largest rank that `coef_` may have.
     cv_scores_ : array of shape (n_alphas, n_tasks)
         Mean held-out R2 over the folds, where a parameter is "cv"; with a rank, at `rank_`.
-        One row for each of `alphas`, or for `alpha` alone if only the rank was chosen.
+        One row for each of `alphas`, or for `alpha` alone if only the rank was chosen. With
+        `bands` of shape (n_candidates, n_tasks), at the best penalty of each candidate.
     cv_rank_scores_ : array of shape (n_alphas, n_ranks)
         Mean held-out R2 over folds and tasks for the ranks 1, 2, ..., where rank="cv".
+    bands_ : array of shape (n_tasks, n_bands), or (n_bands,) if y was 1-D
+        With `bands` the weights of each task. Its penalty on the features of band b is
+        ``alpha_ / bands_[:, b]``: a band of weight 0 is left out.
+    band_names_ : list
+        With `bands` their names or labels, in the order of `bands_`.
+    cv_band_weights_ : array of shape (n_candidates, n_bands)
+        With `bands` the weights that were tried, in the order of `cv_scores_`.
     n_samples_ : float
         The sum of the weights of the rows in which some task is observed.
     task_n_samples_ : array of shape (n_tasks,)
@@ -187,6 +199,19 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
     m rows of each, memory O(p^2) for each group and fold. With `partial_fit` later rows can
     part a group. A `rank`, or any coupling of tasks, has no closed form over different rows.
 
+    **Bands.** Features of different kinds rarely deserve one penalty. With weights
+    :math:`\gamma_b \ge 0` of bands b that add up to 1, banded ridge regression
+    (Nunez-Elizalde, Huth and Gallant 2019) minimises
+
+    .. math:: \sum_i (y_i - b - x_i'w)^2 + \alpha \sum_b \|w_b\|^2 / \gamma_b
+
+    With D the roots of the weights of the features,
+    :math:`w = D (D S_{xx} D + \alpha I)^{-1} D S_{xy}`. Candidates of the weights are drawn as in
+    la Tour et al. (2022), Dirichlet draws even and sparse in turn; each costs one
+    eigendecomposition a fold for all penalties and tasks, whatever the number of rows. Equal
+    weights of B bands are plain ridge regression with the penalty B alpha. `score_by_band` says
+    what each band explains.
+
     **Binary targets.** Regression on {0, 1} is enough to rank items by the probability of a
     label, and the largest of several such scores names a class: `decision_function`.
 
@@ -195,8 +220,12 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
     Hoerl, A. E. and Kennard, R. W. (1970). Ridge regression. Technometrics 12.
     Izenman, A. J. (1975). Reduced-rank regression for the multivariate linear model.
     J. Multivariate Analysis 5.
+    la Tour, T. D., Eickenberg, M., Nunez-Elizalde, A. O. and Gallant, J. L. (2022). Feature-space
+    selection with banded ridge regression. NeuroImage 264.
     Mukherjee, A. and Zhu, J. (2011). Reduced rank ridge regression and its kernel extensions.
     Statistical Analysis and Data Mining 4.
+    Nunez-Elizalde, A. O., Huth, A. G. and Gallant, J. L. (2019). Voxelwise encoding models with
+    non-spherical multivariate normal priors. NeuroImage 197.
 
     Examples
     --------
@@ -211,6 +240,15 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
     >>> Y[3:6, 1] = np.nan  # not measured in three rows
     >>> MultitaskRegressor().fit(X, Y).task_n_samples_
     array([20., 17., 20.])
+
+    Two views of ten columns each, of which the target depends on the first alone:
+
+    >>> rng = np.random.default_rng(0)
+    >>> A, B = rng.normal(size=(2, 100, 10))
+    >>> y = A @ rng.normal(size=10) + rng.normal(size=100)
+    >>> model = MultitaskRegressor(bands="views", random_state=0).fit({"a": A, "b": B}, y)
+    >>> model.band_names_, model.bands_.round(2)
+    (['a', 'b'], array([1., 0.]))
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -220,10 +258,13 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         "fit_intercept": ["boolean"],
         "solver": [StrOptions({"auto", "moments", "svd"})],
         "cv": ["cv_object"],
+        "bands": [StrOptions({"views"}), Mapping, "array-like", None],
+        "band_weights": [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "random_state": ["random_state"],
         "missing": [StrOptions({"error", "em"})],
     }
     tunable: ClassVar[Mapping[str, Any]] = {"alpha": ALPHAS, "rank": "every rank"}
-    _private = MomentsModel._private | {"_parts"}
+    _private = Penalised._private | {"_parts"}
     _takes_gaps_in_y = True
     _mean_and_covariance = _plane_and_covariance
 
@@ -237,6 +278,9 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         solver: Literal["auto", "moments", "svd"] = "auto",
         cv: Any = 5,
         missing: Literal["error", "em"] = "error",
+        bands: Any = None,
+        band_weights: Any = 50,
+        random_state: Any = None,
     ) -> None:
         self.alpha = alpha
         self.rank = rank
@@ -245,6 +289,9 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         self.solver = solver
         self.cv = cv
         self.missing = missing
+        self.bands = bands
+        self.band_weights = band_weights
+        self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit to rows, in one pass over them.
@@ -298,13 +345,17 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
 
     def _solved(self, moments: Any, chosen: Mapping[str, Any]) -> Planes:
         """Solve for each group of tasks that are observed in the same rows."""
-        alpha = chosen.get("alpha", self._given_alpha())
+        chosen = dict(chosen)
+        alpha, spectra = chosen.get("alpha", self._given_alpha()), chosen.get("spectra", {})
+        whole = {tasks: m for tasks, (m,) in by_group([moments]).items()}
+        groups = {tasks: (m, spectra.get(tasks)) for tasks, m in whole.items()}
+        if self.bands is not None:
+            groups = self._by_weights(whole, chosen)
         planes = []
-        for tasks, (m,) in (groups := by_group([moments])).items():
+        for tasks, (m, spectrum) in groups.items():
             own = alpha[list(tasks)] if isinstance(alpha, np.ndarray) else alpha
-            spectrum = chosen.get("spectra", {}).get(tasks)
             planes.append(self._solve(m, own, chosen.get("rank"), spectrum))
-        return Planes.joined(planes, list(groups))
+        return Planes.joined(planes, list(groups), chosen.get("weights"))
 
     def _publish(self, solution: Planes) -> None:
         """The coefficients as scikit-learn has them: of one target without its axis."""
@@ -327,6 +378,8 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         }
 
     def _choose(self, folds: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        if self.bands is not None:
+            return self._choose_bands(folds)
         path = self._path(folds)
         order = np.argsort(np.concatenate(list(path)))
         scores = np.concatenate([found.scores for found in path.values()], axis=2)[:, :, order]
@@ -335,30 +388,6 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         like = next(iter(path.values())).spectrum.values
         xp, device = namespace(like), device_of(like)
         return chosen, {name: xp.asarray(a, device=device) for name, a in scored.items()}
-
-    def _given_alpha(self) -> Any:
-        """The parameter as "cv", a float or an array of one for each task."""
-        if isinstance(self.alpha, str):
-            return self.alpha
-        alpha = _numbers(self.alpha)
-        return alpha.astype(np.float64) if alpha.ndim else float(alpha)
-
-    def _grid(self) -> list[float]:
-        """The penalties to try: one, where only the rank is to be chosen."""
-        alpha = self._given_alpha()
-        return [float(a) for a in to_numpy(self.alphas)] if alpha == "cv" else [alpha]
-
-    def _validate_params(self) -> None:
-        super()._validate_params()
-        for name in ("alpha", "alphas"):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                _check_numbers(name, value)
-        if self.rank is not None and isinstance(self._given_alpha(), np.ndarray):
-            raise ValueError(
-                f"rank={self.rank!r} with an alpha for each task has no closed form: give one "
-                "common alpha, or alpha='cv', which chooses a common one"
-            )
 
     def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
         """The views of X by name, and y."""
@@ -568,15 +597,66 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
             A task that is constant on these rows has 1 where it is predicted exactly and 0
             otherwise; one that is observed in fewer than two rows has NaN.
         """
+        return self._by_task(Planes.r2, X, y, sample_weight)
+
+    def _by_task(self, score: Callable[..., Array], X: Any, y: Any, sample_weight: Any) -> Array:
+        """``score(planes, moments)`` of the tasks that are observed in the same rows, in order."""
         check_is_fitted(self)
         blocks, weights = self._rows(self._blocks(X, y, reset=False), sample_weight)
         form = "scatter" if self.missing == "em" else self._kept()[0].form
         groups = by_group(self._collect(blocks, form, weights))
         scores = [
-            self._solution.r2(self._held_out(each[0]) if each else None, tasks)
+            score(self._solution.of_targets(tasks), self._held_out(each[0]) if each else None)
             for tasks, each in groups.items()
         ]
-        return in_order(scores, list(groups))
+        return in_order(scores, list(groups), axis=-1)
+
+    @available_if(_has_bands)
+    def score_by_band(self, X: Any, y: Any, sample_weight: Any = None) -> Array:
+        r"""R2 of each task split by band, by the product measure (Hoffman 1960, Pratt 1987).
+
+        With the part :math:`f_b` of the prediction f that goes through the features of band b,
+        about the means of these rows,
+
+        .. math:: R^2_b = f_b'(2y - f) / y'y ,
+
+        which is f_b'y / y'y where f is a least-squares fit to these rows. Each band bears its
+        part of the distance of the means from the fitted plane, and bands share alike in what of
+        it is no band's. A band that corrects another can have a negative share.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`; NaN in y is left out.
+
+        Returns
+        -------
+        array of shape (n_bands, n_tasks)
+            In the order of `band_names_`. Columns add up to `score_tasks`; NaN for a task that
+            is constant on these rows or observed in fewer than two.
+        """
+        return self._by_task(self._shares, X, y, sample_weight)
+
+    @available_if(_has_bands)
+    def score_moments_by_band(self, moments: Moments) -> Array:
+        """`score_by_band` on the moments of held-out rows.
+
+        Parameters
+        ----------
+        moments : Moments
+            As in `score_moments`.
+
+        Returns
+        -------
+        array of shape (n_bands, n_tasks)
+        """
+        order = tuple(getattr(self, "view_columns_", ()))
+        held = self._fitting(as_x_and_y(self._held_out(check_moments(moments)), order))
+        return self._shares(self._solution, held)
+
+    def _shares(self, planes: Planes, moments: Moments | None) -> Array:
+        bands, point = self._bands(planes.weights.shape[0]), (planes.center, planes.offset)
+        return band_shares(moments, point, planes.weights, bands)
 
     def score_moments(self, moments: Moments) -> float:
         """The mean R2 over the tasks on held-out moments, exactly that on the rows.
@@ -620,11 +700,3 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, MomentsModel):
         checked = super()._check_y(y, reset=reset, ensure_finite=ensure_finite)
         self._check_penalties(self._y_width)
         return checked
-
-    def _check_penalties(self, tasks: int) -> None:
-        alpha = self._given_alpha()
-        if isinstance(alpha, np.ndarray) and alpha.size != tasks:
-            raise ValueError(
-                f"alpha has {alpha.size} values for {tasks} tasks (columns of y): give one for "
-                "each, or one number for all"
-            )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ from cmstats.moments.folds import map_moments, training_moments
 from cmstats.moments.moments import Moments
 from cmstats.moments.sums import LeastSquares
 
-__all__ = ["HeldOut", "Planes", "Search", "Spectrum", "about_plane", "best_of_path", "in_order"]
-__all__ += ["is_coded_0_1", "plane_point", "r2", "ridge", "search"]
+__all__ = ["HeldOut", "Planes", "Search", "Spectrum", "about_plane", "best_of_path"]
+__all__ += ["fold_scores", "in_order", "is_coded_0_1", "mean_scores", "plane_point", "r2"]
+__all__ += ["ridge", "search"]
 
 Penalty = Any
 """One number, or an array of one for each target."""
@@ -43,6 +44,8 @@ def plane_point(moments: Moments, intercept: bool) -> tuple[Array, Array]:
 @dataclass(frozen=True)
 class Spectrum:
     """S_xx = V diag(l) V' and V'S_xy: after this every penalty costs one division.
+
+    With units D of the features it is that of D S_xx D, and V stands for D V.
 
     Attributes
     ----------
@@ -65,9 +68,27 @@ class Spectrum:
     cut: float
 
     @classmethod
-    def of(cls, moments: Moments) -> Spectrum:
-        """By eigendecomposition of the scatter, or by the SVD of its root."""
-        return cls(*moments.spectrum("x", "y"))
+    def of(cls, moments: Moments, unit: np.ndarray[Any, Any] | None = None) -> Spectrum:
+        """By eigendecomposition of the scatter, or by the SVD of its root.
+
+        Features whose unit is 0 are left out: their rows of the vectors are 0.
+        """
+        if unit is None:
+            return cls(*moments.spectrum("x", "y"))
+        xp, device = namespace(moments.mean("x")), device_of(moments.mean("x"))
+        p, q = moments.width("x"), moments.width("y")
+        kept = np.flatnonzero(unit)
+        if (r := kept.size) < p:
+            moments = moments.take(np.append(kept, p + np.arange(q)), {"x": r, "y": q})
+        units = xp.asarray(unit[kept], device=device)
+        found = cls(*moments.spectrum("x", "y", units))
+        vectors = units[:, None] * found.vectors
+        if r < p:
+            rows = np.full(p, r)
+            rows[kept] = np.arange(r)
+            vectors = xp.concat([vectors, 0 * vectors[:1, :]])
+            vectors = xp.take(vectors, xp.asarray(rows, device=device), axis=0)
+        return replace(found, vectors=vectors)
 
     def over(self, alpha: Penalty, power: float = 1.0) -> Array:
         """V'S_xy / (l + alpha)^power, and 0 where l + alpha is no more than rounding."""
@@ -255,6 +276,8 @@ class Planes:
         Whether some target is coded 0 and 1.
     notes : tuple of str
         Sentences about degenerate data.
+    bands_ : array of shape (q, n_bands) or None
+        The weights of the bands of features, where there are some.
     """
 
     weights: Array
@@ -266,11 +289,23 @@ class Planes:
     condition_: float
     binary: bool
     notes: tuple[str, ...] = ()
+    bands_: Array | None = None
 
     @classmethod
-    def joined(cls, planes: Sequence[Planes], groups: Sequence[Sequence[int]]) -> Planes:
-        """The planes of groups of targets side by side, in the order of the targets."""
+    def joined(
+        cls,
+        planes: Sequence[Planes],
+        groups: Sequence[Sequence[int]],
+        bands: np.ndarray[Any, Any] | None = None,
+    ) -> Planes:
+        """The planes of groups of targets side by side, in the order of the targets.
+
+        `bands` are the weights of bands of features of all targets, where there are some.
+        """
         first = planes[0]
+        if bands is not None:
+            weights = namespace(first.weights).asarray(bands, device=device_of(first.weights))
+            return replace(cls.joined(planes, groups), bands_=weights)
         if len(planes) == 1:
             return first
         weights = in_order([m.weights for m in planes], groups, axis=1)
@@ -301,17 +336,20 @@ class Planes:
         C = xp.where(varies, C / xp.where(varies, norm, 1.0), nan)
         return xp.clip(C.mT @ C, -1.0, 1.0)
 
-    def r2(self, moments: Moments | None, targets: Sequence[int] | None = None) -> Array:
-        """R2 of some of the targets, or of all, on held-out moments; NaN without moments."""
-        weights, offset = self.weights, self.offset
-        if targets is not None:
-            xp = namespace(weights)
-            at = xp.asarray(np.array(targets), device=device_of(weights))
-            weights, offset = xp.take(weights, at, axis=1), xp.take(offset, at)
+    def of_targets(self, targets: Sequence[int]) -> Planes:
+        """The planes of some of the targets."""
+        xp = namespace(self.weights)
+        at = xp.asarray(np.array(targets), device=device_of(self.weights))
+        weights, offset = xp.take(self.weights, at, axis=1), xp.take(self.offset, at)
+        return replace(self, weights=weights, offset=offset)
+
+    def r2(self, moments: Moments | None) -> Array:
+        """R2 of the targets on held-out moments; NaN without moments."""
         if moments is None:
-            return 0 * offset + float("nan")
-        namespace(weights, moments.like)  # of one library, on one device
-        return r2(HeldOut.of(moments, (self.center, offset)).errors(weights), moments)
+            return 0 * self.offset + float("nan")
+        namespace(self.weights, moments.like)  # of one library, on one device
+        held = HeldOut.of(moments, (self.center, self.offset))
+        return r2(held.errors(self.weights), moments)
 
 
 def in_order(each: Sequence[Array], groups: Sequence[Sequence[int]], *, axis: int = 0) -> Array:
@@ -363,17 +401,23 @@ def search(
     def work(k: int, moments: Moments) -> Any:
         if k == len(folds):  # for the solution to come: cores that are free do it now
             return Spectrum.of(about_plane(moments, intercept))
-        errors, scored = _fold_scores(moments, folds[k], alphas, rank, intercept)
-        return to_numpy(errors), to_numpy(scored)
+        return fold_scores(moments, folds[k], alphas, rank, intercept)
 
     *found, spectrum = map_moments(work, itertools.chain(training_moments(folds), [total]))
-    errors, scores = (np.stack(each) for each in zip(*found, strict=True))
-    scored = np.isfinite(scores)
-    count = scored.sum(axis=0)
-    mean = np.where(scored, scores, 0.0).sum(axis=0) / np.maximum(count, 1)
+    return Search(mean_scores(found, total), spectrum)
+
+
+def mean_scores(folds: Iterable[Any], total: Moments) -> np.ndarray[Any, Any]:
+    """The scores of `Search` from the `fold_scores` of each fold and the moments of all rows."""
+    errors, scores, count = 0.0, 0.0, 0
+    for fold_errors, fold_scores in folds:
+        scored = np.isfinite(fold_scores)
+        errors = errors + fold_errors
+        scores, count = scores + np.where(scored, fold_scores, 0.0), count + scored
     squares = to_numpy(total.variance("y", ddof=0)) * total.n
-    pooled = 1 - errors.sum(axis=0) / np.where(squares > 0, squares, np.inf)
-    return Search(np.where(count > 0, mean, pooled), spectrum)
+    pooled = 1 - errors / np.where(squares > 0, squares, np.inf)
+    found: np.ndarray[Any, Any] = np.where(count > 0, scores / np.maximum(count, 1), pooled)
+    return found
 
 
 def best_of_path(
@@ -403,13 +447,21 @@ def best_of_path(
     return {"alpha": float(alphas[i]), "rank": rank}, scored
 
 
-def _fold_scores(
-    train: Moments, test: Moments, alphas: Sequence[float], rank: int | None, intercept: bool
-) -> tuple[Array, Array]:
-    """Held-out sums of squared errors, and R2, of every penalty, rank and task."""
+def fold_scores(
+    train: Moments,
+    test: Moments,
+    alphas: Sequence[float],
+    rank: int | None,
+    intercept: bool,
+    unit: np.ndarray[Any, Any] | None = None,
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Held-out sums of squared errors, and R2, of every penalty, rank and task.
+
+    Two arrays of shape (n_alphas, n_ranks, n_tasks). `unit` multiplies the features (`Spectrum`).
+    """
     complete = test.complete_rows()
     test = test if complete is None or complete.rows < 2 else complete
-    spectrum = Spectrum.of(about_plane(train, intercept))
+    spectrum = Spectrum.of(about_plane(train, intercept), unit)
     held = HeldOut.of(test, plane_point(train, intercept), spectrum.vectors)
     # Where some direction has no weight at all, there are no partial fractions.
     whole = [a for a in alphas if spectrum.rank(a) == spectrum.values.shape[0]]
@@ -424,4 +476,4 @@ def _fold_scores(
         else:
             errors.append(held.errors(spectrum.over(alpha))[None, :])
     all_errors = namespace(*errors).stack(errors)
-    return all_errors, r2(all_errors, test)
+    return to_numpy(all_errors), to_numpy(r2(all_errors, test))

@@ -54,6 +54,10 @@ class Tuning(Scoring):
                 found.append(name)
         return found
 
+    def _as_chosen(self, name: str) -> str:
+        """An open parameter, as messages name it."""
+        return f"{name}='cv'" if name in self.tunable else name
+
     def _candidates(self, folds: Sequence[Moments]) -> list[dict[str, Any]]:
         """What the open parameters are chosen from."""
         grids = []

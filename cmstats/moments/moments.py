@@ -733,9 +733,12 @@ class Moments(BlockSums):
         """Whiten the leading principal components of a block that hold a share of its variance."""
         return Whitened(self, name, self.sums.whiten_leading(self.columns(name), share))
 
-    def spectrum(self, a: str, b: str) -> Spectrum:
-        """The eigenvalues of ``scatter(a)``, and ``scatter(a, b)`` in its eigenvectors."""
-        return self.sums.spectrum(self.columns(a), self.columns(b))
+    def spectrum(self, a: str, b: str, unit: Array | None = None) -> Spectrum:
+        """The eigenvalues of ``scatter(a)``, and ``scatter(a, b)`` in its eigenvectors.
+
+        With `unit` those of the columns of a times these factors.
+        """
+        return self.sums.spectrum(self.columns(a), self.columns(b), unit)
 
     def cholesky(self, a: str, b: str, ridge: float) -> tuple[whitening.Factor, Array] | None:
         """W with ``W' (scatter(a) + ridge I) W = I``, and ``W' scatter(a, b)``.

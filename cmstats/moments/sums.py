@@ -298,8 +298,11 @@ class Sums(ABC):
         """``C_ab W_b`` with the covariance C and the whitening weights W_b of the columns b."""
 
     @abstractmethod
-    def spectrum(self, at: slice, bt: slice) -> Spectrum:
-        """The eigenvalues of ``scatter(at, at)``, and ``scatter(at, bt)`` in its eigenvectors."""
+    def spectrum(self, at: slice, bt: slice, unit: Array | None = None) -> Spectrum:
+        """The eigenvalues of ``scatter(at, at)``, and ``scatter(at, bt)`` in its eigenvectors.
+
+        With `unit` those of the columns `at` times these factors.
+        """
 
     def cholesky(self, at: slice, bt: slice, ridge: float) -> tuple[whitening.Factor, Array] | None:
         """W with ``W' (S_aa + ridge I) W = I``, and ``W'S_ab``, by Cholesky.
@@ -485,9 +488,10 @@ class Scatter(Sums):
     def against(self, at: slice, bt: slice, factor: whitening.Factor, ddof: float = 1) -> Array:
         return self.project(at, bt, factor.weights) / self.freedom(ddof)
 
-    def spectrum(self, at: slice, bt: slice) -> Spectrum:
+    def spectrum(self, at: slice, bt: slice, unit: Array | None = None) -> Spectrum:
         xp, varies = namespace(self.matrix), self.varying(at)
         p, fixed = varies.shape[0], int(xp.count_nonzero(varies == 0))
+        varies = varies if unit is None else varies * unit
         # Zeros, and not rounding errors, for columns that do not vary.
         values, vectors = xp.linalg.eigh(self.matrix[at, at] * varies[:, None] * varies[None, :])
         cross = vectors.mT @ (self.matrix[at, bt] * varies[:, None])
@@ -660,14 +664,15 @@ class Root(Sums):
             return self.project(at, bt, factor.weights) / self.freedom(ddof)
         return (self.matrix[:, at] / self.freedom(ddof) ** 0.5).mT @ factor.root
 
-    def spectrum(self, at: slice, bt: slice) -> Spectrum:
+    def spectrum(self, at: slice, bt: slice, unit: Array | None = None) -> Spectrum:
         xp, varies = namespace(self.matrix), self.varying(at)
         p, fixed = varies.shape[0], int(xp.count_nonzero(varies == 0))
+        varies = varies if unit is None else varies * unit
         left, s, right = svd(self.matrix[:, at] * varies[None, :])
         cross = s[:, None] * (left.mT @ self.matrix[:, bt])
         values = s * s
         if self.noise is not None:
-            noise = NOISE * self.n * ((right * right) @ (self.noise[at] * varies))
+            noise = NOISE * self.n * ((right * right) @ (self.noise[at] * varies**2))
             values = xp.where(values > noise, values, 0.0)
             cross = cross * xp.astype(values > 0, xp.float64)[:, None]
         least = float(values[p - fixed - 1]) if 0 < p - fixed <= s.shape[0] else 0.0

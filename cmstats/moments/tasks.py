@@ -40,7 +40,7 @@ from cmstats.rows.dask import checked_weights, naming_chunk
 from cmstats.rows.splits import Folds
 
 __all__ = ["TaskMoments", "aligned", "as_x_and_y", "by_group", "check_observed", "is_enough"]
-__all__ += ["of_batches", "totals"]
+__all__ += ["of_batches", "totals", "with_tasks"]
 
 Parts: TypeAlias = list[Moments | None]
 """The moments of each fold, or of each group; None where there is no row."""
@@ -158,7 +158,7 @@ class TaskMoments:
         found: Parts = []
         for wanted in groups:
             i = next(i for i, tasks in enumerate(self.groups) if wanted[0] in tasks)
-            found.append(_with_tasks(self.moments[i], self.groups[i], wanted))
+            found.append(with_tasks(self.moments[i], self.groups[i], wanted))
         return found
 
     @property
@@ -401,11 +401,11 @@ def _by_fold(blocks: dict[str, Any], form: Form, w: Array | None, folds: Folds) 
     return [None if m is None else as_x_and_y(m) for m in parts]
 
 
-def _with_tasks(
-    moments: Moments | None, tasks: tuple[int, ...], wanted: tuple[int, ...]
+def with_tasks(
+    moments: Moments | None, tasks: Sequence[int], wanted: Sequence[int]
 ) -> Moments | None:
     """The same moments with fewer columns of y."""
-    if moments is None or tasks == wanted:
+    if moments is None or tuple(tasks) == tuple(wanted):
         return moments
     p = moments.width("x")
     kept = [*range(p), *(p + tasks.index(task) for task in wanted)]

@@ -297,6 +297,10 @@ CALLS: dict[str, Callable[[Any, Rows], Any]] = {
     "score": _score,
     "score_samples": lambda est, r: est.score_samples(*r.views.values()),
     "score_tasks": lambda est, r: est.score_tasks(r.x, r.y),
+    "score_by_band": lambda est, r: est.score_by_band(r.x, r.y),
+    "score_moments_by_band": lambda est, r: est.score_moments_by_band(
+        Moments.from_data(x=r.x, y=r.y, missing=getattr(est, "missing", "error"))
+    ),
     "embed": lambda est, r: est.embed(r.x, r.y),
     "embed x": lambda est, r: est.embed(r.x),
     "embed y": lambda est, r: est.embed(y=r.y),
@@ -595,6 +599,17 @@ def _models() -> Iterator[Model]:
     yield Model("multitask-gaps-cv", tasks(**search), with_gaps, folds=3, **gaps)
     yield Model("multitask-em", tasks(missing="em", alpha=1.0), holes)
     yield Model("multitask-em-cv", tasks(missing="em", **search), holes, folds=3)
+
+    bands: dict[str, Any] = {"bands": {"first": slice(2), "rest": slice(2, None)}}
+    drawn: dict[str, Any] = {**bands, "band_weights": 5, "random_state": 0, **search}
+    fixed: dict[str, Any] = {**bands, "band_weights": (0.2, 0.8), "alpha": 2.0}
+    yield Model("multitask-bands", tasks(**fixed))
+    yield Model("multitask-bands-cv", tasks(**drawn), folds=3)
+    yield Model("multitask-bands-svd", tasks(solver="svd", fit_intercept=False, **drawn),
+                folds=3, **SVD)  # fmt: skip
+    yield Model("multitask-bands-gaps", tasks(**drawn), with_gaps, folds=3,
+                without=(*gaps["without"], "score_moments_by_band"))  # fmt: skip
+    yield Model("multitask-bands-em", tasks(missing="em", **drawn), holes, folds=3)
 
     # ------------------------------------------------------------- searches and pipelines
     grid = {"shrinkage": [0.1, "auto"], "scale": [True, False]}

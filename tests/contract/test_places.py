@@ -18,7 +18,7 @@ from .rows import Rows, fitted_numbers
 ANYWHERE = ("cv_scores_", "cv_gamma_scores_", "cv_rank_scores_", "class_prior_")
 """Attributes that are NumPy's wherever the rows are."""
 
-OF_MODEL = ("mutual_information", "score_tasks")
+OF_MODEL = ("mutual_information", "score_tasks", "score_by_band", "score_moments_by_band")
 """Results in double precision whatever the rows are in."""
 
 

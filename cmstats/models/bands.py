@@ -1,0 +1,232 @@
+"""Bands of features, each with a penalty of its own, from moments: banded ridge regression.
+
+With weights gamma of the bands and D^2 those of the features the coefficients are
+w = D (D S_xx D + alpha I)^-1 D S_xy: a ridge regression on features in other units.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from cmstats.arrays import Array, device_of, is_numpy, namespace, to_numpy
+from cmstats.kernels.threads import ONE_THREAD, thread_map
+from cmstats.models.ridge import Spectrum, about_plane, fold_scores, mean_scores
+from cmstats.moments.folds import training_moments
+from cmstats.moments.moments import Moments
+from cmstats.moments.tasks import with_tasks
+
+__all__ = ["Bands", "band_scores", "band_shares", "band_weights", "by_weights"]
+
+HostArray = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """The names of bands, and the number of the band of each feature."""
+
+    names: tuple[Any, ...]
+    codes: HostArray
+
+    @classmethod
+    def of(cls, given: Any, width: int, views: Mapping[str, slice], columns: Any) -> Bands:
+        """The bands that a user describes.
+
+        Parameters
+        ----------
+        given : "views", array of shape (p,), or mapping of name to columns
+        width : int
+            p.
+        views : mapping of name to slice
+            Where each view of X stands, if there are several.
+        columns : sequence of str or None
+            The names of the features, where they have some.
+        """
+        if isinstance(given, str):
+            if not views:
+                raise ValueError(
+                    "bands='views' needs several views: pass X as a list or a dict of them, or "
+                    "bands as one label for each feature"
+                )
+            given = {name: range(width)[at] for name, at in views.items()}
+        if isinstance(given, Mapping):
+            return cls(tuple(given), _codes(given, width, columns))
+        labels = np.asarray(given if isinstance(given, (list, tuple)) else to_numpy(given))
+        if labels.shape != (width,):
+            raise ValueError(
+                f"bands has shape {labels.shape}, but X has {width} features: give one label for "
+                "each, or a mapping of band to columns"
+            )
+        missing = [
+            at for at, label in enumerate(labels.tolist()) if label is None or label != label
+        ]
+        if missing:
+            raise ValueError(f"bands has no label for feature {missing[0]}: give one for each")
+        names, codes = np.unique(labels, return_inverse=True)
+        return cls(tuple(names.tolist()), codes)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def units(self, weights: HostArray) -> HostArray:
+        """The root of the weight of each feature's band, shape (p,)."""
+        roots: HostArray = np.sqrt(weights)[self.codes]
+        return roots
+
+
+def _codes(given: Mapping[Any, Any], width: int, columns: Any) -> HostArray:
+    """The band of each feature, where bands say their columns."""
+    known = {} if columns is None else {name: i for i, name in enumerate(columns)}
+    names, codes = [*given], np.full(width, -1)
+    for number, (name, members) in enumerate(given.items()):
+        members = range(width)[members] if isinstance(members, slice) else members
+        listed = np.ravel(np.asarray(members, dtype=object)).tolist()
+        if not listed:
+            raise ValueError(f"band {name!r} has no column: leave it out")
+        for one in listed:
+            at: Any = known.get(one) if isinstance(one, str) else one
+            known_at = isinstance(at, Integral) and not isinstance(at, bool)
+            if not (known_at and 0 <= int(at) < width):
+                raise ValueError(
+                    f"band {name!r} has column {one!r}, which X does not have: bands take numbers "
+                    f"of columns from 0 to {width - 1}, or names that fit sees in frames"
+                )
+            if codes[at] >= 0:
+                raise ValueError(
+                    f"column {one!r} is in two bands, {names[codes[at]]!r} and {name!r}: a "
+                    "feature has one penalty"
+                )
+            codes[at] = number
+    if (codes < 0).any():
+        raise ValueError(
+            f"{int((codes < 0).sum())} of {width} features are in no band (the first is column "
+            f"{int(np.argmax(codes < 0))}): each feature needs one"
+        )
+    return codes
+
+
+def band_weights(count: int, given: Any, random_state: Any) -> HostArray:
+    """Candidates of the weights of bands, which add up to 1: shape (n_candidates, n_bands).
+
+    Parameters
+    ----------
+    count : int
+        The number of bands.
+    given : int or array of shape (n_candidates, n_bands) or (n_bands,)
+        A number of candidates: the centre of the simplex, its corners, and draws from Dirichlet
+        distributions of concentration 1 and .1 in turn, even and sparse ones (la Tour et al.
+        2022).
+    random_state : int, RandomState or None
+    """
+    if isinstance(given, Integral):
+        corners = [
+            np.full((1, count), 1 / count),
+            *np.eye(count)[: count if count > 1 else 0, None],
+        ]
+        rng, drawn = check_random_state(random_state), int(given) - len(corners) if count > 1 else 0
+        draws = [rng.dirichlet(np.full(count, (1.0, 0.1)[i % 2]))[None, :] for i in range(drawn)]
+        return np.concatenate([*corners, *draws])
+    weights = np.asarray(to_numpy(given))
+    if weights.dtype.kind not in "iuf" or not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("band_weights must be finite numbers that are not negative")
+    weights = np.atleast_2d(weights).astype(np.float64)
+    if weights.ndim != 2 or weights.shape[1] != count or not len(weights):
+        raise ValueError(
+            f"band_weights has shape {np.shape(given)}, but there are {count} bands: give one row "
+            "of weights for each candidate, or the number of candidates"
+        )
+    if (far := np.abs(weights.sum(axis=1) - 1) > 1e-6).any():
+        raise ValueError(
+            f"the weights of candidate {int(np.argmax(far))} in band_weights add up to "
+            f"{weights.sum(axis=1)[np.argmax(far)]:.4g}: they must add up to 1"
+        )
+    return weights
+
+
+def band_scores(
+    folds: list[Moments], bands: Bands, candidates: HostArray, alphas: Sequence[float],
+    intercept: bool,
+) -> tuple[HostArray, HostArray]:  # fmt: skip
+    """The best held-out R2 of each candidate, as `ridge.search` has it, and its penalty.
+
+    One eigendecomposition for each candidate and fold. Two arrays of shape (n_candidates, q).
+    """
+    total = functools.reduce(operator.add, folds)
+    inline = sum(total.widths) <= ONE_THREAD or not is_numpy(namespace(total.mean("x")))
+
+    def of_fold(train: Moments, test: Moments) -> list[HostArray]:
+        def work(weights: HostArray) -> tuple[HostArray, HostArray]:
+            return fold_scores(train, test, alphas, None, intercept, bands.units(weights))
+
+        found = thread_map(work, [*candidates], inline=inline)
+        return [np.stack(each) for each in zip(*found, strict=True)]
+
+    pairs = zip(training_moments(folds), folds, strict=True)
+    scores = mean_scores(itertools.starmap(of_fold, pairs), total)[:, :, 0, :]
+    return scores.max(axis=1), np.array(alphas)[scores.argmax(axis=1)]
+
+
+def by_weights(
+    groups: Mapping[tuple[int, ...], Moments], bands: Bands, weights: HostArray, intercept: bool
+) -> dict[tuple[int, ...], tuple[Moments, Spectrum]]:
+    """The groups of targets parted by their weights, with moments and spectra of each.
+
+    Parameters
+    ----------
+    groups : mapping of targets to Moments
+    bands : Bands
+    weights : array of shape (q, n_bands)
+    intercept : bool
+    """
+    parts = {}
+    for tasks, m in groups.items():
+        own, which = np.unique(weights[list(tasks)], axis=0, return_inverse=True)
+        for k, each in enumerate(own):
+            at = tuple(np.array(tasks)[which.ravel() == k].tolist())
+            part = with_tasks(m, tasks, at)
+            assert part is not None
+            parts[at] = part, Spectrum.of(about_plane(part, intercept), bands.units(each))
+    return parts
+
+
+def band_shares(
+    moments: Moments | None, point: tuple[Array, Array], weights: Array, bands: Bands
+) -> Array:
+    r"""R2 of targets split by band (product measure), shape (n_bands, q); NaN without moments.
+
+    With the part :math:`f_b` of a prediction f that band b makes, about the means of the rows,
+
+    .. math:: R^2_b = \frac{f_b'(2y - f) - n g g_b}{y'y}
+
+    where g is the distance of the means from the fitted plane, of which :math:`g_b` is the part
+    that goes through band b and an equal share of the rest. Columns add up to R2.
+
+    Parameters
+    ----------
+    moments : Moments or None
+        Of held-out rows.
+    point : arrays of shape (p,) and (q,)
+        One that the fitted plane passes through.
+    weights : array of shape (p, q)
+    bands : Bands
+    """
+    xp, device, count = namespace(weights), device_of(weights), len(bands)
+    nan = xp.asarray(float("nan"), dtype=xp.float64, device=device)
+    if moments is None:
+        return xp.stack([0 * point[1] + nan] * count)
+    gap_x, gap_y = moments.mean("x") - point[0], moments.mean("y") - point[1]
+    explained = 2 * moments.scatter("x", "y") - moments.projected_scatter("x", "x", weights)
+    member = np.equal.outer(np.arange(count), bands.codes).astype(np.float64)
+    member = xp.asarray(member, device=device)
+    through = gap_y / count - member @ (gap_x[:, None] * weights)
+    shares = member @ (weights * explained) - moments.n * (gap_y - gap_x @ weights) * through
+    constant, total = moments.constant("y"), moments.variance("y", ddof=0) * moments.n
+    return shares / xp.where(constant, nan, total)
