@@ -409,7 +409,9 @@ def search(
 
 def mean_scores(folds: Iterable[Any], total: Moments) -> np.ndarray[Any, Any]:
     """The scores of `Search` from the `fold_scores` of each fold and the moments of all rows."""
-    errors, scores, count = 0.0, 0.0, 0
+    errors: Any = 0.0
+    scores: Any = 0.0
+    count: Any = 0
     for fold_errors, fold_scores in folds:
         scored = np.isfinite(fold_scores)
         errors = errors + fold_errors
