@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+import inspect
+import operator
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from contract.places import Place, another
 
+import cmstats
 from cmstats import CCA, Moments, retrieval_report, search
 from cmstats.arrays import to_numpy
 from cmstats.kernels import covariance, whitening
@@ -110,3 +116,43 @@ def test_weights_lie_where_the_rows_do_or_are_numpys() -> None:
     here, there = Place("array_api_strict"), Place("array_api_strict:device1")
     with pytest.raises(TypeError, match="one array library and on one device"):
         CCA().fit(there(X), there(Y), sample_weight=here(W))
+
+
+def uses_of_cupy() -> Iterator[tuple[str, ast.Call | None]]:
+    """What the package takes of CuPy, as "cuda.Stream", and how it is called where it is."""
+    for path in sorted(Path(cmstats.__file__).parent.rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        called = {id(node.func): node for node in nodes if isinstance(node, ast.Call)}
+        for node in nodes:
+            if isinstance(node, ast.Attribute):
+                found = re.fullmatch(r"(?:self\.)?(?:cp|cupy)\.([\w.]+)", ast.unparse(node))
+                if found:
+                    yield found[1], called.get(id(node))
+
+
+def misused(module: Any) -> list[str]:
+    """What a module lacks of this, or does not take."""
+    wrong = []
+    for name, call in uses_of_cupy():
+        try:
+            found = operator.attrgetter(name)(module)
+            if call is None or any(isinstance(a, ast.Starred) for a in call.args):
+                continue
+            given = {k.arg: None for k in call.keywords if k.arg is not None}
+            inspect.signature(found).bind(*call.args, **given)
+        except (AttributeError, TypeError) as error:
+            wrong.append(f"{name}: {error}")
+        except ValueError:  # a compiled function without a signature
+            continue
+    return wrong
+
+
+def test_what_is_called_of_cupy_is_what_it_takes() -> None:
+    taken = {name for name, _ in uses_of_cupy()}
+    assert {"empty", "cuda.Event", "cuda.memory.OutOfMemoryError"} < taken
+    # NumPy takes the same calls of what it has.
+    assert {each.partition(":")[0] for each in misused(np)} == {
+        name for name in taken if not hasattr(np, name.partition(".")[0])
+    }
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    assert misused(cupy) == []

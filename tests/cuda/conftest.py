@@ -16,6 +16,10 @@ a package named ``cuda`` there would hide NVIDIA's own ``cuda`` package.
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,20 +77,47 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture
-def compile_ptx(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """``compile_ptx(kernel, signature)``: the PTX of a ``cuda.jit`` kernel for sm_90."""
+# Where kernels are assembled, and the architecture of the PTX that the assembler gets: Numba knows
+# none after sm_90, and what is compiled for one is assembled for the later ones.
+ASSEMBLED = {"sm_80": 80, "sm_90": 90, "sm_100": 90}
+
+
+@pytest.fixture(params=ASSEMBLED)
+def compile_ptx(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., str]:
+    """``compile_ptx(kernel, signature)``: the PTX of a ``cuda.jit`` kernel.
+
+    Where the toolkit's assembler is present, each kernel is assembled as well, for three
+    architectures: none may spill registers. What it takes is printed (``pytest -rP``). Without
+    it, kernels are compiled for sm_90 alone.
+    """
     from numba import cuda
     from numba.cuda import dispatcher
 
-    # A device function that a kernel calls is compiled for the device at hand: say sm_90.
-    hopper = SimpleNamespace(compute_capability=(9, 0))
-    monkeypatch.setattr(dispatcher, "get_current_device", lambda: hopper)
+    place = request.param
+    ptxas = shutil.which("ptxas")
+    if place != "sm_90" and ptxas is None:
+        pytest.skip("ptxas, the assembler of the CUDA toolkit, is not on the path")
+    capability = divmod(ASSEMBLED[place], 10)
+    # A device function that a kernel calls is compiled for the device at hand.
+    device = SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: device)
 
     def compile_one(kernel: Any, signature: tuple[Any, ...]) -> str:
-        source = getattr(kernel, "py_func", kernel)
-        ptx, _ = cuda.compile_ptx(source, signature, cc=(9, 0))
-        assert ".target sm_90" in ptx
+        source, options = getattr(kernel, "py_func", kernel), getattr(kernel, "targetoptions", {})
+        fast = bool(options.get("fastmath", False))
+        ptx, _ = cuda.compile_ptx(source, signature, cc=capability, fastmath=fast)
+        assert f".target sm_{ASSEMBLED[place]}" in ptx
+        if ptxas is not None:
+            (tmp_path / "kernel.ptx").write_text(ptx)
+            command = [ptxas, "-v", f"-arch={place}", "-o", os.devnull, "kernel.ptx"]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            (taken,) = re.findall(r"Used (\d+ registers.*)", done.stderr)
+            print(f"{source.__name__} on {place}: {taken}")
+            spilled = re.findall(r"(\d+) bytes spill", done.stderr)
+            assert set(spilled) == {"0"}, done.stderr
         return str(ptx)
 
     return compile_one

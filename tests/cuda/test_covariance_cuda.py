@@ -214,7 +214,7 @@ def test_cupy_arrays_go_this_way() -> None:
 @pytest.mark.ptx
 @pytest.mark.parametrize("real", [numba.float32, numba.float64])
 @pytest.mark.parametrize("stored", [types.float16, numba.float32, numba.float64])
-def test_kernels_compile_for_sm_90(real: Any, stored: Any, compile_ptx: Callable[..., str]) -> None:
+def test_kernels_compile(real: Any, stored: Any, compile_ptx: Callable[..., str]) -> None:
     if stored == numba.float64 and real == numba.float32:
         return
     vector, sums = real[::1], numba.float64[::1]

@@ -103,7 +103,7 @@ def test_cupy_arrays_go_this_way() -> None:
 
 @pytest.mark.ptx
 @pytest.mark.parametrize("real", [numba.float32, numba.float64])
-def test_kernels_compile_for_sm_90(real: Any, compile_ptx: Callable[..., str]) -> None:
+def test_kernels_compile(real: Any, compile_ptx: Callable[..., str]) -> None:
     vector, matrix, flag = real[::1], real[:, ::1], numba.boolean
     ptx = compile_ptx(gram.rbf, (matrix, vector, vector, real, flag, numba.float64[::1]))
     if real is numba.float32:

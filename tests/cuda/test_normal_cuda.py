@@ -118,7 +118,7 @@ def test_cupy_arrays_go_this_way() -> None:
 
 @pytest.mark.ptx
 @pytest.mark.parametrize("real", [numba.float32, numba.float64])
-def test_kernels_compile_for_sm_90(real: Any, compile_ptx: Callable[..., str]) -> None:
+def test_kernels_compile(real: Any, compile_ptx: Callable[..., str]) -> None:
     vector, matrix, cube = real[::1], real[:, ::1], real[:, :, ::1]
     compile_ptx(room.row_norms, (matrix, vector))
     compile_ptx(room.finish, (matrix, vector, vector, matrix))

@@ -80,7 +80,7 @@ def test_column_counts_equal_numpy_and_add_up(rows, columns, dtype, chunk):
 @pytest.mark.ptx
 @pytest.mark.parametrize("name", ["own_scores", "count_rows", "count_columns"])
 @pytest.mark.parametrize("dtype", [types.float32, types.float64])
-def test_kernels_compile_to_ptx_for_sm_90(name, dtype, compile_ptx):
+def test_kernels_compile(name, dtype, compile_ptx):
     own, bounds = types.Array(dtype, 1, "C"), types.Array(types.int64, 1, "C")
     counts = types.Array(types.int64, 2, "C")
     rest = {
