@@ -87,6 +87,12 @@ def test_equal_to_statsmodels(shape: tuple[int, int]) -> None:
             np.testing.assert_allclose(table[f"wilks_{mine}"], steps[name], rtol=1e-8, atol=1e-14)
 
 
+def test_the_table_says_what_it_assumes() -> None:
+    X, Y = views(60, 2, 2, (0.6,))
+    printed = canonical_correlation_test(CCA().fit(X, Y)).to_string()
+    assert printed.lstrip().startswith("normal rows, else permutation_test")
+
+
 def test_linnerud_is_that_of_sas_proc_cancorr() -> None:
     table = canonical_correlation_test(CCA().fit(*LINNERUD))
 

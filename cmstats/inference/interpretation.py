@@ -83,11 +83,8 @@ def loadings_table(cca: Any) -> pd.DataFrame:
     >>> views = {"x": brain, "y": tests.drop(columns="age"), "age": tests["age"]}
     >>> m = Moments.from_data(missing="em", **views).partial_out("age")
     >>> cca = CCA().fit_moments(m)
-    >>> print(canonical_correlation_test(cca, n_nuisance=1)[["correlation", "wilks_p"]].round(3))
-               correlation  wilks_p
-    component
-    1                0.588    0.000
-    2                0.013    0.817
+    >>> canonical_correlation_test(cca, n_nuisance=1)["wilks_p"].round(3).tolist()
+    [0.0, 0.817]
     >>> print(loadings_table(cca)["loading"].round(2))
     component          1     2
     view feature
