@@ -14,7 +14,7 @@ from cmstats.kernels.linalg import leading_svd
 from cmstats.models.base import MomentsModel
 from cmstats.models.dask import by_rows, row_wise
 from cmstats.models.degenerate import constant_columns, dependent_columns
-from cmstats.models.latent import LatentViews, unit_rows
+from cmstats.models.latent import LatentViews, from_coordinates, unit_rows
 from cmstats.moments.canonical import Canonical, latent_mean, likelihood_vectors, loadings
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import SHRINKAGES, Shrunk, Target
@@ -262,9 +262,7 @@ class CCA(LatentViews, MomentsModel):
         # Through the variates: the p x q matrix of coefficients may be far larger than both.
         weights = found.x_weights_ * (found.x_std * found.singular_values_)[None, :]
         u = project(self._check_x(X), found.x_mean_, weights)
-        xp = namespace(u)
-        y = u @ xp.astype(found.y_pattern.mT, u.dtype) + xp.astype(found.y_mean_, u.dtype)
-        return y[:, 0] if self._y_ndim == 1 else y
+        return from_coordinates(u, found.y_pattern, found.y_mean_, self._y_ndim)
 
     @row_wise
     def fuse(self, X: Any = None, y: Any = None) -> Array:

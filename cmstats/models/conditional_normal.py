@@ -12,6 +12,7 @@ import numpy as np
 from cmstats.arrays import Array, device_of, namespace, result_dtype
 from cmstats.kernels import normal
 from cmstats.kernels.linalg import block_matrix
+from cmstats.models.latent import from_coordinates
 from cmstats.moments.canonical import expected_ratio, likelihood_vectors, pairs_of
 from cmstats.moments.joint_normal import JointNormal, in_order, observed_groups, pick
 from cmstats.moments.moments import Moments
@@ -192,8 +193,7 @@ class PairNormal(BlockNormal):
     def mean_given(self, X: Any) -> Array:
         """The conditional mean of y for complete rows of x."""
         u = project(X, self.x_mean_, self.x_directions * self.singular_values_[None, :])
-        xp = namespace(u)
-        return u @ xp.astype(self.y_pattern.mT, u.dtype) + xp.astype(self.y_mean_, u.dtype)
+        return from_coordinates(u, self.y_pattern, self.y_mean_)
 
     def residuals_given(self, X: Array) -> Iterator[tuple[HostArray, Array]]:
         """The rows of each missingness pattern of x, and their covariance of y given x."""

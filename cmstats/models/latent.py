@@ -264,9 +264,16 @@ def decoded(moments: Any, view: str, mean: Array, weights: Array, variates: Any)
     # With F'(W'SW)F = I the inverse is F F', on the range where a component does not vary.
     F = whitening.factor(weights.mT @ SW).weights
     pattern = (SW @ F) @ F.mT
-    xp = namespace(u, mean)
-    u = xp.astype(u, result_dtype(u), copy=False)
-    return u @ xp.astype(pattern.mT, u.dtype) + xp.astype(mean, u.dtype)
+    return from_coordinates(
+        namespace(u, mean).astype(u, result_dtype(u), copy=False), pattern, mean
+    )
+
+
+def from_coordinates(u: Array, pattern: Array, mean: Array, ndim: int = 2) -> Array:
+    """Rows ``u pattern' + mean`` from coordinates, in their precision; a vector if `ndim` is 1."""
+    xp = namespace(u)
+    rows = u @ xp.astype(pattern.mT, u.dtype) + xp.astype(mean, u.dtype)
+    return rows[:, 0] if ndim == 1 else rows
 
 
 def all_pairs(vectors: Any) -> Array:

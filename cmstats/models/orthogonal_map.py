@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar, Literal
@@ -20,9 +21,9 @@ from cmstats.models.latent import ComparedViews
 from cmstats.models.multitask import ALPHAS
 from cmstats.models.regions import PredictsRegions
 from cmstats.models.ridge import HeldOut, Spectrum, r2
-from cmstats.moments.folds import best_index, choice_notes, training_moments
+from cmstats.moments.folds import GridScores, scored_by_fold
 from cmstats.moments.moments import Moments
-from cmstats.rows.chunks import project
+from cmstats.rows.chunks import check_lengths, project
 
 __all__ = ["OrthogonalMap"]
 
@@ -45,6 +46,40 @@ class Rotation:
         namespace(moments.mean("x"), self.x_mean_)  # of one library, on one device
         held = HeldOut.of(moments, (self.x_mean_, self.y_mean_))
         return r2(held.errors(self.coef_.mT), moments)
+
+
+@dataclass(frozen=True)
+class Procrustes:
+    """The rotation and scale of least squares, and what every ridge toward them shares."""
+
+    rotation: Array
+    scale: float
+    rank: int
+    moments: Moments
+
+    @classmethod
+    def of(cls, m: Moments, *, scale: bool) -> Procrustes:
+        """From the SVD of S_xy."""
+        U, d, Vt = svd(m.scatter("x", "y"))
+        xp = namespace(U)
+        k = int(xp.count_nonzero(d > 1e-10 * d[0]))  # beyond, any rotation would do
+        Q = U[:, :k] @ Vt[:k, :]
+        norm = float(xp.sum(Q * m.projected_scatter("x", "x", Q)))
+        c = (float(xp.sum(d)) / norm if norm > 0 else 0.0) if scale else 1.0
+        return cls(Q, c, k, m)
+
+    @functools.cached_property
+    def spectrum(self) -> Spectrum:
+        """That of S_xx, in which every alpha costs one division."""
+        return Spectrum.of(self.moments)
+
+    def notes(self, m: Moments) -> tuple[str, ...]:
+        """The sentence about directions that the rows do not determine."""
+        xp = namespace(self.rotation)
+        most = min(int(xp.count_nonzero(~m.constant(name))) for name in ("x", "y"))
+        if self.rank == most > 0:
+            return ()
+        return (_UNDETERMINED.format(k=self.rank, most=min(m.widths)),)
 
 
 class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
@@ -152,40 +187,30 @@ class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
         self.missing = missing
 
     def _solve(
-        self, m: Moments, alpha: float | None = None, spectrum: Spectrum | None = None
+        self, m: Moments, alpha: float | None = None, start: Procrustes | None = None
     ) -> Rotation:
         alpha = float(self.alpha) if alpha is None else alpha
-        S = m.scatter("x", "y")
-        U, d, Vt = svd(S)
-        xp = namespace(U)
-        k = int(xp.count_nonzero(d > 1e-10 * d[0]))  # beyond, any rotation would do
-        Q = U[:, :k] @ Vt[:k, :]
-        norm = float(xp.sum(Q * m.projected_scatter("x", "x", Q)))
-        c = (float(xp.sum(d)) / norm if norm > 0 else 0.0) if self.scale else 1.0
-        B = c * Q
+        found = Procrustes.of(m, scale=self.scale) if start is None else start
+        B = found.scale * found.rotation
         if alpha > 0:  # (S_xx + alpha I)^-1 (S_xy + alpha c Q) = c Q + that of the residuals
-            s = Spectrum.of(m) if spectrum is None else spectrum
+            s = found.spectrum
             left = s.cross - s.values[:, None] * (s.vectors.mT @ B)
             B = B + s.vectors @ (s.inverse(alpha) * left)
         x, y = m.mean("x"), m.mean("y")
-        most = min(int(xp.count_nonzero(~m.constant(name))) for name in ("x", "y"))
-        notes = () if k == most > 0 else (_UNDETERMINED.format(k=k, most=min(S.shape)),)
-        return Rotation(x, y, Q, c, alpha, B.mT, y - x @ B, notes)
+        return Rotation(x, y, found.rotation, found.scale, alpha, B.mT, y - x @ B, found.notes(m))
 
     def _prepared(self, moments: Moments, chosen: dict[str, Any]) -> Moments:
         return moments
 
-    def _choose(self, folds: list[Moments]) -> tuple[dict[str, Any], dict[str, Any]]:
-        alphas, columns = self.tunable["alpha"], []
-        for train, test in zip(training_moments(folds), folds, strict=True):
-            held, spectrum = self._held_out(test), Spectrum.of(train)
-            tried = [self._solve(train, alpha, spectrum).r2(held) for alpha in alphas]
-            columns.append([float(np.mean(to_numpy(each))) for each in tried])
-        scores = np.array(columns).T
-        best = best_index(scores)
-        notes = choice_notes(scores, [{"alpha": a} for a in alphas], best)
-        found = {"cv_alphas_": list(alphas), "cv_scores_": scores, "notes": notes}
-        return {"alpha": alphas[best]}, found
+    def _grid_scores(
+        self, folds: Sequence[Moments], candidates: Sequence[Mapping[str, Any]]
+    ) -> GridScores:
+        def along(k: int, train: Moments) -> Iterator[float]:
+            start, held = Procrustes.of(train, scale=self.scale), self._held_out(folds[k])
+            for each in candidates:
+                yield self._score(held, self._solve(train, each["alpha"], start))
+
+        return scored_by_fold(along, len(candidates), folds)
 
     def _score(self, moments: Moments, model: Rotation) -> float:
         each = model.r2(moments)
@@ -278,8 +303,7 @@ class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
         check_is_fitted(self)
         mapped, own = self._embedded(X, y)
         n = int(own.shape[0])
-        if mapped.shape[0] != n:
-            raise ValueError(f"X has {mapped.shape[0]} rows and y has {n}: row i is one item")
+        check_lengths({"X": mapped, "y": own})
         k = check_count("k", k, 1, n - 1, "neighbours among the other rows")
         lists = [_others(to_numpy(search(a, own, k + 1)[0])) for a in (own, mapped)]
         shared = sum(len(np.intersect1d(*pair)) for pair in zip(*lists, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -16,10 +18,10 @@ from cmstats.kernels.linalg import leading_svd, signs
 from cmstats.models.base import MomentsModel
 from cmstats.models.dask import row_wise
 from cmstats.models.degenerate import constant_columns
-from cmstats.models.latent import LatentViews
+from cmstats.models.latent import LatentViews, from_coordinates
 from cmstats.models.regions import PredictsRegions
 from cmstats.models.ridge import HeldOut, r2
-from cmstats.moments.folds import mean_scores, simplest_index, training_moments
+from cmstats.moments.folds import GridScores, mean_scores, scored_by_fold, simplest_index
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
 from cmstats.rows.chunks import project
@@ -167,8 +169,8 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
     x_mean_, y_mean_ : arrays of shape (p,), (q,)
     n_components_ : int
         Fewer than asked for where nothing is left that varies together.
-    cv_scores_ : array of shape (n_tried, n_folds)
-        Where `n_components` is "cv".
+    cv_n_components_, cv_scores_ : list, array of shape (n_tried, n_folds)
+        Where `n_components` is "cv"; NaN where a fold has fewer components.
     n_samples_, moments_, n_features_in_, feature_names_in_, y_feature_names_in_
         As in `CCA`.
 
@@ -277,21 +279,30 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
     def _rows_needed(self) -> int:
         return 2 if self.n_components == "cv" else self.n_components + 1
 
-    def _choose(self, folds: list[Moments]) -> tuple[dict[str, Any], dict[str, Any]]:
-        columns = []
-        for train, test in zip(training_moments(folds), folds, strict=True):
-            found, held = self._solved(train, {}), self._held_out(test)
-            by_correlation = self.mode != "regression"
-            path = found.correlations_on(held) if by_correlation else found.path_r2(held)
-            columns.append(to_numpy(path) if by_correlation else to_numpy(path).mean(axis=1))
-        k = min(map(len, columns))
-        scores = np.stack([column[:k] for column in columns], axis=1)
-        best = simplest_index(scores)
-        if self.mode != "regression":
-            mean, there = mean_scores(scores), ~np.isnan(scores).all(axis=0)
-            error = scores[:, there].std(axis=1) / max(int(there.sum()) - 1, 1) ** 0.5
-            best = max(0, int(np.argmin(np.append(mean > error, False))) - 1)  # before the first
-        return {"n_components": best + 1}, {"cv_scores_": scores}
+    def _candidates(self, folds: Sequence[Moments]) -> list[dict[str, Any]]:
+        most = self._count(self._prepared(functools.reduce(operator.add, folds), {}))
+        return [{"n_components": k + 1} for k in range(most)]
+
+    def _grid_scores(
+        self, folds: Sequence[Moments], candidates: Sequence[Mapping[str, Any]]
+    ) -> GridScores:
+        def along(k: int, train: Moments) -> Array:
+            """The scores of all numbers of components; NaN beyond those that exist."""
+            found, held = self._solved(train, {}), self._held_out(folds[k])
+            if self.mode == "regression":
+                path = to_numpy(found.path_r2(held)).mean(axis=1)
+            else:
+                path = to_numpy(found.correlations_on(held))
+            return np.append(path, np.full(max(len(candidates) - len(path), 0), np.nan))
+
+        return scored_by_fold(along, len(candidates), folds)
+
+    def _best(self, scores: Any) -> int:
+        if self.mode == "regression":
+            return simplest_index(scores)
+        mean, there = mean_scores(scores), ~np.isnan(scores).all(axis=0)
+        error = scores[:, there].std(axis=1) / max(int(there.sum()) - 1, 1) ** 0.5
+        return max(0, int(np.argmin(np.append(mean > error, False))) - 1)  # before the first
 
     def _score(self, moments: Moments, model: Deflation) -> float:
         if self.mode == "regression":
@@ -321,9 +332,7 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
         check_is_fitted(self)
         found: Deflation = self._solution
         t = project(self._check_x(X), found.x_mean_, found.x_rotations)
-        xp = namespace(t)
-        y = t @ xp.astype(found.y_slopes.mT, t.dtype) + xp.astype(found.y_mean_, t.dtype)
-        return y[:, 0] if self._y_ndim == 1 else y
+        return from_coordinates(t, found.y_slopes, found.y_mean_, self._y_ndim)
 
     def score_moments(self, moments: Moments) -> float:
         """The mean R2 of the targets on held-out moments, or the mean correlation of the scores.
