@@ -17,6 +17,7 @@ SUITES = (
     "semantic",
     "autoencoder",
     "multitask",
+    "family",
     "fusion",
     "comparison",
     "few_pairs",

@@ -21,6 +21,7 @@ __all__ = [
     "inner",
     "leading_eigenvectors",
     "leading_eigh",
+    "leading_pair",
     "leading_svd",
     "not_positive_definite",
     "qr_r",
@@ -172,6 +173,23 @@ def _lanczos(A: Array, k: int) -> tuple[Array, Array] | None:
     if scipy.linalg.lapack.dpotrf(rest, lower=1)[1]:
         return None
     return values[::-1], vectors[:, ::-1]
+
+
+def leading_pair(M: Array) -> tuple[Array, Array, Array]:
+    """The leading singular triplet u, s, v of a matrix, of a small one from its Gram matrix.
+
+    The vectors are as accurate as those of an SVD: both depend on the gap of the squares.
+    """
+    if min(M.shape) > LARGE:
+        U, d, Vt = leading_svd(M, 1)
+        return U[:, 0], d[0], Vt[0, :]
+    xp, tall = namespace(M), M.shape[0] >= M.shape[1]
+    M = M if tall else M.mT
+    _, V = leading_eigh(M.mT @ M, 1)
+    u = M @ V[:, 0]
+    s = xp.linalg.vector_norm(u)
+    u = u / xp.where(s > 0, s, xp.ones_like(s))
+    return (u, s, V[:, 0]) if tall else (V[:, 0], s, u)
 
 
 def leading_svd(M: Array, k: int | None = None) -> tuple[Array, Array, Array]:

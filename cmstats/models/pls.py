@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, namespace, to_numpy
-from cmstats.kernels.linalg import leading_svd, signs
+from cmstats.kernels.linalg import leading_pair, leading_svd, signs
 from cmstats.models.base import MomentsModel
 from cmstats.models.dask import row_wise
 from cmstats.models.degenerate import constant_columns
@@ -82,11 +82,10 @@ def _deflated(m: Shrunk, most: int, mode: str) -> tuple[list[Array], ...]:
     _, _, R, T, P, Q, *_ = found
     least = None
     for _ in range(most):
-        U, d, Vt = leading_svd(S, 1)
-        least = float(d[0]) * 1e-10 if least is None else least
-        if not float(d[0]) > least:  # nothing is left that varies together
+        w, d, c = leading_pair(S)
+        least = float(d) * 1e-10 if least is None else least
+        if not float(d) > least:  # nothing is left that varies together
             break
-        w, c = U[:, 0], Vt[0, :]
         sign = signs(w[:, None])[0]
         w, c = sign * w, sign * c
         r = w - sum(((w @ p) * r for p, r in zip(P, R, strict=True)), 0 * w)
@@ -103,7 +102,7 @@ def _deflated(m: Shrunk, most: int, mode: str) -> tuple[list[Array], ...]:
             y_variance = xp.sum(s * covariance)
             q = covariance / y_variance
             S = S - p[:, None] * (w @ S)[None, :] - (S @ c)[:, None] * q[None, :]
-            S = S + d[0] * p[:, None] * q[None, :]
+            S = S + d * p[:, None] * q[None, :]
         for kept, value in zip(found, (w, c, r, s, p, q, variance, y_variance), strict=True):
             kept.append(value)
     return found

@@ -1,0 +1,119 @@
+"""The rest of the family: PLS, orthogonal maps, sparse pairs and banded ridge, beside their peers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV
+
+from benchmarks._measure import Rows, ratio, seconds
+from cmstats import PLS, Moments, NystroemMap, OrthogonalMap
+from cmstats.datasets import load_mnist_halves
+
+Views = tuple[Any, Any]
+
+
+def run(*, quick: bool) -> Iterator[Rows]:
+    """All measurements of this suite."""
+    warnings.simplefilter("ignore")
+    for part in PARTS:
+        try:
+            yield from part(quick)
+        except (FileNotFoundError, ModuleNotFoundError) as error:
+            yield {f"not run: {part.__name__.strip('_')}": {"note": str(error)}}
+
+
+def _latent(n: int, p: int, q: int, seed: int = 0, rank: int = 40) -> Views:
+    """Two views of a latent with falling variances, in single precision."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(n, rank)) * 0.95 ** np.arange(rank)
+    X = z @ rng.normal(size=(rank, p)) + 2 * rng.normal(size=(n, p))
+    Y = z @ rng.normal(size=(rank, q)) + 2 * rng.normal(size=(n, q))
+    return X.astype(np.float32), Y.astype(np.float32)
+
+
+def _pls(quick: bool) -> Iterator[Rows]:
+    """One fit of 20 components, and the choice among 1 to 30 in 5 folds."""
+    n = 5_000 if quick else 100_000
+    X, Y = _latent(n, 512, 64)
+    ours = seconds(lambda: PLS(20).fit(X, Y))
+    peer = PLSRegression(20)
+    theirs = seconds(lambda: peer.fit(X, Y))
+    found = PLS(20).fit(X, Y)
+    apart = np.abs(found.coef_ - peer.coef_).max() / np.abs(peer.coef_).max()
+    yield {
+        f"PLS, 20 components, {n} x (512, 64)": {
+            "seconds": ours, "scikit_learn_seconds": theirs, "times_faster": theirs / ours,
+            "largest_difference_of_coefficients": float(apart),
+            "note": "bar: 20 times faster than PLSRegression",
+        }
+    }  # fmt: skip
+    row = ratio(lambda: PLS("cv", cv=5).fit(X, Y), lambda: Moments.from_data(x=X, y=Y), repeats=3)
+    chosen = PLS("cv", cv=5).fit(X, Y)
+    tried = len(chosen.cv_scores_)
+    few = 500 if quick else 5_000
+    grid = {"n_components": list(range(1, 4 if quick else 31))}
+    search = GridSearchCV(PLSRegression(), grid, cv=5)
+    theirs = seconds(lambda: search.fit(X[:few], Y[:few]))
+    ours = seconds(lambda: PLS("cv", cv=5).fit(X[:few], Y[:few]))
+    yield {
+        f"PLS, choice of 1 to {tried} components in 5 folds, {n} rows": {
+            "seconds": row["seconds"], "passes": row["ratio"], "passes_max": row["ratio_max"],
+            "chosen": float(chosen.n_components_),
+            "note": "bar: 3 passes over the rows (one pass is Moments.from_data)",
+        },
+        f"PLS, the same of {few} rows": {
+            "seconds": ours, "GridSearchCV_seconds": theirs, "times_faster": theirs / ours,
+            "note": f"GridSearchCV of PLSRegression over 1 to {len(grid['n_components'])}",
+        },
+    }  # fmt: skip
+
+
+def _procrustes(quick: bool) -> Iterator[Rows]:
+    """Seconds beside Ridge, and neighbours that survive between two kernel maps of the digits."""
+    n = 5_000 if quick else 100_000
+    X, Y = _latent(n, 512, 512)
+    for name, model in (("alpha=0", OrthogonalMap()), ('alpha="cv"', OrthogonalMap(alpha="cv"))):
+        row = ratio(
+            lambda: Ridge().fit(X, Y),
+            lambda model=model: model.fit(X, Y),
+            repeats=1 if quick else 3,
+        )
+        yield {
+            f"OrthogonalMap, {name}, {n} x (512, 512)": {
+                "seconds": row["base_seconds"], "Ridge_seconds": row["seconds"],
+                "times_faster": row["ratio"], "note": "Ridge with one given alpha",
+            }
+        }  # fmt: skip
+    data = load_mnist_halves()
+    rows = np.random.default_rng(0).permutation(len(data.left_train))[: 2_000 if quick else 10_000]
+    left = np.float32(data.left_train[rows])
+    train, test = slice(0, len(rows) * 3 // 4), slice(len(rows) * 3 // 4, None)
+    maps = [
+        NystroemMap("rbf", rank=200, gamma=gamma, random_state=seed).fit(left[train])
+        for seed, gamma in enumerate((0.005, 0.02))
+    ]
+    old, new = (one.transform(left) for one in maps)
+    for count in (100, 300, len(old[train])):
+        at = slice(0, count)
+        models = {
+            "orthogonal": OrthogonalMap(),
+            "toward orthogonal": OrthogonalMap(alpha="cv"),
+            "ridge": Ridge(alpha=1e-2),
+        }
+        for name, model in models.items():
+            model.fit(old[at], new[at])
+            score = r2_score(new[test], model.predict(old[test]))
+            row = {"R2": float(score), "note": "two Nyström maps of the left halves"}
+            if isinstance(model, OrthogonalMap):
+                row["neighbours_kept"] = model.retention(old[test], new[test], k=10)
+            yield {f"moved from one map to another, {count} pairs: {name}": row}
+
+
+PARTS: list[Callable[[bool], Iterator[Rows]]] = [_pls, _procrustes]
