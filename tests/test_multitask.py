@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from typing import Any
 
@@ -206,6 +207,9 @@ def test_groups_of_tasks_part_as_rows_come() -> None:
     for a, b in ((60, 100), (100, 130), (130, N)):
         found.partial_fit(X[a:b], late[a:b])
     assert [*found.moments_] == [(0, 1, 4, 5), (2,), (3,)]
+    copied = pickle.loads(pickle.dumps(found)).moments_
+    assert [*copied] == [*found.moments_]
+    assert [m.n for m in copied[2,]] == [m.n for m in found.moments_[2,]]
     same(found, MultitaskRegressor(cv=3).fit(X, late))
 
 

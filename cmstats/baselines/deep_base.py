@@ -39,6 +39,8 @@ class DeepBaseline(TwoViewBaseline):
         "random_state": ["random_state"],
     }
 
+    _private = TwoViewBaseline._private | {"_epochs"}
+
     n_components: int
     hidden: tuple[int, ...]
     activation: Activation
@@ -159,16 +161,24 @@ class DeepBaseline(TwoViewBaseline):
             raise ValueError(
                 "the loss was not finite after the first epoch of training: lower learning_rate"
             )
-        import pandas as pd
-
-        epochs = pd.RangeIndex(1, len(outcome.losses) + 1, name="epoch")
-        scores = pd.Series(outcome.scores, index=epochs[: len(outcome.scores)], dtype=float)
-        self.history_ = pd.DataFrame(
-            {"loss": outcome.losses, "validation_score": scores}, index=epochs
-        )
+        self._epochs = {"loss": outcome.losses, "validation_score": outcome.scores}
         self.n_iter_ = len(outcome.losses)
         self.best_epoch_ = int(outcome.best_epoch)
         self.best_score_ = max(outcome.scores, default=float("nan"))
+
+    @property
+    def history_(self) -> Any:
+        """The loss and the validation score of each epoch, a DataFrame."""
+        import pandas as pd
+
+        if not hasattr(self, "_epochs"):
+            raise AttributeError("history_ is of a trained model: call fit first")
+        epochs = pd.RangeIndex(1, self.n_iter_ + 1, name="epoch")
+        columns = {
+            name: pd.Series(each, index=epochs[: len(each)], dtype=float)
+            for name, each in self._epochs.items()
+        }
+        return pd.DataFrame(columns, index=epochs)
 
     def _notes(self, outcome: Any, views: list[Any]) -> list[tuple[str, type[Warning]]]:
         notes: list[tuple[str, type[Warning]]] = []

@@ -113,7 +113,7 @@ _SUMMARIES = frozenset((
     "correlations_", "singular_values_", "eigenvalues_", "explained_variance_ratio_",
     "pairwise_correlations_", "alpha_", "shrinkage_", "class_prior_", "classes_",
     "task_n_samples_", "moments_", "lower_bounds_", "x_means_", "y_means_", "feature_names_in_",
-    "y_feature_names_in_", "x_loadings_", "y_loadings_", "history_", "loss_curve_",
+    "y_feature_names_in_", "x_loadings_", "y_loadings_", "bands_", "loss_curve_",
 ))  # fmt: skip
 _COMPUTED = ("coef_", "intercept_", "covariance_")
 

@@ -31,7 +31,7 @@ class Batches(BaseEstimator):
     moments_: Any
     _queries: list[Sample] | None
     _groups_seen: Any = None
-    _said: frozenset[str] = frozenset()
+    _said: tuple[str, ...] = ()
     """The sentences that `partial_fit` has warned with, without their numbers."""
     _naming: Any
     _as_chosen: Any
@@ -173,7 +173,7 @@ class Batches(BaseEstimator):
         with new._naming():
             notes = new._add(blocks, sample_weight, groups)
         said = new._said
-        new._said = said | set(map(_without_numbers, notes))
+        new._said = tuple(dict.fromkeys([*said, *map(_without_numbers, notes)]))
         self._become(new)._warned([a for a in notes if _without_numbers(a) not in said])
         return self
 

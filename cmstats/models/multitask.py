@@ -456,6 +456,15 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, Penalised):
     def _kept(self) -> list[Any]:
         return getattr(self, "_parts", [])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to copy or save: `moments_` follows from the parts, and its keys are tuples."""
+        return {k: v for k, v in super().__getstate__().items() if k != "moments_"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self._kept():
+            self._keep(self._kept())
+
     def _parts_so_far(self) -> list[Any]:
         before = super()._parts_so_far()
         if self.missing == "em":
@@ -650,9 +659,7 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, Penalised):
         -------
         array of shape (n_bands, n_tasks)
         """
-        order = tuple(getattr(self, "view_columns_", ()))
-        held = self._fitting(as_x_and_y(self._held_out(check_moments(moments)), order))
-        return self._shares(self._solution, held)
+        return self._shares(self._solution, self._fitting(self._as_fitted(moments)))
 
     def _shares(self, planes: Planes, moments: Moments | None) -> Array:
         bands, point = self._bands(planes.weights.shape[0]), (planes.center, planes.offset)
@@ -671,8 +678,12 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, Penalised):
         float
         """
         check_is_fitted(self)
+        return super().score_moments(self._as_fitted(moments))
+
+    def _as_fitted(self, moments: Moments) -> Moments:
+        """Held-out moments as "x" and "y", the views in the order of the fit."""
         order = tuple(getattr(self, "view_columns_", ()))
-        return super().score_moments(as_x_and_y(self._held_out(check_moments(moments)), order))
+        return as_x_and_y(self._held_out(check_moments(moments)), order)
 
     def _score(self, moments: Moments, model: Planes) -> float:
         return _mean(model.r2(moments))

@@ -58,14 +58,15 @@ class PatternTable:
     ----------
     width : int
         The number of all columns.
-    sums : mapping of bytes to Scatter
-        The packed mask of the observed columns, and the sums over these columns.
+    sums : mapping of str to Scatter
+        The packed mask of the observed columns in hexadecimal digits (files of models hold no other
+        keys than text), and the sums over these columns.
     empty : int
         The number of rows in which nothing is observed.
     """
 
     width: int
-    sums: Mapping[bytes, Scatter] = field(default_factory=dict)
+    sums: Mapping[str, Scatter] = field(default_factory=dict)
     empty: int = 0
 
     def __post_init__(self) -> None:
@@ -131,9 +132,9 @@ class PatternTable:
         for key, sums in self.sums.items():
             yield self.mask(key), sums
 
-    def mask(self, key: bytes) -> Mask:
+    def mask(self, key: str) -> Mask:
         """The columns that are observed in the pattern of this key, bool of shape (width,)."""
-        packed = np.frombuffer(key, dtype=np.uint8)
+        packed = np.frombuffer(bytes.fromhex(key), dtype=np.uint8)
         return np.unpackbits(packed, count=self.width).astype(bool)
 
     def take(self, columns: np.ndarray[Any, Any]) -> tuple[PatternTable, list[Scatter]]:
@@ -162,8 +163,8 @@ def check_count(patterns: int) -> None:
         )
 
 
-def _key(observed: Mask) -> bytes:
-    return np.packbits(observed).tobytes()
+def _key(observed: Mask) -> str:
+    return np.packbits(observed).tobytes().hex()
 
 
 def incomplete_rows(

@@ -615,9 +615,7 @@ def _models() -> Iterator[Model]:
     grid = {"shrinkage": [0.1, "auto"], "scale": [True, False]}
     halves = KFold(3, shuffle=True, random_state=0)
     yield Model("search", _search(CCA(2), grid), main=True, heavy=True, folds=halves,
-                one=_search(CCA(1), grid), broken={
-                    "test_a_model_goes_through_skops": "holds types of scikit-learn and NumPy",
-                }, **two)  # fmt: skip
+                one=_search(CCA(1), grid), **two)  # fmt: skip
     ridge = {"shrinkage": [0.1, 0.4]}
     yield Model("search-gaussian", _search(ConditionalGaussian(), ridge), folds=halves,
                 signless=LATENT)  # fmt: skip
@@ -659,10 +657,9 @@ def _models() -> Iterator[Model]:
                 seeded="an anchor is a row")  # fmt: skip
     trained: dict[str, Any] = {"torch": True, "seeded": DRAWN, "dask": "outputs", "atol32": 2e-3}
     deep = functools.partial(DeepCCA, 3, hidden=(8,), **SHORT)
-    skops = {"test_a_model_goes_through_skops": "skops does not take the table of epochs"}
-    yield Model("deep-cca", deep, main=True, heavy=True, kinds=KINDS, broken=skops, **trained)
+    yield Model("deep-cca", deep, main=True, heavy=True, kinds=KINDS, **trained)
     aligner = functools.partial(ContrastiveAligner, 6, **SHORT)
-    yield Model("aligner", aligner, main=True, heavy=True, broken=skops, **trained)
+    yield Model("aligner", aligner, main=True, heavy=True, **trained)
 
     # --------------------------------------------------------------------------------- maps
     def feature_map(name: str, made: Any, *, main: bool = False, seeded: str = DRAWN,
@@ -693,11 +690,6 @@ def _models() -> Iterator[Model]:
     fourier = functools.partial(RandomFourierMap, "laplacian", **rank)
     yield feature_map("map-rff", fourier, main=True, seeded="")
 
-
-BROKEN_BY_HOLES = {
-    "test_a_model_goes_through_skops": "skops takes numbers and strings as keys of a dict only",
-}
-"""What does not hold for any model with missing entries."""
 
 MODELS: list[Model] = list(_models())
 
@@ -757,7 +749,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         slow = model.name not in ordinary
         number = models.index(model)
         name = metafunc.function.__name__
-        reason = model.broken.get(name) or (BROKEN_BY_HOLES.get(name) if model.missing else None)
+        reason = model.broken.get(name)
         marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
         for at in _places(number, model) if placed else [()]:
             torch = model.torch or "torch" in at
