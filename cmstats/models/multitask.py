@@ -14,7 +14,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
-from cmstats.models.bands import band_shares
 from cmstats.models.base import check_moments
 from cmstats.models.dask import row_wise
 from cmstats.models.penalties import Penalised
@@ -660,10 +659,6 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, Penalised):
         array of shape (n_bands, n_tasks)
         """
         return self._shares(self._solution, self._fitting(self._as_fitted(moments)))
-
-    def _shares(self, planes: Planes, moments: Moments | None) -> Array:
-        bands, point = self._bands(planes.weights.shape[0]), (planes.center, planes.offset)
-        return band_shares(moments, point, planes.weights, bands)
 
     def score_moments(self, moments: Moments) -> float:
         """The mean R2 over the tasks on held-out moments, exactly that on the rows.

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import device_of, namespace, to_numpy
-from cmstats.models.bands import Bands, band_scores, band_weights, by_weights
+from cmstats.arrays import Array, device_of, namespace, to_numpy
+from cmstats.models.bands import Bands, band_scores, band_shares, band_weights, by_weights
 from cmstats.models.base import MomentsModel
-from cmstats.models.ridge import Spectrum
+from cmstats.models.ridge import Planes, Spectrum
 from cmstats.moments.moments import Moments
 from cmstats.moments.tasks import by_group
 
@@ -134,6 +134,11 @@ class Penalised(MomentsModel):
             tasks = sum(map(len, groups))
             chosen["weights"] = np.repeat(self._weights_of(bands), tasks, axis=0)
         return by_weights(groups, bands, chosen["weights"], self.fit_intercept)
+
+    def _shares(self, planes: Planes, moments: Moments | None) -> Array:
+        """R2 of the planes' targets split by band."""
+        bands, point = self._bands(planes.weights.shape[0]), (planes.center, planes.offset)
+        return band_shares(moments, point, planes.weights, bands)
 
     def _publish(self, solution: Any) -> None:
         super()._publish(solution)
