@@ -612,7 +612,7 @@ def take_rows(a: Any, rows: slice | Array) -> Any:
     if not is_array(a) or is_numpy(namespace(a)):
         return a.iloc[rows] if hasattr(a, "iloc") else a[rows]
     if isinstance(rows, slice):
-        return a[rows, ...]
+        return a[slice(*rows.indices(a.shape[0])), ...]  # no other stop is standard
     xp = namespace(a)
     if isinstance(rows, np.ndarray):
         rows = xp.asarray(rows, device=device_of(a))

@@ -363,14 +363,30 @@ class Sums(ABC):
         """
 
     def reweighted(self, factor: float) -> Self:
-        """The sums of the same rows with all weights times a factor."""
+        """The sums of the same rows with all weights times a factor.
+
+        Raises
+        ------
+        ValueError
+            If the second moments leave the range of double precision.
+        """
         if factor == 1:
             return self
         norms = self.norms
-        if norms is not None:
-            norms = replace(norms, third=norms.third * factor, fourth=norms.fourth * factor)
-        matrix = self._reweighted_matrix(factor)
-        return replace(self, n=self.n * factor, matrix=matrix, norms=norms)
+        with np.errstate(over="ignore"):
+            if norms is not None:
+                norms = replace(norms, third=norms.third * factor, fourth=norms.fourth * factor)
+            matrix = self._reweighted_matrix(factor)
+            found = replace(self, n=self.n * factor, matrix=matrix, norms=norms)
+            squares = found.squares(slice(0, int(self.mean.shape[0])))
+        try:
+            check_finite(squares)
+        except NonFiniteError:
+            raise ValueError(
+                "sums of weights times squares of values overflow: divide the weights, or the "
+                "values, by a constant"
+            ) from None
+        return found
 
     @abstractmethod
     def _reweighted_matrix(self, factor: float) -> Array:
