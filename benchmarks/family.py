@@ -1,4 +1,4 @@
-"""The rest of the family: PLS, orthogonal maps, sparse pairs and banded ridge, beside their peers."""
+"""The rest of the family beside its peers: PLS, orthogonal maps, sparse pairs, banded ridge."""
 
 from __future__ import annotations
 
