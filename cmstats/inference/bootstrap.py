@@ -13,6 +13,7 @@ from scipy import stats
 from cmstats.arrays import check_count, to_numpy, warn
 from cmstats.inference.fitted import check_level, component_index, feature_names, inner_model
 from cmstats.inference.refits import Align, Refits, alignment, said_once
+from cmstats.metrics.tables import as_table
 
 __all__ = ["BootstrapResult", "bootstrap", "component_stability"]
 
@@ -59,6 +60,14 @@ class BootstrapResult:
         """Names of the rows of the statistic, if it has one row per feature of a view."""
         return self._features
 
+    def __repr__(self) -> str:
+        count = len(self.distribution)
+        lost = f", {self.n_failed} that failed left out" if self.n_failed else ""
+        return (
+            f"BootstrapResult: {self.level:.0%} {self.method} intervals from {count} "
+            f"resamples{lost}\n{self.to_frame()}"
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """The result as a frame with one row per number.
 
@@ -79,7 +88,7 @@ class BootstrapResult:
             index = pd.RangeIndex(int(np.prod(shape)))
         columns = ("estimate", "standard_error", "lower", "upper")
         values = {name: np.ravel(getattr(self, name)) for name in columns}
-        return pd.DataFrame(values, index=index)
+        return as_table(pd.DataFrame(values, index=index))
 
 
 def bootstrap(
@@ -300,7 +309,8 @@ def component_stability(
         counts = refits.resamples(n_resamples, random_state, verbose)
         tables = refits.measured(counts, measure, "resamples")
     columns = ["x_cosine", "y_cosine", "x_subspace", "y_subspace"]
-    return pd.DataFrame(np.mean(tables, axis=0), index=component_index(k), columns=columns)
+    table = pd.DataFrame(np.mean(tables, axis=0), index=component_index(k), columns=columns)
+    return as_table(table)
 
 
 def _check_options(n_resamples: Any, method: str, align: str | None) -> int:

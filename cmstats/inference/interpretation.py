@@ -9,6 +9,7 @@ import pandas as pd
 
 from cmstats.arrays import to_numpy
 from cmstats.inference.fitted import component_index, feature_names, inner_model, total_moments
+from cmstats.metrics.tables import as_table
 
 __all__ = ["loadings_table", "redundancy"]
 
@@ -110,7 +111,7 @@ def loadings_table(cca: Any) -> pd.DataFrame:
             {name: pd.DataFrame(a, index=index, columns=components) for name, a in values.items()},
             axis=1,
         )
-    return pd.concat(parts, names=["view", "feature"])
+    return as_table(pd.concat(parts, names=["view", "feature"]))
 
 
 def redundancy(cca: Any) -> pd.DataFrame:
@@ -168,7 +169,7 @@ def redundancy(cca: Any) -> pd.DataFrame:
             share = _explained(model, view, source).mean(axis=0)
             table[f"{view}_{name}"] = share
             table[f"{view}_{name}_total"] = np.cumsum(share)
-    return table
+    return as_table(table)
 
 
 def _with_loadings(cca: Any) -> Any:

@@ -12,6 +12,7 @@ from scipy import stats
 from cmstats.arrays import check_count, to_numpy
 from cmstats.inference.fitted import component_index, inner_model, total_moments
 from cmstats.kernels.linalg import svd
+from cmstats.metrics.tables import as_table
 
 __all__ = ["canonical_correlation_test"]
 
@@ -115,7 +116,7 @@ def canonical_correlation_test(
     # The k earlier correlations are taken as nonzero: they cost k variables and k rows.
     rows = [_statistics(r, k, n, p, q) for k in range(len(r))]
     table = pd.DataFrame(rows, index=component_index(len(r)))
-    return table.rename_axis(columns="normal rows, else permutation_test")
+    return as_table(table.rename_axis(columns="normal rows, else permutation_test"))
 
 
 def _of_model(cca: Any) -> tuple[Any, float, int, int]:

@@ -21,6 +21,7 @@ from cmstats.inference.fitted import component_index
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
 from cmstats.kernels.threads import blas_for, cores, thread_map
+from cmstats.metrics.tables import as_table
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import shrinkage_tuple
 from cmstats.rows.progress import progress_bar
@@ -177,6 +178,7 @@ def permutation_test(
         table = pd.concat(tables, names=["statistic"])
     else:
         table = tables[statistic]
+    table = as_table(table)
     return (table, null if statistic == "all" else null[names[0]]) if return_null else table
 
 

@@ -285,9 +285,11 @@ def _with_mean(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
     """The table of both directions and their mean."""
     import pandas as pd
 
+    from cmstats.metrics.tables import as_table
+
     first, second = rows.values()
     mean = {name: (first[name] + second[name]) / 2 for name in first}
-    report = pd.DataFrame([first, second, mean], index=[*rows, "mean"])
+    report = as_table(pd.DataFrame([first, second, mean], index=[*rows, "mean"]))
     for name in ("n_queries", "n_candidates"):  # the mean of two sizes may be half-integer
         if bool((report[name] % 1 == 0).all()):
             report[name] = report[name].astype(np.int64)

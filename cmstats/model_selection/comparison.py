@@ -12,6 +12,7 @@ import pandas as pd
 
 from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.metrics.retrieval import DIRECTIONS, metric_names
+from cmstats.metrics.tables import as_table
 from cmstats.model_selection.judging import with_classifiers
 from cmstats.model_selection.records import Comparison, Record
 from cmstats.model_selection.suggestions import Suggestions, suggest_models
@@ -241,7 +242,7 @@ def _summary(task: Comparison, records: dict[str, Record]) -> pd.DataFrame:
     frame.attrs["standard_errors"] = {
         column: {name: float(errors[name][column]) for name in records} for column in of_folds
     }
-    return frame
+    return as_table(frame)
 
 
 def _tested(

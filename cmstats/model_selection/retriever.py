@@ -279,8 +279,10 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         """The table of all candidates."""
         import pandas as pd
 
+        from cmstats.metrics.tables import as_table
+
         check_is_fitted(self)
-        return pd.DataFrame(self._table)
+        return as_table(pd.DataFrame(self._table))
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether there is a model."""

@@ -155,6 +155,8 @@ def check_pairs(
     """
     import pandas as pd
 
+    from cmstats.metrics.tables import as_table
+
     _check_share("fdr", fdr)
     model = ConditionalGaussian() if model is None else model
     check_ranks(model)
@@ -201,7 +203,7 @@ def check_pairs(
         "fdr": float(fdr),
         "n_clean": 0 if known is None else int(known.sum()),
     }
-    return table
+    return as_table(table)
 
 
 def _check_share(name: str, value: Any) -> None:

@@ -1,0 +1,54 @@
+"""Tables that print within 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+__all__ = ["Table", "as_table"]
+
+WIDTH = 80
+
+
+class Table(pd.DataFrame):
+    """A DataFrame that prints all of its columns, in parts of 80 columns, where it is too wide.
+
+    pandas would replace the middle by "...". Numbers of a wide table have four significant
+    digits in print; what it holds is not rounded. In everything else it is a DataFrame.
+    """
+
+    @property
+    def _constructor(self) -> Callable[..., pd.DataFrame]:
+        return Table
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        if max(map(len, text.splitlines()), default=0) <= WIDTH and not self._cut(text):
+            return text
+        how: dict[str, Any] = {"line_width": WIDTH, "float_format": digits}
+        many = pd.get_option("display.max_rows")
+        if many and len(self) > many:
+            how |= {"max_rows": many, "min_rows": pd.get_option("display.min_rows")}
+        return str(self.to_string(**how))
+
+    def _repr_html_(self) -> str | None:
+        with pd.option_context("display.max_columns", None, "display.float_format", digits):
+            return super()._repr_html_()  # type: ignore[no-any-return,misc]
+
+    def _cut(self, text: str) -> bool:
+        """Whether columns were left out of a text."""
+        return any(" ... " in line for line in text.splitlines()[:2])
+
+
+def digits(value: float) -> str:
+    """Four significant digits, without an exponent where none is needed."""
+    return f"{value:.4g}"
+
+
+def as_table(frame: pd.DataFrame) -> Table:
+    """A DataFrame with its attributes as a `Table`."""
+    table = Table(frame)
+    table.attrs = dict(frame.attrs)
+    return table
