@@ -18,6 +18,7 @@ SUITES = (
     "autoencoder",
     "multitask",
     "family",
+    "accuracy",
     "fusion",
     "comparison",
     "few_pairs",

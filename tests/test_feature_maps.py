@@ -289,3 +289,14 @@ def test_a_failed_fit_leaves_the_map_as_it_was(feature_map: Any) -> None:
     assert vars(feature_map) == before
     np.testing.assert_array_equal(feature_map.transform(A), expected)
     assert vars(feature_map.fit(A[:, :3]))["n_features_in_"] == 3
+
+
+@pytest.mark.parametrize("cls", [ExactKernelMap, NystroemMap])
+def test_rows_that_the_kernel_does_not_take_leave_the_map_as_it_was(cls: Any) -> None:
+    A = np.random.default_rng(0).uniform(size=(40, 4))
+    made = cls("chi2").fit(A)
+    before = made.transform(A)
+    for wrong in (-A, np.where(np.arange(160).reshape(40, 4) == 150, -1.0, A)):
+        with pytest.raises(ValueError, match=r"[Nn]egative"):
+            made.fit(wrong)
+        np.testing.assert_array_equal(made.transform(A), before)
