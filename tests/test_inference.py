@@ -89,8 +89,10 @@ def test_equal_to_statsmodels(shape: tuple[int, int]) -> None:
 
 def test_the_table_says_what_it_assumes() -> None:
     X, Y = views(60, 2, 2, (0.6,))
-    printed = canonical_correlation_test(CCA().fit(X, Y)).to_string()
-    assert printed.lstrip().startswith("normal rows, else permutation_test")
+    table = canonical_correlation_test(CCA().fit(X, Y))
+    for shown in (table, table[["wilks", "wilks_p"]], table.round(3)):
+        assert str(shown).endswith("\nFor normal rows; permutation_test is for others.")
+        assert "For normal rows" in shown._repr_html_()
 
 
 def test_linnerud_is_that_of_sas_proc_cancorr() -> None:

@@ -54,7 +54,6 @@ def canonical_correlation_test(
     Returns
     -------
     DataFrame of one row per component
-        Its columns are headed "normal rows, else permutation_test".
         ``correlation``; ``wilks`` with Rao's F (``wilks_F``, ``wilks_df1``, ``wilks_df2``,
         ``wilks_p``) and the chi-square of Bartlett (1938) with the factor of Lawley (1959)
         (``chi2``, ``chi2_df``, ``chi2_p``); ``pillai``, ``hotelling_lawley`` and ``roy``, each
@@ -115,8 +114,9 @@ def canonical_correlation_test(
         )
     # The k earlier correlations are taken as nonzero: they cost k variables and k rows.
     rows = [_statistics(r, k, n, p, q) for k in range(len(r))]
-    table = pd.DataFrame(rows, index=component_index(len(r)))
-    return as_table(table.rename_axis(columns="normal rows, else permutation_test"))
+    table = as_table(pd.DataFrame(rows, index=component_index(len(r))))
+    table.attrs["note"] = "For normal rows; permutation_test is for others."
+    return table
 
 
 def _of_model(cca: Any) -> tuple[Any, float, int, int]:

@@ -16,7 +16,8 @@ class Table(pd.DataFrame):
     """A DataFrame that prints all of its columns, in parts of 80 columns, where it is too wide.
 
     pandas would replace the middle by "...". Numbers of a wide table have four significant
-    digits in print; what it holds is not rounded. In everything else it is a DataFrame.
+    digits in print; what it holds is not rounded. What is said of a table in ``attrs["note"]``
+    stands below it. In everything else it is a DataFrame.
     """
 
     @property
@@ -24,6 +25,17 @@ class Table(pd.DataFrame):
         return Table
 
     def __repr__(self) -> str:
+        return "\n".join([self._within_width(), *self._notes()])
+
+    def _repr_html_(self) -> str | None:
+        with pd.option_context("display.max_columns", None, "display.float_format", digits):
+            table: str | None = super()._repr_html_()  # type: ignore[misc]
+        return table and table + "".join(f"<p>{note}</p>" for note in self._notes())
+
+    def _notes(self) -> list[str]:
+        return [str(self.attrs["note"])] if "note" in self.attrs else []
+
+    def _within_width(self) -> str:
         text = super().__repr__()
         if max(map(len, text.splitlines()), default=0) <= WIDTH and not self._cut(text):
             return text
@@ -32,10 +44,6 @@ class Table(pd.DataFrame):
         if many and len(self) > many:
             how |= {"max_rows": many, "min_rows": pd.get_option("display.min_rows")}
         return str(self.to_string(**how))
-
-    def _repr_html_(self) -> str | None:
-        with pd.option_context("display.max_columns", None, "display.float_format", digits):
-            return super()._repr_html_()  # type: ignore[no-any-return,misc]
 
     def _cut(self, text: str) -> bool:
         """Whether columns were left out of a text."""
