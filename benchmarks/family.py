@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 
+from benchmarks._family_bands import banded
 from benchmarks._measure import Rows, ratio, seconds
 from cmstats import PLS, Moments, NystroemMap, OrthogonalMap
 from cmstats.datasets import load_mnist_halves
@@ -116,4 +117,4 @@ def _procrustes(quick: bool) -> Iterator[Rows]:
             yield {f"moved from one map to another, {count} pairs: {name}": row}
 
 
-PARTS: list[Callable[[bool], Iterator[Rows]]] = [_pls, _procrustes]
+PARTS: list[Callable[[bool], Iterator[Rows]]] = [_pls, _procrustes, banded]

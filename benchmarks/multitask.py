@@ -160,14 +160,22 @@ def _emoji() -> dict[str, Any]:
     groups: dict[str, Any] = dict(_accuracy(train, test, data.group[a], data.group[b]))
     groups["note"] = "accuracy by the largest decision_function, 9 groups, 468 test items"
     try:
-        rgb = _mean_colours(data)
+        _, rgb, _, rgb_test = emoji_colours()
     except ImportError as error:
         return {"emoji groups": groups, "emoji colours": {"note": f"not run: {error}"}}
     colours: dict[str, Any] = {}
     for name, views in train.items():
-        colours[name] = MultitaskRegressor().fit(views, rgb[a]).score(test[name], rgb[b])
+        colours[name] = MultitaskRegressor().fit(views, rgb).score(test[name], rgb_test)
     colours["note"] = "R2 of the mean red, green and blue of the drawing, 468 test items"
     return {"emoji groups": groups, "emoji colours": colours}
+
+
+def emoji_colours() -> tuple[Any, Any, Any, Any]:
+    """Image and text of the training items with their mean colours, and those of the test items."""
+    data = load_emoji()
+    rgb = _mean_colours(data)
+    views = [_views(data.image[at], data.text[at])["both"] for at in (data.train, data.test)]
+    return views[0], rgb[data.train], views[1], rgb[data.test]
 
 
 def _mean_colours(data: Any) -> Any:
