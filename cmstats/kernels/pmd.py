@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cmstats.arrays import Array, device_of, namespace
-from cmstats.kernels.linalg import leading_svd
+from cmstats.kernels.linalg import leading_eigh
 
 __all__ = ["penalised_pairs"]
 
@@ -38,11 +38,11 @@ def penalised_pairs(
     found: list[tuple[Array, Array, Array]] = []
     done, first = True, None
     for _ in range(k):
-        _, s, Vt = leading_svd(K, 1)
-        first = float(s[0]) if first is None else first
-        if not float(s[0]) > 1e-10 * first:
+        square, vectors = leading_eigh(K.mT @ K, 1)
+        first = float(square[0]) if first is None else first
+        if not float(square[0]) > 1e-20 * first:
             break
-        v = Vt[0, :]
+        v = vectors[:, 0]
         converged = False
         for _ in range(max_iter):
             u = _bounded(K @ v, bounds[0])
@@ -67,16 +67,16 @@ def _bounded(a: Array, c: float) -> Array:
     With the k largest entries left, of mean m and variance w, the threshold is
     ``m - c sqrt(w / (k - c^2))``; it lies between the entries k and k + 1 for one k.
     """
-    xp, device = namespace(a), device_of(a)
-    size, length = xp.abs(a), float(xp.linalg.vector_norm(a))
+    xp = namespace(a)
+    size, length = xp.abs(a), float(a @ a) ** 0.5
     if not length > 0:
         return a
     if float(xp.sum(size)) <= c * length * (1 + 1e-12):
         return a / length
-    b = xp.sort(size, descending=True)
-    count = xp.arange(1, b.shape[0] + 1, dtype=b.dtype, device=device)
+    b = xp.flip(xp.sort(size))
+    count = xp.cumulative_sum(xp.ones_like(b))
     mean = xp.cumulative_sum(b) / count
-    spread = xp.maximum(xp.cumulative_sum(b * b) / count - mean * mean, 0 * b)
+    spread = xp.abs(xp.cumulative_sum(b * b) / count - mean * mean)  # not below 0 by rounding
     below = mean - xp.concat([b[1:], 0 * b[:1]])  # m less the threshold at the next entry
     ratio = count * below - c * xp.sqrt(count * (spread + below * below))
     k = int(xp.argmax(xp.astype(ratio > 1e-12 * c * b[0], xp.int8)))
@@ -84,9 +84,9 @@ def _bounded(a: Array, c: float) -> Array:
     left = c * (float(spread[k]) / gap) ** 0.5 if gap > 0 else 0.0
     over = size - (float(mean[k]) - left)
     s = xp.sign(a) * xp.where(over > 1e-12 * b[0], over, 0 * over)
-    norm = float(xp.linalg.vector_norm(s))
+    norm = float(s @ s) ** 0.5
     if norm > 1e-9 * length:
         return s / norm
     # Equal entries that no threshold separates: the first of them.
-    at = xp.arange(a.shape[0], device=device) == xp.argmax(size)
+    at = xp.arange(a.shape[0], device=device_of(a)) == xp.argmax(size)
     return xp.where(at, xp.sign(a), 0 * a)

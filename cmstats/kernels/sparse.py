@@ -23,6 +23,8 @@ CHECK = 10
 """Steps between two looks at the optimality conditions."""
 EXACT = 400
 """The largest number of nonzero entries whose equations are solved directly."""
+NEWTON = 8
+"""The most Newton steps in a row."""
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -82,7 +84,8 @@ class BlockPenalty:
         """The proximal map of t times the penalty; of single entries sign(b) max(|b| - t, 0)."""
         xp = namespace(B)
         if self.elementwise:
-            return B - xp.clip(B, -t, t)
+            over = xp.abs(B) - t
+            return xp.where(over > 0, xp.sign(B) * over, 0.0)
         norms, sizes = xp.sqrt(self._pooled(B * B)), self._pooled(xp.ones_like(B))
         over = norms - t * xp.sqrt(sizes)
         return B * self._spread(xp.where(over > 0, over / xp.where(norms > 0, norms, 1.0), 0.0))
@@ -274,9 +277,14 @@ class _Quadratic:
         return self.x[1].mT @ self.S @ self.y[1]
 
     @functools.cached_property
-    def covariances(self) -> list[Array]:
-        """S_xx and S_yy."""
-        return [(vectors * values) @ vectors.mT for values, vectors in (self.x, self.y)]
+    def roots(self) -> list[Array]:
+        """R_x and R_y with S_xx = R_x R_x', S_yy = R_y R_y'."""
+        return [vectors * namespace(values).sqrt(values) for values, vectors in (self.x, self.y)]
+
+    @functools.cached_property
+    def steep(self) -> float:
+        """The largest l_i m_j."""
+        return float(namespace(self.S).max(self.product))
 
     def gradient(self, B: Array) -> Array:
         """S_xx B S_yy - S_xy."""
@@ -296,15 +304,15 @@ class _Quadratic:
             return U @ (self.target / self.product) @ V.mT, True
         whole = U.shape[0] == U.shape[1] and V.shape[0] == V.shape[1]
         # The dual variable at a solution is the negative gradient.
-        dual, signs = -self.gradient(Z) / rho, None
+        dual, signs, next_try = -self.gradient(Z) / rho, None, 0
         for step in range(max_iter + 1):
             if step % CHECK == 0:
-                done = self.violation(Z, alpha) <= bound
+                done = self.step(Z, alpha, self.steep)[1] <= bound
                 last, signs = signs, xp.sign(Z)
-                if done or (last is not None and bool(xp.all(last == signs))):
-                    exact = self.exact(Z, alpha)
-                    if exact is not None and self.violation(exact, alpha) <= bound:
-                        Z, done = exact, True
+                if done or step == next_try or bool(xp.all(last == signs)):
+                    next_try = max(2 * step, CHECK)
+                    exact = self.exact(Z, alpha, bound)
+                    Z, done = (Z, done) if exact is None else (exact, True)
                 if done or step == max_iter:
                     break
             W = Z - dual
@@ -327,36 +335,55 @@ class _Quadratic:
         self.rho = rho
         return Z, done
 
-    def violation(self, B: Array, alpha: float) -> float:
-        """How far B is from optimal: the length of a proximal gradient step, in units of S_xy."""
+    def step(self, B: Array, alpha: float, steep: float) -> tuple[Array, float]:
+        """B after a step of the proximal gradient, of length 1 / steep, and its size.
+
+        The size, in units of S_xy, is 0 at the minimum alone: how far B is from it.
+        """
         xp = namespace(B)
-        steep = float(xp.max(self.product))
         moved = self.penalty.shrink(B - self.gradient(B) / steep, alpha / steep)
-        return steep * float(xp.max(xp.abs(moved - B)))
+        return moved, steep * float(xp.max(xp.abs(moved - B)))
 
-    def exact(self, Z: Array, alpha: float) -> Array | None:
-        """The minimum among matrices with the signs of Z; None where its own signs are others.
+    def exact(self, Z: Array, alpha: float, bound: float) -> Array | None:
+        """The minimum of the l1 problem by Newton steps from Z; None where they do not end there.
 
-        The l1 penalty is linear there, and the nonzero entries solve one linear system.
+        Each takes the entries that a proximal gradient step leaves, with their signs, and solves
+        the linear system that the optimality conditions are there.
+        """
+        if not self.penalty.elementwise:
+            return None
+        # Long steps let entries go to 0 where short ones only turn their signs.
+        steep = float(namespace(Z).mean(self.product))
+        moved, _ = self.step(Z, alpha, steep)
+        for _ in range(NEWTON):
+            solved = self.with_signs(moved, alpha)
+            if solved is None:
+                return None
+            moved, size = self.step(solved, alpha, steep)
+            if size <= bound:
+                return solved
+        return None
+
+    def with_signs(self, Z: Array, alpha: float) -> Array | None:
+        """The stationary point of the l1 problem among matrices with the signs of Z.
+
+        None where these are too many entries, or do not determine it.
         """
         xp, device = namespace(Z), device_of(Z)
         i, j = np.nonzero(to_numpy(Z))
-        if not self.penalty.elementwise or not 0 < len(i) <= EXACT:
+        if not 0 < len(i) <= EXACT:
             return None
-        at_i, at_j = xp.asarray(i, device=device), xp.asarray(j, device=device)
         flat = xp.asarray(i * Z.shape[1] + j, device=device)
         signs = xp.take(xp.sign(xp.reshape(Z, (-1,))), flat)
         X, Y = (
-            xp.take(xp.take(C, at, axis=0), at, axis=1)
-            for C, at in zip(self.covariances, (at_i, at_j), strict=True)
+            xp.take(R, xp.asarray(at, device=device), axis=0)
+            for R, at in zip(self.roots, (i, j), strict=True)
         )
-        lower = try_cholesky(X * Y)
+        lower = try_cholesky((X @ X.mT) * (Y @ Y.mT))
         if lower is None:
             return None
         right = xp.take(xp.reshape(self.S, (-1,)), flat) - alpha * signs
         b = solve_triangular(lower, solve_triangular(lower, right[:, None]), transpose=True)
-        if not bool(xp.all(xp.sign(b[:, 0]) == signs)):
-            return None
         source = np.full(Z.shape[0] * Z.shape[1], len(i))
         source[i * Z.shape[1] + j] = np.arange(len(i))
         padded = xp.concat([b[:, 0], 0 * b[:1, 0]])
