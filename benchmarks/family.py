@@ -13,6 +13,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 
 from benchmarks._family_bands import banded
+from benchmarks._family_sparse import sparse
 from benchmarks._measure import Rows, ratio, seconds
 from cmstats import PLS, Moments, NystroemMap, OrthogonalMap
 from cmstats.datasets import load_mnist_halves
@@ -117,4 +118,4 @@ def _procrustes(quick: bool) -> Iterator[Rows]:
             yield {f"moved from one map to another, {count} pairs: {name}": row}
 
 
-PARTS: list[Callable[[bool], Iterator[Rows]]] = [_pls, _procrustes, banded]
+PARTS: list[Callable[[bool], Iterator[Rows]]] = [_pls, _procrustes, banded, sparse]

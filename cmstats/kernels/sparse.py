@@ -159,6 +159,7 @@ def sparse_path(
     penalty: BlockPenalty,
     alphas: Sequence[float],
     *,
+    start: SparseBlock | None = None,
     tol: float = 1e-4,
     max_iter: int = 2000,
 ) -> Iterator[SparseBlock]:
@@ -177,6 +178,8 @@ def sparse_path(
     penalty : BlockPenalty
     alphas : sequence of float
         Falling.
+    start : SparseBlock, optional
+        Near to the first solution, otherwise no entry.
     tol : float, default=1e-4
         Bound on the violation of the optimality conditions, relative to the largest alpha at
         which a block is not 0.
@@ -192,13 +195,19 @@ def sparse_path(
     largest = before = penalty.dual(S)
     bound = tol * largest
     none = np.zeros(0, dtype=np.int64)
-    found, gradient = SparseBlock(S[:0, :0], none, none), -S
+    empty = SparseBlock(S[:0, :0], none, none)
+    found = empty if start is None else start
+    gradient = _gradient(S, roots, found)
+    if start is not None and len(alphas):
+        before = min(before, alphas[0])
     problem: _Quadratic | None = None
     for alpha in alphas:
         norms = penalty.norms(gradient)
         masks = list(penalty.covered((norms >= 2 * alpha - before) & (norms > 0)))
         for mask, at in zip(masks, (found.rows, found.columns), strict=True):
             mask[at] = True
+        if alpha >= largest:  # whatever the start was
+            found, gradient = empty, -S
         while alpha < largest and masks[0].any():
             rows, columns = (np.flatnonzero(mask) for mask in masks)
             if problem is None or not problem.covers(rows, columns):

@@ -14,16 +14,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
-from cmstats.kernels.linalg import leading_svd, qr_r
 from cmstats.kernels.pmd import penalised_pairs
-from cmstats.kernels.sparse import (
-    BlockPenalty,
-    Eigenpairs,
-    SparseBlock,
-    sparse_path,
-)
+from cmstats.kernels.sparse import BlockPenalty, sparse_path
 from cmstats.models.cca import CCA
 from cmstats.models.degenerate import constant_columns
+from cmstats.models.sparse_pairs import Pairs, Refinement, directions, unit_pairs
 from cmstats.moments.canonical import Canonical
 from cmstats.moments.folds import best_index, choice_notes, scored_in_steps, simplest_index
 from cmstats.moments.moments import Moments
@@ -49,7 +44,7 @@ class SparsePairs(Canonical):
 
     @classmethod
     def found(
-        cls, m: Shrunk, pairs: tuple[Array, Array, Array], alpha: float, alpha_max: float,
+        cls, m: Shrunk, pairs: Pairs, alpha: float, alpha_max: float,
         converged: bool,
     ) -> SparsePairs:  # fmt: skip
         """From directions of both views and the correlations of the model, ``A, r, B``."""
@@ -76,8 +71,15 @@ class SparseCCA(CCA):
     and the pairs follow from the singular value decomposition
     :math:`S_{xx}^{1/2} B S_{yy}^{1/2} = P \Lambda Q'`: weights :math:`B S_{yy}^{1/2} Q
     \Lambda^{-1}` and :math:`B' S_{xx}^{1/2} P \Lambda^{-1}`, which are 0 where a row or a column
-    of B is. The weights satisfy :math:`a' S_{xx} a = 1`, pairs are uncorrelated, and there is no
-    inverse, so that there may be more columns than rows.
+    of B is. There is no inverse, so that there may be more columns than rows. A single entry of B
+    gives its row a weight, so that many are small and not 0: `refine` regresses each view on the
+    variates W of the other,
+
+    .. math:: \min_L \; \tfrac12 \operatorname{tr}(L' S_{xx} L) - \operatorname{tr}(L' S_{xy} W)
+        + \alpha \sum_{ij} |L_{ij}|,
+
+    as the second stage of Gao, Ma and Zhou (2017). The weights satisfy :math:`a' S_{xx} a = 1`,
+    and pairs are uncorrelated.
 
     Parameters
     ----------
@@ -100,6 +102,9 @@ class SparseCCA(CCA):
         Labels of columns that are selected together ("eccar"): the penalty becomes the sum, over
         blocks of B of a group of x and a group of y, of the root of the size times the Frobenius
         norm. Without labels each column is a group.
+    refine : int, default=2
+        Rounds of lasso regressions of each view on the variates of the other ("eccar"), with the
+        same alpha and groups; 0 takes the pairs of B as they are.
     scale : bool, default=True
         Standardise each column (from the moments, so inside the folds): a penalty compares
         columns.
@@ -121,7 +126,8 @@ class SparseCCA(CCA):
     correlations_ : array of shape (k,)
         Those of the variates in the training rows.
     singular_values_ : array of shape (k,)
-        The correlations of the model, :math:`\Lambda`, which the penalty makes smaller.
+        Equal to `correlations_`; with ``refine=0`` :math:`\Lambda`, which the penalty makes
+        smaller.
     alpha_, alpha_max_ : float
     n_components_ : int
         Fewer than asked for where B has a lower rank.
@@ -151,6 +157,8 @@ y_feature_names_in_
     ----------
     Wu, Y., Tuzhilina, E. and Donnat, C. (2025). Sparse canonical correlation analysis as
     reduced-rank regression. arXiv 2507.11160.
+    Gao, C., Ma, Z. and Zhou, H. H. (2017). Sparse CCA: adaptive estimation and computational
+    barriers. Annals of Statistics 45.
     Witten, D. M., Tibshirani, R. and Hastie, T. (2009). A penalized matrix decomposition, with
     applications to sparse principal components and canonical correlation analysis. Biostatistics
     10.
@@ -180,6 +188,7 @@ y_feature_names_in_
         "method": [StrOptions({"eccar", "pmd"})],
         "x_groups": ["array-like", None],
         "y_groups": ["array-like", None],
+        "refine": [Interval(Integral, 0, None, closed="left")],
         "scale": ["boolean"],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -198,6 +207,7 @@ y_feature_names_in_
         method: Literal["eccar", "pmd"] = "eccar",
         x_groups: Any = None,
         y_groups: Any = None,
+        refine: int = 2,
         scale: bool = True,
         tol: float = 1e-5,
         max_iter: int = 2000,
@@ -210,6 +220,7 @@ y_feature_names_in_
         self.method = method
         self.x_groups = x_groups
         self.y_groups = y_groups
+        self.refine = refine
         self.scale = scale
         self.tol = tol
         self.max_iter = max_iter
@@ -235,14 +246,18 @@ y_feature_names_in_
             for alpha in alphas:
                 c_x, c_y = (max(1.0, (1 - alpha) * m.width(b) ** 0.5) for b in ("x", "y"))
                 U, V, _, done = penalised_pairs(S, k, (c_x, c_y))
-                yield SparsePairs.found(m, _unit_pairs(m, U, V), float(alpha), 1.0, done)
+                yield SparsePairs.found(m, unit_pairs(m, U, V), float(alpha), 1.0, done)
             return
         x, y = (m.sample.eigenpairs(name) for name in ("x", "y"))
         penalty = self._penalty(m)
         largest = penalty.dual(S)
-        path = sparse_path(S, x, y, penalty, alphas, tol=self.tol, max_iter=self.max_iter)
+        how: dict[str, Any] = {"tol": self.tol, "max_iter": self.max_iter}
+        refine = Refinement(S, x, y, penalty, **how)
+        path = sparse_path(S, x, y, penalty, alphas, **how)
         for alpha, B in zip(alphas, path, strict=True):
-            pairs = _directions(B, x, y, k)
+            pairs = directions(B, x, y, k)
+            if 0 < alpha < largest:
+                pairs = refine(pairs, alpha, self.refine)
             yield SparsePairs.found(m, pairs, float(alpha), largest, B.converged)
 
     def _penalty(self, m: Shrunk) -> BlockPenalty:
@@ -350,39 +365,6 @@ y_feature_names_in_
             "steps: raise max_iter, tol or alpha",
             ConvergenceWarning,
         )
-
-
-def _unit_pairs(m: Shrunk, U: Array, V: Array) -> tuple[Array, Array, Array]:
-    """Directions of unit variance, where they vary, and their correlations."""
-    xp = namespace(U)
-    scaled = []
-    for name, A in (("x", U), ("y", V)):
-        variance = xp.sum(A * m.project(name, name, A), axis=0)
-        scaled.append(A / xp.sqrt(xp.where(variance > 1e-12, variance, 1.0)))
-    A, B = scaled
-    return A, xp.abs(xp.sum(A * m.project("x", "y", B), axis=0)), B
-
-
-def _directions(B: SparseBlock, x: Eigenpairs, y: Eigenpairs, k: int) -> tuple[Array, Array, Array]:
-    """The leading pairs ``A, r, B`` of a product matrix B, at most as many as its rank."""
-    (_, U), (_, V) = x, y
-    xp, device = namespace(U, V), device_of(U)
-    if not len(B.rows):
-        p, q = U.shape[0], V.shape[0]
-        A, r, B = (xp.zeros(s, dtype=U.dtype, device=device) for s in ((p, 1), (1,), (q, 1)))
-        return A, r, B
-    at = [xp.asarray(each, device=device) for each in (B.rows, B.columns)]
-    X, Y = (  # R with R'R the covariance of the columns that are selected
-        qr_r((xp.take(vectors, own, axis=0) * xp.sqrt(values)).mT)
-        for (values, vectors), own in zip((x, y), at, strict=True)
-    )
-    P, r, Qt = leading_svd(X @ B.values @ Y.mT, k)
-    rank = max(1, int(xp.count_nonzero(r > 1e-10 * r[0])))
-    P, r, Q = P[:, :rank], r[:rank], Qt[:rank, :].mT
-    left, right = B.values @ Y.mT @ Q / r, B.values.mT @ X.mT @ P / r
-    each = np.arange(rank)
-    A = SparseBlock(left, B.rows, each).within(np.arange(U.shape[0]), each)
-    return A, r, SparseBlock(right, B.columns, each).within(np.arange(V.shape[0]), each)
 
 
 def _indicators(m: Shrunk, name: str, labels: Any) -> Array | None:

@@ -275,7 +275,7 @@ def scored_in_steps(
     """The same one candidate after the other on all folds, until the scores have fallen.
 
     Candidates are ordered from the simplest, and each costs more than the one before: the first
-    are scored up to the third in a row that is more than a standard error below the best.
+    are scored up to the third in a row that is below the best.
 
     Returns
     -------
@@ -307,11 +307,11 @@ def scored_in_steps(
 
 
 def _fallen(scores: np.ndarray[Any, Any]) -> bool:
-    """Whether the last three candidates are more than a standard error below the best."""
+    """Whether the last three candidates are below the best."""
     if len(scores) < 4 or np.isnan(scores).all():
         return False
     means = mean_scores(scores)
-    return bool((means[-3:] < np.nanmax(means) - _standard_error(scores)).all())
+    return bool((means[-3:] < np.nanmax(means)).all())
 
 
 def _once(said: Iterable[str]) -> tuple[str, ...]:
