@@ -26,7 +26,7 @@ from cmstats.moments.shrinkage import Shrunk
 
 __all__ = ["SparseCCA"]
 
-RATIOS = tuple(float(f"{a:.4g}") for a in np.geomspace(1.0, 0.01, 31)[1:])
+RATIOS = tuple(float(f"{a:.4g}") for a in np.geomspace(1.0, 0.01, 21)[1:])
 """The grid of ``alpha="cv"`` for "eccar", in units of the alpha at which all weights are 0."""
 SHARES = tuple(round(0.05 * i, 2) for i in range(19, 0, -1))
 """The grid of ``alpha="cv"`` for "pmd"."""
@@ -92,7 +92,7 @@ class SparseCCA(CCA):
         For "pmd" a number in [0, 1): the l1 norm of the unit weights of p columns is at most
         ``max(1, (1 - alpha) sqrt(p))``, so 0 is no penalty.
     alphas : sequence of float, optional
-        The grid of "cv": by default 30 values from `alpha_max_` down to a hundredth of it; for
+        The grid of "cv": by default 20 values from `alpha_max_` down to a hundredth of it; for
         "pmd" .95, .9, ..., .05.
     method : {"eccar", "pmd"}, default="eccar"
         "pmd" is the penalised matrix decomposition of Witten, Tibshirani and Hastie (2009): each
@@ -235,7 +235,7 @@ y_feature_names_in_
         self._check_count(m)
         # From the largest down: the solution at one alpha starts the next.
         largest = self._penalty(m).dual(m.cov("x", "y"))
-        start = [a * largest for a in RATIOS[::3] if self.method == "eccar" and alpha > 0]
+        start = [a * largest for a in RATIOS[::2] if self.method == "eccar" and alpha > 0]
         *_, found = self._pairs(m, [*(a for a in start if a > alpha), alpha])
         return found.noted([*constant_columns(m), *self._too_few(m, found)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,7 @@ class Refinement:
         ones = xp.ones(k, dtype=C.dtype, device=device)
         none = ones, xp.eye(k, dtype=C.dtype, device=device)
         first = SparseBlock(start, every, np.arange(k)).trimmed()
-        how = {"tol": self.tol, "max_iter": self.max_iter}
+        how: dict[str, Any] = {"tol": self.tol, "max_iter": self.max_iter}
         (found,) = sparse_path(C, own, none, BlockPenalty(groups), [alpha], start=first, **how)
         L = found.within(every, np.arange(k))
         values, vectors = own

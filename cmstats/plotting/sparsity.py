@@ -119,7 +119,11 @@ class SparsePathDisplay(Display):
         beside.set_ylabel("selected columns, mean over the folds")
         ax.axvline(self.chosen, color=COLOURS[0], linewidth=1, linestyle=":", zorder=0.9)
         if (self.alphas > 0).all():
+            from matplotlib.ticker import LogLocator, NullLocator
+
             ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_minor_locator(NullLocator())
             ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.set_xlabel("alpha")
         ax.set_ylabel("mean held-out correlation\n± standard error over the folds")
