@@ -555,3 +555,13 @@ def test_bad_low_rank_parameters_are_named() -> None:
 
 
 # -------------------------------------------------------------------------- scikit-learn
+
+
+def test_crossing_lines_are_found_from_any_seed() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-3, 3, (400, 1))
+    y = np.where(rng.random((400, 1)) < 0.5, x, -x) + 0.05 * rng.normal(size=(400, 1))
+    found = [
+        ConditionalGaussianMixture(2, random_state=seed).fit(x, y).lower_bound_ for seed in range(8)
+    ]
+    assert max(found) - min(found) < 0.05

@@ -18,6 +18,7 @@ from cmstats.arrays import (
     namespace,
     result_dtype,
     row_slices,
+    take_rows,
     to_numpy,
 )
 from cmstats.kernels import normal
@@ -81,6 +82,11 @@ class Rows:
         self._centre = xp.astype(scaling.centre, self.dtype)
         self._inverse = xp.astype(1.0 / scaling.scale, self.dtype)
         self.width = int(scaling.centre.shape[0])
+
+    def take(self, at: np.ndarray[Any, Any]) -> Rows:
+        """Some of the rows, in memory."""
+        weights = None if self.weights is None else take_rows(self.weights, at)
+        return Rows([take_in_memory(b, at) for b in self.blocks], self.scaling, weights)
 
     def __call__(self, rows: slice) -> Array:
         """These rows, standardised."""
