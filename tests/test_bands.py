@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from cmstats import Moments, MultitaskRegressor
+from cmstats import Moments, MomentsSearchCV, MultitaskRegressor
 
 WIDTHS = (6, 4, 5)
 LABELS = np.repeat(["a", "b", "c"], WIDTHS)
@@ -125,6 +125,10 @@ def test_bands_are_views_labels_numbers_names_or_slices(rows: Any) -> None:
     np.testing.assert_allclose(
         banded(bands="views").fit_moments(parts).coef_, expected.coef_, atol=1e-12
     )
+    kinds = np.array([1] * 6 + ["image"] * 4 + ["text"] * 5, dtype=object)
+    found = banded(bands=kinds).fit(X, Y)
+    np.testing.assert_array_equal(found.coef_, expected.coef_)
+    assert found.band_names_ == [1, "image", "text"]
     listed = banded(bands="views").fit(list(views.values()), Y)
     assert listed.band_names_ == ["x0", "x1", "x2"]
     order = np.random.default_rng(0).permutation(15)  # features of a band need not be neighbours
@@ -248,6 +252,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"band_weights": [0.5, 0.5]}, r"band_weights has shape \(2,\), but there are 3 bands"),
     ({"band_weights": [[1.5, -0.5, 0.0]]}, "band_weights must be finite numbers that are not neg"),
     ({"band_weights": [["a", "b", "c"]]}, "band_weights must be finite numbers"),
+    ({"band_weights": [[0.5, 0.5, 0], [1]]}, "as many weights for each candidate"),
     ({"band_weights": [[1, 0, 0], [1, 1, 0]]}, "candidate 1 in band_weights add up to 2"),
     ({"band_weights": 0}, "band_weights"),
     ({"rank": 2}, "rank=2 with bands has no closed form"),
@@ -271,3 +276,6 @@ def test_one_moments_has_no_folds_to_choose_weights_on(rows: Any) -> None:
     with pytest.raises(ValueError, match="band_weights needs the moments of at least two folds"):
         banded(alpha=1.0).fit_moments(moments)
     banded(alpha=1.0, band_weights=(0.2, 0.3, 0.5)).fit_moments(moments)
+    search = MomentsSearchCV(banded(alpha=1.0), {"alpha": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="band_weights is no candidate of a search"):
+        search.fit(together(rows[0]), rows[1])

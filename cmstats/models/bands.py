@@ -24,7 +24,7 @@ from cmstats.moments.folds import training_moments
 from cmstats.moments.moments import Moments
 from cmstats.moments.tasks import with_tasks
 
-__all__ = ["Bands", "band_scores", "band_shares", "band_weights", "by_weights"]
+__all__ = ["Bands", "band_scores", "band_shares", "band_weights", "by_weights", "weight_rows"]
 
 HostArray = np.ndarray[Any, Any]
 
@@ -70,8 +70,9 @@ class Bands:
         ]
         if missing:
             raise ValueError(f"bands has no label for feature {missing[0]}: give one for each")
-        names, codes = np.unique(labels, return_inverse=True)
-        return cls(tuple(names.tolist()), codes)
+        # Sorted, so that the order of the features does not matter; numbers before text.
+        names = sorted(set(labels.tolist()), key=lambda label: (isinstance(label, str), label))
+        return cls(tuple(names), np.array([names.index(label) for label in labels.tolist()]))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -134,10 +135,7 @@ def band_weights(count: int, given: Any, random_state: Any) -> HostArray:
         rng, drawn = check_random_state(random_state), int(given) - len(corners) if count > 1 else 0
         draws = [rng.dirichlet(np.full(count, (1.0, 0.1)[i % 2]))[None, :] for i in range(drawn)]
         return np.concatenate([*corners, *draws])
-    weights = np.asarray(to_numpy(given))
-    if weights.dtype.kind not in "iuf" or not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError("band_weights must be finite numbers that are not negative")
-    weights = np.atleast_2d(weights).astype(np.float64)
+    weights = weight_rows(given)
     if weights.ndim != 2 or weights.shape[1] != count or not len(weights):
         raise ValueError(
             f"band_weights has shape {np.shape(given)}, but there are {count} bands: give one row "
@@ -149,6 +147,17 @@ def band_weights(count: int, given: Any, random_state: Any) -> HostArray:
             f"{weights.sum(axis=1)[np.argmax(far)]:.4g}: they must add up to 1"
         )
     return weights
+
+
+def weight_rows(given: Any) -> HostArray:
+    """Weights of bands that are given, as an array of at least two axes."""
+    try:
+        weights = np.atleast_2d(np.asarray(to_numpy(given)))
+    except ValueError:  # of lists of different lengths
+        raise ValueError("band_weights must have as many weights for each candidate") from None
+    if weights.dtype.kind not in "iuf" or not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("band_weights must be finite numbers that are not negative")
+    return weights.astype(np.float64)
 
 
 def band_scores(

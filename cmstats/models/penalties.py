@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from cmstats.arrays import Array, device_of, namespace, to_numpy
-from cmstats.models.bands import Bands, band_scores, band_shares, band_weights, by_weights
+from cmstats.models.bands import (
+    Bands,
+    band_scores,
+    band_shares,
+    band_weights,
+    by_weights,
+    weight_rows,
+)
 from cmstats.models.base import MomentsModel
 from cmstats.models.ridge import Planes, Spectrum
 from cmstats.moments.moments import Moments
@@ -42,10 +49,11 @@ class Penalised(MomentsModel):
         return [float(a) for a in to_numpy(self.alphas)] if alpha == "cv" else [alpha]
 
     def _open_parameters(self) -> list[str]:
-        given = self.band_weights
-        several = int(given) > 1 if isinstance(given, Integral) else len(np.atleast_2d(given)) > 1
-        more = ["band_weights"] if self.bands is not None and several else []
-        return super()._open_parameters() + more
+        found, given = super()._open_parameters(), self.band_weights
+        if self.bands is None:
+            return found
+        several = int(given) > 1 if isinstance(given, Integral) else len(weight_rows(given)) > 1
+        return [*found, "band_weights"] if several else found
 
     # Bad input.
     def _validate_params(self) -> None:

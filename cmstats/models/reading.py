@@ -99,9 +99,8 @@ def candidate_of(estimator: Any, parameters: dict[str, Any]) -> Any:
 
 
 def open_parameters(estimator: Any) -> list[str]:
-    """The names of the parameters that are "cv"."""
-    found: list[str] = estimator._open_parameters()
-    return found
+    """The parameters that are to be chosen by cross-validation, as messages name them."""
+    return [estimator._as_chosen(name) for name in estimator._open_parameters()]
 
 
 def fit_quietly(model: Any, moments: Moments) -> list[str]:
