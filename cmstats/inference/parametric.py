@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from cmstats.arrays import check_count, to_numpy
-from cmstats.inference.fitted import component_index, inner_model, total_moments
+from cmstats.inference.fitted import component_index, inner_model, partialled_rank, total_moments
 from cmstats.kernels.linalg import svd
 from cmstats.metrics.tables import as_table
 
@@ -24,7 +24,7 @@ def canonical_correlation_test(
     n: float | None = None,
     p: int | None = None,
     q: int | None = None,
-    n_nuisance: int = 0,
+    n_nuisance: int | None = None,
 ) -> pd.DataFrame:
     r"""Test, for each component, that its correlation and all later ones are zero.
 
@@ -48,8 +48,9 @@ def canonical_correlation_test(
         The number of rows (the sum of frequency weights).
     p, q : int
         The numbers of variables of the two views.
-    n_nuisance : int, default=0
+    n_nuisance : int, optional
         The number of variables that were partialled out before; each costs a degree of freedom.
+        By default that of the moments a model was fitted to (`Moments.partial_out`), or none.
 
     Returns
     -------
@@ -106,6 +107,8 @@ def canonical_correlation_test(
         r, n, p, q = _of_model(cca)
     else:
         r, n, p, q = _checked(correlations, n, p, q)
+    if n_nuisance is None:
+        n_nuisance = 0 if cca is None else partialled_rank(cca)
     n = n - check_count("n_nuisance", n_nuisance)
     if n - 1 < p + q:
         raise ValueError(

@@ -34,6 +34,7 @@ from cmstats.moments.missing import (
     Estimate,
     estimate,
 )
+from cmstats.moments.partial import Partialled
 from cmstats.moments.patterns import Missing, Pattern, PatternTable
 from cmstats.moments.shrinkage import Shrunk, Target
 from cmstats.moments.sums import (
@@ -113,6 +114,7 @@ class Moments(BlockSums):
     ) -> None:
         super().__init__(names, widths, sums, table, column_names)
         self._estimate: Estimate | None = None
+        self._partialled: Partialled | None = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -595,8 +597,9 @@ class Moments(BlockSums):
         count stay, so that `cov` has the rows' ddof: for residual variances that are unbiased
         pass ``ddof=1 + rank of the block``. A model fitted to these moments is that of the
         residuals of a regression on the block with an intercept: partial CCA, ridge with
-        unpenalised covariates. Tests of such a model lose a row for each nuisance variable
-        (the rank of the block): ``canonical_correlation_test(cca, n_nuisance=...)``.
+        unpenalised covariates. The result remembers the regression: `canonical_correlation_test`
+        takes the rank of the block off the degrees of freedom, and `residuals` removes the
+        block from other rows.
 
         Parameters
         ----------
@@ -639,7 +642,7 @@ class Moments(BlockSums):
         >>> cca = CCA().fit_moments(Moments.from_data(x=X, y=Y, age=age).partial_out("age"))
         >>> bool(CCA().fit(X, Y).correlations_[0] > 0.6), bool(cca.correlations_[0] < 0.2)
         (True, True)
-        >>> bool(canonical_correlation_test(cca, n_nuisance=1)["wilks_p"][1] > 0.05)
+        >>> bool(canonical_correlation_test(cca)["wilks_p"][1] > 0.05)
         True
         """
         rest = [other for other in self.names if other != name]
@@ -658,7 +661,60 @@ class Moments(BlockSums):
                 f"moments in the scatter form hold (the first is column "
                 f"{lost[0] - sum(widths[:end])} of {rest[end]}): collect them with form='root'"
             )
-        return Moments(rest, widths, sums, None, self._named(rest))
+        found = Moments(rest, widths, sums, None, self._named(rest))
+        found._partialled = Partialled.of(self, name)
+        return found
+
+    @property
+    def partialled(self) -> Partialled | None:
+        """The regressions that `partial_out` removed; None of other moments."""
+        return getattr(self, "_partialled", None)
+
+    def residuals(self, **blocks: Any) -> Any:
+        """Rows less what the block that was partialled out explains of them.
+
+        With the regressions of the rows behind these moments: other rows become what a model of
+        these moments takes, in `transform`, `predict` or `score`.
+
+        Parameters
+        ----------
+        **blocks : array-likes of equally many rows
+            By name, and with them the nuisance block.
+
+        Returns
+        -------
+        array, or tuple of arrays in the order of the blocks given
+            Rows about the means of the blocks, which stay.
+
+        Raises
+        ------
+        ValueError
+            If nothing was partialled out of these moments, the nuisance block is missing, or
+            lengths or widths do not fit.
+        KeyError
+            If there was no such block.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cmstats import CCA, Moments
+        >>> rng = np.random.default_rng(0)
+        >>> age = rng.normal(size=(200, 1))
+        >>> X, Y = age + rng.normal(size=(200, 2)), age + rng.normal(size=(200, 2))
+        >>> old, new = slice(0, 150), slice(150, 200)
+        >>> beyond = Moments.from_data(x=X[old], y=Y[old], age=age[old]).partial_out("age")
+        >>> cca = CCA().fit_moments(beyond)
+        >>> score = cca.score(*beyond.residuals(x=X[new], y=Y[new], age=age[new]))
+        >>> bool(score < 0.3)
+        True
+        """
+        if self.partialled is None:
+            raise ValueError(
+                "nothing was partialled out of these moments: residuals are of those that "
+                "partial_out returned"
+            )
+        found = self.partialled.residuals(blocks)
+        return found[0] if len(found) == 1 else found
 
     def standardized(self) -> Moments:
         """The moments of the centred columns divided by their standard deviations (ddof=1).

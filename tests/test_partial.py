@@ -1,0 +1,81 @@
+"""Moments remember what was partialled out: degrees of freedom, and residuals of other rows."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from cmstats import CCA, ConditionalGaussian, Moments, canonical_correlation_test
+
+RNG = np.random.default_rng(0)
+Z = RNG.normal(size=(120, 2))
+X = Z @ RNG.normal(size=(2, 4)) + RNG.normal(size=(120, 4)) + 3
+Y = Z @ RNG.normal(size=(2, 3)) + RNG.normal(size=(120, 3)) + 0.5 * X[:, :3]
+OLD, NEW = slice(0, 80), slice(80, 120)
+
+
+def beyond(form: Any = "scatter") -> Moments:
+    return Moments.from_data(x=X[OLD], y=Y[OLD], z=Z[OLD], form=form).partial_out("z")
+
+
+@pytest.mark.parametrize("form", ["scatter", "root"])
+def test_residuals_are_those_of_the_regressions_of_the_fit(form: Any) -> None:
+    found = beyond(form).residuals(x=X[NEW], y=Y[NEW], z=Z[NEW])
+    for rows, name in zip(found, (X, Y), strict=True):
+        regression = LinearRegression().fit(Z[OLD], name[OLD])
+        expected = name[NEW] - regression.predict(Z[NEW]) + name[OLD].mean(axis=0)
+        np.testing.assert_allclose(rows, expected, atol=1e-10)
+
+
+def test_a_model_of_partialled_moments_is_that_of_the_residuals() -> None:
+    m = beyond()
+    rows = m.residuals(x=X[OLD], y=Y[OLD], z=Z[OLD])
+    a, b = CCA(2).fit_moments(m), CCA(2).fit(*rows)
+    np.testing.assert_allclose(a.correlations_, b.correlations_, atol=1e-12)
+    held = m.residuals(x=X[NEW], y=Y[NEW], z=Z[NEW])
+    assert a.score(*held) == pytest.approx(b.score(*held), abs=1e-12)
+    only = m.residuals(x=X[NEW], z=Z[NEW])
+    np.testing.assert_allclose(
+        ConditionalGaussian(shrinkage=0.1).fit_moments(m).predict(only),
+        ConditionalGaussian(shrinkage=0.1).fit(*rows).predict(only),
+        atol=1e-10,
+    )
+
+
+def test_the_test_takes_off_the_rank_by_itself() -> None:
+    for copied in (lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))):
+        model = CCA().fit_moments(copied(beyond()))
+        own = canonical_correlation_test(model)
+        given = canonical_correlation_test(model, n_nuisance=2)
+        np.testing.assert_array_equal(own.to_numpy(), given.to_numpy())
+        less = canonical_correlation_test(model, n_nuisance=0)
+        assert less["wilks_df2"].iloc[0] > own["wilks_df2"].iloc[0]
+    dependent = np.c_[Z, Z.sum(axis=1)]  # three columns of rank two
+    m = Moments.from_data(x=X, y=Y, z=dependent, form="root").partial_out("z")
+    assert m.partialled is not None
+    assert m.partialled.rank == 2
+
+
+BAD = {
+    "nothing": (
+        lambda: Moments.from_data(x=X).residuals(x=X),
+        ValueError,
+        "nothing was partialled",
+    ),
+    "no rows of z": (lambda: beyond().residuals(x=X), ValueError, "give z="),
+    "no such block": (lambda: beyond().residuals(w=X, z=Z), KeyError, "no block 'w'"),
+    "width": (lambda: beyond().residuals(x=X[:, :2], z=Z), ValueError, "2 columns, but it had 4"),
+    "lengths": (lambda: beyond().residuals(x=X, z=Z[:5]), ValueError, "inconsistent numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence(case: str) -> None:
+    call, kind, sentence = BAD[case]
+    with pytest.raises(kind, match=sentence):
+        call()
