@@ -444,7 +444,7 @@ class MomentsSearchCV(MetaEstimatorMixin, CopyFitted, DelegatedOutputs):
             candidate._validate_params()
             if names := open_parameters(candidate):
                 raise ValueError(
-                    f"{names[0]} is no candidate of a search, which chooses itself: put "
+                    f"{names[0]} is no candidate of a search: put "
                     f"values to try into param_grid, or fit {name} by itself"
                 )
         return candidates
