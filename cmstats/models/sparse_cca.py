@@ -312,9 +312,16 @@ y_feature_names_in_
             m = self._prepared(functools.reduce(operator.add, folds), {})
             largest = self._penalty(m).dual(m.cov("x", "y"))
             given = [a * largest for a in RATIOS]
-        values = np.unique(np.asarray(given, dtype=np.float64))[::-1]
-        if not values.size or not (np.isfinite(values) & (values >= 0)).all():
-            raise ValueError(f"alphas={self.alphas!r} must be finite and not negative numbers")
+        most = 1.0 if self.method == "pmd" else np.finfo(np.float64).max
+        numbers = np.asarray(given)
+        if (
+            numbers.dtype.kind not in "iuf"
+            or not numbers.size
+            or not ((numbers >= 0) & (numbers <= most)).all()
+        ):
+            said = "from 0 to 1 for 'pmd'" if self.method == "pmd" else "finite, not below 0"
+            raise ValueError(f"alphas={self.alphas!r} must be numbers, {said}")
+        values = np.unique(numbers.astype(np.float64))[::-1]
         return [{"alpha": float(a)} for a in values]
 
     def _choose(self, folds: list[Moments]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -334,7 +341,10 @@ y_feature_names_in_
 
         grid = scored_in_steps(scores, len(alphas), folds)
         tried, at = candidates[: len(grid.scores)], simplest_index(grid.scores)
-        notes = [*grid.notes, *choice_notes(grid.scores, tried, best_index(grid.scores))]
+        # Beyond the largest nothing is left: it is no edge.
+        best = best_index(grid.scores)
+        edges = tried if best else [{} for _ in tried]
+        notes = [*grid.notes, *choice_notes(grid.scores, edges, best)]
         if unfinished:
             many = f"{max(unfinished):.4g} (first of {len(unfinished)} problems in folds)"
             self._say_unfinished(many)
@@ -378,6 +388,9 @@ def _indicators(m: Shrunk, name: str, labels: Any) -> Array | None:
             f"{name}_groups has shape {given.shape}, but {name} has {width} columns: give one "
             "label for each"
         )
-    _, codes = np.unique(given, return_inverse=True)
-    one_hot = np.eye(int(codes.max()) + 1)[codes]
+    listed = given.tolist()
+    if any(label is None or label != label for label in listed):
+        raise ValueError(f"{name}_groups has missing labels: give one for each column")
+    known = {label: i for i, label in enumerate(dict.fromkeys(listed))}
+    one_hot = np.eye(len(known))[[known[label] for label in listed]]
     return namespace(like).asarray(one_hot, dtype=like.dtype, device=device_of(like))
