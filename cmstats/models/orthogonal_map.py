@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
@@ -205,10 +205,21 @@ class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
     def _grid_scores(
         self, folds: Sequence[Moments], candidates: Sequence[Mapping[str, Any]]
     ) -> GridScores:
-        def along(k: int, train: Moments) -> Iterator[float]:
-            start, held = Procrustes.of(train, scale=self.scale), self._held_out(folds[k])
-            for each in candidates:
-                yield self._score(held, self._solve(train, each["alpha"], start))
+        alphas = [each["alpha"] for each in candidates]
+        ridges = [alpha for alpha in alphas if alpha > 0]
+
+        def along(k: int, train: Moments) -> list[float]:
+            """R2 of every alpha: the ridge path of what the rotation leaves."""
+            start, test = Procrustes.of(train, scale=self.scale), self._held_out(folds[k])
+            s, B = start.spectrum, start.scale * start.rotation
+            C = s.vectors.mT @ B
+            held = HeldOut.of(test, (train.mean("x"), train.mean("y")), s.vectors).less(C)
+            beyond = replace(s, cross=s.cross - s.values[:, None] * C)
+            xp = namespace(C)
+            errors = held.path_errors(beyond, ridges)
+            if len(ridges) < len(alphas):
+                errors = xp.concat([held.errors(0 * C)[None, :], errors])
+            return [float(v) for v in to_numpy(xp.mean(r2(errors, test), axis=1))]
 
         return scored_by_fold(along, len(candidates), folds)
 

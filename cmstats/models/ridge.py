@@ -188,6 +188,15 @@ class HeldOut:
         problem = moments.least_squares("x", "y", basis)
         return cls(moments.n, gap_x, gap_y, yy, problem)
 
+    def less(self, weights: Array) -> HeldOut:
+        """The same of what the targets have left beyond some weights."""
+        return replace(
+            self,
+            gap_y=self.gap_y - self.gap_x @ weights,
+            yy=self.problem.errors(weights),
+            problem=self.problem.less(weights),
+        )
+
     def errors(self, weights: Array) -> Array:
         """The sum of squared residuals of each target, shape (q,)."""
         offset = self.gap_y - self.gap_x @ weights

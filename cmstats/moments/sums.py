@@ -847,6 +847,10 @@ class LeastSquares(ABC):
     def normal_equations(self, basis: Array | None = None) -> tuple[Array, Array]:
         """H'S_xx H and H'S_xy for a basis H of the regressors."""
 
+    @abstractmethod
+    def less(self, coefficients: Array) -> LeastSquares:
+        """The regression of what the targets have left beyond some coefficients."""
+
 
 @dataclass(frozen=True)
 class _ScatterLeastSquares(LeastSquares):
@@ -864,6 +868,10 @@ class _ScatterLeastSquares(LeastSquares):
             return self.xx, self.xy
         return basis.mT @ (self.xx @ basis), basis.mT @ self.xy
 
+    def less(self, coefficients: Array) -> LeastSquares:
+        left = self.xy - self.xx @ coefficients
+        return _ScatterLeastSquares(self.xx, left, self.errors(coefficients))
+
 
 @dataclass(frozen=True)
 class _RootLeastSquares(LeastSquares):
@@ -877,6 +885,9 @@ class _RootLeastSquares(LeastSquares):
     def normal_equations(self, basis: Array | None = None) -> tuple[Array, Array]:
         x = self.x if basis is None else self.x @ basis
         return x.mT @ x, x.mT @ self.y
+
+    def less(self, coefficients: Array) -> LeastSquares:
+        return _RootLeastSquares(self.x, self.y - self.x @ coefficients)
 
 
 SINGLE = 192
