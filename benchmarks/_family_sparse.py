@@ -42,9 +42,9 @@ def planted(
 ) -> tuple[Any, Any, Any, Any]:
     """Rows of both views, and which columns have a part in a pair.
 
-    The columns i and j of a view have correlation .6 ** \\|i - j\\|. The canonical weights are
-    sparse, as most theory has it (Chen et al. 2013), so that all columns near to a selected one
-    have loadings; or the loadings are, so that what is near to a selected column is noise only.
+    Two columns of a view have correlation .6 to the power of their distance. The canonical weights
+    are sparse, as most theory has it (Chen et al. 2013), so that all columns near to a selected
+    one have loadings; or the loadings are, and what is near to a selected column is noise.
     """
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(n, K))
