@@ -78,8 +78,8 @@ class SparseCCA(CCA):
     .. math:: \min_L \; \tfrac12 \operatorname{tr}(L' S_{xx} L) - \operatorname{tr}(L' S_{xy} W)
         + \alpha \sum_{ij} |L_{ij}|,
 
-    as the second stage of Gao, Ma and Zhou (2017). The weights satisfy :math:`a' S_{xx} a = 1`,
-    and pairs are uncorrelated.
+    the second stage of Gao, Ma and Zhou (2017), there with a penalty on rows. The weights satisfy
+    :math:`a' S_{xx} a = 1`, and pairs are uncorrelated.
 
     Parameters
     ----------
@@ -89,11 +89,11 @@ class SparseCCA(CCA):
         mean correlation of the pairs on held-out rows: the largest whose mean is within one
         standard error of the best (Breiman et al. 1984). The path of each fold starts from one
         pair of eigendecompositions, and all end where the scores have fallen.
-        For "pmd" a number in [0, 1): the l1 norm of the unit weights of p columns is at most
+        For "pmd" a number in [0, 1]: the l1 norm of the unit weights of p columns is at most
         ``max(1, (1 - alpha) sqrt(p))``, so 0 is no penalty.
     alphas : sequence of float, optional
-        The grid of "cv": by default 20 values from `alpha_max_` down to a hundredth of it; for
-        "pmd" .95, .9, ..., .05.
+        The grid of "cv": by default 20 values below `alpha_max_`, down to a hundredth of it;
+        for "pmd" .95, .9, ..., .05.
     method : {"eccar", "pmd"}, default="eccar"
         "pmd" is the penalised matrix decomposition of Witten, Tibshirani and Hastie (2009): each
         pair maximises u'S_xy v under bounds of the l1 and l2 norms, as if the columns of a view
@@ -109,7 +109,7 @@ class SparseCCA(CCA):
         Standardise each column (from the moments, so inside the folds): a penalty compares
         columns.
     tol : float, default=1e-5
-        Relative bound of the residuals of the iteration.
+        Bound on the violation of the optimality conditions, relative to `alpha_max_`.
     max_iter : int, default=2000
         For each alpha; where it is reached there is a `ConvergenceWarning`.
     cv : int, splitter or iterable of splits, default=5
@@ -155,8 +155,8 @@ y_feature_names_in_
 
     References
     ----------
-    Wu, Y., Tuzhilina, E. and Donnat, C. (2025). Sparse canonical correlation analysis as
-    reduced-rank regression. arXiv 2507.11160.
+    Wu, Z., Tuzhilina, E. and Donnat, C. (2025). Efficient canonical correlation analysis with
+    sparsity. arXiv 2507.11160.
     Gao, C., Ma, Z. and Zhou, H. H. (2017). Sparse CCA: adaptive estimation and computational
     barriers. Annals of Statistics 45.
     Witten, D. M., Tibshirani, R. and Hastie, T. (2009). A penalized matrix decomposition, with
