@@ -198,7 +198,7 @@ def written_out_pmd(K: Any, c_x: float, c_y: float) -> tuple[Any, Any, float]:
 @pytest.mark.parametrize("bounds", [(1.5, 1.3), (3.0, 2.2), (1.01, 3.4)])
 def test_pmd_is_the_papers_algorithm(bounds: tuple[float, float]) -> None:
     *_, Sxy, _, _ = problem(X, Y)
-    U, V, d, converged = penalised_pairs(Sxy, 2, bounds, tol=1e-12, max_iter=500)
+    U, V, d, converged, _ = penalised_pairs(Sxy, 2, bounds, tol=1e-12, max_iter=500)
     assert converged
     K = Sxy
     for i in range(2):
@@ -220,7 +220,7 @@ def test_pmd_of_extremes() -> None:
 
 
 def test_entries_that_no_threshold_separates() -> None:
-    U, V, _, _ = penalised_pairs(np.diag([2.0, 2.0, 1.0]), 1, (1.0, 1.0))
+    U, V, *_ = penalised_pairs(np.diag([2.0, 2.0, 1.0]), 1, (1.0, 1.0))
     assert np.count_nonzero(U) == np.count_nonzero(V) == 1
     assert not penalised_pairs(np.zeros((3, 2)), 1, (1.0, 1.0))[0].any()
 

@@ -10,7 +10,7 @@ __all__ = ["penalised_pairs"]
 
 def penalised_pairs(
     K: Array, k: int, bounds: tuple[float, float], *, tol: float = 1e-6, max_iter: int = 200
-) -> tuple[Array, Array, Array, bool]:
+) -> tuple[Array, Array, Array, bool, int]:
     """Rank-one factors u'Kv under |u|_2 <= 1, |u|_1 <= c_x, and the same of v, one by one.
 
     The penalised matrix decomposition PMD(L1, L1) of Witten, Tibshirani and Hastie (2009): u and v
@@ -33,10 +33,12 @@ def penalised_pairs(
     d : array of shape (k,)
     converged : bool
         Of all factors.
+    steps : int
+        The largest number of steps of a factor.
     """
     xp = namespace(K)
     found: list[tuple[Array, Array, Array]] = []
-    done, first = True, None
+    done, first, steps = True, None, 1
     for _ in range(k):
         square, vectors = leading_eigh(K.mT @ K, 1)
         first = float(square[0]) if first is None else first
@@ -44,7 +46,8 @@ def penalised_pairs(
             break
         v = vectors[:, 0]
         converged = False
-        for _ in range(max_iter):
+        for count in range(1, max_iter + 1):
+            steps = max(steps, count)
             u = _bounded(K @ v, bounds[0])
             new = _bounded(K.mT @ u, bounds[1])
             converged = float(xp.sum(xp.abs(new - v))) <= tol
@@ -56,9 +59,9 @@ def penalised_pairs(
         found.append((u, v, d))
         K = K - d * u[:, None] * v[None, :]
     if not found:
-        return 0 * K[:, :1], 0 * K.mT[:, :1], 0 * K[0, :1], done
+        return 0 * K[:, :1], 0 * K.mT[:, :1], 0 * K[0, :1], done, steps
     U, V, D = (xp.stack(each, axis=-1) for each in zip(*found, strict=True))
-    return U, V, D, done
+    return U, V, D, done, steps
 
 
 def _bounded(a: Array, c: float) -> Array:

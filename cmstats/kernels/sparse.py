@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -123,12 +123,15 @@ class SparseBlock:
         Their positions, ascending.
     converged : bool
         Whether `values` satisfy the optimality conditions.
+    steps : int
+        The iterations that they took.
     """
 
     values: Array
     rows: Indices
     columns: Indices
     converged: bool = True
+    steps: int = 1
 
     def within(self, rows: Indices, columns: Indices) -> Array:
         """The matrix at these rows and columns, which hold all that are not 0."""
@@ -149,7 +152,8 @@ class SparseBlock:
         """The same without rows and columns of zeros."""
         there = to_numpy(self.values) != 0
         a, b = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
-        return SparseBlock(_taken(self.values, a, b), self.rows[a], self.columns[b], self.converged)
+        values = _taken(self.values, a, b)
+        return replace(self, values=values, rows=self.rows[a], columns=self.columns[b])
 
 
 def sparse_path(
@@ -213,8 +217,9 @@ def sparse_path(
             if problem is None or not problem.covers(rows, columns):
                 rho = None if problem is None else problem.rho
                 problem = _Quadratic.of(S, (x, y), roots, penalty, rows, columns, rho)
-            values, done = problem.minimise(alpha, found.within(rows, columns), bound, max_iter)
-            found = SparseBlock(values, rows, columns, done).trimmed()
+            first = found.within(rows, columns)
+            values, done, steps = problem.minimise(alpha, first, bound, max_iter)
+            found = SparseBlock(values, rows, columns, done, steps).trimmed()
             gradient = _gradient(S, roots, found)
             missed = penalty.covered(penalty.norms(gradient) > alpha + bound)
             more = [mask | new for mask, new in zip(masks, missed, strict=True)]
@@ -300,8 +305,10 @@ class _Quadratic:
         U, V = self.x[1], self.y[1]
         return U @ (self.product * (U.mT @ B @ V)) @ V.mT - self.S
 
-    def minimise(self, alpha: float, Z: Array, bound: float, max_iter: int) -> tuple[Array, bool]:
-        """ADMM from a start Z (Wu, Tuzhilina and Donnat 2025), and whether it converged.
+    def minimise(
+        self, alpha: float, Z: Array, bound: float, max_iter: int
+    ) -> tuple[Array, bool, int]:
+        """ADMM from a start Z (Wu, Tuzhilina and Donnat 2025), whether it converged, and steps.
 
         The quadratic step is one division by l_i m_j + rho in the eigenvectors, whatever rho, and
         the penalised step a threshold; Z has exact zeros.
@@ -310,7 +317,7 @@ class _Quadratic:
         xp = namespace(Z)
         rho = float(xp.mean(self.product)) if self.rho is None else self.rho
         if alpha == 0:
-            return U @ (self.target / self.product) @ V.mT, True
+            return U @ (self.target / self.product) @ V.mT, True, 1
         whole = U.shape[0] == U.shape[1] and V.shape[0] == V.shape[1]
         # The dual variable at a solution is the negative gradient.
         dual, signs, next_try = -self.gradient(Z) / rho, None, 0
@@ -342,7 +349,7 @@ class _Quadratic:
                     rho, dual = rho * factor, dual / factor
             Z = new
         self.rho = rho
-        return Z, done
+        return Z, done, step + 1
 
     def step(self, B: Array, alpha: float, steep: float) -> tuple[Array, float]:
         """B after a step of the proximal gradient, of length 1 / steep, and its size.

@@ -40,12 +40,13 @@ class SparsePairs(Canonical):
     alpha_max_: float = 1.0
     x_support_: Array = None
     y_support_: Array = None
+    n_iter_: int = 1
     converged: bool = True
 
     @classmethod
     def found(
         cls, m: Shrunk, pairs: Pairs, alpha: float, alpha_max: float,
-        converged: bool,
+        found: tuple[bool, int],
     ) -> SparsePairs:  # fmt: skip
         """From directions of both views and the correlations of the model, ``A, r, B``."""
         A, r, B = pairs
@@ -55,7 +56,7 @@ class SparsePairs(Canonical):
         # Tests of canonical correlations are of those without a penalty.
         known["shrinkage_"] = None
         return cls(**known, alpha_=alpha, alpha_max_=alpha_max, x_support_=x, y_support_=y,
-                   converged=converged)  # fmt: skip
+                   converged=found[0], n_iter_=found[1])  # fmt: skip
 
 
 class SparseCCA(CCA):
@@ -129,6 +130,8 @@ class SparseCCA(CCA):
         Equal to `correlations_`; with ``refine=0`` :math:`\Lambda`, which the penalty makes
         smaller.
     alpha_, alpha_max_ : float
+    n_iter_ : int
+        Iterations at `alpha_`.
     n_components_ : int
         Fewer than asked for where B has a lower rank.
     cv_alphas_, cv_scores_ : of shape (n_alphas,), (n_alphas, n_folds)
@@ -245,8 +248,9 @@ y_feature_names_in_
         if self.method == "pmd":
             for alpha in alphas:
                 c_x, c_y = (max(1.0, (1 - alpha) * m.width(b) ** 0.5) for b in ("x", "y"))
-                U, V, _, done = penalised_pairs(S, k, (c_x, c_y))
-                yield SparsePairs.found(m, unit_pairs(m, U, V), float(alpha), 1.0, done)
+                U, V, _, done, steps = penalised_pairs(S, k, (c_x, c_y))
+                pairs = unit_pairs(m, U, V)
+                yield SparsePairs.found(m, pairs, float(alpha), 1.0, (done, steps))
             return
         x, y = (m.sample.eigenpairs(name) for name in ("x", "y"))
         penalty = self._penalty(m)
@@ -258,7 +262,8 @@ y_feature_names_in_
             pairs = directions(B, x, y, k)
             if 0 < alpha < largest:
                 pairs = refine(pairs, alpha, self.refine)
-            yield SparsePairs.found(m, pairs, float(alpha), largest, B.converged)
+            found = B.converged, B.steps
+            yield SparsePairs.found(m, pairs, float(alpha), largest, found)
 
     def _penalty(self, m: Shrunk) -> BlockPenalty:
         """The penalty of B by the groups of columns."""

@@ -162,11 +162,16 @@ def map_moments(
     that are made one after the other a few for each core exist at a time.
     """
     numbered: Iterator[tuple[int, Moments]] = enumerate(moments)
+    first = next(numbered, None)
+    if first is None:
+        return []
+    numbered = itertools.chain([first], numbered)
+    # Small fits start no thread, and do not ask how many there could be.
+    if sum(first[1].widths) <= ONE_THREAD or not is_numpy(namespace(first[1].like)):
+        return [function(*pair) for pair in numbered]
     found: list[Result] = []
     while batch := list(itertools.islice(numbered, 4 * cores())):
-        like, widths = batch[0][1].like, batch[0][1].widths
-        inline = sum(widths) <= ONE_THREAD or not is_numpy(namespace(like))
-        found += thread_map(lambda pair: function(*pair), batch, inline=inline)
+        found += thread_map(lambda pair: function(*pair), batch)
     return found
 
 
