@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cmstats.arrays import Array, device_of, namespace, to_numpy
+from cmstats.arrays import Array, device_of, is_lazy, namespace, to_numpy
 from cmstats.kernels.mixture import mixture_sums
 from cmstats.kernels.parameters import MixtureSums, Normals, Second
 from cmstats.kernels.threads import openmp
@@ -268,13 +268,15 @@ def best_start(
 
     The likelihood of short runs tells good starts (Biernacki, Celeux and Govaert 2003).
     """
-    starts = [start(rows, k, maximize, rng) for _ in range(TRIALS)]
     few = rows
     if rows.n > SHORT_ROWS:
-        present = np.arange(rows.n) if rows.weights is None else to_numpy(rows.weights) > 0
-        present = np.flatnonzero(present) if present.dtype == bool else present
-        count = min(SHORT_ROWS, present.size)
-        few = rows.take(np.sort(rng.choice(present, count, replace=False)))
+        weights = np.ones(rows.n) if rows.weights is None else to_numpy(rows.weights)
+        present = np.flatnonzero(weights > 0)
+        chosen = rng.choice(present, min(SHORT_ROWS, present.size), replace=False)
+        few = rows.take(np.sort(chosen))
+    elif any(is_lazy(b) for b in rows.blocks):  # read once
+        few = rows.take(np.arange(rows.n))
+    starts = [start(few, k, maximize, rng) for _ in range(TRIALS)]
     bounds = []
     with progress_bar(False, "", "iteration") as bar:
         for each in starts:
