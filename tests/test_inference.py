@@ -91,7 +91,7 @@ def test_the_table_says_what_it_assumes() -> None:
     X, Y = views(60, 2, 2, (0.6,))
     table = canonical_correlation_test(CCA().fit(X, Y))
     for shown in (table, table[["wilks", "wilks_p"]], table.round(3)):
-        assert str(shown).endswith("\nFor normal rows; permutation_test is for others.")
+        assert str(shown).endswith("is for others. roy_p is a lower bound.")
         assert "For normal rows" in shown._repr_html_()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,33 @@ def test_the_test_takes_off_the_rank_by_itself() -> None:
         assert less["wilks_df2"].iloc[0] > own["wilks_df2"].iloc[0]
     dependent = np.c_[Z, Z.sum(axis=1)]  # three columns of rank two
     m = Moments.from_data(x=X, y=Y, z=dependent, form="root").partial_out("z")
-    assert m.partialled is not None
-    assert m.partialled.rank == 2
+    assert m.nuisance_rank == 2
+
+
+def test_what_is_made_of_the_moments_keeps_the_rank(tmp_path: Path) -> None:
+    m = beyond()
+    m.save(tmp_path / "m.npz")
+    kept = (m.select("x", "y"), m.standardized(), Moments.load(tmp_path / "m.npz"))
+    expected = canonical_correlation_test(CCA().fit_moments(m))["wilks_df2"]
+    for made in kept:
+        assert made.nuisance_rank == 2
+        found = canonical_correlation_test(CCA().fit_moments(made))["wilks_df2"]
+        np.testing.assert_allclose(found, expected)
+        with pytest.raises(ValueError, match="neither merged nor standardised"):
+            Moments.load(tmp_path / "m.npz").residuals(x=X, z=Z)
+    assert (m + m).nuisance_rank == 4  # each group of rows has regressions of its own
+
+
+def test_two_blocks_one_after_the_other_are_both_at_once() -> None:
+    W = RNG.normal(size=(120, 1)) + Z[:, :1]
+    one = Moments.from_data(x=X, y=Y, z=Z, w=W).partial_out("z").partial_out("w")
+    both = Moments.from_data(x=X, y=Y, z=np.c_[Z, W]).partial_out("z")
+    assert one.nuisance_rank == both.nuisance_rank == 3
+    np.testing.assert_allclose(
+        one.residuals(x=X, w=W, z=Z), both.residuals(x=X, z=np.c_[Z, W]), atol=1e-9
+    )
+    with pytest.raises(ValueError, match="give z="):
+        one.residuals(x=X, w=W)
 
 
 BAD = {

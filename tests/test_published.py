@@ -133,6 +133,9 @@ def test_nag_g03adf() -> None:
     test = canonical_correlation_test(CCA().fit(NAG[:, 1:3], NAG[:, [0, 3]]))
     np.testing.assert_allclose(test["correlation"], [0.9570, 0.3624], atol=5e-5)
     np.testing.assert_allclose(test["chi2"].iloc[0], 14.3914, atol=5e-5)
+    # Of the second it prints .7744, with Bartlett's factor of the first; Lawley's is .7873.
+    second = -np.log1p(-(test["correlation"].iloc[1] ** 2))
+    np.testing.assert_allclose(5.5 * second, 0.7744, atol=5e-5)
     assert list(test["chi2_df"]) == [4, 1]
 
 

@@ -19,7 +19,6 @@ __all__ = [
     "component_index",
     "feature_names",
     "inner_model",
-    "partialled_rank",
     "total_moments",
 ]
 
@@ -31,13 +30,6 @@ def inner_model(model: Any) -> Any:
         if hasattr(model, name):
             return inner_model(getattr(model, name))
     return model
-
-
-def partialled_rank(model: Any) -> int:
-    """The number of nuisance variables that were partialled out of what a model was fitted to."""
-    seen = getattr(inner_model(model), "moments_", None)
-    parts = [m for m in (seen if isinstance(seen, list) else [seen]) if isinstance(m, Moments)]
-    return sum(m.partialled.rank for m in parts if m.partialled is not None)
 
 
 def total_moments(model: Any) -> Moments:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from cmstats.arrays import check_count, to_numpy
-from cmstats.inference.fitted import component_index, inner_model, partialled_rank, total_moments
+from cmstats.inference.fitted import component_index, inner_model, total_moments
 from cmstats.kernels.linalg import svd
 from cmstats.metrics.tables import as_table
 
@@ -108,7 +108,7 @@ def canonical_correlation_test(
     else:
         r, n, p, q = _checked(correlations, n, p, q)
     if n_nuisance is None:
-        n_nuisance = 0 if cca is None else partialled_rank(cca)
+        n_nuisance = 0 if cca is None else total_moments(inner_model(cca)).nuisance_rank
     n = n - check_count("n_nuisance", n_nuisance)
     if n - 1 < p + q:
         raise ValueError(
@@ -118,7 +118,7 @@ def canonical_correlation_test(
     # The k earlier correlations are taken as nonzero: they cost k variables and k rows.
     rows = [_statistics(r, k, n, p, q) for k in range(len(r))]
     table = as_table(pd.DataFrame(rows, index=component_index(len(r))))
-    table.attrs["note"] = "For normal rows; permutation_test is for others."
+    table.attrs["note"] = "For normal rows; permutation_test is for others. roy_p is a lower bound."
     return table
 
 

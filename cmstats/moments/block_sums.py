@@ -53,10 +53,17 @@ class BlockSums:
         self.name_columns(column_names or {})
         self._complete = sums
         self._table = table
+        self.nuisance_rank = 0
 
     def with_sums(self, sums: Scatter | Root, table: PatternTable | None = None) -> Self:
         """Other sums of the same blocks."""
-        return type(self)(self.names, self.widths, sums, table, self.column_names)
+        found = type(self)(self.names, self.widths, sums, table, self.column_names)
+        return found.after_regression(self.nuisance_rank)
+
+    def after_regression(self, rank: int) -> Self:
+        """Remember how many degrees of freedom regressions on other blocks have cost."""
+        self.nuisance_rank = rank
+        return self
 
     def name_columns(self, names: Mapping[str, Any]) -> Self:
         """Remember the names of the columns of blocks; None, and other blocks, are passed over."""
@@ -189,6 +196,7 @@ class BlockSums:
         tables = [m._table for m in (self, other) if m._table is not None]
         table = functools.reduce(operator.add, tables) if tables else None
         both = self.with_sums(self._complete + other._complete, table)
+        both.after_regression(self.nuisance_rank + other.nuisance_rank)
         return both.name_columns(other.column_names)
 
     def select(self, *names: str) -> Self:
@@ -203,10 +211,12 @@ class BlockSums:
         if complete.norms is not None:
             sums = replace(sums, norms=complete.norms.take(index))
         if self._table is None:
-            return type(self)(names, widths, sums, None, self._named(names))
+            found = type(self)(names, widths, sums, None, self._named(names))
+            return found.after_regression(self.nuisance_rank)
         table, now_complete = self._table.take(columns)
         sums = functools.reduce(operator.add, now_complete, sums)
-        return type(self)(names, widths, sums, table.or_none(), self._named(names))
+        found = type(self)(names, widths, sums, table.or_none(), self._named(names))
+        return found.after_regression(self.nuisance_rank)
 
     def _named(self, names: Iterable[str]) -> dict[str, Any]:
         """The names of the columns of some of the blocks."""
@@ -249,6 +259,8 @@ class BlockSums:
             fields["noise"] = to_numpy(sums.noise)
         if self._table is not None:
             fields |= self._table.fields()
+        if self.nuisance_rank:
+            fields["nuisance_rank"] = np.array(self.nuisance_rank)
         if self.column_names:
             fields["column_names"] = np.array(json.dumps(self.column_names))
         return fields
@@ -268,7 +280,8 @@ class BlockSums:
         sums = form(n, fields["mean"], fields["factor"], rows, norms, *errors)
         table = PatternTable.from_fields(fields) if "pattern_masks" in fields else None
         named = json.loads(str(fields["column_names"])) if "column_names" in fields else None
-        return cls(names, widths, sums, table, named)
+        found = cls(names, widths, sums, table, named)
+        return found.after_regression(int(fields.get("nuisance_rank", 0)))
 
     def described(self) -> str:
         """The blocks with their widths."""

@@ -34,7 +34,7 @@ from cmstats.moments.missing import (
     Estimate,
     estimate,
 )
-from cmstats.moments.partial import Partialled
+from cmstats.moments.partial import Partialled, residuals
 from cmstats.moments.patterns import Missing, Pattern, PatternTable
 from cmstats.moments.shrinkage import Shrunk, Target
 from cmstats.moments.sums import (
@@ -69,6 +69,8 @@ class Moments(BlockSums):
         The number of columns of each block.
     column_names : dict of name to tuple of str
         The names of the columns of blocks that were frames.
+    nuisance_rank : int
+        The degrees of freedom that `partial_out` has cost.
     form : {"scatter", "root"}
         "scatter" holds the d x d scatter matrix S; "root" a thin factor R with R'R = S and
         at most min(n, d) rows, which keeps the condition number of the data instead of its
@@ -114,7 +116,7 @@ class Moments(BlockSums):
     ) -> None:
         super().__init__(names, widths, sums, table, column_names)
         self._estimate: Estimate | None = None
-        self._partialled: Partialled | None = None
+        self._partialled: tuple[Partialled, ...] = ()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -556,7 +558,8 @@ class Moments(BlockSums):
 
     def take(self, columns: np.ndarray[Any, Any], widths: Mapping[str, int]) -> Moments:
         """The moments of some columns, by position, as blocks of these names and widths."""
-        return Moments(tuple(widths), tuple(widths.values()), self.sums.take(columns))
+        found = Moments(tuple(widths), tuple(widths.values()), self.sums.take(columns))
+        return found.after_regression(self.nuisance_rank)
 
     def relabelled(self, widths: Mapping[str, int]) -> Moments:
         """The same columns as other blocks, without the norms that `ledoit_wolf` takes.
@@ -564,7 +567,8 @@ class Moments(BlockSums):
         Where entries are missing, they are estimated anew for these blocks.
         """
         names, each = tuple(widths), tuple(widths.values())
-        return Moments(names, each, self._complete.without_norms(), self._table)
+        found = Moments(names, each, self._complete.without_norms(), self._table)
+        return found.after_regression(self.nuisance_rank)
 
     def without_norms(self) -> Moments:
         """First and second moments alone: cheaper to merge, where `ledoit_wolf` is not asked."""
@@ -588,7 +592,7 @@ class Moments(BlockSums):
         For what does not depend on the rotation of a block. Means are lost.
         """
         sums, widths = self.sums.rotated([self.columns(name) for name in self.names])
-        return Moments(self.names, widths, sums)
+        return Moments(self.names, widths, sums).after_regression(self.nuisance_rank)
 
     def partial_out(self, name: str) -> Moments:
         """The moments of the other blocks after regression on this one.
@@ -662,13 +666,9 @@ class Moments(BlockSums):
                 f"{lost[0] - sum(widths[:end])} of {rest[end]}): collect them with form='root'"
             )
         found = Moments(rest, widths, sums, None, self._named(rest))
-        found._partialled = Partialled.of(self, name)
-        return found
-
-    @property
-    def partialled(self) -> Partialled | None:
-        """The regressions that `partial_out` removed; None of other moments."""
-        return getattr(self, "_partialled", None)
+        regression = Partialled.of(self, name)
+        found._partialled = (*getattr(self, "_partialled", ()), regression)
+        return found.after_regression(self.nuisance_rank + regression.rank)
 
     def residuals(self, **blocks: Any) -> Any:
         """Rows less what the block that was partialled out explains of them.
@@ -679,7 +679,7 @@ class Moments(BlockSums):
         Parameters
         ----------
         **blocks : array-likes of equally many rows
-            By name, and with them the nuisance block.
+            By name, and with them every block that was partialled out.
 
         Returns
         -------
@@ -708,12 +708,13 @@ class Moments(BlockSums):
         >>> bool(score < 0.3)
         True
         """
-        if self.partialled is None:
+        steps = getattr(self, "_partialled", ())
+        if not steps:
             raise ValueError(
                 "nothing was partialled out of these moments: residuals are of those that "
-                "partial_out returned"
+                "partial_out returned, neither merged nor standardised"
             )
-        found = self.partialled.residuals(blocks)
+        found = residuals(steps, blocks)
         return found[0] if len(found) == 1 else found
 
     def standardized(self) -> Moments:

@@ -67,7 +67,7 @@ def factored(joint: JointNormal, moments: Moments, alone: str, covariance: Array
     scatter = pick(pick(whole, back, 0), back, 1) * moments.freedom()
     mean = pick(xp.concat([mean, other]), back, 0)
     sums = Scatter(moments.n, mean, scatter, moments.rows)
-    return Moments(moments.names, moments.widths, sums)
+    return moments.with_sums(sums)
 
 
 def pairs_of_folds(folds: Sequence[Moments]) -> list[Moments]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from cmstats.rows.source import width_of
 if TYPE_CHECKING:
     from cmstats.moments.moments import Moments
 
-__all__ = ["Partialled"]
+__all__ = ["Partialled", "residuals"]
 
 
 @dataclass(frozen=True)
@@ -48,28 +48,44 @@ class Partialled:
         patterns = {other: white.against(other) for other in others}
         return cls(name, white.rank, moments.mean(name), white.weights, patterns)
 
-    def residuals(self, blocks: Mapping[str, Any]) -> tuple[Array, ...]:
-        """The rows of blocks less what the nuisance rows explain of them, in their order."""
-        if self.name not in blocks:
-            raise ValueError(f"the rows of {self.name!r} are missing: give {self.name}=")
-        others = {name: a for name, a in blocks.items() if name != self.name}
-        for name in others:
-            if name not in self.patterns:
-                raise KeyError(f"no block {name!r} was regressed on {self.name!r}; there are "
-                               f"{', '.join(self.patterns)}")  # fmt: skip
-        checked = {name: check_matrix(a, name) for name, a in blocks.items()}
-        check_lengths(checked)
-        for name, a in checked.items():
-            width = self.mean.shape[0] if name == self.name else self.patterns[name].shape[0]
-            if width_of(a) != width:
-                raise ValueError(f"{name} has {width_of(a)} columns, but it had {width}")
-        scores = project(checked.pop(self.name), self.mean, self.weights, self.name)
-        found = []
-        for name, a in checked.items():
-            a = a.toarray() if hasattr(a, "toarray") else a
-            xp = namespace(a, scores)
-            dtype = result_dtype(a)
+    def remove(self, rows: Mapping[str, Array]) -> dict[str, Array]:
+        """Checked rows of the other blocks less what the nuisance rows explain of them."""
+        scores = project(rows[self.name], self.mean, self.weights, self.name)
+        found = {}
+        for name, a in rows.items():
+            if name == self.name:
+                continue
+            xp, dtype = namespace(a, scores), result_dtype(a)
             explained = xp.astype(scores, dtype) @ xp.astype(self.patterns[name].mT, dtype)
-            rows = xp.astype(a, dtype, copy=False)
-            found.append(rows - (explained[:, 0] if a.ndim == 1 else explained))
-        return tuple(found)
+            left = xp.astype(a, dtype, copy=False)
+            found[name] = left - (explained[:, 0] if a.ndim == 1 else explained)
+        return found
+
+
+def residuals(steps: Sequence[Partialled], blocks: Mapping[str, Any]) -> tuple[Array, ...]:
+    """The rows of blocks after regressions one after the other, in the order given.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If rows of a nuisance block are missing, or blocks, widths or lengths are not those of
+        the regressions.
+    """
+    widths = {name: int(a.shape[0]) for name, a in steps[0].patterns.items()}
+    widths[steps[0].name] = int(steps[0].mean.shape[0])
+    for step in steps:
+        if step.name not in blocks:
+            raise ValueError(f"the rows of {step.name!r} are missing: give {step.name}=")
+    for name in blocks:
+        if name not in widths:
+            raise KeyError(f"no block {name!r} was regressed on {steps[0].name!r}; there are "
+                           f"{', '.join(steps[0].patterns)}")  # fmt: skip
+    rows = {name: check_matrix(a, name) for name, a in blocks.items()}
+    check_lengths(rows)
+    for name, a in rows.items():
+        if width_of(a) != widths[name]:
+            raise ValueError(f"{name} has {width_of(a)} columns, but it had {widths[name]}")
+        rows[name] = a.toarray() if hasattr(a, "toarray") else a
+    for step in steps:
+        rows = step.remove(rows)
+    return tuple(rows.values())
