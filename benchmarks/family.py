@@ -44,16 +44,18 @@ def _pls(quick: bool) -> Iterator[Rows]:
     """One fit of 20 components, and the choice among 1 to 30 in 5 folds."""
     n = 5_000 if quick else 100_000
     X, Y = _latent(n, 512, 64)
+    PLS(2).fit(X[:500], Y[:500])  # compile
     ours = seconds(lambda: PLS(20).fit(X, Y))
     peer = PLSRegression(20)
     theirs = seconds(lambda: peer.fit(X, Y))
-    found = PLS(20).fit(X, Y)
-    apart = np.abs(found.coef_ - peer.coef_).max() / np.abs(peer.coef_).max()
+    few = X[:2000], Y[:2000]
+    exact = PLSRegression(20, tol=1e-14, max_iter=20_000).fit(*few)
+    apart = np.abs(PLS(20).fit(*few).coef_ - exact.coef_).max() / np.abs(exact.coef_).max()
     yield {
         f"PLS, 20 components, {n} x (512, 64)": {
             "seconds": ours, "scikit_learn_seconds": theirs, "times_faster": theirs / ours,
             "largest_difference_of_coefficients": float(apart),
-            "note": "bar: 20 times faster than PLSRegression",
+            "note": "bar: 20 times faster; the difference is to tol=1e-14, of 2000 rows",
         }
     }  # fmt: skip
     row = ratio(lambda: PLS("cv", cv=5).fit(X, Y), lambda: Moments.from_data(x=X, y=Y), repeats=3)

@@ -85,6 +85,7 @@ def test_frames_shards_sparse_rows_and_tensors(tmp_path: Path) -> None:
     assert vector.shape == (40, 3)
 
 
+@pytest.mark.filterwarnings("ignore:.*in the gaps")
 def test_a_fit_to_a_lazy_source_is_that_to_the_dense_matrix() -> None:
     X, y = RNG.normal(size=(200, 3)), RNG.normal(size=(200, 2))
     cv = BlockedKFold(4, gap=5)
@@ -98,6 +99,7 @@ def test_a_fit_to_a_lazy_source_is_that_to_the_dense_matrix() -> None:
     assert np.isfinite(search.best_score_)
 
 
+@pytest.mark.filterwarnings("ignore:.*in the gaps")
 def test_the_response_of_a_simulated_system_is_recovered() -> None:
     kernel = np.array([0.0, 1.0, 0.6, -0.3, 0.0])
     runs = np.repeat([0, 1, 2], 800)
@@ -124,6 +126,14 @@ def test_folds_have_a_gap_and_part_the_rest() -> None:
     np.testing.assert_allclose(parts[1].mean("x"), X[seen[1]].mean(axis=0))
 
 
+def test_a_fit_says_that_it_is_without_the_rows_of_the_gaps() -> None:
+    X, y = RNG.normal(size=(60, 2)), RNG.normal(size=60)
+    with pytest.warns(UserWarning, match="8 rows in the gaps between folds"):
+        model = MultitaskRegressor(cv=BlockedKFold(3, gap=2)).fit(X, y)
+    assert model.n_samples_ == 52
+
+
+@pytest.mark.filterwarnings("ignore:.*in the gaps")
 def test_scikit_learn_takes_the_folds() -> None:
     X, y = RNG.normal(size=(60, 2)), RNG.normal(size=60)
     cv = BlockedKFold(3, gap=2)

@@ -277,7 +277,10 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
             return parts
 
         notes = self._learn_resolved(collected, form)
-        return notes if folds is None else dependence_notes(given, folds, weights) + notes
+        if folds is None:
+            return notes
+        rows = length_of(given)
+        return folds.gap_notes(rows, weights) + dependence_notes(given, folds, weights) + notes
 
     def _learn_resolved(self, collect: Callable[[Any], Any], form: Any) -> list[str]:
         """Fit to rows collected in a form, and in finer ones until they resolve the columns."""

@@ -229,7 +229,9 @@ class BlockedKFold(BaseCrossValidator):
     Rows of a series resemble their neighbours, so that a held-out row beside a training row is
     no test. Each fold is one block of rows in their order; `gap` rows on both sides of a border
     between two folds are in no fold. It is a splitter for the `cv` of every estimator here, and
-    of scikit-learn.
+    of scikit-learn. An estimator here, which is fitted to the moments of its folds, is then fitted
+    without the rows of the gaps, and says so; fit again to all rows with the value that it chose
+    where they matter.
 
     Parameters
     ----------

@@ -64,6 +64,19 @@ class Folds:
             ids = (self.start + np.cumsum(counts) - 1) % self.count
         return np.where(counts, ids[:n], -1)
 
+    def gap_notes(self, n: int, weights: Any = None) -> list[str]:
+        """A sentence about rows of positive weight that a splitter with a gap left in no fold."""
+        if self.ids is None or is_dask(weights):
+            return []
+        lost = self.ids[:n] < 0
+        lost = lost if weights is None else lost & (to_numpy(weights) > 0)
+        if not lost.any():
+            return []
+        return [
+            f"{int(lost.sum())} rows in the gaps between folds are in no fold, and the fit is "
+            "without them: where they matter fit again to all rows with what was chosen"
+        ]
+
     def part(self, start: int, stop: int) -> Folds:
         """The folds of the rows from `start` to `stop`."""
         if self.ids is None:
