@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -100,9 +101,11 @@ def interrupted(call: Any, after: int) -> int:
     def count(frame: Any, event: str, _: Any) -> None:
         nonlocal seen
         if event == "call" and str(frame.f_globals.get("__name__")).startswith("cmstats"):
-            # Python itself ignores what the finalizer of an object raises.
+            # Python itself ignores what a generator that is closed, or a finalizer, raises.
             callers = [frame.f_back, getattr(frame.f_back, "f_back", None)]
-            if any(f is not None and f.f_globals.get("__name__") == "weakref" for f in callers):
+            if frame.f_code.co_flags & inspect.CO_GENERATOR or any(
+                f is not None and f.f_globals.get("__name__") == "weakref" for f in callers
+            ):
                 return
             seen += 1
             if seen == after:
