@@ -84,7 +84,7 @@ def few_pairs() -> None:
 
     columns = min(len(found), 4)
     rows = -(-len(found) // columns)
-    figure = Figure(figsize=(3.4 * columns, 3.2 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(max(3.4 * columns, 10.0), 3.2 * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[len(found) :]:
         axes.set_axis_off()

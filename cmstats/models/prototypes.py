@@ -102,10 +102,10 @@ class PrototypeClassifier(ClassifierMixin, CopyFitted):
     -----
     On emoji, classified into 9 groups by their names, accuracy and calibration error were .36 and
     .55 with T = 1, .38 and .07 with T from labels, .39 and .07 with offsets, .38 and .10 with T
-    from pairs. With 1, 2, 5, 10 and 50 labelled items a class (means of three splits) it was .38,
-    .43, .48, .57 and .68. Names that are words of the captions are worth more: of 17 colours of
-    fashion .68 were right without labels, and .67 to .69 with any number of labelled items, where
-    a `prior_strength` of 3 gave .51 to .57: "auto" chose inf or 100 there, and 1 to 10 on emoji.
+    from pairs. With 1, 2, 5, 10 and 50 labelled items a class (means of five splits) it was .40,
+    .40, .48, .58 and .68. Names that are words of the captions are worth more: of 17 colours of
+    fashion .66 to .67 were right with any number of labelled items, where a `prior_strength` of 3
+    gave .51 to .57 (three splits): "auto" chose inf or 100 there, and 1 to 10 on emoji.
 
     In canonical coordinates u of x and v of y, with correlations r, a class is a normal with mean
     r v_c and variances 1 - r^2, so that LR is the log-density of linear discriminant analysis,
