@@ -104,12 +104,10 @@ def canonical_correlation_test(
     if cca is not None:
         if any(given is not None for given in (n, p, q)):
             raise ValueError("a fitted CCA brings its own n, p and q: leave them out")
-        r, n, p, q = _of_model(cca)
+        r, n, p, q, known = _of_model(cca)
     else:
-        r, n, p, q = _checked(correlations, n, p, q)
-    if n_nuisance is None:
-        n_nuisance = 0 if cca is None else total_moments(inner_model(cca)).nuisance_rank
-    n = n - check_count("n_nuisance", n_nuisance)
+        (r, n, p, q), known = _checked(correlations, n, p, q), 0
+    n = n - check_count("n_nuisance", known if n_nuisance is None else n_nuisance)
     if n - 1 < p + q:
         raise ValueError(
             f"n={n:g} rows and p + q = {p + q} variables: the reference distributions need at "
@@ -122,8 +120,8 @@ def canonical_correlation_test(
     return table
 
 
-def _of_model(cca: Any) -> tuple[Any, float, int, int]:
-    """All correlations of a fitted model, its rows and the ranks of both views."""
+def _of_model(cca: Any) -> tuple[Any, float, int, int, int]:
+    """All correlations of a fitted model, its rows, and the ranks of both views and a nuisance."""
     model = inner_model(cca)
     shrinkage = getattr(model, "shrinkage_", None)
     if shrinkage is None or any(s > 0 for s in shrinkage):
@@ -138,7 +136,7 @@ def _of_model(cca: Any) -> tuple[Any, float, int, int]:
     r = to_numpy(svd(x.cross(y))[1]) if x.rank and y.rank else np.zeros(0)
     if not len(r):
         raise ValueError("every column of x or of y is constant: there is nothing to test")
-    return np.clip(r, 0.0, 1.0), m.n, x.rank, y.rank
+    return np.clip(r, 0.0, 1.0), m.n, x.rank, y.rank, m.nuisance_rank
 
 
 def _checked(correlations: Any, n: Any, p: Any, q: Any) -> tuple[Any, float, int, int]:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from cmstats.arrays import Array, device_of, is_numpy, namespace, to_numpy
-from cmstats.kernels.threads import ONE_THREAD, thread_map
+from cmstats.arrays import Array, device_of, namespace, to_numpy
+from cmstats.kernels.threads import thread_map
 from cmstats.models.ridge import Spectrum, about_plane, fold_scores, mean_scores
-from cmstats.moments.folds import training_moments
+from cmstats.moments.folds import is_inline, training_moments
 from cmstats.moments.moments import Moments
 from cmstats.moments.tasks import with_tasks
 
@@ -169,7 +169,7 @@ def band_scores(
     One eigendecomposition for each candidate and fold. Two arrays of shape (n_candidates, q).
     """
     total = functools.reduce(operator.add, folds)
-    inline = sum(total.widths) <= ONE_THREAD or not is_numpy(namespace(total.mean("x")))
+    inline = is_inline(total)
 
     def of_fold(train: Moments, test: Moments) -> list[HostArray]:
         def work(weights: HostArray) -> tuple[HostArray, HostArray]:

@@ -39,6 +39,9 @@ class BlockSums:
         The names of the columns of blocks that have some.
     """
 
+    nuisance_rank: int = 0
+    """The degrees of freedom that regressions on other blocks have cost."""
+
     def __init__(
         self,
         names: Sequence[str],
@@ -53,17 +56,16 @@ class BlockSums:
         self.name_columns(column_names or {})
         self._complete = sums
         self._table = table
-        self.nuisance_rank = 0
 
     def with_sums(self, sums: Scatter | Root, table: PatternTable | None = None) -> Self:
         """Other sums of the same blocks."""
-        found = type(self)(self.names, self.widths, sums, table, self.column_names)
-        return found.after_regression(self.nuisance_rank)
+        return self.derived(self.names, self.widths, sums, table, self.column_names)
 
-    def after_regression(self, rank: int) -> Self:
-        """Remember how many degrees of freedom regressions on other blocks have cost."""
-        self.nuisance_rank = rank
-        return self
+    def derived(self, *made: Any) -> Self:
+        """What is made of these sums, by the constructor: it keeps what regressions have cost."""
+        found = type(self)(*made)
+        found.nuisance_rank = self.nuisance_rank
+        return found
 
     def name_columns(self, names: Mapping[str, Any]) -> Self:
         """Remember the names of the columns of blocks; None, and other blocks, are passed over."""
@@ -196,7 +198,7 @@ class BlockSums:
         tables = [m._table for m in (self, other) if m._table is not None]
         table = functools.reduce(operator.add, tables) if tables else None
         both = self.with_sums(self._complete + other._complete, table)
-        both.after_regression(self.nuisance_rank + other.nuisance_rank)
+        both.nuisance_rank += other.nuisance_rank
         return both.name_columns(other.column_names)
 
     def select(self, *names: str) -> Self:
@@ -211,12 +213,10 @@ class BlockSums:
         if complete.norms is not None:
             sums = replace(sums, norms=complete.norms.take(index))
         if self._table is None:
-            found = type(self)(names, widths, sums, None, self._named(names))
-            return found.after_regression(self.nuisance_rank)
+            return self.derived(names, widths, sums, None, self._named(names))
         table, now_complete = self._table.take(columns)
         sums = functools.reduce(operator.add, now_complete, sums)
-        found = type(self)(names, widths, sums, table.or_none(), self._named(names))
-        return found.after_regression(self.nuisance_rank)
+        return self.derived(names, widths, sums, table.or_none(), self._named(names))
 
     def _named(self, names: Iterable[str]) -> dict[str, Any]:
         """The names of the columns of some of the blocks."""
@@ -281,7 +281,8 @@ class BlockSums:
         table = PatternTable.from_fields(fields) if "pattern_masks" in fields else None
         named = json.loads(str(fields["column_names"])) if "column_names" in fields else None
         found = cls(names, widths, sums, table, named)
-        return found.after_regression(int(fields.get("nuisance_rank", 0)))
+        found.nuisance_rank = int(fields.get("nuisance_rank", 0))
+        return found
 
     def described(self) -> str:
         """The blocks with their widths."""

@@ -23,6 +23,7 @@ __all__ = [
     "best_index",
     "choice_notes",
     "cross_validated",
+    "is_inline",
     "map_moments",
     "mean_scores",
     "merged",
@@ -167,12 +168,22 @@ def map_moments(
         return []
     numbered = itertools.chain([first], numbered)
     # Small fits start no thread, and do not ask how many there could be.
-    if sum(first[1].widths) <= ONE_THREAD or not is_numpy(namespace(first[1].like)):
+    if is_inline(first[1]):
         return [function(*pair) for pair in numbered]
     found: list[Result] = []
     while batch := list(itertools.islice(numbered, 4 * cores())):
         found += thread_map(lambda pair: function(*pair), batch)
     return found
+
+
+def is_inline(moments: Moments) -> bool:
+    """Whether the algebra of moments is too small to share among threads, or on a device."""
+    return sum(moments.widths) <= ONE_THREAD or not is_numpy(namespace(moments.like))
+
+
+def _light(folds: Sequence[Moments]) -> list[Moments]:
+    """Folds without Ledoit-Wolf's norms, which cost more to merge than all else."""
+    return [fold if fold.incomplete else fold.without_norms() for fold in folds]
 
 
 @dataclass(frozen=True)
@@ -259,8 +270,6 @@ def scored_by_fold(
     folds : sequence of Moments
     """
     scores, seconds = np.full((candidates, len(folds)), np.nan), np.zeros((candidates, len(folds)))
-    # Ledoit-Wolf's norms cost more to merge than all else.
-    light = [fold if fold.incomplete else fold.without_norms() for fold in folds]
 
     def run(k: int, train: Moments) -> None:
         begin = time.perf_counter()
@@ -269,7 +278,7 @@ def scored_by_fold(
         seconds[:, k] = (time.perf_counter() - begin) / candidates
 
     with recorded() as caught:
-        map_moments(run, training_moments(light))
+        map_moments(run, training_moments(_light(folds)))
     notes = _once(message for message, _ in caught)
     return GridScores(scores, seconds, np.zeros_like(seconds), ill_conditioned=False, notes=notes)
 
@@ -288,8 +297,7 @@ def scored_in_steps(
         Of the candidates that were scored.
     """
     # All folds go on together, so that all of their training moments are kept.
-    light = [fold if fold.incomplete else fold.without_norms() for fold in folds]
-    trains = list(training_moments(light))
+    trains = list(training_moments(_light(folds)))
     scores = np.full((candidates, len(folds)), np.nan)
     seconds = np.zeros_like(scores)
     with recorded() as caught:

@@ -106,6 +106,9 @@ class Moments(BlockSums):
     True
     """
 
+    _partialled: tuple[Partialled, ...] = ()
+    """The regressions that `partial_out` has removed, one after the other."""
+
     def __init__(
         self,
         names: Sequence[str],
@@ -116,7 +119,6 @@ class Moments(BlockSums):
     ) -> None:
         super().__init__(names, widths, sums, table, column_names)
         self._estimate: Estimate | None = None
-        self._partialled: tuple[Partialled, ...] = ()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -558,8 +560,7 @@ class Moments(BlockSums):
 
     def take(self, columns: np.ndarray[Any, Any], widths: Mapping[str, int]) -> Moments:
         """The moments of some columns, by position, as blocks of these names and widths."""
-        found = Moments(tuple(widths), tuple(widths.values()), self.sums.take(columns))
-        return found.after_regression(self.nuisance_rank)
+        return self.derived(tuple(widths), tuple(widths.values()), self.sums.take(columns))
 
     def relabelled(self, widths: Mapping[str, int]) -> Moments:
         """The same columns as other blocks, without the norms that `ledoit_wolf` takes.
@@ -567,8 +568,7 @@ class Moments(BlockSums):
         Where entries are missing, they are estimated anew for these blocks.
         """
         names, each = tuple(widths), tuple(widths.values())
-        found = Moments(names, each, self._complete.without_norms(), self._table)
-        return found.after_regression(self.nuisance_rank)
+        return self.derived(names, each, self._complete.without_norms(), self._table)
 
     def without_norms(self) -> Moments:
         """First and second moments alone: cheaper to merge, where `ledoit_wolf` is not asked."""
@@ -592,7 +592,7 @@ class Moments(BlockSums):
         For what does not depend on the rotation of a block. Means are lost.
         """
         sums, widths = self.sums.rotated([self.columns(name) for name in self.names])
-        return Moments(self.names, widths, sums).after_regression(self.nuisance_rank)
+        return self.derived(self.names, widths, sums)
 
     def partial_out(self, name: str) -> Moments:
         """The moments of the other blocks after regression on this one.
@@ -655,7 +655,7 @@ class Moments(BlockSums):
                 f"{name!r} is the only block: nothing is left after partialling it out"
             )
         columns = self.positions(rest)
-        sums = self.sums.partial_out(self.columns(name), columns)
+        sums, weights, half = self.sums.partial_out(self.columns(name), columns)
         widths = [self.width(other) for other in rest]
         lost = self.sums.take(columns).cancelled_in(sums)
         if lost.size:
@@ -665,10 +665,12 @@ class Moments(BlockSums):
                 f"moments in the scatter form hold (the first is column "
                 f"{lost[0] - sum(widths[:end])} of {rest[end]}): collect them with form='root'"
             )
-        found = Moments(rest, widths, sums, None, self._named(rest))
-        regression = Partialled.of(self, name)
-        found._partialled = (*getattr(self, "_partialled", ()), regression)
-        return found.after_regression(self.nuisance_rank + regression.rank)
+        found = self.derived(rest, widths, sums, None, self._named(rest))
+        patterns = {other: half[:, found.columns(other)].mT for other in rest}
+        regression = Partialled(name, self.mean(name), weights, patterns)
+        found._partialled = (*self._partialled, regression)
+        found.nuisance_rank += int(weights.shape[1])
+        return found
 
     def residuals(self, **blocks: Any) -> Any:
         """Rows less what the block that was partialled out explains of them.
@@ -708,13 +710,12 @@ class Moments(BlockSums):
         >>> bool(score < 0.3)
         True
         """
-        steps = getattr(self, "_partialled", ())
-        if not steps:
+        if not self._partialled:
             raise ValueError(
                 "nothing was partialled out of these moments: residuals are of those that "
                 "partial_out returned, neither merged nor standardised"
             )
-        found = residuals(steps, blocks)
+        found = residuals(self._partialled, blocks)
         return found[0] if len(found) == 1 else found
 
     def standardized(self) -> Moments:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cmstats.arrays import Array, namespace, result_dtype
 from cmstats.rows.chunks import check_lengths, project
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.source import width_of
-
-if TYPE_CHECKING:
-    from cmstats.moments.moments import Moments
 
 __all__ = ["Partialled", "residuals"]
 
@@ -25,8 +22,6 @@ class Partialled:
     ----------
     name : str
         The nuisance block.
-    rank : int
-        Its rank: what the regression costs in degrees of freedom.
     mean : array of shape (p_z,)
     weights : array of shape (p_z, rank)
         W, with W'S_zz W = I.
@@ -35,18 +30,9 @@ class Partialled:
     """
 
     name: str
-    rank: int
     mean: Array
     weights: Array
     patterns: Mapping[str, Array]
-
-    @classmethod
-    def of(cls, moments: Moments, name: str) -> Partialled:
-        """The regressions on one of the blocks."""
-        white = moments.whiten(name)
-        others = [other for other in moments.names if other != name]
-        patterns = {other: white.against(other) for other in others}
-        return cls(name, white.rank, moments.mean(name), white.weights, patterns)
 
     def remove(self, rows: Mapping[str, Array]) -> dict[str, Array]:
         """Checked rows of the other blocks less what the nuisance rows explain of them."""

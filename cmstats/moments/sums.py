@@ -341,10 +341,11 @@ class Sums(ABC):
         """Second moments about the origin in place of the mean, without norms."""
 
     @abstractmethod
-    def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> Self:
-        """The sums of the columns `rest` after regression on the columns `cut`.
+    def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> tuple[Self, Array, Array]:
+        """The sums of the columns `rest` after regression on the columns `cut`, and that.
 
-        The scatter is the Schur complement S_ab - S_az S_zz^+ S_zb; the mean stays.
+        The scatter is the Schur complement S_ab - S_az S_zz^+ S_zb; the mean stays. The
+        coefficients are ``W @ half``, with W'S_zz W = I and half = W'S_zb.
         """
 
     def cancelled_in(self, rest: Sums) -> np.ndarray[Any, Any]:
@@ -556,7 +557,7 @@ class Scatter(Sums):
         matrix = self.matrix + step[:, None] * step[None, :]
         return replace(self, mean=0 * self.mean, matrix=matrix, norms=None)
 
-    def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> Scatter:
+    def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> tuple[Scatter, Array, Array]:
         kept, xp = self.take(rest), namespace(self.matrix)
         at = xp.asarray(rest, device=device_of(self.matrix))
         weights = whitening.factor(self.matrix[cut, cut]).weights
@@ -565,7 +566,8 @@ class Scatter(Sums):
         # What cancels leaves an error relative to what there was.
         lost = self.roundoff * xp.linalg.diagonal(kept.matrix) / self.n
         noise = lost if kept.noise is None else kept.noise + lost
-        return replace(kept, matrix=0.5 * (matrix + matrix.mT), noise=noise)
+        sums = replace(kept, matrix=0.5 * (matrix + matrix.mT), noise=noise)
+        return sums, weights, half
 
     def rotated(self, cuts: Sequence[slice]) -> tuple[Scatter, tuple[int, ...]]:
         return self, tuple(cut.stop - cut.start for cut in cuts)
@@ -730,17 +732,22 @@ class Root(Sums):
         matrix = _thin(namespace(step).concat([self.matrix, step[None, :]]))
         return replace(self, mean=0 * self.mean, matrix=matrix, norms=None)
 
-    def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> Root:
+    def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> tuple[Root, Array, Array]:
         xp = namespace(self.mean)
         at = xp.asarray(rest, device=device_of(self.mean))
-        basis: Array = whitening.factor_root(self.matrix[:, cut]).root
+        factor = whitening.factor_root(self.matrix[:, cut])
+        basis: Array = factor.root
         R = xp.take(self.matrix, at, axis=1)
+        half = 0.0
         for _ in range(2):  # twice is enough (Kahan): the residual is orthogonal
-            R = R - basis @ (basis.mT @ R)
+            step = basis.mT @ R
+            half, R = half + step, R - basis @ step
         before = xp.take(xp.sum(self.matrix**2, axis=0), at) / self.n
         lost, noise = (8 * whitening.EPS) ** 2 * before, self._taken_noise(at)
         noise = lost if noise is None else noise + lost
-        return replace(self, mean=xp.take(self.mean, at), matrix=_thin(R), norms=None, noise=noise)
+        mean = xp.take(self.mean, at)
+        sums = replace(self, mean=mean, matrix=_thin(R), norms=None, noise=noise)
+        return sums, factor.weights, half
 
     def rotated(self, cuts: Sequence[slice]) -> tuple[Root, tuple[int, ...]]:
         xp = namespace(self.matrix)
