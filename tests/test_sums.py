@@ -66,7 +66,7 @@ QUESTIONS = {
     "take": lambda s: s.take(np.array([6, 0, 4])).scatter(slice(0, 3), slice(0, 3)),
     "scaled": lambda s: s.scaled(np.arange(1.0, P + Q + 1)).scatter(X, Y),
     "about the origin": lambda s: s.about_origin().scatter(X, Y),
-    "partial_out": lambda s: s.partial_out(Y, np.arange(P)).scatter(X, X),
+    "partial_out": lambda s: s.partial_out(Y, np.arange(P))[0].scatter(X, X),
     "merged": lambda s: (s + s.take(np.arange(P + Q))).scatter(X, Y),
     "norms": lambda s: (s + s).norms.fourth,
 }
