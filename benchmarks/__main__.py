@@ -1,9 +1,10 @@
-"""``python -m benchmarks [SUITE ...] [--quick]``: run suites, save each result, write tables."""
+"""``python -m benchmarks [SUITE ...] [--quick] [--only TEXT]``: run suites, save, write tables."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 
 from benchmarks import _headline, _measure, _tables
 
@@ -35,21 +36,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, for a check in CI")
+    parser.add_argument(
+        "--only", metavar="TEXT", help="measurements whose name contains TEXT (of few_pairs)"
+    )
     args = parser.parse_args()
     unknown = set(args.suites) - set(SUITES)
     if unknown:
         parser.error(f"unknown suite {', '.join(sorted(unknown))}: choose of {', '.join(SUITES)}")
     for name in args.suites or SUITES:
+        run = importlib.import_module(f"benchmarks.{name}").run
+        given = {"quick": args.quick}
+        if args.only is not None:
+            if "only" not in inspect.signature(run).parameters:
+                parser.error(f"{name} runs as a whole: leave --only out")
+            given["only"] = args.only
         results = _measure.Results(name, quick=args.quick)
         try:
-            for rows in importlib.import_module(f"benchmarks.{name}").run(quick=args.quick):
+            for rows in run(**given):
                 results.add(rows)
                 for line in _tables.lines(rows):
                     print(f"{name}: {line}", flush=True)
         except _measure.NotRun as reason:
             print(f"{name}: not run, {reason}")
         else:
-            results.finish()
+            if args.only is None:
+                results.finish()
     if not args.quick:
         _tables.rewrite_readme()
         _headline.rewrite()

@@ -27,7 +27,7 @@ def lines(results: dict[str, Any]) -> Iterator[str]:
 def _cells(row: dict[str, Any]) -> str:
     parts = []
     for key, value in row.items():
-        if key in ("ratio_min", "ratio_max", "note"):
+        if key in ("ratio_min", "ratio_max", "note") or isinstance(value, list):
             continue
         if key == "ratio" and "ratio_min" in row:
             parts.append(
