@@ -85,7 +85,7 @@ def test_the_outputs_are_those_of_the_chosen_model_and_correction() -> None:
 def trial(**how: Any) -> Trials:
     X, y = aligned(0, 60, d=5)
     folds = [np.arange(60) % 3]
-    return Trials(X, y, folds, lambda ranks: 1 / ranks, 0, **how)
+    return Trials(X, y, folds, "MRR", 0, **how)
 
 
 def test_the_path_and_the_decomposition_rank_as_the_fitted_models_do() -> None:
@@ -180,6 +180,19 @@ def test_wrong_parameters_are_named() -> None:
     recall = CrossModalRetriever(scoring="R@5", time_budget=0, random_state=0).fit(X, y)
     found = retrieval_report(*recall.embed(X, y)).loc["mean", "R@5"]
     assert recall.score(X, y) == pytest.approx(found)
+
+
+@pytest.mark.parametrize("scoring", ["mrr", "R@1", "r@7"])
+def test_rows_that_are_all_the_same_are_at_chance(scoring: str) -> None:
+    X, y = np.full((30, 4), 0.1), np.full((30, 4), -3.0)
+    model = CrossModalRetriever(scoring=scoring, cv=3, random_state=0).fit(X, y)
+
+    def chance(n: int) -> float:
+        found = np.sum(1 / np.arange(1, n + 1)) if scoring == "mrr" else min(int(scoring[2:]), n)
+        return float(found / n)
+
+    np.testing.assert_allclose(model.results_["score"], chance(10), rtol=1e-12)
+    assert model.score(X[:20], y[:20]) == pytest.approx(chance(20), rel=1e-12)
 
 
 def test_sparse_rows_are_not_tried_with_kernels() -> None:

@@ -17,6 +17,7 @@ from cmstats.metrics import (
     recall_at_k,
     retrieval_chance,
 )
+from cmstats.models.scoring import retrieval_quality
 
 
 def orders(scores: Any) -> Any:
@@ -83,6 +84,15 @@ def test_constant_scores_are_at_chance_in_every_column(ids: Any) -> None:
     found = retrieval_report(np.ones((10, m)), ks=(1, 5, 6), **ids)
     expected = retrieval_chance(10, m, ks=(1, 5, 6), **ids)
     np.testing.assert_allclose(found.to_numpy(float), expected.to_numpy(float), atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["MRR", "R@1", "R@10", "median_rank", "mAP"])
+def test_one_metric_of_ties_is_that_of_the_table(metric: str) -> None:
+    scores = np.random.default_rng(0).integers(0, 4, (40, 40)).astype(float)
+    for ties in (scores, np.ones((40, 40))):
+        expected = retrieval_report(ties, labels=np.arange(40)).loc["mean", metric]
+        found = retrieval_quality(metric.lower(), np.full(40, 2.0), ties)
+        assert found == pytest.approx((-1 if metric == "median_rank" else 1) * expected, rel=1e-12)
 
 
 def test_items_that_occur_twice_share_the_first_place() -> None:

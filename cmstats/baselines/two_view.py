@@ -83,5 +83,5 @@ class TwoViewBaseline(EmbeddedViews, RowsModel):
 def reciprocal_rank(U: Array, V: Array) -> float:
     """The mean reciprocal rank of row i of one among the rows of the other, both ways."""
     counts = partner_counts(U, V)
-    there, back = (float(np.mean(TiedRanks.of(count).reciprocals())) for count in counts)
+    there, back = (float(np.mean(TiedRanks.of(count).values("MRR"))) for count in counts)
     return (there + back) / 2

@@ -72,14 +72,8 @@ def metric_of_ranks(metric: str, counts: PartnerCounts, weights: HostArray) -> f
     name = metric.upper()
     tied = TiedRanks.of(counts)
     if name == "MEDIAN_RANK":
-        ranks = to_numpy(counts.ranks())
-        order = np.argsort(ranks, kind="stable")
-        below = np.cumsum(weights[order])
-        at = np.searchsorted(below, below[-1] / 2)
-        upper = np.searchsorted(below, below[-1] / 2, side="right")
-        return -float(ranks[order[[at, min(upper, len(order) - 1)]]].mean())
-    values = tied.recalls(int(name[2:])) if name.startswith("R@") else tied.reciprocals()
-    return float(np.average(values, weights=weights))
+        return -tied.median(weights)
+    return float(np.average(tied.values(name), weights=weights))
 
 
 def retrieval_report(

@@ -61,7 +61,8 @@ class TiedRanks:
         run = self.ties + self.relevant
         out = 1.0 / (1 + self.greater)
         one = (self.relevant == 1) & (self.ties > 0)
-        out[one] = ((digamma(self.greater + run + 1) - digamma(self.greater + 1)) / run)[one]
+        above, size = self.greater[one], run[one]
+        out[one] = (digamma(above + size + 1) - digamma(above + 1)) / size
         some = np.flatnonzero((self.relevant > 1) & (self.ties > 0))
         kinds = np.stack([self.greater[some], run[some], self.relevant[some]], axis=1)
         each, inverse = np.unique(kinds, axis=0, return_inverse=True)
@@ -72,7 +73,12 @@ class TiedRanks:
         out[some] = np.array(value)[inverse.ravel()] if value else 0.0
         return out
 
-    def median(self) -> float:
+    def values(self, metric: str) -> HostArray:
+        """What each query adds to the mean of "R@k" or "MRR", in either case of letters."""
+        name = metric.upper()
+        return self.recalls(int(name[2:])) if name.startswith("R@") else self.reciprocals()
+
+    def median(self, weights: HostArray | None = None) -> float:
         """The median of the ranks of all queries, as numpy.median where nothing is tied."""
         most = int(np.max(self.greater + self.ties)) + 1
 
@@ -84,7 +90,7 @@ class TiedRanks:
             return low
 
         def share(k: int) -> float:
-            return float(np.mean(self.recalls(k)))
+            return float(np.average(self.recalls(k), weights=weights))
 
         return (
             smallest(lambda k: share(k) >= 0.5 - 1e-12) + smallest(lambda k: share(k) > 0.5 + 1e-12)

@@ -18,6 +18,7 @@ import numpy as np
 from cmstats.kernels.linalg import leading_svd
 from cmstats.kernels.ranks import partner_counts
 from cmstats.metrics.hubness import mean_of_largest
+from cmstats.metrics.ties import TiedRanks
 from cmstats.model_selection.judging import RawCosine
 from cmstats.models.cca import CCA
 from cmstats.models.feature_maps import NystroemMap
@@ -111,8 +112,8 @@ class Trials:
         Paired rows on the host.
     folds : list of integer arrays of shape (n,)
         The fold of each row, once for each repetition.
-    metric : callable (ranks) -> values
-        The value of each query by the rank of its partner.
+    metric : str
+        "MRR" or "R@k": the value of each query, in expectation over the order of ties.
     seed : int
         Draws the banks and the landmarks.
     values : dict of Candidate to array of shape (n,)
@@ -123,7 +124,7 @@ class Trials:
     X: HostArray
     Y: HostArray
     folds: list[HostArray]
-    metric: Callable[[HostArray], HostArray]
+    metric: str
     seed: int
     values: dict[Candidate, HostArray] = field(default_factory=dict)
     seconds: dict[Candidate, float] = field(default_factory=dict)
@@ -249,7 +250,7 @@ class Trials:
         return self._moments[key]
 
     def _both_ways(self, scores: HostArray) -> HostArray:
-        x, y = (self.metric(count.ranks()) for count in partner_counts(scores))
+        x, y = (TiedRanks.of(count).values(self.metric) for count in partner_counts(scores))
         return (x + y) / 2
 
 

@@ -306,8 +306,8 @@ def judged(
 def _retrieval_items(found: Ranking, labels: Any, ks: tuple[int, ...]) -> dict[str, HostArray]:
     """Each item's mean over both directions of what `retrieval_report` averages."""
     tied = [TiedRanks.of(c) for c in partner_counts(found.U, found.V)]
-    items = {"MRR": np.mean([t.reciprocals() for t in tied], axis=0)}
-    items.update({f"R@{k}": np.mean([t.recalls(k) for t in tied], axis=0) for k in ks})
+    names = ["MRR", *(f"R@{k}" for k in ks)]
+    items = {name: np.mean([t.values(name) for t in tied], axis=0) for name in names}
     if labels is not None:
         codes = Relevance((len(labels), len(labels)), labels, None, None).classes(0)[0]
         swapped = (found.U.T, None) if found.V is None else (found.V, found.U)

@@ -20,6 +20,7 @@ from cmstats.arrays import Array, dense, to_numpy
 from cmstats.kernels.ranks import partner_counts
 from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.metrics.retrieval import search
+from cmstats.metrics.ties import TiedRanks
 from cmstats.model_selection.candidates import (
     BANK,
     GAMMAS,
@@ -195,13 +196,13 @@ class CrossModalRetriever(ComparedViews, RowsModel):
             fold, or a parameter is out of range.
         """
         self._validate_params()
-        metric = _metric(self.scoring)
+        _check_scoring(self.scoring)
         new = self._unfitted()
         blocks = new._blocks(X, y, reset=True)
-        new._choose(blocks, groups, metric)
+        new._choose(blocks, groups)
         return self._become(new)
 
-    def _choose(self, blocks: dict[str, Any], groups: Any, metric: Any) -> None:
+    def _choose(self, blocks: dict[str, Any], groups: Any) -> None:
         X, y = blocks["x"], blocks["y"]
         n, seed = length_of(blocks), int(check_random_state(self.random_state).randint(2**31 - 1))
         codes = np.arange(n) if groups is None else numbered(check_groups(groups, n))[0]
@@ -212,7 +213,7 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         few = len(np.unique(codes[at])) < FEW
         repetitions = REPETITIONS if few else 1
         folds = [_folds(self.cv, codes[at], r, seed) for r in range(repetitions)]
-        trials = Trials(views[0], views[1], folds, metric, seed)
+        trials = Trials(views[0], views[1], folds, self.scoring, seed)
         self._try(trials, kernels=not any(scipy.sparse.issparse(a) for a in rows))
         table = _table(trials, codes[at])
         chosen = _chosen(table, few)
@@ -342,9 +343,9 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         """
         check_is_fitted(self)
         self._blocks(X, y, reset=False)
-        metric = _metric(self.scoring)
+        _check_scoring(self.scoring)
         counts = partner_counts(*self.embed(X, y))
-        return float(np.mean([metric(to_numpy(count.ranks())) for count in counts]))
+        return float(np.mean([TiedRanks.of(count).values(self.scoring) for count in counts]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted retriever to a file of skops, which holds no code.
@@ -410,12 +411,11 @@ def _embedded(model: Any, chosen: Candidate, X: Any, y: Any) -> Any:
     return model.embed(X, y, **how)
 
 
-def _metric(scoring: str) -> Any:
-    """The value of a query by the rank of its partner."""
-    if scoring.lower() == "mrr":
-        return lambda ranks: 1 / ranks
-    if scoring.startswith("R@") and scoring[2:].isdigit() and int(scoring[2:]) > 0:
-        return lambda ranks, k=int(scoring[2:]): (ranks <= k).astype(float)
+def _check_scoring(scoring: str) -> None:
+    """Raise where a query has no value of this name by the rank of its partner."""
+    name = scoring.upper()
+    if name == "MRR" or (name.startswith("R@") and name[2:].isdigit() and int(name[2:]) > 0):
+        return
     raise ValueError(f'scoring must be "mrr" or "R@k" for a k of at least 1, got {scoring!r}')
 
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from cmstats.arrays import recorded, to_numpy
-from cmstats.kernels.ranks import average_precisions, partner_ranks
+from cmstats.kernels.ranks import average_precisions, partner_counts
 from cmstats.metrics.retrieval import DIRECTIONS, retrieval_chance
+from cmstats.metrics.ties import TiedRanks
 from cmstats.report.tables import KS
 
 __all__ = ["Retrieval", "retrieval_intervals"]
@@ -85,13 +86,17 @@ def retrieval_intervals(
     rng = np.random.default_rng(seed)
     samples = rng.integers(0, n, (RESAMPLES, n), dtype=np.int32)
     rows, curves = {}, []
-    for (u, v), direction, side in zip(((U, V), (V, U)), directions, DIRECTIONS, strict=True):
-        ranks = np.asarray(to_numpy(partner_ranks(u, v, **own)), dtype=np.float64)
+    counts = partner_counts(U, V, **own)
+    for side, direction in enumerate(directions):
+        tied = TiedRanks.of(counts[side])
         depth = min(CURVE, n)
-        curves.append(np.array([np.mean(ranks <= k) for k in range(1, depth + 1)]))
-        values: dict[str, Floats] = {f"R@{k}": (ranks <= k).astype(float) for k in KS}
-        values |= {"median_rank": ranks, "MRR": 1 / ranks}
+        curves.append(np.array([np.mean(tied.recalls(k)) for k in range(1, depth + 1)]))
+        values: dict[str, Floats] = {
+            name: tied.values(name) for name in (*(f"R@{k}" for k in KS), "MRR")
+        }
+        values["median_rank"] = np.asarray(to_numpy(counts[side].ranks()), dtype=np.float64)
         if ids is not None:
+            u, v = (U, V) if side == 0 else (V, U)
             values["mAP"] = _precisions(u, v, ids)
         for name, value in values.items():
             middle = np.nanmedian if name == "median_rank" else np.nanmean
@@ -99,8 +104,9 @@ def retrieval_intervals(
                 found = middle(value[samples], axis=1)
             low, high = np.nanquantile(found, (0.025, 0.975))
             rows[direction, name] = {
-                "value": float(middle(value)), "lower": float(low), "upper": float(high),
-                "chance": float(chance.loc[side, name]),  # type: ignore[arg-type]
+                "value": tied.median() if name == "median_rank" else float(np.nanmean(value)),
+                "lower": float(low), "upper": float(high),
+                "chance": float(chance.loc[DIRECTIONS[side], name]),  # type: ignore[arg-type]
             }  # fmt: skip
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(list(rows), names=["direction", "metric"])
