@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +34,38 @@ from cmstats.metrics import expected_calibration_error
 LEVELS = (0.8, 0.9, 0.95)
 SHRINKAGE = {"emoji": 0.4, "fashion": 0.4, "mnist": 0.1, "wikipedia": 0.4, "openclipart": 0.3}
 """Fixed, so that a split costs one fit: what is promised holds for any."""
+REDEALT = 50
+"""How often the rows that a fit has not seen are split anew."""
 Views = tuple[Any, Any]
 
 
-def run(*, quick: bool) -> Iterator[Rows]:
-    """All measurements of this suite."""
+def run(*, quick: bool, only: str = "") -> Iterator[Rows]:
+    """All measurements of this suite, or the parts whose name contains `only`."""
     warnings.simplefilter("ignore")
-    splits, repetitions = (3, 1) if quick else (200, 20)
+    for name, part in _measurements(quick):
+        if only in name:
+            yield from part()
+
+
+def _measurements(quick: bool) -> Iterator[tuple[str, Callable[[], Iterator[Rows]]]]:
+    """The parts of this suite by their names."""
+    splits, repetitions = (3, 1) if quick else (1000, 20)
     sets = dict(_sets())
     for name, (X, y) in sets.items():
-        yield _retrieval(name, X, y, splits)
-        yield _folds(name, X, y, 1 if quick else 20)
-        yield _regions(name, X, y, splits)
+        yield f"retrieval, {name}", partial(_retrieval, name, X, y, splits)
+        yield f"folds, {name}", partial(_folds, name, X, y, 1 if quick else 20)
+        yield f"regions, {name}", partial(_regions, name, X, y, splits)
     for law in ("t3", "skewed"):
-        yield _regions(law, *_noise(law), splits)
-    yield _groups(splits)
+        yield f"regions, {law}", partial(_regions, law, *_noise(law), splits)
+    yield "groups", partial(_groups, min(splits, 200))
     for name, (X, y) in sets.items():
         if name != "wikipedia":
             for share in (0.0, 0.05) if quick else (0.0, 0.02, 0.05, 0.2):
-                yield _wrong_pairs(name, X, y, share, repetitions)
+                what = f"wrong pairs, {name}, {share:g}"
+                yield what, partial(_wrong_pairs, name, X, y, share, repetitions)
     for name, (X, y) in sets.items():
-        yield _matches(name, X, y)
-    yield from _classes(1 if quick else 5)
+        yield f"match probability, {name}", partial(_matches, name, X, y)
+    yield "classes", partial(_classes, 1 if quick else 5)
 
 
 def _sets() -> Iterator[tuple[str, Views]]:
@@ -110,14 +121,19 @@ def _parts(n: int, seed: int) -> tuple[Any, Any, Any]:
     return order[: n // 2], order[n // 2 : 3 * n // 4], order[3 * n // 4 :]
 
 
-def _retrieval(name: str, X: Any, y: Any, splits: int) -> Rows:
-    """Split calibration over random splits into calibration and test rows, ten to a fit."""
+def _redealt(held: Any, test: Any, seed: int) -> Any:
+    """The rows that the fit has not seen, in a new order."""
+    return np.random.default_rng([seed, 1]).permutation(np.concatenate([held, test]))
+
+
+def _retrieval(name: str, X: Any, y: Any, splits: int) -> Iterator[Rows]:
+    """Split calibration over random splits into calibration and test rows, fifty to a fit."""
     covered, sizes, m = [], [], 0
     for seed in range(splits):
-        train, held, test = _parts(len(X), seed // 10)
-        if seed % 10 == 0:
+        train, held, test = _parts(len(X), seed // REDEALT)
+        if seed % REDEALT == 0:
             model = FrozenEstimator(CCA(shrinkage=SHRINKAGE[name]).fit(X[train], y[train]))
-        rest = np.random.default_rng(seed).permutation(np.concatenate([held, test]))
+        rest = _redealt(held, test, seed)
         held, test = rest[: len(held)], rest[len(held) :]
         retriever = ConformalRetriever(model, confidence=0.8, random_state=seed)
         p = retriever.fit(X[held], y[held]).p_values(X[test], y[test])
@@ -129,14 +145,14 @@ def _retrieval(name: str, X: Any, y: Any, splits: int) -> Rows:
     }
     row |= {f"chance_size_{c:g}": c * m for c in LEVELS}
     note = "bar: nominal - .005 to nominal + .02; the size of a model of chance beside"
-    return {f"coverage of retrieval sets, {name}": {**row, "splits": splits, "note": note}}
+    yield {f"coverage of retrieval sets, {name}": {**row, "splits": splits, "note": note}}
 
 
 def _by_level(covered: Any) -> dict[str, Any]:
     return {f"coverage_{c:g}": float(v) for c, v in zip(LEVELS, np.mean(covered, 0), strict=True)}
 
 
-def _folds(name: str, X: Any, y: Any, splits: int) -> Rows:
+def _folds(name: str, X: Any, y: Any, splits: int) -> Iterator[Rows]:
     """A vote of five folds, and pooled scores, of a third of the pairs."""
     out: Rows = {}
     for method in ("cross", "pooled"):
@@ -152,10 +168,10 @@ def _folds(name: str, X: Any, y: Any, splits: int) -> Rows:
         note = "bar: at least nominal - .005" if method == "cross" else "promises nothing"
         row = {**_by_level(covered), "splits": splits, "note": note}
         out[f"coverage of retrieval sets, {method}, {name}"] = row
-    return out
+    yield out
 
 
-def _regions(name: str, X: Any, y: Any, splits: int) -> Rows:
+def _regions(name: str, X: Any, y: Any, splits: int) -> Iterator[Rows]:
     """Ellipsoids and intervals for the first targets, of the Gaussian model and of ridge."""
     # Of wide text the eight columns of largest variance.
     y = y[:, np.argsort(-np.var(y, axis=0))[:8]].astype(np.float64)
@@ -169,12 +185,12 @@ def _regions(name: str, X: Any, y: Any, splits: int) -> Rows:
         found: dict[str, Any] = {"ellipsoid": [], "simultaneous": [], "observed": []}
         volumes = []
         for seed in range(splits):
-            train, held, test = _parts(len(X), seed // 10)
-            if seed % 10 == 0:
+            train, held, test = _parts(len(X), seed // REDEALT)
+            if seed % REDEALT == 0:
                 model = make().fit(X[train], y[train])
                 # What the regions would be without x.
                 alone = MultitaskRegressor(alpha=1e12).fit(X[train], y[train])
-            rest = np.random.default_rng(seed).permutation(np.concatenate([held, test]))
+            rest = _redealt(held, test, seed)
             held, test = rest[: len(held)], rest[len(held) :]
             known = np.where(np.arange(y.shape[1]) < y.shape[1] // 2, y[test], np.nan)
             hows: dict[str, dict[str, Any]] = {
@@ -198,10 +214,10 @@ def _regions(name: str, X: Any, y: Any, splits: int) -> Rows:
                 row["log_volume_per_target_less_that_without_x"] = np.mean(volumes) / y.shape[1]
             row["note"] = "bar: nominal - .005 to nominal + .02"
             out[f"coverage of regions, {how}, {kind}, {name}"] = row
-    return out
+    yield out
 
 
-def _groups(splits: int) -> Rows:
+def _groups(splits: int) -> Iterator[Rows]:
     """Three captions an image: one at random calibrates, or the worst."""
     out: Rows = {}
     for how in ("random", "worst"):
@@ -224,10 +240,10 @@ def _groups(splits: int) -> Rows:
         out[f"coverage of {what} of an image"] = {
             **_by_level(covered), "splits": splits, "note": note,
         }  # fmt: skip
-    return out
+    yield out
 
 
-def _wrong_pairs(name: str, X: Any, y: Any, share: float, repetitions: int) -> Rows:
+def _wrong_pairs(name: str, X: Any, y: Any, share: float, repetitions: int) -> Iterator[Rows]:
     """Planted mismatches among pairs of which 500 are known to be right."""
     out: Rows = {}
     results: dict[float, Any] = {0.1: [], 0.2: []}
@@ -267,15 +283,15 @@ def _wrong_pairs(name: str, X: Any, y: Any, share: float, repetitions: int) -> R
             else "the bound holds in .9"
         )
         out[f"wrong pairs, {name}, {share:.0%} planted, fdr {fdr:g}"] = row
-    return out
+    yield out
 
 
-def _matches(name: str, X: Any, y: Any) -> Rows:
+def _matches(name: str, X: Any, y: Any) -> Iterator[Rows]:
     """The probability of a match at equal shares, each by a model that has not seen the pair."""
     model = ConditionalGaussian(shrinkage=SHRINKAGE[name])
     found = match_probability(X, y, prior=0.5, model=model, random_state=0)
     row = {"brier": found.brier, "brier_of_the_prior": found.brier_prior, "slope": found.slope}
-    return {f"match probability, {name}": row}
+    yield {f"match probability, {name}": row}
 
 
 # --------------------------------------------------------------------- classes from their names
