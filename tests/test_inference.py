@@ -633,6 +633,112 @@ def test_intervals_are_computed_where_the_data_are(place: Place) -> None:
     pd.testing.assert_frame_equal(found, correlation_intervals(X, Y, cv=6), rtol=1e-7)
 
 
+def gapped(X: Any, Y: Any, share: float, seed: int = 0) -> tuple[Any, Any]:
+    random = np.random.default_rng(seed)
+    return tuple(np.where(random.random(a.shape) < share, np.nan, a) for a in (X, Y))
+
+
+@pytest.mark.parametrize("function", [correlation_intervals, permutation_test])
+def test_em_of_complete_rows_changes_nothing(function: Any) -> None:
+    X, Y = views(80, 3, 2, (0.7,))
+    given = {} if function is correlation_intervals else {"random_state": 0, "n_permutations": 49}
+    found = function(X, Y, Z=X[:, :1] + Y[:, :1], missing="em", **given)
+    pd.testing.assert_frame_equal(found, function(X, Y, Z=X[:, :1] + Y[:, :1], **given))
+
+
+def test_intervals_of_incomplete_rows_are_about_the_models_estimate() -> None:
+    """From rows, weighted rows and the moments of folds; most gaps are in one view here."""
+    X, Y = views(400, 3, 2, (0.8, 0.5))
+    A, B = gapped(X, Y, 0.15)
+    B[300:] = np.nan
+    found = correlation_intervals(A, B, cv=8, missing="em")
+    expected = CCA(missing="em").fit(A, B).correlations_
+    np.testing.assert_allclose(found["correlation"], expected, rtol=1e-8)
+    np.testing.assert_allclose(found["estimate"], correlation_intervals(X, Y)["estimate"], atol=0.1)
+    assert ((found["lower"] < [0.8, 0.5]) & (found["upper"] > [0.8, 0.5])).all()
+    folds = Moments.folds(cv=8, x=A, y=B, missing="em")
+    pd.testing.assert_frame_equal(correlation_intervals(folds), found)
+    kept = np.arange(400) % 3 > 0
+    cv = PredefinedSplit(np.arange(400) % 5)
+    weighted = correlation_intervals(A, B, cv=cv, missing="em", sample_weight=2.0 * kept)
+    twice, ids = (
+        np.repeat(np.flatnonzero(kept), 2),
+        PredefinedSplit(np.repeat(np.arange(400)[kept] % 5, 2)),
+    )
+    rows = correlation_intervals(A[twice], B[twice], cv=ids, missing="em")
+    pd.testing.assert_frame_equal(weighted, rows, rtol=1e-6)
+
+
+def test_incomplete_rows_count_where_they_have_both_views() -> None:
+    """Rows without y tell nothing of the number of pairs, which corrects the bias."""
+    X, Y = views(120, 8, 6, (0.8,))
+    more = np.random.default_rng(1).standard_normal((480, 8))
+    A, B = np.r_[X, more], np.r_[Y, np.full((480, 6), np.nan)]
+    ids = np.r_[np.arange(120), np.arange(480)] % 6
+    found = correlation_intervals(A, B, cv=PredefinedSplit(ids), missing="em")
+    pairs = correlation_intervals(X, Y, cv=PredefinedSplit(ids[:120]))
+    np.testing.assert_allclose(found["estimate"], pairs["estimate"], atol=0.05)
+
+
+def test_weights_that_sum_to_one_give_the_same_intervals() -> None:
+    X, Y = views(60, 3, 2, (0.7,))
+    expected = correlation_intervals(X, Y, cv=6)
+    found = correlation_intervals(X, Y, cv=6, sample_weight=np.full(60, 1 / 60))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-8)
+
+
+def test_incomplete_views_are_tested_by_draws(place: Place) -> None:
+    X, Y = views(150, 3, 2, (0.9,))
+    A, B = gapped(X, Y, 0.2)
+    A[:10], B[10:15] = np.nan, np.nan
+    given = {"missing": "em", "random_state": 0, "n_permutations": 99}
+    found = permutation_test(A, B, blocks=np.arange(150) % 3, **given)
+    assert next(iter(found)) == "imputed_correlation"
+    assert found["p_value"][1] == 0.01
+    assert found["p_value"][2] > 0.05
+    assert found["imputed_correlation"][1] < CCA(missing="em").fit(A, B).correlations_[0]
+    moved = permutation_test(place(A), place(B), blocks=np.arange(150) % 3, **given)
+    pd.testing.assert_frame_equal(found, moved, rtol=1e-6)
+    shrunk = permutation_test(A, B, shrinkage="auto", **given)
+    assert next(iter(shrunk)) == "imputed_singular_value"
+
+
+@pytest.mark.parametrize("nuisance", [False, True])
+def test_gaps_in_the_same_rows_of_both_views_are_no_correlation(nuisance: bool) -> None:
+    """Conditional means in place of draws reject a quarter of such independent views at .05."""
+    random = np.random.default_rng(3)
+    p = []
+    for seed in range(40):
+        X, Y = random.standard_normal((60, 3)), random.standard_normal((60, 2))
+        Z = random.standard_normal((60, 2)) if nuisance else None
+        if nuisance:
+            X, Y = X + Z[:, :1], Y + Z
+        X[:30, :2], Y[:30, :1] = np.nan, np.nan
+        found = permutation_test(
+            X, Y, Z=Z, missing="em", n_permutations=39, n_components=1, random_state=seed
+        )
+        p.append(found["p_value"][1])
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert np.mean(np.array(p) <= 0.1) < 0.25
+
+
+@pytest.mark.parametrize("function", [correlation_intervals, permutation_test])
+def test_missing_is_said_in_one_of_two_ways(function: Any) -> None:
+    X, Y = views(60, 2, 2)
+    A, B = gapped(X, Y, 0.1)
+    with pytest.raises(ValueError, match=r"NaN values.*or set missing='em'"):
+        function(A, B)
+    for wrong in (True, None, "drop"):
+        with pytest.raises(ValueError, match="missing must be 'error' or 'em', got"):
+            function(X, Y, missing=wrong)
+    A[:30], B[30:] = np.nan, np.nan
+    with pytest.raises(ValueError, match=r"(?i)never observed in the same row|both X and y"):
+        function(A, B, missing="em")
+    if function is permutation_test:
+        with pytest.raises(ValueError, match=r"Z has .* NaN values"):
+            function(X, Y, Z=np.full(60, np.nan), missing="em")
+
+
 def test_bad_intervals_are_one_sentence() -> None:
     X, Y = views(20, 9, 8)
     with pytest.raises(ValueError, match="some sample correlations 1"):

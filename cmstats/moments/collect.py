@@ -27,7 +27,7 @@ from cmstats.moments import dask as _dask
 from cmstats.moments.block_sums import BlockSums
 from cmstats.moments.checkpoint import Checkpoint, check_settings, fingerprint, segment_rows
 from cmstats.moments.fold_sums import fold_sums, foreign
-from cmstats.moments.patterns import Missing, PatternTable
+from cmstats.moments.patterns import Missing, PatternTable, check_missing
 from cmstats.moments.sums import FORMS, Form
 from cmstats.rows.chunks import batches, check_blocks, is_lazy
 from cmstats.rows.names import column_names, naming_columns
@@ -57,8 +57,7 @@ class Pass:
         """Raise if a setting is invalid."""
         if self.form not in FORMS:
             raise ValueError(f"form must be 'scatter' or 'root', got {self.form!r}")
-        if self.missing not in ("error", "em"):
-            raise ValueError(f"missing must be 'error' or 'em', got {self.missing!r}")
+        check_missing(self.missing)
         if self.missing == "em" and self.form == "root":
             raise ValueError(
                 "missing='em' works on scatter matrices: leave form='scatter' (solver='auto' or "

@@ -183,7 +183,7 @@ def is_inline(moments: Moments) -> bool:
 
 def _light(folds: Sequence[Moments]) -> list[Moments]:
     """Folds without Ledoit-Wolf's norms, which cost more to merge than all else."""
-    return [fold if fold.incomplete else fold.without_norms() for fold in folds]
+    return [fold.without_norms() for fold in folds]
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,21 @@ class Filler:
         back = self._at(np.argsort(np.concatenate(order)))
         return xp.take(xp.concat(parts), back, axis=0)
 
+    def drawn(self, rows: Any, random: np.random.RandomState) -> Any:
+        """The rows with every NaN replaced by a draw from its distribution given the others.
+
+        Of a row drawn whole, what its own entries in the same places do not explain is the part
+        to be added to the conditional mean.
+        """
+        xp = namespace(rows, self.mean)
+        noise = xp.asarray(random.standard_normal(rows.shape), device=device_of(self.mean))
+        values, vectors = xp.linalg.eigh(self.covariance)
+        root = vectors * xp.sqrt(xp.where(values > 0, values, 0.0))[None, :]
+        other, gaps = self.mean + noise @ root.mT, xp.isnan(rows)
+        nan = xp.asarray(float("nan"), dtype=other.dtype, device=device_of(other))
+        apart = other - self(xp.where(gaps, nan, other))
+        return xp.where(gaps, self(rows) + xp.astype(apart, rows.dtype), rows)
+
     def _at(self, positions: np.ndarray[Any, Any]) -> Array:
         return namespace(self.mean).asarray(positions, device=device_of(self.mean))
 

@@ -572,7 +572,7 @@ class Moments(BlockSums):
 
     def without_norms(self) -> Moments:
         """First and second moments alone: cheaper to merge, where `ledoit_wolf` is not asked."""
-        return self.with_sums(self.sums.without_norms())
+        return self.with_sums(self._complete.without_norms(), self._table)
 
     def scaled(self, unit: Array) -> Moments:
         """The moments of the centred columns, all blocks side by side, times these units."""

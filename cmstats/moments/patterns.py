@@ -16,13 +16,27 @@ import scipy.sparse
 from cmstats.arrays import Array, device_of, is_numpy, namespace, row_slices, take_rows, to_numpy
 from cmstats.moments.sums import Scatter
 
-__all__ = ["Mask", "Missing", "Pattern", "PatternTable", "check_count", "incomplete_rows"]
+__all__ = [
+    "Mask",
+    "Missing",
+    "Pattern",
+    "PatternTable",
+    "check_count",
+    "check_missing",
+    "incomplete_rows",
+]
 
 Missing = Literal["error", "em"]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 MAX_PATTERNS = 512
 """The largest number of patterns in a table."""
+
+
+def check_missing(missing: Any) -> None:
+    """Raise if it is not said in one of the two ways what NaN is."""
+    if missing not in ("error", "em"):
+        raise ValueError(f"missing must be 'error' or 'em', got {missing!r}")
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class CorrelationDisplay(Display):
         self.p_values = None if table is None else _p_values(table)
         self.band = None if null is None else _null_band(null, table, self.level)
         if train is None and table is not None:
-            train = table[_scale_of(table)].to_numpy()
+            train = table.iloc[:, 0].to_numpy()  # correlations, or singular values
         if intervals is not None:
             frame_of(intervals, ("estimate", "lower", "upper"), "correlation_intervals")
         if held_out is None and train is None and intervals is None:
@@ -306,11 +306,6 @@ class CorrelationDisplay(Display):
             reach = float(np.tanh(z / np.sqrt(self.n_held_out - 3)))
             held = f"held out, if there is none ({100 * self.level:g} %)"
             ax.axhspan(-reach, reach, label=held, **BAND)
-
-
-def _scale_of(table: Any) -> str:
-    """The name of the first column of a permutation test's table."""
-    return "singular_value" if "singular_value" in table.columns else "correlation"
 
 
 def _p_values(table: Any) -> Floats:
