@@ -455,7 +455,15 @@ def _host_array(a: Any, name: str) -> Any:
         a = a.to_pandas()  # a table of pyarrow
     if hasattr(a, "iloc") or hasattr(a, "to_pandas"):
         return _of_frame(a, name)
-    out = a if type(a) is np.ndarray else np.asarray(a)
+    try:
+        out = a if type(a) is np.ndarray else np.asarray(a)
+    except ValueError:  # NumPy's own speaks of inhomogeneous shapes
+        if not isinstance(a, (list, tuple)):
+            raise
+        raise ValueError(
+            f"{name} is a {type(a).__name__} of {len(a)} rows of different lengths, or of "
+            f"matrices: {name} must be one matrix, with as many numbers in each row"
+        ) from None
     if out.dtype.kind in "biufc":
         return out
     if out.dtype.kind == "V" and out.dtype.names is None and out.dtype.itemsize == 2:
@@ -600,7 +608,9 @@ def _is_absent(value: Any) -> bool:
 def _first_text(a: np.ndarray[Any, Any]) -> str:
     for index, value in np.ndenumerate(a):
         if not isinstance(value, (int, float, np.number)) or isinstance(value, np.timedelta64):
-            return f"the first is {value!r} at position {index}"
+            shown = " ".join(repr(value).split())
+            shown = shown if len(shown) < 80 else f"{shown[:60]}..."
+            return f"the first is {shown} at position {index}"
     return "no number among them"
 
 

@@ -20,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import PredefinedSplit
 
 from cmstats import (
     CCA,
+    ConditionalGaussian,
     LinearAutoencoder,
     Moments,
     MomentsSearchCV,
@@ -798,3 +800,21 @@ def test_rows_of_more_patterns_than_a_table_holds_are_transformed() -> None:
     rows = np.where(rng.random((900, 14)) < 0.4, np.nan, rng.normal(size=(900, 14)))
     parts = [model.transform(rows[i : i + 100]) for i in range(0, 900, 100)]
     np.testing.assert_allclose(model.transform(rows), np.concatenate(parts), atol=1e-12)
+
+
+def test_folds_without_a_pair_have_no_score() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), rng.normal(size=(60, 2))
+    y += X[:, :2]
+    y[np.arange(60) % 5 == 2] = np.nan
+    with pytest.warns(UserWarning, match=r"in folds 2 .* no row has all of x, y"):
+        model = ConditionalGaussian(missing="em").fit(X, y)
+    np.testing.assert_array_equal(np.isnan(model.cv_scores_).all(axis=0), np.arange(5) == 2)
+    pairs = np.arange(60) % 5 != 2
+    folds = PredefinedSplit((np.arange(60) % 5)[pairs])
+    expected = ConditionalGaussian(cv=folds).fit(X[pairs], y[pairs])
+    kept = np.delete(model.cv_scores_, 2, axis=1)
+    np.testing.assert_allclose(kept, expected.cv_scores_, atol=1e-10)
+    y[np.arange(60) % 5 != 0] = np.nan
+    with pytest.raises(ValueError, match="only fold 0 has rows in which all of x, y"):
+        ConditionalGaussian(missing="em").fit(X, y)

@@ -15,6 +15,7 @@ from cmstats.arrays import check_count, is_dask, to_numpy, warn
 from cmstats.inference.fitted import check_level, component_index
 from cmstats.kernels.linalg import svd
 from cmstats.moments.folds import map_moments, training_moments
+from cmstats.moments.missing import NotObservedError
 from cmstats.moments.moments import Moments
 from cmstats.moments.sums import observations
 from cmstats.rows.chunks import check_blocks
@@ -218,7 +219,16 @@ def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, 
             f"p + q = {sum(ranks)} linearly independent features and {fewest:g} rows without the "
             "largest fold make some sample correlations 1: take fewer features or more folds"
         )
-    found = map_moments(lambda _, m: _correlations(m), training_moments(folds))
+
+    def without(k: int, rest: Moments) -> tuple[Any, tuple[int, int]]:
+        try:
+            return _correlations(rest)
+        except NotObservedError as error:
+            raise ValueError(
+                f"without fold {k} {error.fact}: drop it, or take folds that spread its rows"
+            ) from None
+
+    found = map_moments(without, training_moments(folds))
     parts = np.zeros((len(folds), len(total)))
     for j, (correlations, _) in enumerate(found):
         parts[j, : len(correlations)] = correlations[: len(total)]

@@ -473,7 +473,7 @@ class MomentsSearchCV(MetaEstimatorMixin, CopyFitted, DelegatedOutputs):
         if callable(rule):
             self.best_index_ = _checked_index(rule(self.cv_results_), candidates)
         else:
-            self.best_index_ = best_index(found.scores)
+            self.best_index_ = best_index(found.scores, found.notes)
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
         self.best_params_ = candidates[self.best_index_]
         return [*found.notes, *choice_notes(found.scores, candidates, self.best_index_)]

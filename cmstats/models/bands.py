@@ -7,7 +7,6 @@ w = D (D S_xx D + alpha I)^-1 D S_xy: a ridge regression on features in other un
 from __future__ import annotations
 
 import functools
-import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from sklearn.utils import check_random_state
 from cmstats.arrays import Array, device_of, namespace, to_numpy
 from cmstats.kernels.threads import thread_map
 from cmstats.models.ridge import Spectrum, about_plane, fold_scores, mean_scores
-from cmstats.moments.folds import is_inline, training_moments
+from cmstats.moments.folds import is_inline, scored_where_observed, training_moments
 from cmstats.moments.moments import Moments
 from cmstats.moments.tasks import with_tasks
 
@@ -162,11 +161,12 @@ def weight_rows(given: Any) -> HostArray:
 
 def band_scores(
     folds: list[Moments], bands: Bands, candidates: HostArray, alphas: Sequence[float],
-    intercept: bool,
+    intercept: bool, said: list[str],
 ) -> tuple[HostArray, HostArray]:  # fmt: skip
     """The best held-out R2 of each candidate, as `ridge.search` has it, and its penalty.
 
-    One eigendecomposition for each candidate and fold. Two arrays of shape (n_candidates, q).
+    One eigendecomposition for each candidate and fold. Two arrays of shape (n_candidates, q);
+    `said` takes sentences about folds without a score.
     """
     total = functools.reduce(operator.add, folds)
     inline = is_inline(total)
@@ -178,8 +178,11 @@ def band_scores(
         found = thread_map(work, [*candidates], inline=inline)
         return [np.stack(each) for each in zip(*found, strict=True)]
 
-    pairs = zip(training_moments(folds), folds, strict=True)
-    scores = mean_scores(itertools.starmap(of_fold, pairs), total)[:, :, 0, :]
+    found = (
+        scored_where_observed(functools.partial(of_fold, train, folds[k]), k, train, said)
+        for k, train in enumerate(training_moments(folds))
+    )
+    scores = mean_scores(found, folds, total, said)[:, :, 0, :]
     return scores.max(axis=1), np.array(alphas)[scores.argmax(axis=1)]
 
 

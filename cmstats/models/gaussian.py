@@ -32,7 +32,14 @@ from cmstats.moments.joint_normal import (
     real_rows,
 )
 from cmstats.moments.moments import Moments
-from cmstats.moments.monotone import factored, pairs_of_folds, seen_alone, shrinkage_by_density
+from cmstats.moments.monotone import (
+    among_all,
+    factored,
+    pairs_of_folds,
+    seen_alone,
+    shrinkage_by_density,
+    without_pairs,
+)
 from cmstats.moments.shrinkage import SHRINKAGES, Shrunk, Target
 from cmstats.rows.chunks import project
 
@@ -191,7 +198,10 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         alone = seen_alone(functools.reduce(operator.add, folds))
         if alone is None:
             return super()._choose(folds)
-        chosen, scored = super()._choose(pairs_of_folds(folds))
+        pairs = pairs_of_folds(folds)
+        chosen, scored = super()._choose([*pairs.values()])
+        scored["cv_scores_"] = among_all(scored["cv_scores_"], pairs, folds)
+        scored["notes"] += without_pairs(pairs, folds)
         names = folds[0].names
         if self._shrinkage_of_blocks(names)[names.index(alone)] == "cv":
             rows = [fold.select(alone) for fold in folds]

@@ -154,7 +154,10 @@ class KernelChoice(CCA):
         """Choose the bandwidths that are "cv" by held-out retrieval of a sample of rows."""
         rng = np.random.RandomState(int(seeds[0]))
         n = int(views[0].shape[0])
+        assert self._dealt is not None
+        dealt = self._dealt.numbers(n, weights)
         rows = np.unique(draw_repeated(n, ROWS, rng, weights))
+        rows = rows[dealt[rows] >= 0]  # those of gaps are in no fold
         sample = [take_in_memory(a, rows) for a in views]
         for view in (0, 1):
             if of_view("kernel", self.kernel, view) == "precomputed":
@@ -181,9 +184,7 @@ class KernelChoice(CCA):
                 landmarks.set_params(gamma=multiple * medians[view])
             return landmarks.fit_transform(sample[view])
 
-        assert self._dealt is not None
-        dealt = self._dealt.numbers(n)[rows]
-        ids: np.ndarray[Any, Any] = np.unique(dealt, return_inverse=True)[1]
+        ids: np.ndarray[Any, Any] = np.unique(dealt[rows], return_inverse=True)[1]
         if not ids.max():
             raise ValueError(
                 "gamma='cv' is chosen on the first rows, and these are all in one fold: hand "

@@ -386,7 +386,9 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, Penalised):
         chosen["spectra"] = {tasks: found.spectrum for tasks, found in path.items()}
         like = next(iter(path.values())).spectrum.values
         xp, device = namespace(like), device_of(like)
-        return chosen, {name: xp.asarray(a, device=device) for name, a in scored.items()}
+        scored = {name: xp.asarray(a, device=device) for name, a in scored.items()}
+        notes = [note for found in path.values() for note in found.notes]
+        return chosen, {**scored, "notes": list(dict.fromkeys(notes))}
 
     def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
         """The views of X by name, and y."""

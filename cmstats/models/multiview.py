@@ -305,7 +305,7 @@ class MultiviewCCA(LatentViews, MomentsModel):
         self._shrinkage_of_blocks(views.names)
 
     def _is_stream(self, views: Any, y: Any) -> bool:
-        return is_stream(views, y) and not isinstance(views, (list, tuple))
+        return is_stream(views, y, several=True)
 
     def _of_batch(self, batch: Any, number: int) -> tuple[Any, ...]:
         return (batch,)

@@ -118,12 +118,14 @@ class Penalised(MomentsModel):
     def _choose_bands(self, folds: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """For each task the weights and the penalty of the best mean held-out R2."""
         groups, alphas = by_group(folds), self._grid()
-        like = next(iter(groups.values()))[0].mean("x")
-        xp, device = namespace(like), device_of(like)
-        bands = self._bands(like.shape[0])
+        first = next(iter(groups.values()))[0]
+        xp, device = namespace(first.like), device_of(first.like)
+        bands = self._bands(first.width("x"))
         weights = self._weights_of(bands)
+        notes: list[str] = []
         found = [
-            band_scores(m, bands, weights, alphas, self.fit_intercept) for m in groups.values()
+            band_scores(m, bands, weights, alphas, self.fit_intercept, notes)
+            for m in groups.values()
         ]
         order = np.argsort(np.concatenate(list(groups)))
         scores, penalties = (np.concatenate(a, axis=1)[:, order] for a in zip(*found, strict=True))
@@ -131,7 +133,8 @@ class Penalised(MomentsModel):
         alpha = penalties[best, np.arange(best.size)]
         said = {"cv_scores_": scores, "cv_band_weights_": weights}
         chosen = {"alpha": alpha, "weights": weights[best]}
-        return chosen, {name: xp.asarray(a, device=device) for name, a in said.items()}
+        scored = {name: xp.asarray(a, device=device) for name, a in said.items()}
+        return chosen, {**scored, "notes": list(dict.fromkeys(notes))}
 
     def _by_weights(
         self, groups: Mapping[tuple[int, ...], Moments], chosen: dict[str, Any]

@@ -21,7 +21,13 @@ from cmstats.models.degenerate import constant_columns
 from cmstats.models.latent import LatentViews, from_coordinates
 from cmstats.models.regions import PredictsRegions
 from cmstats.models.ridge import HeldOut, r2
-from cmstats.moments.folds import GridScores, mean_scores, scored_by_fold, simplest_index
+from cmstats.moments.folds import (
+    GridScores,
+    best_index,
+    mean_scores,
+    scored_by_fold,
+    simplest_index,
+)
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
 from cmstats.rows.chunks import project
@@ -296,9 +302,10 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
 
         return scored_by_fold(along, len(candidates), folds)
 
-    def _best(self, scores: Any) -> int:
+    def _best(self, found: GridScores) -> int:
         if self.mode == "regression":
-            return simplest_index(scores)
+            return simplest_index(found.scores, found.notes)
+        best_index(scores := found.scores, found.notes)  # raises where there is no score
         mean, there = mean_scores(scores), ~np.isnan(scores).all(axis=0)
         error = scores[:, there].std(axis=1) / max(int(there.sum()) - 1, 1) ** 0.5
         return max(0, int(np.argmin(np.append(mean > error, False))) - 1)  # before the first

@@ -18,7 +18,12 @@ import numpy as np
 from cmstats.arrays import Array, device_of, namespace, to_numpy
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
-from cmstats.moments.folds import map_moments, training_moments
+from cmstats.moments.folds import (
+    NoScoreError,
+    map_moments,
+    scored_where_observed,
+    training_moments,
+)
 from cmstats.moments.moments import Moments
 from cmstats.moments.sums import LeastSquares
 
@@ -389,10 +394,13 @@ class Search:
         over the sum of squares (Allen 1974).
     spectrum : Spectrum
         Of all rows.
+    notes : sequence of str
+        Sentences about folds without a score.
     """
 
     scores: np.ndarray[Any, Any]
     spectrum: Spectrum
+    notes: Sequence[str] = ()
 
 
 def search(
@@ -410,25 +418,47 @@ def search(
     def work(k: int, moments: Moments) -> Any:
         if k == len(folds):  # for the solution to come: cores that are free do it now
             return Spectrum.of(about_plane(moments, intercept))
-        return fold_scores(moments, folds[k], alphas, rank, intercept)
+        return scored_where_observed(
+            lambda: fold_scores(moments, folds[k], alphas, rank, intercept), k, moments, said
+        )
 
+    said: list[str] = []
     *found, spectrum = map_moments(work, itertools.chain(training_moments(folds), [total]))
-    return Search(mean_scores(found, total), spectrum)
+    return Search(mean_scores(found, folds, total, said), spectrum, said)
 
 
-def mean_scores(folds: Iterable[Any], total: Moments) -> np.ndarray[Any, Any]:
-    """The scores of `Search` from the `fold_scores` of each fold and the moments of all rows."""
+def mean_scores(
+    found: Iterable[Any], folds: Sequence[Moments], total: Moments, said: Sequence[str]
+) -> np.ndarray[Any, Any]:
+    """The scores of `Search` from the `fold_scores` of each fold, None of one without a score.
+
+    `total` are the moments of all folds together, `said` is why a fold has none.
+
+    Raises
+    ------
+    NoScoreError
+        If no fold has one.
+    """
     errors: Any = 0.0
     scores: Any = 0.0
     count: Any = 0
-    for fold_errors, fold_scores in folds:
+    known = []
+    for fold, each in zip(folds, found, strict=True):
+        if each is None:
+            continue
+        known.append(fold)
+        fold_errors, fold_scores = each
         scored = np.isfinite(fold_scores)
         errors = errors + fold_errors
         scores, count = scores + np.where(scored, fold_scores, 0.0), count + scored
+    if not known:
+        raise NoScoreError(said)
+    if len(known) < len(folds):
+        total = functools.reduce(operator.add, known)
     squares = to_numpy(total.variance("y", ddof=0)) * total.n
     pooled = 1 - errors / np.where(squares > 0, squares, np.inf)
-    found: np.ndarray[Any, Any] = np.where(count > 0, scores / np.maximum(count, 1), pooled)
-    return found
+    mean: np.ndarray[Any, Any] = np.where(count > 0, scores / np.maximum(count, 1), pooled)
+    return mean
 
 
 def best_of_path(

@@ -332,8 +332,8 @@ y_feature_names_in_
     def _choose(self, folds: list[Moments]) -> tuple[dict[str, Any], dict[str, Any]]:
         candidates = self._candidates(folds)
         alphas = [each["alpha"] for each in candidates]
-        # Of each alpha and view in how many folds each column is selected.
-        times: list[list[Any]] = [[0, 0] for _ in alphas]
+        # Of each alpha and view in how many folds each column is selected; and in how many it can.
+        times: list[list[Any]] = [[0, 0, 0] for _ in alphas]
         unfinished: list[float] = []
 
         def scores(k: int, train: Moments) -> Iterator[float]:
@@ -341,13 +341,14 @@ y_feature_names_in_
             for i, found in enumerate(self._pairs(self._prepared(train, {}), alphas)):
                 for view, support in enumerate((found.x_support_, found.y_support_)):
                     times[i][view] = times[i][view] + to_numpy(support)
+                times[i][2] += 1
                 unfinished.extend([] if found.converged else [found.alpha_])
                 yield self._held_out_correlation(found, held)
 
         grid = scored_in_steps(scores, len(alphas), folds)
+        best = best_index(grid.scores, grid.notes)
         tried, at = candidates[: len(grid.scores)], simplest_index(grid.scores)
         # Beyond the largest nothing is left: it is no edge.
-        best = best_index(grid.scores)
         edges = tried if best else [{} for _ in tried]
         notes = [*grid.notes, *choice_notes(grid.scores, edges, best)]
         if unfinished:
@@ -355,7 +356,7 @@ y_feature_names_in_
             self._say_unfinished(many)
         like = folds[0].mean("x")
         place = functools.partial(namespace(like).asarray, device=device_of(like))
-        shares = [[view / len(folds) for view in each] for each in times[: len(tried)]]
+        shares = [[x / count, y / count] for x, y, count in times[: len(tried)]]
         return candidates[at], {
             "cv_alphas_": alphas[: len(tried)],
             "cv_scores_": grid.scores,

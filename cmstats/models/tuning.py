@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from sklearn.base import clone
 
 from cmstats.models.scoring import Scoring
-from cmstats.moments.folds import Trial, best_index, choice_notes
+from cmstats.moments.folds import GridScores, Trial, best_index, choice_notes
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Target, shrinkage_grid, shrinkage_tuple
 
@@ -78,15 +78,15 @@ class Tuning(Scoring):
         """
         candidates = self._candidates(folds)
         found = self._grid_scores(folds, candidates)
-        at = self._best(found.scores)
+        at = self._best(found)
         best = candidates[at]
         tried = {f"cv_{name.removesuffix('s')}s_": [c[name] for c in candidates] for name in best}
         notes = [*found.notes, *choice_notes(found.scores, candidates, at)]
         return dict(best), {**tried, "cv_scores_": found.scores, "notes": notes}
 
-    def _best(self, scores: Any) -> int:
-        """The candidate that is chosen, by its held-out scores, (n_candidates, n_folds)."""
-        return best_index(scores)
+    def _best(self, found: GridScores) -> int:
+        """The candidate that is chosen by its held-out scores."""
+        return best_index(found.scores, found.notes)
 
     def _solved(self, moments: Moments, chosen: Mapping[str, Any]) -> Any:
         """The solution for moments and chosen parameters; the estimator is only read."""

@@ -14,7 +14,9 @@ from sklearn.exceptions import UndefinedMetricWarning
 
 from cmstats.arrays import is_numpy, namespace, recorded
 from cmstats.kernels.threads import ONE_THREAD, cores, thread_map
+from cmstats.moments.missing import NotObservedError, check_observed
 from cmstats.moments.moments import Moments
+from cmstats.rows.names import naming_columns
 
 __all__ = [
     "GridScores",
@@ -29,6 +31,7 @@ __all__ = [
     "merged",
     "scored_by_fold",
     "scored_in_steps",
+    "scored_where_observed",
     "simplest_index",
     "training_moments",
 ]
@@ -122,6 +125,11 @@ def training_moments(folds: Sequence[Moments]) -> Iterator[Moments]:
     is outside of both, and the other half. That takes about three merges a fold, and only a few
     of the training moments exist at a time. Subtracting a fold from the total would cancel digits
     if that fold had the larger scale.
+
+    Raises
+    ------
+    ValueError
+        If a fold has no row, or a column is never observed in any fold.
     """
     if len(folds) < 2:
         raise ValueError("at least two folds are needed: one is held out")
@@ -132,7 +140,12 @@ def training_moments(folds: Sequence[Moments]) -> Iterator[Moments]:
             "folds, or groups that leave none empty"
         )
     half = len(folds) // 2
-    return _outside((_halved(folds[:half]), _halved(folds[half:])), None)
+    halves = _halved(folds[:half]), _halved(folds[half:])
+    if any(fold.incomplete for fold in folds):
+        with naming_columns(folds[0].column_names):
+            total = halves[0][0] + halves[1][0]
+            check_observed(total.sums_by_pattern(), total.names, total.widths)
+    return _outside(halves, None)
 
 
 def _halved(folds: Sequence[Moments]) -> tuple[Moments, Any]:
@@ -230,10 +243,14 @@ def cross_validated(
     on_training = np.full(shape, np.nan) if train_scores else None
     ill_conditioned = np.zeros(shape, dtype=bool)
 
-    def run(number: int, train: Moments) -> Sequence[str]:
+    said: list[str] = []
+
+    def run(number: int, train: Moments) -> None:
         k, i = divmod(number, candidates)
+        scored_where_observed(lambda: of_candidate(k, i, train), k, train, said)
+
+    def of_candidate(k: int, i: int, train: Moments) -> None:
         begin = time.perf_counter()
-        _check_training(train, k)
         trial = fit(i, train)
         fitted = time.perf_counter()
         scores[i, k] = score(trial.model, folds[k])
@@ -242,14 +259,13 @@ def cross_validated(
         if on_training is not None:
             on_training[i, k] = score(trial.model, train)
         ill_conditioned[i, k] = trial.ill_conditioned
-        return trial.notes
+        said.extend(trial.notes)
 
     trains = (m for m in training_moments(folds) for _ in range(candidates))
     with recorded() as caught:
-        notes = map_moments(run, trains)
-    # The same sentence from every fold and candidate is said once; `best_index` says of folds
+        map_moments(run, trains)
+    # The same sentence from every fold and candidate is said once; `choice_notes` says of folds
     # that they have no score.
-    said = [note for each in notes for note in each]
     said += [message for message, kind in caught if not issubclass(kind, UndefinedMetricWarning)]
     ill = bool(ill_conditioned.any())
     return GridScores(scores, fit_seconds, score_seconds, ill, on_training, _once(said))
@@ -271,15 +287,21 @@ def scored_by_fold(
     """
     scores, seconds = np.full((candidates, len(folds)), np.nan), np.zeros((candidates, len(folds)))
 
+    said: list[str] = []
+
     def run(k: int, train: Moments) -> None:
         begin = time.perf_counter()
-        _check_training(train, k)
-        scores[:, k] = np.fromiter(score(k, train), dtype=np.float64, count=candidates)
+
+        def work() -> Any:
+            return np.fromiter(score(k, train), dtype=np.float64, count=candidates)
+
+        found = scored_where_observed(work, k, train, said)
+        scores[:, k] = np.nan if found is None else found
         seconds[:, k] = (time.perf_counter() - begin) / candidates
 
     with recorded() as caught:
         map_moments(run, training_moments(_light(folds)))
-    notes = _once(message for message, _ in caught)
+    notes = _once(said + [message for message, _ in caught])
     return GridScores(scores, seconds, np.zeros_like(seconds), ill_conditioned=False, notes=notes)
 
 
@@ -300,21 +322,24 @@ def scored_in_steps(
     trains = list(training_moments(_light(folds)))
     scores = np.full((candidates, len(folds)), np.nan)
     seconds = np.zeros_like(scores)
+    said: list[str] = []
     with recorded() as caught:
-        for k, train in enumerate(trains):
-            _check_training(train, k)
         paths = [score(k, train) for k, train in enumerate(trains)]
         for i in range(candidates):
 
-            def run(k: int, _: Moments, i: int = i) -> None:
+            def run(k: int, train: Moments, i: int = i) -> None:
                 begin = time.perf_counter()
-                scores[i, k] = next(paths[k])
+                found = scored_where_observed(lambda: next(paths[k]), k, train, said)
+                if found is None:
+                    paths[k] = itertools.repeat(np.nan)
+                scores[i, k] = np.nan if found is None else found
                 seconds[i, k] = time.perf_counter() - begin
 
             map_moments(run, trains)
             if _fallen(scores[: i + 1]):
                 break
-    notes = _once(m for m, kind in caught if not issubclass(kind, UndefinedMetricWarning))
+    said += [m for m, kind in caught if not issubclass(kind, UndefinedMetricWarning)]
+    notes = _once(said)
     scores, seconds = scores[: i + 1], seconds[: i + 1]
     return GridScores(scores, seconds, np.zeros_like(seconds), ill_conditioned=False, notes=notes)
 
@@ -332,15 +357,29 @@ def _once(said: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"in cross-validation: {note}" for note in dict.fromkeys(said))
 
 
-def _check_training(moments: Moments, k: int) -> None:
-    """Estimate the moments of incomplete training rows; an error names the fold."""
+def scored_where_observed(
+    score: Callable[[], Result], k: int, train: Moments, said: list[str]
+) -> Result | None:
+    """The score of a fold; None where its rows, or all others, lack what it needs.
+
+    Parameters
+    ----------
+    score : callable
+    k : int
+        The number of the fold.
+    train : Moments
+        Of the rows outside of it.
+    said : list of str
+        Takes the sentence about what they lack.
+    """
+    where = f"in the rows outside of fold {k}"
     try:
-        _ = moments.estimate
-    except ValueError as error:
-        raise ValueError(
-            f"in the rows outside of fold {k}: {error}; what is missing goes with the folds, so "
-            "shuffle the rows, or pass cv a splitter that shuffles"
-        ) from None
+        _ = train.estimate
+        where = f"in fold {k}"
+        return score()
+    except NotObservedError as error:
+        said.append(f"{where} {error.fact}, so that the fold has no score")
+        return None
 
 
 def mean_scores(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -365,8 +404,16 @@ def mean_scores(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 class NoScoreError(ValueError):
     """No fold has a score to choose by; more rows may give it one."""
 
+    def __init__(self, notes: Sequence[str] = ()) -> None:
+        """`notes` are what is known of the folds."""
+        reason = "each has a single row, or a variate is constant in it"
+        super().__init__(
+            f"no fold has a score to choose by: {notes[0] if notes else reason}; use fewer folds, "
+            "or give the parameter as a number"
+        )
 
-def best_index(scores: np.ndarray[Any, Any]) -> int:
+
+def best_index(scores: np.ndarray[Any, Any], notes: Sequence[str] = ()) -> int:
     """The candidate of the best mean score (`mean_scores`).
 
     Raises
@@ -375,10 +422,7 @@ def best_index(scores: np.ndarray[Any, Any]) -> int:
         If there is no score at all.
     """
     if np.isnan(scores).all():
-        raise NoScoreError(
-            "no fold has a score to choose by: each has a single row, or a variate is constant in "
-            "it; use fewer folds, or give the parameter as a number"
-        )
+        raise NoScoreError(notes)
     return int(np.nanargmax(mean_scores(scores)))
 
 
@@ -389,13 +433,14 @@ def _standard_error(scores: np.ndarray[Any, Any]) -> float:
     return float(best.std(ddof=1) / len(best) ** 0.5) if len(best) > 1 else 0.0
 
 
-def simplest_index(scores: np.ndarray[Any, Any]) -> int:
+def simplest_index(scores: np.ndarray[Any, Any], notes: Sequence[str] = ()) -> int:
     """The first candidate whose mean score is within one standard error of the best.
 
     The rule of Breiman et al. (1984), for candidates that are ordered from the simplest.
     """
     means = mean_scores(scores)
-    return int(np.flatnonzero(means >= means[best_index(scores)] - _standard_error(scores))[0])
+    least = means[best_index(scores, notes)] - _standard_error(scores)
+    return int(np.flatnonzero(means >= least)[0])
 
 
 def choice_notes(
@@ -408,8 +453,9 @@ def choice_notes(
         at = ", ".join(map(str, np.flatnonzero(without)[:5]))
         found.append(
             f"{int(without.sum())} of {len(without)} folds (counted from 0: {at}) have no score, "
-            "since they have a single row or a variate is constant in them: the choice is made on "
-            "the others; fewer folds, or a splitter that stratifies, would use all rows"
+            "since they have a single row, a variate is constant in them, or a column is NaN in "
+            "them or in all others: the choice is made on the other folds; fewer folds, or a "
+            "splitter that stratifies or shuffles, would use all rows"
         )
     for name, value in candidates[best].items():
         inner = _inner_neighbour(name, best, candidates)

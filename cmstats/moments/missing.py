@@ -22,10 +22,26 @@ from cmstats.moments.em import Problem, SingularError, em, evident_prior
 from cmstats.moments.patterns import Mask
 from cmstats.moments.sums import Scatter, observations
 
-__all__ = ["Estimate", "check_observed", "estimate", "seen_together", "shrunken_estimate"]
+__all__ = [
+    "Estimate",
+    "NotObservedError",
+    "check_observed",
+    "estimate",
+    "seen_together",
+    "shrunken_estimate",
+]
 
 SCARCE = 3
 """A prior is used if two columns are observed together in at most so many rows per column."""
+
+
+class NotObservedError(NotFiniteError):
+    """A column that no row has, or two blocks that no row has both of."""
+
+    @property
+    def fact(self) -> str:
+        """What is never observed, without what to do about it."""
+        return str(self).rpartition(": ")[0]
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,7 @@ def estimate(
 
     Raises
     ------
-    ValueError
+    NotObservedError
         If a column is never observed, or two blocks never in the same row.
 
     Notes
@@ -192,7 +208,7 @@ def check_observed(
 
     Raises
     ------
-    ValueError
+    NotObservedError
         If a column is never observed, or two blocks never in the same row.
     """
     joint = _joint_weights([(mask, sums.n) for mask, sums in groups], sum(widths))
@@ -201,16 +217,18 @@ def check_observed(
     for name, cut in zip(names, cuts, strict=True):
         never = np.flatnonzero(np.diagonal(joint)[cut] == 0)
         if never.size == cut.stop - cut.start:
-            raise ValueError(f"{name} is NaN in every row: there is nothing to estimate it from")
+            message = f"{name} is NaN in every row: there is nothing to estimate it from"
+            raise NotObservedError(message, name)
         if never.size:
             which = "is" if never.size == 1 else f"and {never.size - 1} more are"
             message = f"column {never[0]} of {name} {which} NaN in every row: drop it"
-            raise NotFiniteError(message, name, int(never[0]))
+            raise NotObservedError(message, name, int(never[0]))
     for (a, at), (b, bt) in itertools.combinations(zip(names, cuts, strict=True), 2):
         if not joint[at, bt].any():
-            raise ValueError(
+            raise NotObservedError(
                 f"{a} and {b} are never observed in the same row: their correlation cannot be "
-                "known; add rows that have both"
+                "known; add rows that have both",
+                a,
             )
     return joint
 

@@ -7,7 +7,8 @@ p(block) from all rows. Images without a text improve p(image) and leave p(text 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,14 @@ from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import SHRINKAGES, standard_deviations
 from cmstats.moments.sums import Scatter
 
-__all__ = ["factored", "pairs_of_folds", "seen_alone", "shrinkage_by_density"]
+__all__ = [
+    "among_all",
+    "factored",
+    "pairs_of_folds",
+    "seen_alone",
+    "shrinkage_by_density",
+    "without_pairs",
+]
 
 
 def seen_alone(moments: Moments) -> str | None:
@@ -70,22 +78,41 @@ def factored(joint: JointNormal, moments: Moments, alone: str, covariance: Array
     return moments.with_sums(sums)
 
 
-def pairs_of_folds(folds: Sequence[Moments]) -> list[Moments]:
-    """The complete rows of each fold.
+def pairs_of_folds(folds: Sequence[Moments]) -> dict[int, Moments]:
+    """The complete rows of each fold that has some, by the number of the fold.
 
     Raises
     ------
     ValueError
-        If a fold has none.
+        If only one fold has some.
     """
-    pairs = [fold.complete_rows() for fold in folds]
-    for k, fold in enumerate(pairs):
-        if fold is None:
-            raise ValueError(
-                f"fold {k} has no row in which all of {', '.join(folds[0].names)} are observed: "
-                "use fewer folds, or pass cv a splitter that spreads the complete rows"
-            )
-    return [fold for fold in pairs if fold is not None]
+    found = {k: rows for k, m in enumerate(folds) if (rows := m.complete_rows()) is not None}
+    if len(found) < 2:
+        raise ValueError(
+            f"only fold {min(found)} has rows in which all of {', '.join(folds[0].names)} are "
+            "observed: pass cv a splitter that spreads the complete rows"
+        )
+    return found
+
+
+def without_pairs(pairs: Mapping[int, Moments], folds: Sequence[Moments]) -> list[str]:
+    """A sentence about folds without a complete row."""
+    lack = ", ".join(str(k) for k in range(len(folds)) if k not in pairs)
+    if not lack:
+        return []
+    return [
+        f"in folds {lack} (counted from 0) no row has all of {', '.join(folds[0].names)}: the "
+        "choice is made on the others"
+    ]
+
+
+def among_all(
+    scores: np.ndarray[Any, Any], pairs: Mapping[int, Moments], folds: Sequence[Moments]
+) -> np.ndarray[Any, Any]:
+    """The scores of folds with complete rows among those of all, which are NaN."""
+    found = np.full((len(scores), len(folds)), np.nan)
+    found[:, [*pairs]] = scores
+    return found
 
 
 def shrinkage_by_density(folds: Sequence[Moments], name: str, *, scale: bool) -> float:

@@ -51,13 +51,14 @@ def sample_folds(
         How many rows are kept of a fold at most.
     """
     n = int(next(iter(blocks.values())).shape[0])
+    weights = weights.compute() if is_dask(weights) else weights
     heavy = np.ones(n) if weights is None else to_numpy(weights).astype(np.float64)
     usable = heavy > 0
     numbers = start + np.cumsum(usable) - 1  # a row of weight 0 is none
     for a in blocks.values():
         if not is_lazy(a) and not is_dask(a) and not scipy.sparse.issparse(a):
             usable &= _complete(a)
-    keys, ids = _hashed(numbers), folds.numbers(n)
+    keys, ids = _hashed(numbers), folds.numbers(n, weights)
     chosen = np.zeros(n, dtype=bool)
     for k in range(folds.count):
         at = np.flatnonzero(usable & (ids == k))

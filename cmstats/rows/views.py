@@ -317,8 +317,11 @@ def _named_features(X: Any) -> dict[str, Any]:
     return dict(X)
 
 
-def is_stream(X: Any, y: Any) -> bool:
-    """Whether X is an iterable of batches: not an array, nor something that NumPy reads as one."""
+def is_stream(X: Any, y: Any, *, several: bool = False) -> bool:
+    """Whether X is an iterable of batches: not an array, nor something that NumPy reads as one.
+
+    Where X may be a list of `several` views, a list of lists or dicts of matrices is one.
+    """
     if y is not None or isinstance(X, (str, bytes, Mapping)):
         return False
     if any(hasattr(X, name) for name in ("shape", "__array__", "__dataframe__", "iloc")):
@@ -327,5 +330,16 @@ def is_stream(X: Any, y: Any) -> bool:
         batches = bool(X) and all(isinstance(b, (list, tuple, Mapping)) for b in X)
         first = X[0] if batches else ()
         entries = list(first.values() if isinstance(first, Mapping) else first)
-        return bool(entries) and all(len(getattr(a, "shape", ())) > 0 for a in entries)
+        least = 1 if several else 0
+        return bool(entries) and all(_is_matrix_or_views(a, least) for a in entries)
     return hasattr(X, "__iter__")
+
+
+def _is_matrix_or_views(a: Any, least: int) -> bool:
+    """Whether an entry of a batch is a matrix, or a list or a dict of matrices.
+
+    They have more than `least` axes.
+    """
+    views = list(a.values()) if isinstance(a, Mapping) and not hasattr(a, "shape") else a
+    each = views if isinstance(views, (list, tuple)) else [views]
+    return bool(each) and all(len(getattr(v, "shape", ())) > least for v in each)

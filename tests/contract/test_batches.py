@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from sklearn.exceptions import NotFittedError
 
+from cmstats import MultitaskRegressor
+
 from .registry import Model, every, fitted, weights_of
-from .rows import Rows
+from .rows import Rows, fitted_numbers
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of the first few rows
 
@@ -121,3 +123,37 @@ def test_a_stream_of_batches_is_fit(model: Model) -> None:
 @every(lambda m: m.partial and not m.mapped, variants=None)
 def test_a_stream_of_single_rows_is_fit(model: Model) -> None:
     from_stream(model, 1)
+
+
+@every(lambda m: m.partial and not m.mapped, variants=None)
+def test_a_list_of_batches_is_a_stream_also_of_one_batch(model: Model) -> None:
+    rows = model.rows()
+    expected = model.everything(fitted(model), rows)
+    for cuts in ((0, 90), (0, 40, 90)):
+        batches = [model.batch(part) for _, part in parts(rows, cuts)]
+        model.compare(model.everything(model.make().fit(batches), rows), expected)
+        named = [part.views for _, part in parts(rows, cuts)]
+        model.compare(model.everything(model.make().fit(named), rows), expected)
+
+
+@every(lambda m: isinstance(m.make(), MultitaskRegressor), variants=None)
+@pytest.mark.parametrize("views", [list, dict])
+def test_a_list_of_batches_may_have_several_views(model: Model, views: Any) -> None:
+    rows = model.rows()
+    cut = {"a": rows.x[:, :2], "b": rows.x[:, 2:]}
+    X = cut if views is dict else list(cut.values())
+    found, expected = model.make().fit([(X, rows.y)]), model.make().fit(X, rows.y)
+    model.compare(fitted_numbers(found), fitted_numbers(expected))
+    halves = [
+        ({k: v[at] for k, v in cut.items()}, rows.y[at]) for at in (slice(40), slice(40, None))
+    ]
+    model.compare(fitted_numbers(model.make().fit(halves)), fitted_numbers(expected))
+
+
+@every(lambda m: not m.partial, variants=False)
+def test_a_list_of_one_pair_is_refused_in_one_sentence_elsewhere(model: Model) -> None:
+    rows = model.rows()
+    with pytest.raises((TypeError, ValueError)) as error:
+        model.make().fit([tuple(rows.views.values())], **model.labels(rows))
+    assert "\n" not in str(error.value)
+    assert "inhomogeneous" not in str(error.value)

@@ -10,7 +10,8 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import KFold
 
-from cmstats import CCA, retrieval_report
+from cmstats import CCA, MultitaskRegressor, retrieval_report
+from cmstats.arrays import to_numpy
 
 from .registry import Model, every, fitted
 
@@ -73,3 +74,63 @@ def test_folds_may_be_a_splitter_its_splits_or_fold_moments(model: Model) -> Non
     model.compare(model.everything(model.fit(rows, None, splits), rows), expected)
     moments = model.fresh(est).fit_moments(model.moments_of(est, rows, folds=cv))
     model.compare(model.everything(moments, rows), expected)
+
+
+def chooses_with_gaps(model: Model) -> bool:
+    """Whether it chooses on the moments of folds of rows with gaps."""
+    given = model.make().get_params()
+    known = {"missing", "estimator__missing"} & set(given)
+    return model.folds is not None and bool(known) and model.has("fit_moments")
+
+
+def with_column_missing(model: Model, at: Any) -> tuple[Any, Any]:
+    """An estimator for rows with gaps, and rows that lack the first column in some rows."""
+    est = model.make()
+    name = "missing" if "missing" in est.get_params() else "estimator__missing"
+    solver = name.replace("missing", "solver")
+    given = {solver: "auto"} if solver in est.get_params() else {}
+    rows = model.rows()
+    first, v = next(iter(rows.views.items()))
+    values = v.copy()
+    values[at, 0] = np.nan
+    return est.set_params(**{name: "em"}, **given), rows.but(first, values)
+
+
+@every(chooses_with_gaps, variants=None)
+def test_a_fold_that_lacks_a_column_has_no_score(model: Model) -> None:
+    ids = model.fold_ids(len(model.rows()))
+    est, rows = with_column_missing(model, ids == 1)
+    with pytest.warns(UserWarning, match="in fold 1 column 0 of .* is NaN in every row"):
+        model.fit(rows, None, est)
+    scores = getattr(est, "cv_scores_", None)
+    if hasattr(est, "best_index_"):
+        names = sorted(name for name in est.cv_results_ if name.startswith("split"))
+        scores = np.stack([est.cv_results_[name] for name in names], axis=1)
+    assert scores is not None
+    if not isinstance(est, MultitaskRegressor):
+        assert np.isnan(scores[:, 1]).all()
+        assert not np.isnan(np.delete(scores, 1, axis=1)).all(axis=0).any()
+        return
+    if est.rank is None and est.bands is None:  # means over the other folds
+        alpha, by_hand = to_numpy(est.alphas)[2], []
+        for k in {*ids.tolist()} - {1}:
+            fixed = clone(est).set_params(alpha=alpha)
+            model.fit(rows.take(ids != k), None, fixed)
+            held = rows.take((ids == k) & ~np.isnan(np.c_[rows.x, rows.y]).any(axis=1))
+            by_hand.append(fixed.score_tasks(held.x, held.y))
+        np.testing.assert_allclose(scores[2], np.mean(by_hand, axis=0))
+    assert np.isfinite(scores).all()
+
+
+@every(chooses_with_gaps, variants=None)
+def test_a_column_of_one_fold_is_named_with_the_fold(model: Model) -> None:
+    est, rows = with_column_missing(model, model.fold_ids(len(model.rows())) != 1)
+    with pytest.raises(ValueError, match=r"no fold has a score to choose by.*fold 0 column 0 of"):
+        model.fit(rows, None, est)
+
+
+@every(chooses_with_gaps, variants=None)
+def test_a_column_of_no_row_is_named(model: Model) -> None:
+    est, rows = with_column_missing(model, slice(None))
+    with pytest.raises(ValueError, match=r"^column 0 of .* is NaN in every row: drop it"):
+        model.fit(rows, None, est)

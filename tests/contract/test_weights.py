@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats import MultitaskRegressor, OrthogonalMap
+from cmstats import CCA, KernelCCA, MultitaskRegressor, MultiviewCCA, OrthogonalMap
 
 from .registry import Model, every, fitted, weights_of
-from .rows import Rows
+from .rows import Rows, assert_same, fitted_numbers, unlabelled
 
 
 @every(lambda m: m.weights and not m.seeded and m.folds is None)
@@ -80,6 +81,27 @@ def test_a_row_of_weight_zero_is_no_row(model: Model, holds: float) -> None:
             model.fit(far.take(take), w[take], parts, "partial_fit")
         if not model.mapped:  # maps are those of the first rows
             model.compare(model.outcome(parts, kept), model.outcome(expected, kept), atol)
+
+
+RANKED = {"shrinkage": "cv", "scoring": "mrr", "cv": 3}
+CHOSEN_ON_ROWS = {
+    "cca": CCA(2, **RANKED),
+    "multiview": MultiviewCCA(2, **RANKED),
+    "kernel": KernelCCA(2, approximation="exact", gamma="cv", shrinkage="cv", cv=3),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN_ON_ROWS)
+def test_rows_of_weight_zero_move_no_row_to_another_fold(name: str) -> None:
+    rows = unlabelled()
+    w = np.random.default_rng(5).integers(0, 3, len(rows))
+    fits = []
+    for at in (slice(None), w > 0):
+        views = (rows.x[at], rows.y[at])
+        given = ([*views],) if name == "multiview" else views
+        numbers = fitted_numbers(clone(CHOSEN_ON_ROWS[name]).fit(*given, sample_weight=w[at]))
+        fits.append({k: v for k, v in numbers.items() if k.startswith(("cv_", "shrinkage_"))})
+    assert_same(*fits, 1e-8)
 
 
 PENALISED = (MultitaskRegressor, OrthogonalMap)
