@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from sklearn.base import clone
 from sklearn.model_selection import KFold
 
 from cmstats import (
@@ -31,6 +32,7 @@ from cmstats import (
 )
 from cmstats.report import Report, build, build_emoji, write_new
 from cmstats.report.cli import QUERY_SHRINKAGE, main, read_array
+from cmstats.report.tables import best_of_kinds, chosen_model
 
 pytestmark = pytest.mark.ordinary
 
@@ -89,7 +91,10 @@ def test_split_is_a_random_quarter_and_parts_the_items(report: Report) -> None:
 def test_model_and_table_are_those_of_the_public_functions(report: Report, data: Any) -> None:
     X, Y, labels = data
     model = CCA(shrinkage=report.model.shrinkage_).fit(X[report.train], Y[report.train])
-    u, v = model.embed(X[report.test], Y[report.test], kind=report.kind)
+    np.testing.assert_allclose(report.model.x_weights_, model.x_weights_)
+    retriever = clone(report.retriever).fit(X[report.train], Y[report.train])
+    assert retriever.chosen_ == report.retriever.chosen_
+    u, v = retriever.embed(X[report.test], Y[report.test])
     expected = retrieval_report(u, v, labels=labels[report.test])
     for metric in ("R@1", "R@10", "median_rank", "MRR", "mAP"):
         assert report.best(metric, "image -> text") == pytest.approx(expected.at["x -> y", metric])
@@ -102,20 +107,31 @@ def test_choices_do_not_depend_on_the_held_out_items(report: Report, data: Any) 
     X[report.test] = rng.normal(size=X[report.test].shape)
     other = build(X, Y, labels, quick=True)
     assert other.model.shrinkage_ == report.model.shrinkage_
-    assert other.kind == report.kind
+    assert other.retriever.chosen_ == report.retriever.chosen_
     np.testing.assert_array_equal(other.shrinkage_scores, report.shrinkage_scores)
     chosen = report.table["training CV", "MRR"].to_numpy()
     np.testing.assert_array_equal(other.table["training CV", "MRR"].to_numpy(), chosen)
 
 
-def test_best_similarity_of_the_training_items_is_chosen(report: Report) -> None:
-    column = report.table["training CV", "MRR"]
-    assert str(column.idxmax()) == "CCA, " + report.kind.replace("_", " ")
+@pytest.mark.usefixtures("undrawn")
+def test_the_model_of_retrieval_and_what_was_tried_stand_on_the_page(report: Report) -> None:
+    results = report.retriever.results_
+    assert report.table.loc["CrossModalRetriever", ("training CV", "MRR")] == results["score"].max()
+    page = " ".join(" ".join(_page(report.to_html()).text).split())
+    assert f"best of each kind among {len(results)} candidates" in page
+    assert chosen_model(report.retriever.chosen_) in page
+    kinds = best_of_kinds(results)
+    assert set(kinds["model"]) == set(results["model"]) >= {"CCA", "cosine", "centred cosine"}
+    assert kinds["chosen"].sum() == 1
 
 
-def test_raw_cosine_is_a_row_where_the_widths_match(report: Report, data: Any) -> None:
+def test_cosines_are_rows_where_the_widths_match(report: Report, data: Any) -> None:
     X, Y, _ = data
-    assert "raw cosine" in report.table.index
+    for name, center in (("raw cosine", 0.0), ("centred cosine", 1.0)):
+        rows = [a[report.test] - center * a[report.train].mean(axis=0) for a in (X, Y)]
+        u, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in rows)
+        expected = retrieval_report(u, v).loc["x -> y", "MRR"]
+        assert report.table.loc[name, (report.directions[0], "MRR")] == pytest.approx(expected)
     assert "raw cosine" not in build(X, Y[:, :4], quick=True).table.index
 
 
@@ -260,7 +276,7 @@ def test_numbers_are_those_of_the_public_functions(full: Report, data: Any) -> N
     folds = KFold(20, shuffle=True, random_state=0)
     intervals = correlation_intervals(x, y, cv=folds)
     np.testing.assert_allclose(full.evidence.table["estimate_upper"], intervals["upper"])
-    u, v = full.model.embed(X[full.test, :3], Y[full.test, :3], kind=full.kind)
+    u, v = full.retriever.embed(X[full.test, :3], Y[full.test, :3])
     expected = retrieval_report(u, v, labels=labels[full.test])
     for direction, row in zip(full.directions, ("x -> y", "y -> x"), strict=True):
         for metric in ("R@1", "R@10", "median_rank", "MRR", "mAP"):
@@ -375,8 +391,10 @@ def test_emoji_are_retrieved_at_least_as_well_as_in_the_trial() -> None:
         assert report.best("median_rank", direction) <= 9
         assert report.best("mAP", direction) >= 0.40
     # `cmstats query` takes the choice as known.
-    assert report.model.shrinkage_ == QUERY_SHRINKAGE
-    assert report.kind == "weighted_cosine"  # the default of `embed`
+    tried = report.retriever.results_
+    best = tried[(tried["model"] == "CCA") & ~tried["hubness"]].iloc[0]
+    assert best["similarity"] == "likelihood_ratio"
+    assert best["shrinkage"] == QUERY_SHRINKAGE
     assert len(said) == 5
     html = report.to_html()
     assert len(html) < 3e6

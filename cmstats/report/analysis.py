@@ -16,7 +16,8 @@ from sklearn.model_selection import KFold, PredefinedSplit
 from cmstats.arrays import check_count, dense, recorded, to_numpy, warn
 from cmstats.datasets import load_emoji
 from cmstats.metrics.correlation import column_correlations
-from cmstats.models.cca import CCA, Kind
+from cmstats.model_selection.retriever import CrossModalRetriever
+from cmstats.models.cca import CCA
 from cmstats.models.pairs import match_probability
 from cmstats.report.checks import check_views
 from cmstats.report.comparison import compare_models
@@ -27,8 +28,8 @@ from cmstats.report.loadings import leading_loadings, likely_ids
 from cmstats.report.mismatches import find_mismatches
 from cmstats.report.report import Report
 from cmstats.report.retrieval import retrieval_intervals
-from cmstats.report.selection import KINDS, best_pair, score_kinds, score_shrinkages
-from cmstats.report.tables import direction_names, retrieval_table, similarity_name
+from cmstats.report.selection import best_pair, score_shrinkages
+from cmstats.report.tables import chosen_model, direction_names, retrieval_table
 from cmstats.report.views import dense_view, take_views, without_confounds
 from cmstats.rows.chunks import check_blocks
 from cmstats.rows.matrix import check_matrix, check_source
@@ -41,6 +42,8 @@ MINIMUM = 20
 """The fewest items: 15 to train on, in 5 folds of 3."""
 HELD_OUT = 5000
 """The most held-out items."""
+SECONDS = {True: 10.0, False: 30.0}
+"""For the choice of the model of retrieval, by `quick`."""
 
 EMOJI_QUERIES = (
     "red fruit",
@@ -75,21 +78,23 @@ def build(
     command: str = "",
     progress: Callable[[str], None] | None = None,
 ) -> Report:
-    r"""Check two views, choose, fit and evaluate a CCA, and compare it with other models.
+    r"""Check two views; fit, choose and evaluate models of correlation and of retrieval.
 
-    The shrinkages :math:`s_x, s_y` maximise the mean canonical correlation
+    Correlations, loadings and tests are those of a `CCA`, whose shrinkages :math:`s_x, s_y`
+    maximise the mean canonical correlation
 
     .. math:: \frac1k \sum_{i=1}^k \operatorname{corr}(X a_i, Y b_i)
 
     on the held-out folds of the training items (`MomentsSearchCV`), first with
-    :math:`s_x = s_y`, then with one of the two changed; the similarity is the one with the best
-    mean reciprocal rank on the same folds. Both choices are then evaluated once on the held-out
-    items.
+    :math:`s_x = s_y`, then with one of the two changed. Retrieval is by the model that
+    `CrossModalRetriever` chooses by the mean reciprocal rank on folds of the training items. Both
+    choices are then evaluated once on the held-out items.
 
     The report also has checks of the data, tests and intervals of the correlations, intervals
     of the retrieval metrics, the pairs that fit worst, and `compare` on the fast models of
-    `suggest_models`. The time is bounded: of more than `max_items` rows a random sample is
-    taken, views of more than 768 columns are replaced by 768 principal components, tests and
+    `suggest_models`. The time is bounded: the choice of a model of retrieval begins no new family
+    of candidates after 30 seconds (10 where `quick`); of more than `max_items` rows a random sample
+    is taken, views of more than 768 columns are replaced by 768 principal components, tests and
     the comparison use a sample; the page says so.
 
     Parameters
@@ -203,17 +208,20 @@ def build(
         with clock("choosing"):
             pairs, scores = score_shrinkages(xt, yt, train_folds)
             best = best_pair(pairs, scores)
-            say(f"shrinkage {best[0]:g} and {best[1]:g}; comparing similarities")
-            train_ids = None if known_ids is None else known_ids[at_train]
-            cv_mrr = score_kinds(xt, yt, best, train_folds, train_ids)
-            kind = max(KINDS, key=lambda k: cv_mrr[k])
-        say(f"{similarity_name(kind)}; judging on the held-out items")
-        with clock("judging"):
             model = CCA(shrinkage=best).fit(xt, yt)
+        say(f"shrinkage {best[0]:g} and {best[1]:g}; choosing a model of retrieval")
+        with clock("choosing retrieval"):
+            retriever = CrossModalRetriever(
+                time_budget=SECONDS[quick], cv=cv, random_state=random_state
+            ).fit(xt, yt, groups=None if groups is None else groups[train])
+        say(f"{chosen_model(retriever.chosen_)}; judging on the held-out items")
+        with clock("judging"):
             held_labels = None if labels is None else labels[test]
             held_ids = None if known_ids is None else known_ids[at_test]
-            table = retrieval_table(model, cv_mrr, xe, ye, held_labels, views, held_ids)
-            u, v = (to_numpy(a) for a in model.embed(xe, ye, kind=kind))
+            table = retrieval_table(
+                retriever, model, (xt, yt), xe, ye, held_labels, views, held_ids
+            )
+            u, v = (to_numpy(a) for a in retriever.embed(xe, ye))
             found = retrieval_intervals(
                 u, v, held_labels, direction_names(views), random_state, held_ids
             )
@@ -238,9 +246,9 @@ def build(
             say("comparing models")
             with clock("comparing models"):
                 models = compare_models(X, Y, known, at_train, at_test, best, random_state)
-    galleries = example_galleries(model, kind, xe, ye, test, names, pictures, queries)
+    galleries = example_galleries(retriever, xe, ye, test, names, pictures, queries)
     return Report(
-        title=title, views=views, model=model, kind=kind, table=table, retrieval=found,
+        title=title, views=views, model=model, retriever=retriever, table=table, retrieval=found,
         evidence=tested, mismatches=doubtful, matches=matches, models=models, summary=summary,
         warned=warned,
         shrinkages=pairs, shrinkage_scores=scores, train_correlations=trained,
@@ -255,7 +263,7 @@ def build(
             "items looked at, at most": f"{max_items:,}", "quick": "yes" if quick else "no",
             "command": command,
         },
-        reproduce=_reproduction(best, kind, split is not None, bool(limits), random_state),
+        reproduce=_reproduction(best, retriever, split is not None, bool(limits), random_state),
         remarks=tuple(remarks), notes=notes,
     )  # fmt: skip
 
@@ -378,8 +386,10 @@ def _bounded(
     return np.union1d(train, test), train, test, [sentence]
 
 
-def _reproduction(shrinkage: Any, kind: Kind, fixed: bool, limited: bool, seed: int) -> str:
-    """Python code that fits and evaluates the same model."""
+def _reproduction(
+    shrinkage: Any, retriever: CrossModalRetriever, fixed: bool, limited: bool, seed: int
+) -> str:
+    """Python code that fits and evaluates the same models."""
     split = (
         "# train, test: the rows of the split that was given"
         if fixed
@@ -388,11 +398,13 @@ def _reproduction(shrinkage: Any, kind: Kind, fixed: bool, limited: bool, seed: 
     )
     limit = "# X, Y: the rows and columns that this page says it used\n" if limited else ""
     return (
-        "import numpy as np\nfrom cmstats import CCA, permutation_test, retrieval_report\n\n"
+        "import numpy as np\n"
+        "from cmstats import CCA, CrossModalRetriever, permutation_test, retrieval_report\n\n"
         f"{limit}{split}\n"
+        f"model = {retriever!r}.fit(X[train], Y[train])\n"
+        "print(retrieval_report(*model.embed(X[test], Y[test])), model.results_)\n"
         f"cca = CCA(shrinkage=({shrinkage[0]:g}, {shrinkage[1]:g})).fit(X[train], Y[train])\n"
-        f'u, v = cca.embed(X[test], Y[test], kind="{kind}")\n'
-        "print(retrieval_report(u, v))\n"
+        "print(cca.score(X[test], Y[test]))\n"
         f'print(permutation_test(X[train], Y[train], shrinkage="auto", random_state={seed}))'
     )
 

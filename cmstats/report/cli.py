@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "read_array"]
 
-# What `cmstats demo` chooses by cross-validation, so that a query need not search for it.
-QUERY_SHRINKAGE = (0.2, 0.4)
+# The best CCA of `cmstats demo`, so that a query need not search for it.
+QUERY_SHRINKAGE = 0.4
 
 ROLES = ("join", "index", "drop", "labels", "groups", "ids", "nuisance")
 """Options that say what columns, or other files, are; see `cmstats.report.inputs`."""
@@ -298,7 +298,7 @@ def _query(arguments: argparse.Namespace) -> None:
         raise _UsageError(f"no part of {words!r} occurs in the training texts: try other words")
     cca = CCA(shrinkage=QUERY_SHRINKAGE)
     cca.fit(emoji.image[emoji.train], emoji.text[emoji.train])
-    images, text = cca.embed(emoji.image, query)
+    images, text = cca.embed(emoji.image, query, kind="likelihood_ratio")
     found, scores = search(text, images, k=arguments.k)
     for i, score in zip(found[0], scores[0], strict=True):
         print(f"{score:6.3f}  {emoji.characters[i]}  {emoji.names[i]}")

@@ -31,6 +31,8 @@ class Models:
         The table of `compare`.
     reasons : dict of name -> sentence
         Why each model was suggested.
+    baseline : str
+        The model that the others are compared with.
     n_train, n_test : int
         The items in training and in evaluation.
     left_out : tuple of str
@@ -41,6 +43,7 @@ class Models:
 
     table: pd.DataFrame
     reasons: dict[str, str]
+    baseline: str
     n_train: int
     n_test: int
     left_out: tuple[str, ...]
@@ -76,9 +79,10 @@ def compare_models(
         model.set_params(**dict.fromkeys(budgets, BUDGET))
         if model.get_params().get("shrinkage") in ("cv", "auto"):
             model.set_params(shrinkage=shrinkage)
+    baseline = "CrossModalRetriever" if "CrossModalRetriever" in chosen else "CCA"
     with recorded() as caught:
         table = compare(
-            chosen, x, y, cv=split, labels=classes, baseline="CCA", n_resamples=1000,
+            chosen, x, y, cv=split, labels=classes, baseline=baseline, n_resamples=1000,
             memory=False, random_state=seed,
         )  # fmt: skip
     remarks = dict.fromkeys(
@@ -86,7 +90,7 @@ def compare_models(
     )
     left_out = tuple(name for name in suggested if name in SLOW)
     reasons = {name: suggested.reasons[name] for name in chosen}
-    return Models(table, reasons, len(train), len(test), left_out, tuple(remarks))
+    return Models(table, reasons, baseline, len(train), len(test), left_out, tuple(remarks))
 
 
 def _complete(labels: Any) -> Any:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cmstats.models.cca import CCA, Kind
+from cmstats.model_selection.retriever import CrossModalRetriever
+from cmstats.models.cca import CCA
 from cmstats.models.pairs import MatchProbability
 from cmstats.report.checks import Warned
 from cmstats.report.comparison import Models
@@ -19,7 +20,7 @@ from cmstats.report.loadings import Loadings
 from cmstats.report.mismatches import Mismatches
 from cmstats.report.pictures import pixels_address
 from cmstats.report.retrieval import Retrieval
-from cmstats.report.tables import cell, similarity_name
+from cmstats.report.tables import CHOSEN, cell
 
 __all__ = ["Findings", "Gallery", "Indices", "Thing"]
 
@@ -56,7 +57,7 @@ class Findings:
     title: str
     views: tuple[str, str]
     model: CCA
-    kind: Kind
+    retriever: CrossModalRetriever = field(repr=False)
     table: pd.DataFrame
     retrieval: Retrieval = field(repr=False)
     evidence: Evidence = field(repr=False)
@@ -88,7 +89,7 @@ class Findings:
     notes: Sequence[str] = ()
 
     def best(self, metric: str, direction: str) -> float:
-        """A held-out metric of the chosen similarity, for one direction.
+        """A held-out metric of the chosen model of retrieval, for one direction.
 
         Parameters
         ----------
@@ -101,7 +102,7 @@ class Findings:
         -------
         float
         """
-        return cell(self.table, similarity_name(self.kind), direction, metric)
+        return cell(self.table, CHOSEN, direction, metric)
 
     @property
     def directions(self) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cmstats.arrays import to_numpy
 from cmstats.metrics.retrieval import search
-from cmstats.models.cca import CCA, Kind
+from cmstats.model_selection.retriever import CrossModalRetriever
 from cmstats.plotting.display import spread
 from cmstats.report.findings import Gallery, Indices, Thing
 
@@ -17,8 +17,7 @@ __all__ = ["example_galleries"]
 
 
 def example_galleries(
-    model: CCA,
-    kind: Kind,
+    retriever: CrossModalRetriever,
     X: Any,
     Y: Any,
     test: Indices,
@@ -32,7 +31,7 @@ def example_galleries(
     """
     if names is None or pictures is None:
         return []
-    u, v = model.embed(X, Y, kind=kind)
+    u, v = retriever.embed(X, Y)
     shown = np.asarray(pictures(test) if callable(pictures) else pictures[test])
     words = [str(names[i]) for i in test]
     image = [Thing(word, pixels) for word, pixels in zip(words, shown, strict=True)]
@@ -40,7 +39,7 @@ def example_galleries(
     galleries = []
     if queries is not None:
         asked = [Thing(str(query)) for query in queries[0]]
-        typed = model.embed(y=queries[1], kind=kind)
+        typed = retriever.embed(y=queries[1])
         note = "The first pictures among the held-out items for words typed by a person."
         galleries.append(Gallery("Typed words", note, _found(typed, u, asked, image, None)))
     some = spread(len(test), 9)[:-1]

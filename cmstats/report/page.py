@@ -22,7 +22,7 @@ from cmstats.plotting import (
 )
 from cmstats.report.findings import Findings
 from cmstats.report.pictures import figure_address
-from cmstats.report.tables import METRICS, cell, similarity_name
+from cmstats.report.tables import CHOSEN, METRICS, best_of_kinds, cell, chosen_model
 
 __all__ = ["render"]
 
@@ -61,6 +61,7 @@ def render(report: Findings) -> str:
         "p": _p_value,
         "number": _number,
     }
+    tried = best_of_kinds(report.retriever.results_)
     source = files("cmstats.report").joinpath("page.html").read_text(encoding="utf-8")
     with warnings.catch_warnings():
         # Matplotlib draws a box for a glyph that its font lacks; the box says enough.
@@ -70,8 +71,12 @@ def render(report: Findings) -> str:
         environment.from_string(source).render(
             report=report,
             figures=figures,
-            metrics=METRICS,
-            chosen=similarity_name(report.kind),
+            metrics=[name for name in METRICS if name != "R@5"],
+            chosen=CHOSEN,
+            chosen_words=chosen_model(report.retriever.chosen_),
+            tried=tried.to_dict("records"),
+            kernels=bool(tried["gamma"].notna().any()),
+            n_tried=len(report.retriever.results_),
             chance=cell(report.table, "chance", report.directions[0], "R@10"),
             summary=_summary(report),
             loadings=_loadings(report),

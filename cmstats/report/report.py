@@ -10,7 +10,7 @@ import numpy as np
 
 from cmstats.report.findings import Findings
 from cmstats.report.page import render
-from cmstats.report.tables import similarity_name
+from cmstats.report.tables import CHOSEN, chosen_model
 
 __all__ = ["Report", "write_new"]
 
@@ -25,15 +25,17 @@ class Report(Findings):
     views : pair of str
         The names of the views.
     model : CCA
-        Fitted to the training items.
-    kind : str
-        The similarity chosen on the training items.
+        The model of the correlations, fitted to the training items.
+    retriever : CrossModalRetriever
+        The model of retrieval, chosen on the training items and fitted to them; `results_` is
+        the table of what was tried.
     table : DataFrame
-        One row per method: the similarities, "raw cosine" where the widths match, "chance".
+        One row per method: "CrossModalRetriever", where the widths match "raw cosine" and
+        "centred cosine", "CCA" (`model`), "chance".
         Columns ``("training CV", "MRR")`` and, held out, ``(direction, metric)`` with the
         metrics of `retrieval_report`.
     retrieval : Retrieval
-        The metrics of the chosen similarity with 95 % intervals.
+        The metrics of `retriever` with 95 % intervals.
     evidence : Evidence
         Correlations with their tests and intervals; ``evidence.supported`` is the number of
         significant components.
@@ -88,7 +90,7 @@ class Report(Findings):
     """
 
     def to_text(self) -> str:
-        """The table of similarities as text, for a terminal of 96 columns.
+        """The table of held-out retrieval as text, for a terminal of 96 columns.
 
         Returns
         -------
@@ -100,18 +102,18 @@ class Report(Findings):
         rows = [
             f"{self.title}: {len(self.train)} items to train on, {len(self.test)} held out "
             f"({self.split})",
-            f"shrinkage {sx:g} ({self.views[0]}), {sy:g} ({self.views[1]}); first held-out "
+            f"CCA: shrinkage {sx:g} ({self.views[0]}), {sy:g} ({self.views[1]}); first held-out "
             "correlations " + " ".join(f"{r:.2f}" for r in self.held_out_correlations[:5]),
             "",
             " " * 32 + "".join(f"{d:^32}" for d in self.directions),
-            f"{'similarity':24}{'CV MRR':>8}"
+            f"{'retrieval by':24}{'CV MRR':>8}"
             + "".join(f"{m.replace('_rank', ''):>8}" for _ in range(2) for m in shown),
         ]
         for name, values in zip(self.table.index, self.table.to_dict("records"), strict=True):
             cells = [values["training CV", "MRR"]]
             cells += [values[d, m] for d in self.directions for m in shown]
             formats = [".3f"] + [".1f" if m == "median_rank" else ".3f" for m in shown] * 2
-            mark = " *" if name == similarity_name(self.kind) else ""
+            mark = " *" if name == CHOSEN else ""
             rows.append(
                 f"{name + mark:24}"
                 + "".join(
@@ -120,7 +122,8 @@ class Report(Findings):
                 )
             )
         labelled = "" if self.labels is None else "; mAP: items of the same label are relevant"
-        rows.append(f"* chosen by cross-validation on the training items{labelled}")
+        rows.append(f"* {chosen_model(self.retriever.chosen_)}")
+        rows.append(f"  chosen by cross-validation on the training items{labelled}")
         return "\n".join(rows)
 
     def to_html(self) -> str:

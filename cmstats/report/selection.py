@@ -1,25 +1,18 @@
-"""The choice of the shrinkage and of the similarity, by cross-validation on the training items."""
+"""The choice of the shrinkage of the correlations, by cross-validation on the training items."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import KFold
 
-from cmstats.arrays import take_rows
-from cmstats.metrics.retrieval import retrieval_report
 from cmstats.model_selection.search import MomentsSearchCV
-from cmstats.models.cca import CCA, Kind
+from cmstats.models.cca import CCA
 from cmstats.moments.shrinkage import SHRINKAGES
-from cmstats.report.tables import cell
 
-__all__ = ["KINDS", "best_pair", "score_kinds", "score_shrinkages"]
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
-VALIDATION = 2000
-"""Items of a fold on which similarities are compared: time is quadratic in them."""
+__all__ = ["best_pair", "score_shrinkages"]
 
 
 def score_shrinkages(
@@ -58,16 +51,3 @@ def _finite_mean(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def best_pair(pairs: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]) -> Any:
     """The pair of shrinkages with the best mean score."""
     return tuple(pairs[int(np.nanargmax(_finite_mean(scores)))])
-
-
-def score_kinds(X: Any, Y: Any, shrinkage: Any, folds: Any, ids: Any = None) -> dict[Kind, float]:
-    """The mean reciprocal rank of each similarity on the held-out folds."""
-    found: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
-    for train, test in folds.split(np.empty(X.shape[0])):
-        model = CCA(shrinkage=shrinkage).fit(take_rows(X, train), take_rows(Y, train))
-        x, y = take_rows(X, test[:VALIDATION]), take_rows(Y, test[:VALIDATION])
-        for kind in KINDS:
-            own = None if ids is None else ids[test[:VALIDATION]]
-            judged = retrieval_report(*model.embed(x, y, kind=kind), ks=[], x_ids=own, y_ids=own)
-            found[kind].append(cell(judged, "mean", "MRR"))
-    return {kind: float(np.mean(values)) for kind, values in found.items()}

@@ -7,19 +7,54 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmstats.arrays import to_numpy
 from cmstats.metrics.retrieval import DIRECTIONS, metric_names, retrieval_chance, retrieval_report
-from cmstats.models.cca import CCA, Kind
+from cmstats.model_selection.candidates import COSINES
+from cmstats.model_selection.judging import RawCosine
+from cmstats.model_selection.retriever import CrossModalRetriever
+from cmstats.models.cca import CCA
 
-__all__ = ["KS", "METRICS", "cell", "direction_names", "retrieval_table", "similarity_name"]
+__all__ = [
+    "CHOSEN",
+    "KS",
+    "METRICS",
+    "best_of_kinds",
+    "cell",
+    "chosen_model",
+    "direction_names",
+    "retrieval_table",
+]
 
 KS = (1, 5, 10)
 METRICS = tuple(metric_names(KS, labels=True))
 
 
-def similarity_name(kind: str) -> str:
-    """The name of a similarity of CCA in tables."""
-    return "CCA, " + kind.replace("_", " ")
+CHOSEN = "CrossModalRetriever"
+"""The row of the chosen model."""
+
+
+def chosen_model(chosen: dict[str, Any]) -> str:
+    """What `CrossModalRetriever.chosen_` says, in words."""
+    if chosen["model"] in COSINES:
+        words = [f"the {chosen['model']} of the features"]
+    else:
+        words = [chosen["model"], chosen["similarity"].replace("_", " ")]
+    if chosen["target"] == "aligned":
+        words.append("toward aligned views")
+    if chosen["shrinkage"] is not None:
+        words.append(f"shrinkage {chosen['shrinkage']:g}")
+    if chosen["n_components"] is not None:
+        words.append(f"{chosen['n_components']} components")
+    if chosen["gamma"] is not None:
+        words.append(f"bandwidth {chosen['gamma']:g} of the median heuristic")
+    if chosen["hubness"]:
+        words.append("corrected for hubness")
+    return ", ".join(words)
+
+
+def best_of_kinds(results: pd.DataFrame) -> pd.DataFrame:
+    """The best candidate of each model, similarity and target, from the best on."""
+    kinds = ["model", "similarity", "target"]
+    return results[~results.duplicated(kinds) | results["chosen"]].reset_index(drop=True)
 
 
 def cell(table: pd.DataFrame, row: str, *column: str) -> float:
@@ -34,28 +69,27 @@ def direction_names(views: tuple[str, str]) -> tuple[str, str]:
 
 
 def retrieval_table(
-    model: CCA,
-    cv_mrr: dict[Kind, float],
+    retriever: CrossModalRetriever,
+    cca: CCA,
+    training: tuple[Any, Any],
     X: Any,
     Y: Any,
     labels: Any,
     views: tuple[str, str],
     ids: Any = None,
 ) -> pd.DataFrame:
-    """One row per similarity, with the raw cosine and chance, on the held-out items."""
-    judged = {}
+    """The chosen model, the cosines, the `cca` of the correlations and chance, held out."""
     own = {"labels": labels, "ks": KS, "x_ids": ids, "y_ids": ids}
-    for kind in sorted(cv_mrr, key=lambda k: -cv_mrr[k]):
-        vectors = model.embed(X, Y, kind=kind)
-        judged[similarity_name(kind)] = (
-            cv_mrr[kind],
-            retrieval_report(*vectors, **own),
-        )
-    if X.shape[1] == Y.shape[1]:
-        raw = retrieval_report(_unit(X), _unit(Y), **own)
-        judged["raw cosine"] = (np.nan, raw)
-    chance = retrieval_chance(X.shape[0], **own)
-    judged["chance"] = (np.nan, chance)
+    results = retriever.results_
+    judged = {CHOSEN: (retriever.score_, retrieval_report(*retriever.embed(X, Y), **own))}
+    for model, name in zip(COSINES, ("raw cosine", "centred cosine"), strict=True):
+        tried = results[(results["model"] == model) & ~results["hubness"]]
+        if len(tried):
+            cosine = RawCosine(center=model != "cosine").fit(*training)
+            vectors = cosine.embed(X, Y)
+            judged[name] = (float(tried["score"].iloc[0]), retrieval_report(*vectors, **own))
+    judged["CCA"] = (np.nan, retrieval_report(*cca.embed(X, Y), **own))
+    judged["chance"] = (np.nan, retrieval_chance(X.shape[0], **own))
     rows = {
         name: {("training CV", "MRR"): cv}
         | {
@@ -69,11 +103,3 @@ def retrieval_table(
     columns: Any = table.columns.tolist()
     table.columns = pd.MultiIndex.from_tuples(columns)
     return table
-
-
-def _unit(a: Any) -> Any:
-    """Rows scaled to unit length; a row of zeros stays."""
-    a = np.asarray(a.todense()) if hasattr(a, "todense") else to_numpy(a)
-    a = a.astype(np.float64 if a.dtype.itemsize > 4 else np.float32)
-    norms = np.linalg.norm(a, axis=1, keepdims=True)
-    return a / np.where(norms > 0, norms, 1)
