@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from cmstats import CCA, Moments, MomentsSearchCV, MultitaskRegressor, open_shards, write_shards
+from cmstats import (
+    CCA,
+    CrossModalRetriever,
+    Moments,
+    MomentsSearchCV,
+    MultitaskRegressor,
+    open_shards,
+    write_shards,
+)
+from cmstats.inference.conformal import held_out_folds
 from cmstats.rows import BlockedKFold, lagged
 
 RNG = np.random.default_rng(0)
@@ -85,7 +95,6 @@ def test_frames_shards_sparse_rows_and_tensors(tmp_path: Path) -> None:
     assert vector.shape == (40, 3)
 
 
-@pytest.mark.filterwarnings("ignore:.*in the gaps")
 def test_a_fit_to_a_lazy_source_is_that_to_the_dense_matrix() -> None:
     X, y = RNG.normal(size=(200, 3)), RNG.normal(size=(200, 2))
     cv = BlockedKFold(4, gap=5)
@@ -99,7 +108,6 @@ def test_a_fit_to_a_lazy_source_is_that_to_the_dense_matrix() -> None:
     assert np.isfinite(search.best_score_)
 
 
-@pytest.mark.filterwarnings("ignore:.*in the gaps")
 def test_the_response_of_a_simulated_system_is_recovered() -> None:
     kernel = np.array([0.0, 1.0, 0.6, -0.3, 0.0])
     runs = np.repeat([0, 1, 2], 800)
@@ -121,19 +129,55 @@ def test_folds_have_a_gap_and_part_the_rest() -> None:
     joined = np.concatenate(seen)
     assert len(np.unique(joined)) == len(joined) == n - 2 * gap * 3
     X, y = RNG.normal(size=(n, 2)), RNG.normal(size=n)
-    parts = Moments.folds(x=X, y=y, cv=BlockedKFold(4, gap=gap))
+    with pytest.warns(UserWarning, match="in the gaps"):
+        parts = Moments.folds(x=X, y=y, cv=BlockedKFold(4, gap=gap))
     assert [m.n for m in parts] == [len(s) for s in seen]
     np.testing.assert_allclose(parts[1].mean("x"), X[seen[1]].mean(axis=0))
 
 
-def test_a_fit_says_that_it_is_without_the_rows_of_the_gaps() -> None:
+def test_moments_of_folds_say_that_they_are_without_the_rows_of_the_gaps() -> None:
     X, y = RNG.normal(size=(60, 2)), RNG.normal(size=60)
-    with pytest.warns(UserWarning, match="8 rows in the gaps between folds"):
-        model = MultitaskRegressor(cv=BlockedKFold(3, gap=2)).fit(X, y)
-    assert model.n_samples_ == 52
+    with pytest.warns(UserWarning, match="8 rows in the gaps between folds are in none of these"):
+        parts = Moments.folds(x=X, y=y, cv=BlockedKFold(3, gap=2))
+    assert sum(m.n for m in parts) == 52
 
 
-@pytest.mark.filterwarnings("ignore:.*in the gaps")
+@given(
+    n=st.integers(12, 60), folds=st.integers(2, 4), gap=st.integers(0, 4), seed=st.integers(0, 99)
+)
+def test_gaps_do_not_reach_over_the_borders_of_segments(
+    n: int, folds: int, gap: int, seed: int
+) -> None:
+    runs = np.sort(np.random.default_rng(seed).integers(0, 4, n))
+    borders = np.linspace(0, n, folds + 1).round().astype(int)[1:-1]
+    time = np.arange(n)
+    kept = np.ones(n, dtype=bool)
+    for b in borders:
+        within = (runs == runs[b]) & (runs[b - 1] == runs[b])
+        kept &= ~(within & (time >= b - gap) & (time < b + gap))
+    expected = [time[a:b][kept[a:b]] for a, b in itertools.pairwise([0, *borders, n])]
+    if not all(map(len, expected)):
+        with pytest.raises(ValueError, match="leave a fold without rows"):
+            [*BlockedKFold(folds, gap=gap, segments=runs).split(np.zeros(n))]
+        return
+    for k, (train, test) in enumerate(BlockedKFold(folds, gap=gap, segments=runs).split(time)):
+        np.testing.assert_array_equal(test, expected[k])
+        np.testing.assert_array_equal(train, np.concatenate(expected[:k] + expected[k + 1 :]))
+
+
+def test_rows_of_weight_zero_are_no_rows_of_a_segment() -> None:
+    X, y, runs = RNG.normal(size=(80, 2)), RNG.normal(size=80), np.repeat([0, 1, 2], (30, 30, 20))
+    w = np.where(np.arange(80) % 7 == 3, 0.0, 1.0)
+    w[runs == 1] = 0
+    kept = w > 0
+    cv = BlockedKFold(4, gap=2, segments=runs)
+    found = MultitaskRegressor(cv=cv).fit(X, y, sample_weight=w)
+    cv = BlockedKFold(4, gap=2, segments=runs[kept])
+    expected = MultitaskRegressor(cv=cv).fit(X[kept], y[kept])
+    np.testing.assert_allclose(found.cv_scores_, expected.cv_scores_)
+    np.testing.assert_allclose(found.coef_, expected.coef_)
+
+
 def test_scikit_learn_takes_the_folds() -> None:
     X, y = RNG.normal(size=(60, 2)), RNG.normal(size=60)
     cv = BlockedKFold(3, gap=2)
@@ -154,6 +198,11 @@ BAD = {
     ),
     "one fold": (lambda: BlockedKFold(1), ValueError, "at least 2"),
     "gap": (lambda: BlockedKFold(3, gap=-1), ValueError, "at least 0"),
+    "runs": (
+        lambda: CCA(1, shrinkage="cv", cv=BlockedKFold(2, segments=[1, 2])).fit(
+            np.zeros((9, 1)), np.zeros((9, 1))
+        ), ValueError, "one label for each",
+    ),
     "few rows": (lambda: [*BlockedKFold(3, gap=3).split(np.zeros(9))], ValueError, "smaller gap"),
 }  # fmt: skip
 
@@ -164,3 +213,15 @@ def test_bad_input_is_one_sentence(case: str) -> None:
     with pytest.raises(kind, match=sentence) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_what_is_cross_fitted_is_not_trained_on_the_rows_of_gaps() -> None:
+    cv = BlockedKFold(3, gap=2)
+    for (train, test), expected in zip(
+        held_out_folds(30, cv, None, 0), cv.split(np.zeros(30)), strict=True
+    ):
+        np.testing.assert_array_equal(np.sort(train), np.sort(expected[0]))
+        np.testing.assert_array_equal(test, expected[1])
+    X = RNG.normal(size=(60, 3))
+    found = CrossModalRetriever(cv=cv, random_state=0).fit(X, X + RNG.normal(size=(60, 3)))
+    assert 0 < found.score_ < 1

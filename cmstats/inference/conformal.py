@@ -188,4 +188,6 @@ def held_out_folds(
         ids = fold_ids(int(cv), len(names))[dealt][codes]
     else:
         ids = fold_ids(cv, n, groups=groups)
-    return [(np.flatnonzero(ids != k), np.flatnonzero(ids == k)) for k in range(ids.max() + 1)]
+    inside = ids >= 0  # rows of gaps are in no fold, and train none
+    folds = range(ids.max() + 1)
+    return [(np.flatnonzero(inside & (ids != k)), np.flatnonzero(ids == k)) for k in folds]

@@ -213,7 +213,10 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         few = len(np.unique(codes[at])) < FEW
         repetitions = REPETITIONS if few else 1
         folds = [_folds(self.cv, codes[at], r, seed) for r in range(repetitions)]
-        trials = Trials(views[0], views[1], folds, self.scoring, seed)
+        inside = np.all([dealt >= 0 for dealt in folds], axis=0)  # rows of gaps are in no fold
+        at, (X_in, y_in) = at[inside], (a[inside] for a in views)
+        folds = [dealt[inside] for dealt in folds]
+        trials = Trials(X_in, y_in, folds, self.scoring, seed)
         self._try(trials, kernels=not any(scipy.sparse.issparse(a) for a in rows))
         table = _table(trials, codes[at])
         chosen = _chosen(table, few)
@@ -439,10 +442,11 @@ def _folds(cv: Any, groups: HostArray, repetition: int, seed: int) -> HostArray:
         found: HostArray = fold_ids(cv, len(distinct))[order][codes]
     else:
         found = fold_ids(cv, len(groups), groups=given)
-    for k, size in enumerate(np.bincount(found)):
-        if len(groups) - size < 2:
+    sizes = np.bincount(found[found >= 0])
+    for k, size in enumerate(sizes):
+        if sizes.sum() - size < 2:
             raise ValueError(
-                f"{len(groups) - size} rows lie outside of fold {k}: at least 2 are needed to fit"
+                f"{sizes.sum() - size} rows lie outside of fold {k}: at least 2 are needed to fit"
             )
     return found
 

@@ -370,7 +370,8 @@ class MomentsSearchCV(MetaEstimatorMixin, CopyFitted, DelegatedOutputs):
             dependent = dependent or reader.dependent(dealt)
             reader.release()
             found.append((numbers, scores))
-            held |= dict.fromkeys(numbers, (reader, functools.reduce(operator.add, folds)))
+            total = functools.reduce(operator.add, [*folds, *reader.between])
+            held |= dict.fromkeys(numbers, (reader, total))
         notes = [*dependent, *self._publish(candidates, GridScores.joined(found))]
         if self.refit:
             reader, total = held[self.best_index_]

@@ -182,8 +182,12 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
     _takes_dask = True
     collects: ClassVar[tuple[str, ...]] = ("missing", "solver")
     """The parameters that change the pass over the rows itself."""
-    _private = RowsModel._private | {"_merged", "_fillers", "_groups_seen", "_queries", "_said"}
+    _private = RowsModel._private | {
+        *("_between", "_merged", "_fillers", "_groups_seen", "_queries", "_said"),
+    }
     moments_: Any
+    _between: Sequence[Any] = ()
+    """The moments of rows in gaps between folds, which are in the fit and in no fold."""
     _solution: Any
 
     # What a model provides.
@@ -266,21 +270,21 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         n = length_of(blocks)
         folds = self._folds_of(n, blocks.get("y"), groups, sample_weight)
         given, weights = blocks if folds is None else watched(blocks), sample_weight
-        n = count_rows(n, sample_weight)
         blocks, sample_weight = self._rows(given, sample_weight)
-        form = self._first_form(n, sum(map(width_of, blocks.values())))
+        form = self._first_form(count_rows(n, weights), sum(map(width_of, blocks.values())))
 
         def collected(form: Any) -> list[Any]:
-            parts: list[Any] = self._collect(blocks, form, sample_weight, folds)
-            if folds is not None and self._ranks_rows():
+            if folds is None:
+                found: list[Any] = self._collect(blocks, form, sample_weight)
+                return found
+            found = self._collect(blocks, form, sample_weight, folds.with_gaps(n, sample_weight))
+            self._between = [m for m in found[folds.count :] if m is not None]
+            if self._ranks_rows():
                 self._queries = sample_folds(blocks, folds, sample_weight)
-            return parts
+            return found[: folds.count]
 
         notes = self._learn_resolved(collected, form)
-        if folds is None:
-            return notes
-        rows = length_of(given)
-        return folds.gap_notes(rows, weights) + dependence_notes(given, folds, weights) + notes
+        return notes if folds is None else dependence_notes(given, folds, weights) + notes
 
     def _learn_resolved(self, collect: Callable[[Any], Any], form: Any) -> list[str]:
         """Fit to rows collected in a form, and in finer ones until they resolve the columns."""
@@ -325,19 +329,20 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         Returns the sentences about what was degenerate.
         """
         open_parameters = self._open_parameters()
-        total: Moments = functools.reduce(operator.add, parts)
+        total: Moments = functools.reduce(operator.add, [*parts, *self._between])
         _check_rows_of(total)
         chosen: dict[str, Any] = {}
         scored: dict[str, Any] = {}
         if open_parameters:
             chosen, scored = self._choose(list(parts))
-        notes = scored.pop("notes", [])
+        notes = dict.fromkeys(scored.pop("notes", []))
         with blas_for(sum(total.widths)):
             solution = self._solved(total, chosen)
         self._publish(solution)
         self.__dict__.update(scored)
         self.n_samples_ = total.n
         self._keep(list(parts) if open_parameters else [total])
+        self._between = self._between if open_parameters else ()
         # Merging is cheap, but not to estimate once more what is missing.
         self._merged = total if total.incomplete else None
         return [*notes, *solution.notes]
@@ -478,7 +483,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
 
     def _total(self) -> Moments:
         """The moments of all rows it was fitted to."""
-        parts = self._kept()
+        parts = [*self._kept(), *self._between]
         return (
             parts[0] if len(parts) == 1 else self._merged or functools.reduce(operator.add, parts)
         )

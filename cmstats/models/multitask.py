@@ -89,7 +89,8 @@ def _plane_and_covariance(self: MultitaskRegressor, X: Any) -> tuple[Array, Arra
     """
     mean = self.predict(X)
     mean = mean[:, None] if mean.ndim == 1 else mean
-    return mean, residual_covariance(self._solution.weights, totals(self._kept()))
+    parts = [*self._kept(), *self._between]
+    return mean, residual_covariance(self._solution.weights, totals(parts))
 
 
 class MultitaskRegressor(PredictsRegions, RegressorMixin, Penalised):
@@ -383,12 +384,11 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, Penalised):
         order = np.argsort(np.concatenate(list(path)))
         scores = np.concatenate([found.scores for found in path.values()], axis=2)[:, :, order]
         chosen, scored = best_of_path(scores, self._grid(), self.rank)
-        chosen["spectra"] = {tasks: found.spectrum for tasks, found in path.items()}
+        chosen["spectra"] = {k: s.spectrum for k, s in path.items() if not self._between}
         like = next(iter(path.values())).spectrum.values
         xp, device = namespace(like), device_of(like)
         scored = {name: xp.asarray(a, device=device) for name, a in scored.items()}
-        notes = [note for found in path.values() for note in found.notes]
-        return chosen, {**scored, "notes": list(dict.fromkeys(notes))}
+        return chosen, {**scored, "notes": [note for s in path.values() for note in s.notes]}
 
     def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
         """The views of X by name, and y."""
@@ -435,7 +435,8 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, Penalised):
     def _learn(self, parts: Any) -> list[str]:
         order = tuple(getattr(self, "view_columns_", ()))
         if all(isinstance(m, TaskMoments) for m in parts):
-            parts = aligned(parts)
+            both = aligned([*parts, *self._between])
+            parts, self._between = both[: len(parts)], both[len(parts) :]
             if self.rank is not None:
                 parts[0].require_one_group()
             check_observed(parts)

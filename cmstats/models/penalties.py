@@ -134,7 +134,7 @@ class Penalised(MomentsModel):
         said = {"cv_scores_": scores, "cv_band_weights_": weights}
         chosen = {"alpha": alpha, "weights": weights[best]}
         scored = {name: xp.asarray(a, device=device) for name, a in said.items()}
-        return chosen, {**scored, "notes": list(dict.fromkeys(notes))}
+        return chosen, {**scored, "notes": notes}
 
     def _by_weights(
         self, groups: Mapping[tuple[int, ...], Moments], chosen: dict[str, Any]

@@ -47,6 +47,7 @@ class FoldReader:
         self.given = blocks = watched(blocks)
         self.blocks, self.weights = self.estimator._rows(blocks, sample_weight)
         self.seen = {k: v for k, v in vars(self.estimator).items() if k not in before}
+        self.between: list[Moments] = []
 
     def dealt(self, cv: Any, groups: Any) -> Folds:
         """The folds of the rows."""
@@ -70,9 +71,11 @@ class FoldReader:
         return found
 
     def folds(self, form: Any, folds: Folds) -> list[Moments]:
-        """The moments of the folds, in one pass."""
-        found: list[Moments] = self.estimator._fold_moments(self.blocks, form, self.weights, folds)
-        return found
+        """The moments of the folds, in one pass; those of gaps between them are `between`."""
+        every = folds.with_gaps(self.length, self.weights)
+        found: list[Moments] = self.estimator._fold_moments(self.blocks, form, self.weights, every)
+        self.between = found[folds.count :]
+        return found[: folds.count]
 
     def release(self) -> None:
         """Let go of the rows: models are fitted to moments from now on."""

@@ -21,6 +21,7 @@ from cmstats.arrays import (
     namespace,
     row_slices,
     take_rows,
+    warn,
 )
 from cmstats.kernels.transfer import to_device
 from cmstats.moments import dask as _dask
@@ -271,7 +272,11 @@ def _dealt(
     """The folds of checked rows; None for all rows as one."""
     if cv is None:
         return None
-    return deal(cv, length(blocks), y=given.get("y"), groups=groups, weights=weights)
+    n = length(blocks)
+    folds = deal(cv, n, y=given.get("y"), groups=groups, weights=weights)
+    for note in folds.gap_notes(n, weights):
+        warn(note)
+    return folds
 
 
 @dataclass(frozen=True)

@@ -229,15 +229,18 @@ class BlockedKFold(BaseCrossValidator):
     Rows of a series resemble their neighbours, so that a held-out row beside a training row is
     no test. Each fold is one block of rows in their order; `gap` rows on both sides of a border
     between two folds are in no fold. It is a splitter for the `cv` of every estimator here, and
-    of scikit-learn. An estimator here, which is fitted to the moments of its folds, is then fitted
-    without the rows of the gaps, and says so; fit again to all rows with the value that it chose
-    where they matter.
+    of scikit-learn. An estimator here chooses on the folds and is then fitted to all rows, those
+    of the gaps too; `Moments.folds`, which has the rows of folds alone, warns.
 
     Parameters
     ----------
     n_splits : int, default=5
     gap : int, default=0
         At least the longest lag, and the time over which rows depend on each other.
+    segments : array of shape (n,), optional
+        The label of the film, run or session of each row, as `lagged` takes it: a new segment
+        begins where the label changes. Rows of two segments do not depend on each other, so that
+        a gap ends where its segment does, and two folds that meet there have none.
 
     See Also
     --------
@@ -251,13 +254,18 @@ class BlockedKFold(BaseCrossValidator):
     ...     print(train, test)
     [5 6 7] [0 1 2]
     [0 1 2] [5 6 7]
+    >>> runs = BlockedKFold(2, gap=2, segments=list("aaaaabbb"))
+    >>> for train, test in runs.split(np.zeros((8, 1))):
+    ...     print(train, test)
+    [5 6 7] [0 1]
+    [0 1] [5 6 7]
     """
 
-    def __init__(self, n_splits: int = 5, *, gap: int = 0) -> None:
+    def __init__(self, n_splits: int = 5, *, gap: int = 0, segments: Any = None) -> None:
         for name, value, least in (("n_splits", n_splits, 2), ("gap", gap, 0)):
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
-        self.n_splits, self.gap = int(n_splits), int(gap)
+        self.n_splits, self.gap, self.segments = int(n_splits), int(gap), segments
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """The number of folds."""
@@ -281,19 +289,29 @@ class BlockedKFold(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If a fold has no row.
+            If a fold has no row, or there are not as many labels of segments as rows.
         """
         n = int(X.shape[0]) if hasattr(X, "shape") else len(X)
         tests = self._blocks(n)
         for k, test in enumerate(tests):
             yield np.concatenate([*tests[:k], *tests[k + 1 :]]), test
 
+    def among(self, rows: HostArray, n: int) -> BlockedKFold:
+        """The splitter of some of n rows, as if there were no others."""
+        lengths = np.diff(segment_bounds(self.segments, n))
+        numbers = np.repeat(np.arange(len(lengths)), lengths)
+        return BlockedKFold(self.n_splits, gap=self.gap, segments=numbers[rows])
+
     def _blocks(self, n: int) -> Sequence[HostArray]:
         borders = np.linspace(0, n, self.n_splits + 1).round().astype(int)
+        starts = segment_bounds(self.segments, n)
         found = []
-        for k, (low, high) in enumerate(itertools.pairwise(borders)):
-            low = low + (self.gap if k else 0)
-            high = high - (self.gap if k < self.n_splits - 1 else 0)
+        for first, last in itertools.pairwise(borders):
+            # What is nearer than the gap to a border that is inside of a segment, in it.
+            low = first + self.gap * (first not in starts)
+            high = last - self.gap * (last not in starts)
+            low = min(low, starts[starts > first].min(initial=n))
+            high = max(high, starts[starts < last].max(initial=0))
             found.append(np.arange(low, high))
         if not all(len(block) for block in found):
             raise ValueError(
@@ -303,4 +321,5 @@ class BlockedKFold(BaseCrossValidator):
         return found
 
     def __repr__(self) -> str:
-        return f"BlockedKFold({self.n_splits}, gap={self.gap})"
+        runs = "" if self.segments is None else ", segments=..."
+        return f"BlockedKFold({self.n_splits}, gap={self.gap}{runs})"

@@ -64,17 +64,29 @@ class Folds:
             ids = (self.start + np.cumsum(counts) - 1) % self.count
         return np.where(counts, ids[:n], -1)
 
+    def _between(self, n: int, weights: Any) -> HostArray | None:
+        """Which rows of positive weight a splitter with a gap left in no fold; None for none."""
+        if self.ids is None or not (lost := self.ids[:n] < 0).any():
+            return None
+        if weights is not None:
+            lost = lost & (to_numpy(weights.compute() if is_dask(weights) else weights) > 0)
+        return lost if lost.any() else None
+
+    def with_gaps(self, n: int, weights: Any = None) -> Folds:
+        """These folds, and one more of the rows in gaps between them, where there are such rows."""
+        lost = self._between(n, weights)
+        if lost is None or self.ids is None:
+            return self
+        return replace(self, count=self.count + 1, ids=np.where(lost, self.count, self.ids[:n]))
+
     def gap_notes(self, n: int, weights: Any = None) -> list[str]:
-        """A sentence about rows of positive weight that a splitter with a gap left in no fold."""
-        if self.ids is None or is_dask(weights):
-            return []
-        lost = self.ids[:n] < 0
-        lost = lost if weights is None else lost & (to_numpy(weights) > 0)
-        if not lost.any():
+        """A sentence about rows in gaps, where moments are those of folds alone."""
+        lost = self._between(n, weights)
+        if lost is None:
             return []
         return [
-            f"{int(lost.sum())} rows in the gaps between folds are in no fold, and the fit is "
-            "without them: where they matter fit again to all rows with what was chosen"
+            f"{int(lost.sum())} rows in the gaps between folds are in none of these moments, nor "
+            "in what is fitted to them: hand the rows to fit, which takes them in"
         ]
 
     def part(self, start: int, stop: int) -> Folds:
@@ -167,7 +179,8 @@ def deal(
             None if a is None else take_rows(a if hasattr(a, "shape") else np.asarray(a), at)
             for a in (y, groups)
         )
-        ids = _among(at, n, _split(check_cv(cv), at.size, y, groups))
+        cv = cv.among(at, n) if hasattr(cv, "among") else check_cv(cv)
+        ids = _among(at, n, _split(cv, at.size, y, groups))
     return Folds(int(ids.max()) + 1, ids=ids)
 
 

@@ -10,10 +10,13 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import KFold
 
-from cmstats import CCA, MultitaskRegressor, retrieval_report
+from cmstats import CCA, ConditionalGaussian, MultitaskRegressor, retrieval_report
 from cmstats.arrays import to_numpy
+from cmstats.rows import BlockedKFold
 
 from .registry import Model, every, fitted
+from .rows import assert_same, fitted_numbers
+from .test_dask_rows import lazy
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of small folds
 
@@ -134,3 +137,45 @@ def test_a_column_of_no_row_is_named(model: Model) -> None:
     est, rows = with_column_missing(model, slice(None))
     with pytest.raises(ValueError, match=r"^column 0 of .* is NaN in every row: drop it"):
         model.fit(rows, None, est)
+
+
+def chooses_numbers(model: Model) -> bool:
+    """Whether what it chooses are parameters that a user can set."""
+    return model.folds is not None and not model.mapped and "bands" not in model.name
+
+
+@every(chooses_numbers)
+def test_rows_of_gaps_are_in_the_fit_and_in_no_fold(model: Model) -> None:
+    rows, cv = model.rows(), BlockedKFold(3, gap=4)
+    est = model.fit(rows, None, model.make().set_params(cv=cv))
+    if hasattr(est, "best_estimator_"):
+        found, fixed = est.best_estimator_, clone(est.best_estimator_)
+    else:
+        names = {name: getattr(est, f"{name}_") for name in est._open_parameters()}
+        found, fixed = est, clone(est).set_params(**names)
+    expected = fitted_numbers(model.fit(rows, None, fixed))
+    numbers = {k: v for k, v in fitted_numbers(found).items() if k in expected}
+    if not (model.missing and model.cls is ConditionalGaussian):  # it chooses a marginal as well
+        assert_same(numbers, expected, model.atol, signless=model.signless)
+    assert float(np.max(found.n_samples_)) == len(rows) or model.missing
+    if model.moments and hasattr(est, "cv_scores_"):
+        moments = model.fresh(est).fit_moments(model.moments_of(est, rows, folds=cv))
+        np.testing.assert_allclose(est.cv_scores_, moments.cv_scores_, atol=1e-10)
+
+
+@pytest.mark.dask
+@every(lambda m: chooses_numbers(m) and m.dask == "fit", variants=None)
+def test_dask_takes_in_the_rows_of_gaps_too(model: Model) -> None:
+    rows, cv = model.rows(), BlockedKFold(3, gap=4)
+    expected = model.fit(rows, None, model.make().set_params(cv=cv))
+    found = model.fit(lazy(rows), None, model.make().set_params(cv=cv))
+    model.compare(model.everything(found, rows), model.everything(expected, rows))
+
+
+@every(lambda m: chooses_numbers(m) and m.partial, variants=None)
+def test_batches_have_no_folds_with_gaps(model: Model) -> None:
+    rows, est = model.rows(), model.make().set_params(cv=BlockedKFold(3, gap=4))
+    with pytest.raises(ValueError, match="cv must be an int"):
+        model.fit(rows, None, clone(est), "partial_fit")
+    with pytest.raises(ValueError, match="cv must be an int"):
+        est.fit(iter([model.batch(rows)]))
