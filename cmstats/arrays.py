@@ -94,6 +94,9 @@ def is_lazy(a: Any) -> bool:
     return hasattr(a, "ndim") or isinstance(a.shape, tuple)
 
 
+_HOST = frozenset({np.ndarray, type(None)})
+
+
 def namespace(*arrays: object) -> ModuleType:
     """The common array namespace of all arrays; None is ignored.
 
@@ -102,6 +105,8 @@ def namespace(*arrays: object) -> ModuleType:
     TypeError
         If the arrays come from different namespaces or devices.
     """
+    if all(map(_HOST.__contains__, map(type, arrays))):
+        return numpy_namespace
     found: list[tuple[ModuleType, object]] = []
     for a in arrays:
         if a is None:

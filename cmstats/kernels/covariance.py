@@ -197,19 +197,24 @@ def provisional_centre(
         The mean of rows that are evenly spaced in weight, near enough to the mean to centre
         about: a group of rows far away that hardly weighs must not draw it there.
     double : bool
-        Whether squares would leave the range of single precision.
+        Whether all blocks are of single precision and squares would leave its range.
     """
     xp = namespace(*(b for b in blocks if is_array(b)))
     step = spread_rows(int(blocks[0].shape[0]), weights, rows)
+    single = all(result_dtype(b) == xp.float32 for b in blocks)
     means, sizes = [], []
     for b in blocks:
         sample = take_rows(b, step)
         sample = _dense(sample) if is_numpy(xp) else sample
         sample = xp.astype(sample, xp.float64)
         means.append(xp.mean(sample, axis=0))
-        sizes.append(xp.sqrt(xp.mean((sample - means[-1]) ** 2, axis=0)))
-    centre, size = xp.concat(means), xp.concat(sizes)
+        if single:
+            sizes.append(xp.sqrt(xp.mean((sample - means[-1]) ** 2, axis=0)))
+    centre = xp.concat(means)
     centre = xp.where(xp.isfinite(centre), centre, xp.zeros_like(centre))
+    if not single:
+        return centre, False
+    size = xp.concat(sizes)
     return centre, bool(xp.any((size > 1e15) | ((size > 0) & (size < 1e-15))))
 
 

@@ -131,11 +131,13 @@ def factor(S: Array, *, method: Literal["auto", "cholesky", "eigh", "zca"] = "au
     if method == "zca":
         return _zca(S)
     positive = variance > 0
-    unit = xp.where(positive, 1 / xp.sqrt(xp.where(positive, variance, 1.0)), 0.0)
+    rank = int(xp.count_nonzero(positive))
+    some = variance if rank == d else xp.where(positive, variance, 1.0)
+    unit = 1 / xp.sqrt(some)
+    unit = unit if rank == d else xp.where(positive, unit, 0.0)
     C = S * unit[:, None] * unit[None, :]
     if method != "eigh":
         # A constant column gets a 1 on the diagonal, and is dropped from the weights.
-        rank = int(xp.count_nonzero(positive))
         full = C
         if rank < d:
             apart = xp.astype(~positive, xp.float64)
@@ -149,8 +151,7 @@ def factor(S: Array, *, method: Literal["auto", "cholesky", "eigh", "zca"] = "au
                 weights = unit[:, None] * inverse.mT
                 if rank < d:
                     weights = xp.take(weights, xp.nonzero(positive)[0], axis=1)
-                logdet = 2 * xp.sum(xp.log(xp.linalg.diagonal(lower)))
-                logdet = logdet - 2 * xp.sum(xp.log(xp.where(positive, unit, 1.0)))
+                logdet = 2 * xp.sum(xp.log(xp.linalg.diagonal(lower))) + xp.sum(xp.log(some))
                 return Factor(weights, rank, float(logdet), condition, "cholesky")
     if method == "cholesky":
         raise not_positive_definite("S")

@@ -84,10 +84,10 @@ class Canonical:
         varies = (x_var > 1e-12) & (y_var > 1e-12)
         kept = xp.nonzero(varies | (r > 1e-12) if m.shift("x", "y") else varies)[0]
         rank = int(kept.shape[0])
-        if rank:
+        if 0 < rank < r.shape[0]:
             A, B = (xp.take(a, kept, axis=1) for a in (A, B))
             r, x_var, y_var = (xp.take(a, kept) for a in (r, x_var, y_var))
-        else:  # a view that does not vary: one component of zeros
+        elif not rank:  # a view that does not vary: one component of zeros
             A, B = 0 * A[:, :1], 0 * B[:, :1]
             r, x_var, y_var = 0 * r[:1], 0 * x_var[:1] + 1, 0 * y_var[:1] + 1
         x_std, y_std = (xp.sqrt(xp.where(var > 1e-12, var, 1.0)) for var in (x_var, y_var))

@@ -239,6 +239,8 @@ class Shrunk:
 
     def ridge(self, name: str) -> float:
         """What is added to the diagonal of a block, ``s tr(C) / p``."""
+        if not self._shrinkage_of(name):
+            return 0.0
         variance = self.sample.variance(name)
         total = float(namespace(variance).sum(variance))
         return self._shrinkage_of(name) * total / self.width(name)
