@@ -501,11 +501,6 @@ def test_permutations_run_where_the_data_are(
     np.testing.assert_allclose(single[1], expected[1], rtol=2e-3, atol=1e-4)
 
 
-def test_verbose_shows_a_bar(capsys: Any) -> None:
-    permutation_test(*views(20, 2, 2), n_permutations=5, verbose=True)
-    assert "permutations" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

@@ -460,14 +460,6 @@ def test_bad_rows_are_one_sentence() -> None:
         new(2).fit(X, None)
 
 
-def test_a_progress_bar_is_shown_when_asked_for(capsys: Any) -> None:
-    X, Y, _ = clusters(100, 2, 1, 2)
-    new(2).fit(X, Y)
-    assert not capsys.readouterr().err
-    new(2, verbose=1).fit(X, Y)
-    assert "log-likelihood" in capsys.readouterr().err
-
-
 # ------------------------------------------------------------------------ the libraries
 # -------------------------------------------------------------------------- the kernels
 @pytest.mark.parametrize("kind", ["full", "diag", "low_rank"])

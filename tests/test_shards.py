@@ -641,16 +641,6 @@ def test_ctrl_c_leaves_whole_shards_and_no_thread(tmp_path: Path, views: Any) ->
             assert images.shape[0] == texts.shape[0] == 700 * len(images.paths)
 
 
-def test_progress_is_shown_when_asked(tmp_path: Path, capsys: Any) -> None:
-    X = np.ones((10, 2))
-    write_shards(
-        tmp_path, map_rows(lambda a: a, X, rows=5, progress=True), names="a", progress=True
-    )
-    shown = capsys.readouterr().err
-    assert "rows: 100%" in shown
-    assert "rows written" in shown
-
-
 def test_sources_of_a_map_fit_together() -> None:
     with pytest.raises(ValueError, match=r"X has shape \(3, 1\) and y has shape \(2, 1\)"):
         map_rows(lambda x, y: x, np.ones((3, 1)), np.ones((2, 1)))

@@ -14,6 +14,7 @@ from cmstats.arrays import check_count, to_numpy, warn
 from cmstats.inference.fitted import check_level, component_index, feature_names, inner_model
 from cmstats.inference.refits import Align, Refits, alignment, said_once
 from cmstats.metrics.tables import as_table
+from cmstats.rows.progress import check_shown
 
 __all__ = ["BootstrapResult", "bootstrap", "component_stability"]
 
@@ -201,7 +202,7 @@ def bootstrap(
     True
     """
     level = check_level(level)
-    n_resamples = _check_options(n_resamples, method, align)
+    n_resamples = _check_options(n_resamples, method, align, verbose)
     if statistic in ("correlations_", "singular_values_"):
         warn(
             "bootstrap intervals of canonical correlations are biased upwards and miss the truth "
@@ -289,7 +290,7 @@ def component_stability(
     >>> bool(table["x_cosine"][1] > 0.99)
     True
     """
-    n_resamples = _check_options(n_resamples, "percentile", "match")
+    n_resamples = _check_options(n_resamples, "percentile", "match", verbose)
     refits = Refits(estimator, X, y, sample_weight, groups)
     reference = refits.reference
     k = reference[0].shape[1]
@@ -313,7 +314,8 @@ def component_stability(
     return as_table(table)
 
 
-def _check_options(n_resamples: Any, method: str, align: str | None) -> int:
+def _check_options(n_resamples: Any, method: str, align: str | None, verbose: Any) -> int:
+    check_shown("verbose", verbose)
     if method not in ("percentile", "bca"):
         raise ValueError(f"method={method!r} is unknown: 'percentile' or 'bca'")
     if align not in ("procrustes", "match", None):

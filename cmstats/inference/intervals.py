@@ -20,6 +20,7 @@ from cmstats.moments.moments import Moments
 from cmstats.moments.sums import observations
 from cmstats.rows.chunks import check_blocks
 from cmstats.rows.dependence import dependence_notes
+from cmstats.rows.progress import check_shown, progress_bar
 from cmstats.rows.splits import deal
 
 __all__ = ["correlation_intervals", "jackknife_error"]
@@ -36,6 +37,7 @@ def correlation_intervals(
     sample_weight: Any = None,
     groups: Any = None,
     missing: Literal["error", "em"] = "error",
+    verbose: bool = False,
 ) -> pd.DataFrame:
     r"""Confidence intervals for the population's canonical correlations.
 
@@ -79,6 +81,8 @@ def correlation_intervals(
         What NaN is: an error, or an entry that was not observed. With "em" the moments of all rows
         and those without each fold are estimated by EM, as in `CCA`, and n is the number of rows
         with entries of both views. Moments of folds say themselves whether they have gaps.
+    verbose : bool, default=False
+        Show progress bars of the pass over the rows and of the folds.
 
     Returns
     -------
@@ -129,9 +133,12 @@ def correlation_intervals(
     >>> bool((table["lower"] < 0.6).all() and (table["upper"] > 0.6).all())
     True
     """
+    check_shown("verbose", verbose)
     level = check_level(level)
-    folds = _folds(X, y, Z, cv, sample_weight, groups, missing)
-    total, parts, sizes, widths, rows = _leave_one_out(folds)
+    folds = _folds(
+        X, y, Z, cv, groups, sample_weight=sample_weight, missing=missing, progress=verbose
+    )
+    total, parts, sizes, widths, rows = _leave_one_out(folds, verbose)
     possible = min(widths)
     k = possible
     if n_components is not None:
@@ -174,9 +181,7 @@ def jackknife_error(total: Any, parts: Any, sizes: Any) -> tuple[Any, Any]:
     return total, np.sqrt(np.mean((pseudo - centre) ** 2 / (h - 1), axis=0))
 
 
-def _folds(
-    X: Any, y: Any, Z: Any, cv: Any, sample_weight: Any, groups: Any, missing: Any
-) -> list[Moments]:
+def _folds(X: Any, y: Any, Z: Any, cv: Any, groups: Any, **how: Any) -> list[Moments]:
     """The moments of the folds, as given or collected from the rows."""
     if y is None:
         parts = list(X) if isinstance(X, (list, tuple)) else [X]
@@ -188,21 +193,22 @@ def _folds(
         return parts
     blocks = {"x": X, "y": y} | ({} if Z is None else {"z": Z})
     cv = cv if hasattr(cv, "split") or isinstance(cv, (int, np.integer)) else list(cv)
-    given = {"cv": cv, "sample_weight": sample_weight, "groups": groups, "missing": missing}
-    folds = Moments.folds(**given, **blocks)
+    folds = Moments.folds(cv=cv, groups=groups, **how, **blocks)
     if not any(map(is_dask, blocks.values())):
         rows = check_blocks(blocks)
-        dealt = deal(cv, int(rows["x"].shape[0]), groups=groups, weights=sample_weight)
-        for note in dependence_notes(rows, dealt, sample_weight):
+        dealt = deal(cv, int(rows["x"].shape[0]), groups=groups, weights=how["sample_weight"])
+        for note in dependence_notes(rows, dealt, how["sample_weight"]):
             warn(note)
     m = functools.reduce(operator.add, folds)
     # As in CCA: a scatter matrix up to condition 1e4, beyond it the triangular factor.
     if not m.incomplete and max(m.whiten(name).condition for name in blocks) > 1e4:
-        folds = Moments.folds(form="root", **given, **blocks)
+        folds = Moments.folds(form="root", cv=cv, groups=groups, **how, **blocks)
     return folds
 
 
-def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, int], float]:
+def _leave_one_out(
+    folds: Sequence[Moments], verbose: bool
+) -> tuple[Any, Any, Any, tuple[int, int], float]:
     """Correlations of all rows and without each fold; sizes of folds, ranks of views, pairs."""
     # Without the fourth moments, of no use here, merging costs a third.
     folds = [m.without_norms() for m in folds]
@@ -228,7 +234,9 @@ def _leave_one_out(folds: Sequence[Moments]) -> tuple[Any, Any, Any, tuple[int, 
                 f"without fold {k} {error.fact}: drop it, or take folds that spread its rows"
             ) from None
 
-    found = map_moments(without, training_moments(folds))
+    trains, count = training_moments(folds), len(folds)
+    with progress_bar(verbose, "without a fold", "fold", items=trains, total=count) as bar:
+        found = map_moments(without, bar)
     parts = np.zeros((len(folds), len(total)))
     for j, (correlations, _) in enumerate(found):
         parts[j, : len(correlations)] = correlations[: len(total)]

@@ -24,7 +24,7 @@ from cmstats.kernels.threads import blas_for, cores, thread_map
 from cmstats.metrics.tables import as_table
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import shrinkage_tuple
-from cmstats.rows.progress import progress_bar
+from cmstats.rows.progress import check_shown, progress_bar
 
 __all__ = ["permutation_test"]
 
@@ -162,6 +162,7 @@ def permutation_test(
     >>> bool((test["p_value"] > 0.05).all())
     True
     """
+    check_shown("verbose", verbose)
     names = _checked_names(statistic)
     n_permutations = check_count("n_permutations", n_permutations, 1)
     random = check_random_state(random_state)

@@ -16,7 +16,7 @@ from cmstats.metrics.tables import as_table
 from cmstats.model_selection.judging import with_classifiers
 from cmstats.model_selection.records import Comparison, Record
 from cmstats.model_selection.suggestions import Suggestions, suggest_models
-from cmstats.rows.progress import progress_bar
+from cmstats.rows.progress import check_shown, progress_bar
 from cmstats.rows.splits import numbered
 
 __all__ = ["Suggestions", "compare", "learning_curves", "overtakes", "suggest_models"]
@@ -181,6 +181,7 @@ def compare(
     >>> bool(table.loc["CCA", "R@10"] > 0.1), float(table.loc["CCA", "difference"])
     (True, 0.0)
     """
+    check_shown("verbose", verbose)
     if task not in ("retrieval", "classification"):
         raise ValueError(f"task={task!r} is unknown: use 'retrieval' or 'classification'")
     if task == "classification":
@@ -370,6 +371,7 @@ def learning_curves(
     >>> bool(few < many)
     True
     """
+    check_shown("verbose", verbose)
     task = Comparison(estimators, X, y, labels, cv, groups, ks, random_state, on_error)
     counts = _curve_sizes(sizes, min(len(train) for train, _ in task.splits))
     splits = task.splits

@@ -31,6 +31,7 @@ from cmstats.model_selection.candidates import (
 from cmstats.models.base import RowsModel, length_of
 from cmstats.models.dask import refused
 from cmstats.models.latent import ComparedViews
+from cmstats.rows.progress import progress_bar
 from cmstats.rows.source import take_in_memory
 from cmstats.rows.splits import check_groups, fold_ids, numbered
 
@@ -99,6 +100,9 @@ class CrossModalRetriever(ComparedViews, RowsModel):
     random_state : int, RandomState or None
         Draws the repeated folds, the bank, the landmarks, and the pairs of the choice where
         there are more than 8000.
+    verbose : int, default=0
+        Show a progress bar over the families of candidates, with the best score so far, when
+        positive.
 
     Attributes
     ----------
@@ -157,6 +161,7 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         "scoring": [str],
         "cv": ["cv_object"],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -166,11 +171,13 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         scoring: str = "mrr",
         cv: Any = 5,
         random_state: Any = None,
+        verbose: int = 0,
     ) -> None:
         self.time_budget = time_budget
         self.scoring = scoring
         self.cv = cv
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Choose a model on held-out pairs, and fit it to all rows.
@@ -243,23 +250,33 @@ class CrossModalRetriever(ComparedViews, RowsModel):
             return not trials.values or self.time_budget is None or spent < self.time_budget
 
         widths = {trials.X.shape[1], trials.Y.shape[1]}
-        same = len(widths) == 1 and widths != {1}
-        if same:
-            trials.cosines()
-        targets: tuple[Literal["independent", "aligned"], ...] = ("aligned", "independent")
-        for target in targets if same else targets[1:]:
-            if in_time():
-                trials.path(target)
-        on_path = trials.best(lambda c: c.model == "CCA")
-        best = dict.fromkeys((c.target, c.shrinkage) for c in on_path)
-        for which, shrinkage in list(best)[: REFINED[len(trials.folds) > 1]]:
-            if in_time():
-                trials.components(which or "independent", shrinkage or 0.0)
+        same, few = len(widths) == 1 and widths != {1}, len(trials.folds) > 1
+        total = 3 * same + (not same) + REFINED[few]
         if kernels:
-            self._try_kernels(trials, in_time)
+            total += len(GAMMAS) * len(SCREENS[0]) + len(SCREENS[1]) + FINALISTS * (not few)
+        with progress_bar(self.verbose, "candidates", "family", total=total) as bar:
+
+            def tried(family: Callable[..., None], *what: Any) -> None:
+                if in_time():
+                    family(*what)
+                    best = max(float(np.nanmean(v)) for v in trials.values.values())
+                    bar.set_postfix({self.scoring: f"{best:.3f}"})
+                bar.update()
+
+            if same:
+                tried(trials.cosines)
+            targets: tuple[Literal["independent", "aligned"], ...] = ("aligned", "independent")
+            for target in targets if same else targets[1:]:
+                tried(trials.path, target)
+            on_path = trials.best(lambda c: c.model == "CCA")
+            found = dict.fromkeys((c.target, c.shrinkage) for c in on_path)
+            for which, shrinkage in list(found)[: REFINED[few]]:
+                tried(trials.components, which or "independent", shrinkage or 0.0)
+            if kernels:
+                self._try_kernels(trials, tried)
 
     @staticmethod
-    def _try_kernels(trials: Trials, in_time: Callable[[], bool]) -> None:
+    def _try_kernels(trials: Trials, tried: Callable[..., None]) -> None:
         """Screen kernels in two folds, unless the folds are small; the best go into all."""
         screen = slice(0, None if len(trials.folds) > 1 else SCREENED)
 
@@ -268,15 +285,13 @@ class CrossModalRetriever(ComparedViews, RowsModel):
             return list(dict.fromkeys((c.gamma or 1.0, c.shrinkage or 0.0) for c in found))
 
         for gamma, shrinkage in itertools.product(GAMMAS, SCREENS[0]):
-            if in_time():
-                trials.kernels(gamma, shrinkage, screen)
+            tried(trials.kernels, gamma, shrinkage, screen)
         for gamma, _ in best()[:1]:
             for shrinkage in SCREENS[1]:
-                if in_time():
-                    trials.kernels(gamma, shrinkage, screen)
+                tried(trials.kernels, gamma, shrinkage, screen)
         for gamma, shrinkage in best()[:FINALISTS]:
-            if screen.stop and in_time():
-                trials.kernels(gamma, shrinkage, slice(screen.stop, None))
+            if screen.stop:
+                tried(trials.kernels, gamma, shrinkage, slice(screen.stop, None))
 
     @property
     def results_(self) -> pd.DataFrame:

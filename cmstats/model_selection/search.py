@@ -30,6 +30,7 @@ from cmstats.models.reading import (
 )
 from cmstats.moments.folds import GridScores, Trial, best_index, choice_notes, cross_validated
 from cmstats.moments.moments import Moments
+from cmstats.rows.progress import check_shown
 
 __all__ = ["MomentsSearchCV", "one_standard_error"]
 
@@ -241,6 +242,8 @@ class MomentsSearchCV(MetaEstimatorMixin, CopyFitted, DelegatedOutputs):
         to take.
     return_train_score : bool, default=False
         Whether `cv_results_` also has the scores on the training rows.
+    verbose : int, default=0
+        Show a progress bar over candidates and folds when positive.
 
     Attributes
     ----------
@@ -309,6 +312,7 @@ class MomentsSearchCV(MetaEstimatorMixin, CopyFitted, DelegatedOutputs):
         cv: Any = 5,
         refit: Any = True,
         return_train_score: bool = False,
+        verbose: int = 0,
     ) -> None:
         self.estimator = estimator
         self.param_grid = param_grid
@@ -316,6 +320,7 @@ class MomentsSearchCV(MetaEstimatorMixin, CopyFitted, DelegatedOutputs):
         self.cv = cv
         self.refit = refit
         self.return_train_score = return_train_score
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
         """Search, and fit the best candidate to all rows.
@@ -436,6 +441,7 @@ class MomentsSearchCV(MetaEstimatorMixin, CopyFitted, DelegatedOutputs):
                 f"refit={self.refit!r} must be True, False, 'one_standard_error' or a function of "
                 "cv_results_"
             )
+        check_shown("verbose", self.verbose)
         self._score = _scorer(self.scoring, self.estimator)
         candidates = list(ParameterGrid(self.param_grid))
         if not candidates:
@@ -462,8 +468,9 @@ class MomentsSearchCV(MetaEstimatorMixin, CopyFitted, DelegatedOutputs):
             return (self._score or type(model).score_moments)(model, moments)
 
         return cross_validated(
-            fitted, score, len(models), folds, train_scores=self.return_train_score
-        )
+            fitted, score, len(models), folds,
+            train_scores=self.return_train_score, verbose=self.verbose,
+        )  # fmt: skip
 
     def _publish(self, candidates: list[dict[str, Any]], found: GridScores) -> list[str]:
         """The results, and which candidate is taken; the sentences about the folds."""

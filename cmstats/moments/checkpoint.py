@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cmstats.arrays import NotFiniteError, dense, float64, is_array, take_rows, to_numpy
+from cmstats.rows.progress import check_shown
 
 __all__ = [
     "Checkpoint",
@@ -219,8 +220,7 @@ def check_settings(rows: Any, checkpoint: Any, progress: Any) -> None:
         isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1
     ):
         raise ValueError(f"rows must be a whole number of at least 1 (rows in a run), got {rows!r}")
-    if not isinstance(progress, (bool, np.bool_)):
-        raise ValueError(f"progress must be True or False, got {progress!r}")
+    check_shown("progress", progress)
     if checkpoint is None:
         return
     if not isinstance(checkpoint, (str, os.PathLike)):

@@ -17,6 +17,7 @@ from cmstats.kernels.threads import ONE_THREAD, cores, thread_map
 from cmstats.moments.missing import NotObservedError, check_observed
 from cmstats.moments.moments import Moments
 from cmstats.rows.names import naming_columns
+from cmstats.rows.progress import progress_bar
 
 __all__ = [
     "GridScores",
@@ -225,6 +226,7 @@ def cross_validated(
     folds: Sequence[Moments],
     *,
     train_scores: bool = False,
+    verbose: Any = False,
 ) -> GridScores:
     """Fit each candidate to each fold's training moments, and score it on the fold.
 
@@ -237,6 +239,8 @@ def cross_validated(
     folds : sequence of Moments
     train_scores : bool, default=False
         Whether to score each model on the moments it was fitted to, too.
+    verbose : bool or int, default=False
+        Show a progress bar.
     """
     shape = (candidates, len(folds))
     scores, fit_seconds, score_seconds = np.full(shape, np.nan), np.zeros(shape), np.zeros(shape)
@@ -262,8 +266,9 @@ def cross_validated(
         said.extend(trial.notes)
 
     trains = (m for m in training_moments(folds) for _ in range(candidates))
-    with recorded() as caught:
-        map_moments(run, trains)
+    bar = progress_bar(verbose, "fits", "fit", items=trains, total=candidates * len(folds))
+    with recorded() as caught, bar:
+        map_moments(run, bar)
     # The same sentence from every fold and candidate is said once; `choice_notes` says of folds
     # that they have no score.
     said += [message for message, kind in caught if not issubclass(kind, UndefinedMetricWarning)]

@@ -28,7 +28,7 @@ from cmstats.arrays import (
 )
 from cmstats.rows.matrix import check_source
 from cmstats.rows.pairs import check_row_labels
-from cmstats.rows.progress import progress_bar
+from cmstats.rows.progress import check_shown, progress_bar
 from cmstats.rows.source import RowSource, check_lengths, in_memory, take_in_memory, width_of
 
 __all__ = [
@@ -214,7 +214,7 @@ def map_rows(
     rows : int, optional
         Rows in a run; by default about 64 MiB of them.
     progress : bool, default=False
-        Whether to show a progress bar (tqdm).
+        Show a progress bar.
 
     Returns
     -------
@@ -235,6 +235,7 @@ def map_rows(
     >>> [part.shape for part in map_rows(lambda rows: rows[:, :1], X, rows=2)]
     [(2, 1), (2, 1), (1, 1)]
     """
+    check_shown("progress", progress)
     if not sources:
         raise TypeError("map_rows needs at least one source of rows")
     if rows is not None and rows < 1:
@@ -254,7 +255,7 @@ def _mapped(
 ) -> Iterator[Any]:
     sources = list(blocks.values())
     n = int(sources[0].shape[0])
-    with progress_bar(progress, "rows", "row", total=n, scale=True) as bar:
+    with progress_bar(progress, "rows", " rows", total=n, scale=True) as bar:
         for start, parts, _ in chunks(sources, rows=rows):
             given = [part[:, 0] if one else part for part, one in zip(parts, flat, strict=True)]
             try:

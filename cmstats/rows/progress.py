@@ -1,15 +1,28 @@
-"""One progress bar for everything that takes a while."""
+"""One progress bar for everything that takes a while.
+
+Calls over rows (`Moments`, `map_rows`, `write_shards`) show it for ``progress=True``, those
+that fit, resample or search for ``verbose=True``; by default nothing is shown. The environment
+variables of tqdm hold: ``TQDM_DISABLE=1`` shows nothing anywhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
-__all__ = ["progress_bar"]
+import numpy as np
+
+__all__ = ["check_shown", "progress_bar"]
+
+
+def check_shown(name: str, shown: Any) -> None:
+    """Raise if it is not said whether a bar is shown: True or False, or a count as 1 or 0."""
+    if not isinstance(shown, (bool, int, np.bool_, np.integer)):
+        raise ValueError(f"{name} must be True or False, got {shown!r}")
 
 
 def progress_bar(
-    shown: bool,
+    shown: Any,
     what: str,
     unit: str,
     *,
@@ -21,7 +34,7 @@ def progress_bar(
 
     Parameters
     ----------
-    shown : bool
+    shown : bool or int
     what, unit : str
         The description left of the bar, and the unit that it counts.
     items : iterable, optional

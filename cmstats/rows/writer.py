@@ -14,7 +14,7 @@ from cmstats.arrays import is_dask, to_numpy
 from cmstats.rows.chunks import map_rows
 from cmstats.rows.dask import computed_chunks
 from cmstats.rows.files import PathLike, ShardedMatrix, Shards
-from cmstats.rows.progress import progress_bar
+from cmstats.rows.progress import check_shown, progress_bar
 
 __all__ = ["ShardWriter", "write_shards"]
 
@@ -227,7 +227,7 @@ def write_shards(
         Whether shards of these names that are there already are deleted, before the first new
         row is written. They must not be what `parts` is read from.
     progress : bool, default=False
-        Whether to show a progress bar (tqdm).
+        Show a progress bar.
 
     Returns
     -------
@@ -258,6 +258,7 @@ def write_shards(
     >>> bool(np.allclose(variates, cca.transform(X)))
     True
     """
+    check_shown("progress", progress)
     names = (names,) if isinstance(names, str) else tuple(names)
     if rows < 1:
         raise ValueError(f"rows must be at least 1, got {rows}")
@@ -272,7 +273,7 @@ def write_shards(
         writer.refuse_existing()
     runs = iter(parts)
     try:
-        with progress_bar(progress, "rows written", "row", scale=True) as bar:
+        with progress_bar(progress, "rows written", " rows", scale=True) as bar:
             for part in runs:
                 bar.update(writer.add(part))
         writer.finish()
