@@ -14,12 +14,24 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    RandomizedSearchCV,
+    cross_val_score,
+    cross_validate,
+    permutation_test_score,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from cmstats import CCA, MomentsSearchCV, TwoViewPipeline
-from cmstats.metrics import make_retrieval_scorer, total_correlation_scorer
+from cmstats.metrics import (
+    make_retrieval_scorer,
+    recall_at_10_scorer,
+    total_correlation_scorer,
+)
 
 
 @pytest.fixture
@@ -161,3 +173,44 @@ def test_scorers_of_both_views_name_the_pipeline_of_two_views(views: Any) -> Non
         with pytest.raises(TypeError, match=r"use TwoViewPipeline\(model"):
             scorer(one, *views)
         assert scorer(TwoViewPipeline(CCA(2), x=StandardScaler()).fit(*views), *views) > 0
+
+
+SCORERS = {
+    "correlation": total_correlation_scorer,
+    "recall": recall_at_10_scorer,
+    "several": {"mrr": make_retrieval_scorer("MRR"), "r": total_correlation_scorer},
+}
+SEARCHES: dict[str, Any] = {
+    "grid": lambda one, X, Y, how: GridSearchCV(
+        one, {"cca__n_components": [1, 2]}, cv=3, scoring=how, refit=False
+    ).fit(X, Y),
+    "random": lambda one, X, Y, how: RandomizedSearchCV(
+        one, {"cca__n_components": [1, 2]}, n_iter=2, cv=3, scoring=how, refit=False
+    ).fit(X, Y),
+    "jobs": lambda one, X, Y, how: GridSearchCV(
+        one, {"cca__n_components": [1, 2]}, cv=3, scoring=how, refit=False, n_jobs=2
+    ).fit(X, Y),
+    "validate": lambda one, X, Y, how: cross_validate(one, X, Y, scoring=how, cv=3),
+    "value": lambda one, X, Y, how: cross_val_score(one, X, Y, scoring=how, cv=3),
+    "permuted": lambda one, X, Y, how: permutation_test_score(
+        one, X, Y, scoring=how, cv=3, n_permutations=2
+    ),
+}
+
+
+# Processes are started once; two of the functions take one score.
+@pytest.mark.parametrize(
+    ("search", "how"),
+    [
+        (search, how)
+        for search in SEARCHES
+        for how in (["recall"] if search == "jobs" else SCORERS)
+        if how != "several" or search not in ("value", "permuted")
+    ],
+)
+def test_no_search_takes_what_such_a_scorer_raises_for_a_score(
+    search: str, how: str, views: Any
+) -> None:
+    """scikit-learn's searches put NaN for what a scorer raises, and take the first candidate."""
+    with pytest.raises(TypeError, match=r"use TwoViewPipeline\(model"):
+        SEARCHES[search](make_pipeline(StandardScaler(), CCA(2)), *views, SCORERS[how])

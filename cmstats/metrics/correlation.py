@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from sklearn.pipeline import Pipeline
 
 from cmstats.arrays import Array, float64, is_array, namespace, to_numpy, warn
 
-__all__ = ["check_takes_both", "column_correlations", "total_correlation_scorer"]
+__all__ = ["column_correlations", "refused_score", "total_correlation_scorer"]
 
 
 def column_correlations(U: Any, V: Any) -> Array:
@@ -44,14 +45,47 @@ def column_correlations(U: Any, V: Any) -> Array:
     return xp.sum(u * v, axis=0) / xp.where(norms == 0, xp.nan, norms)
 
 
-def check_takes_both(estimator: Any) -> None:
-    """Raise where an estimator transforms one view alone."""
-    if isinstance(estimator, Pipeline):
-        raise TypeError(
-            "a Pipeline of scikit-learn transforms X alone, and this score is of both views: use "
-            "TwoViewPipeline(model, x=StandardScaler(), y=StandardScaler()) in place of "
-            "make_pipeline(StandardScaler(), model)"
-        )
+SWALLOWING = {
+    ("sklearn.model_selection._validation", "_score"),
+    ("sklearn.metrics._scorer", "__call__"),
+}
+"""Functions of scikit-learn that put NaN in place of what a scorer raises."""
+
+
+class _RefusedScore:
+    """What is returned to scikit-learn in place of an error: it raises where it is read.
+
+    A search takes what a scorer raises for a score of NaN, and its first candidate for the best.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __repr__(self) -> str:
+        return str(self.error)
+
+    def item(self) -> float:
+        """The score as a number, which scikit-learn asks for first."""
+        raise self.error
+
+
+def refused_score(estimator: Any) -> Any:
+    """Raise where an estimator transforms one view alone; None where it takes both.
+
+    For the first line of a scorer, which returns what is not None: scikit-learn's searches catch
+    what scorers raise, and raise what this is.
+    """
+    if not isinstance(estimator, Pipeline):
+        return None
+    error = TypeError(
+        "a Pipeline of scikit-learn transforms X alone, and this score is of both views: use "
+        "TwoViewPipeline(model, x=StandardScaler(), y=StandardScaler()) in place of "
+        "make_pipeline(StandardScaler(), model)"
+    )
+    caller = sys._getframe(2)
+    if (caller.f_globals.get("__name__"), caller.f_code.co_name) in SWALLOWING:
+        return _RefusedScore(error)
+    raise error
 
 
 def total_correlation_scorer(estimator: Any, X: Array, y: Array) -> float:
@@ -95,7 +129,8 @@ def total_correlation_scorer(estimator: Any, X: Array, y: Array) -> float:
     >>> round(total_correlation_scorer(CCA(1).fit(X, y), X, y), 3)
     0.796
     """
-    check_takes_both(estimator)
+    if (refused := refused_score(estimator)) is not None:
+        return refused  # type: ignore[no-any-return]
     u, v = estimator.transform(X, y)
     r = column_correlations(u, v)
     total = float(namespace(r).sum(r))

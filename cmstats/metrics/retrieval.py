@@ -9,7 +9,7 @@ import numpy as np
 
 from cmstats.arrays import Array, check_count, check_cutoffs, is_array, namespace, to_numpy, warn
 from cmstats.kernels.ranks import PartnerCounts, average_precisions, partner_counts, top_k
-from cmstats.metrics.correlation import check_takes_both
+from cmstats.metrics.correlation import refused_score
 from cmstats.metrics.hubness import corrected
 from cmstats.metrics.relevance import Relevance
 from cmstats.metrics.ties import TiedRanks, first_of
@@ -553,7 +553,8 @@ class _RetrievalScorer:
         return f"make_retrieval_scorer({self.metric!r}, kind={self.kind!r})"
 
     def __call__(self, estimator: Any, X: Array, y: Array, *, labels: Any = None) -> float:
-        check_takes_both(estimator)
+        if (refused := refused_score(estimator)) is not None:
+            return refused  # type: ignore[no-any-return]
         embedding = {} if self.kind is None else {"kind": self.kind}
         U, V = estimator.embed(X, y, **embedding)
         ks = [int(self.metric[2:])] if self.metric.startswith("R@") else []
