@@ -22,6 +22,7 @@ from cmstats.arrays import (
     result_dtype,
     row_slices,
     to_numpy,
+    widened,
 )
 
 __all__ = ["BLOCK_SCORES", "HostArray", "Layout", "Problem", "read_rows", "unsort"]
@@ -98,17 +99,18 @@ def _runs(a: Any) -> Iterator[slice]:
 
 
 def _dtype(a: Any) -> Any:
-    return result_dtype(np.empty(0, a.dtype) if is_lazy(a) else a)
+    return result_dtype(widened(np.empty(0, a.dtype)) if is_lazy(a) else a)
 
 
 def read_rows(a: Any, rows: slice | HostArray) -> HostArray:
     """Read rows of a matrix that may be on a disk, in any order, each run of them in one read."""
     if isinstance(a, np.ndarray) or isinstance(rows, slice):
-        return np.asarray(a[rows])
+        return widened(np.asarray(a[rows]))
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
     ends = np.flatnonzero(np.diff(ordered) != 1) + 1
-    parts = [np.asarray(a[int(run[0]) : int(run[-1]) + 1]) for run in np.split(ordered, ends)]
+    runs = np.split(ordered, ends)
+    parts = [widened(np.asarray(a[int(run[0]) : int(run[-1]) + 1])) for run in runs]
     out = np.concatenate(parts)
     out[order] = out.copy()
     return out

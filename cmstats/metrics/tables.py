@@ -37,13 +37,17 @@ class Table(pd.DataFrame):
 
     def _within_width(self) -> str:
         text = super().__repr__()
-        if max(map(len, text.splitlines()), default=0) <= WIDTH and not self._cut(text):
+        if _width(text) <= WIDTH and not self._cut(text):
             return text
-        how: dict[str, Any] = {"line_width": WIDTH, "float_format": digits}
+        how: dict[str, Any] = {}
         many = pd.get_option("display.max_rows")
         if many and len(self) > many:
-            how |= {"max_rows": many, "min_rows": pd.get_option("display.min_rows")}
-        return str(self.to_string(**how))
+            how = {"max_rows": many, "min_rows": pd.get_option("display.min_rows")}
+        for shown in (digits, decimals):
+            text = str(self.to_string(float_format=shown, **how))
+            if _width(text) <= WIDTH:
+                return text
+        return str(self.to_string(float_format=digits, line_width=WIDTH, **how))
 
     def _cut(self, text: str) -> bool:
         """Whether columns were left out of a text."""
@@ -53,6 +57,15 @@ class Table(pd.DataFrame):
 def digits(value: float) -> str:
     """Four significant digits, without an exponent where none is needed."""
     return f"{value:.4g}"
+
+
+def decimals(value: float) -> str:
+    """Four decimals of numbers below 1 that have as many digits, for tables that just not fit."""
+    return digits(round(value, 4) if 1e-3 <= abs(value) < 1 else value)
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()), default=0)
 
 
 def as_table(frame: pd.DataFrame) -> Table:
