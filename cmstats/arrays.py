@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import numbers
+import re
 import sys
 import threading
 import warnings
@@ -54,6 +55,7 @@ __all__ = [
     "moderate_weights",
     "namespace",
     "needs_memory",
+    "once",
     "position",
     "recorded",
     "result_dtype",
@@ -678,6 +680,9 @@ def position(block: Any, row: int) -> str:
 
 Said: TypeAlias = list[tuple[str, type[Warning]]]
 
+DETAILS = re.compile(r"\([^)]*\)|[\d.]+%")
+"""What a sentence says of one fold: numbers in brackets, and shares."""
+
 _record: contextvars.ContextVar[Said | None] = contextvars.ContextVar("record", default=None)
 _recording = threading.RLock()
 _hook: dict[str, Any] = {"users": 0, "shown_by": None}
@@ -705,6 +710,14 @@ def recorded() -> Iterator[Said]:
             _hook["users"] -= 1
             if not _hook["users"] and warnings.showwarning is _show:
                 warnings.showwarning = _hook["shown_by"]
+
+
+def once(said: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Each sentence once, though its shares and what is in brackets differ from fold to fold."""
+    first: dict[Any, tuple[str, Any]] = {}
+    for message, category in said:
+        first.setdefault((DETAILS.sub("", message), category), (message, category))
+    return list(first.values())
 
 
 def _show(message: Any, category: Any, *args: Any, **kwargs: Any) -> None:

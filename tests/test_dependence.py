@@ -13,7 +13,15 @@ import scipy.sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.model_selection import KFold
 
-from cmstats import CCA, MomentsSearchCV, MultitaskRegressor, compare, load_emoji
+from cmstats import (
+    CCA,
+    CrossModalRetriever,
+    MomentsSearchCV,
+    MultitaskRegressor,
+    check_pairs,
+    compare,
+    load_emoji,
+)
 from cmstats.inference import correlation_intervals
 from cmstats.rows.dependence import dependence_notes
 from cmstats.rows.splits import deal
@@ -119,12 +127,17 @@ def test_it_is_said_once_wherever_rows_are_split() -> None:
         lambda: MomentsSearchCV(CCA(), grid).fit(X, Y),
         lambda: correlation_intervals(X, Y),
         lambda: compare({"CCA": CCA(1)}, X, Y, cv=2, memory=False),
+        lambda: CrossModalRetriever(time_budget=0, cv=2, random_state=0).fit(X, Y),
+        lambda: check_pairs(X, Y, random_state=0),
     ):
         assert len(said(call)) == 1
     for call in (
         lambda: CCA(shrinkage=0.1).fit(X, Y),
         lambda: CCA(shrinkage="cv").fit(X, Y, groups=np.arange(400) // 40),
         lambda: correlation_intervals(X, Y, groups=np.arange(400) // 10),
+        lambda: CrossModalRetriever(time_budget=0, cv=2, random_state=0).fit(
+            X, Y, groups=np.arange(400) // 40
+        ),
     ):
         assert said(call) == []
 

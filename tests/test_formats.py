@@ -207,6 +207,13 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             read_array(name)
 
 
+def test_a_column_of_text_is_no_column_of_vectors() -> None:
+    pd.DataFrame({"caption": ["a red car", "b c"], "v": ["[1, 2]", "[3, 4]"]}).to_csv("v.csv")
+    assert read_array("v.csv:v").shape == (2, 2)
+    with pytest.raises(ValueError, match=r"'caption' holds text .'a red car'., neither numbers"):
+        read_array("v.csv:caption")
+
+
 def test_shortened_vectors_are_refused() -> None:
     pd.DataFrame({"v": ["[1. 2. ... 3.]", "[1. 2. ... 4.]"]}).to_csv("v.csv")
     with pytest.raises(ValueError, match="were shortened when they were written"):

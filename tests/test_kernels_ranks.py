@@ -216,6 +216,17 @@ def test_bfloat16_embeddings_are_ranked():
     np.testing.assert_array_equal(to_numpy(got), brute_ranks(U @ V.T))
 
 
+def test_raw_bfloat16_is_ranked_and_searched_in_memory_and_on_a_disk(tmp_path):
+    """What np.load gives of bfloat16: values of two bytes without a type."""
+    bits = next(iter(embeddings(40, 40))).astype(np.float32).view(np.uint32) >> 16
+    raw, U = bits.astype(np.uint16).view("V2"), (bits << 16).view(np.float32)
+    np.save(tmp_path / "u.npy", raw)
+    for a in (raw, np.load(tmp_path / "u.npy", mmap_mode="r")):
+        np.testing.assert_array_equal(partner_ranks(a, U[::-1].copy()), partner_ranks(U, U[::-1]))
+        for found, expected in zip(top_k(a, a, 2), top_k(U, U, 2), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_float32_vectors_whose_products_overflow_are_ranked_in_float64():
     U, V = embeddings(40, 40)
     big = (U * 1e25).astype(np.float32), (V * 1e25).astype(np.float32)

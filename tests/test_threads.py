@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
@@ -26,6 +27,7 @@ from cmstats import (
 )
 from cmstats.arrays import recorded, warn
 from cmstats.kernels import threads
+from cmstats.kernels._cpu._jit import jit
 from cmstats.kernels.threads import cores, run_tasks, thread_map
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -204,3 +206,21 @@ assert child.exitcode == 0, child.exitcode
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
+
+
+def test_kernels_compile_where_no_folder_can_be_written(monkeypatch: Any) -> None:
+    """A package and a home that are read-only: Numba finds no place for its cache."""
+    njit = numba.njit
+
+    def without_cache(*args: Any, cache: bool = False, **options: Any) -> Any:
+        def compiled(function: Any) -> Any:
+            if cache:
+                raise RuntimeError(f"cannot cache function {function.__name__!r}: no locator")
+            return njit(**options)(function)
+
+        return compiled
+
+    monkeypatch.setattr(numba, "njit", without_cache)
+    double = jit(fastmath=True)(lambda x: 2 * x)
+    assert double(np.arange(3.0)).sum() == 6
+    assert len(double.signatures) == 1

@@ -16,6 +16,7 @@ from cmstats.arrays import (
     check_weights,
     is_dask,
     needs_memory,
+    once,
     recorded,
     take_rows,
     to_numpy,
@@ -188,7 +189,7 @@ def said_once(where: str) -> Iterator[None]:
     """Issue each warning of a series of fits once, after the last fit."""
     with recorded() as caught:
         yield
-    for message, category in dict.fromkeys(caught):
+    for message, category in once(caught):
         warn(f"{where}: {message}", category)
 
 

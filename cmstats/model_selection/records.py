@@ -21,6 +21,7 @@ from cmstats.arrays import (
     is_dask,
     masked_as_nan,
     needs_memory,
+    once,
     recorded,
     to_numpy,
     warn,
@@ -264,7 +265,7 @@ class Record:
             self.extra = {"error": f"{place}: {reason}"}
             message = f"{self.name!r} failed {place} and has no numbers: {reason}"
             warn(message)
-        for message, category in sorted({*caught}, key=str):
+        for message, category in once(sorted(caught, key=str)):
             warn(f"{self.name!r}: {message}", category)
         return self
 

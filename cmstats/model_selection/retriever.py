@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import scipy.sparse
+from sklearn.model_selection import PredefinedSplit
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, dense, to_numpy
+from cmstats.arrays import Array, dense, to_numpy, warn
 from cmstats.kernels.ranks import partner_counts
 from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.metrics.retrieval import search
@@ -31,9 +32,10 @@ from cmstats.model_selection.candidates import (
 from cmstats.models.base import RowsModel, length_of
 from cmstats.models.dask import refused
 from cmstats.models.latent import ComparedViews
+from cmstats.rows.dependence import dependence_notes
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.source import take_in_memory
-from cmstats.rows.splits import check_groups, fold_ids, numbered
+from cmstats.rows.splits import check_groups, deal, fold_ids, numbered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,10 +208,14 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         _check_scoring(self.scoring)
         new = self._unfitted()
         blocks = new._blocks(X, y, reset=True)
-        new._choose(blocks, groups)
-        return self._become(new)
+        notes = new._choose(blocks, groups)
+        self._become(new)
+        for note in notes:
+            warn(note)
+        return self
 
-    def _choose(self, blocks: dict[str, Any], groups: Any) -> None:
+    def _choose(self, blocks: dict[str, Any], groups: Any) -> list[str]:
+        """Choose and fit; the sentences about rows that depend on rows of other folds."""
         X, y = blocks["x"], blocks["y"]
         n, seed = length_of(blocks), int(check_random_state(self.random_state).randint(2**31 - 1))
         codes = np.arange(n) if groups is None else numbered(check_groups(groups, n))[0]
@@ -237,6 +243,8 @@ class CrossModalRetriever(ComparedViews, RowsModel):
             rows = [take_in_memory(a, bank) for a in (X, y)]
             self.hubness_ = HubnessCorrection(k=NEIGHBOURS, size=BANK)
             self.hubness_.fit(*_embedded(self.model_, chosen, *rows))
+        dealt = deal(PredefinedSplit(folds[0]), len(at))
+        return dependence_notes(dict(zip(("x", "y"), views, strict=True)), dealt)
 
     def _try(self, trials: Trials, *, kernels: bool) -> None:
         """Evaluate the families of candidates, from the simplest on, while there is time.

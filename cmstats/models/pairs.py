@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_random_state
 
-from cmstats.arrays import Array, namespace, recorded, to_numpy, warn
+from cmstats.arrays import Array, namespace, once, recorded, to_numpy, warn
 from cmstats.inference.conformal import (
     calibration_needed,
     conformal_p_values,
@@ -258,18 +258,18 @@ def _cross_fitted(
     if is_fitted_before(model):
         yield np.arange(int(X.shape[0])), model
         return
-    found: dict[Any, None] = {}
+    found: list[Any] = []
     for train, test in held_out_folds(int(X.shape[0]), cv, groups, rng):
         with recorded() as said:
             fitted = clone(model).fit(*rows_at(train, X, y))
-        found |= dict.fromkeys((str(message), category) for message, category in said)
+        found += said
         if len(test) < 3:
             raise ValueError(
                 f"a fold has {len(test)} pairs: at least 3 are needed to compare them, use fewer "
                 "folds"
             )
         yield test, fitted
-    for message, category in found:
+    for message, category in once(found):
         warn(f"in a fold: {message}", category)
 
 

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from cmstats.arrays import recorded, to_numpy, warn
+from cmstats.arrays import once, recorded, to_numpy, warn
 from cmstats.kernels.ranks import average_precisions
 from cmstats.kernels.threads import thread_map
 
@@ -181,7 +181,7 @@ def retrieval_scores(
             for i, j in np.ndindex(scores.shape[:2]):
                 scores[i, j, k] = _mean_precision(held[0, i], held[1, j], codes[test])
     # The same sentence from every fold and candidate is said once.
-    for message, category in sorted({*caught}, key=str):
+    for message, category in once(sorted(caught, key=str)):
         warn(f"in cross-validation: {message}", category)
     return scores
 

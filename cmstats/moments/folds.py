@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.exceptions import UndefinedMetricWarning
 
-from cmstats.arrays import is_numpy, namespace, recorded
+from cmstats.arrays import is_numpy, namespace, once, recorded
 from cmstats.kernels.threads import ONE_THREAD, cores, thread_map
 from cmstats.moments.missing import NotObservedError, check_observed
 from cmstats.moments.moments import Moments
@@ -359,7 +359,7 @@ def _fallen(scores: np.ndarray[Any, Any]) -> bool:
 
 def _once(said: Iterable[str]) -> tuple[str, ...]:
     """Each sentence of folds and candidates once, as one of the cross-validation."""
-    return tuple(f"in cross-validation: {note}" for note in dict.fromkeys(said))
+    return tuple(f"in cross-validation: {note}" for note, _ in once((s, None) for s in said))
 
 
 def scored_where_observed(

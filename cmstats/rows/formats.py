@@ -382,7 +382,13 @@ def _parsed(text: Any, path: str, name: str) -> np.ndarray[Any, Any]:
     plain = SCALAR.sub(r"\1", str(text)).strip().strip("[]()")
     for mark in ",;|":
         plain = plain.replace(mark, " ")
-    return np.array(plain.split(), dtype=np.float64)
+    try:
+        return np.array(plain.split(), dtype=np.float64)
+    except ValueError:
+        raise _Unclear(
+            f"{path}: the column {name!r} holds text ({str(text)[:30]!r}), neither numbers nor "
+            "vectors: name the column that holds the vectors"
+        ) from None
 
 
 READERS: dict[str, Callable[[str, str | None], Any]] = {
