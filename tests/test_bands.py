@@ -241,8 +241,8 @@ def test_the_cv_scores_are_himalayas(rows: Any) -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"bands": LABELS[:-1]}, r"bands has shape \(14,\), but X has 15 features"),
-    ({"bands": [*LABELS[:-1], None]}, "bands has no label for feature 14"),
+    ({"bands": LABELS[:-1]}, r"bands has shape \(14,\), but X has 15 columns"),
+    ({"bands": [*LABELS[:-1], None]}, "bands has no label for column 14"),
     ({"bands": "views"}, "bands='views' needs several views"),
     ({"bands": {"a": range(10), "b": range(9, 15)}}, "column 9 is in two bands, 'a' and 'b'"),
     ({"bands": {"a": range(10)}}, "5 of 15 features are in no band .the first is column 10."),

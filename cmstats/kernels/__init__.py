@@ -6,7 +6,8 @@
 - `mixture`: the E-step of a mixture of normals, with the sums that its M-step needs.
 - `ranks`: ranks of partners, top-k and average precision, over tiles of scores.
 - `whitening`: factors of a covariance matrix, with its rank, condition and determinant.
-- `sparse`: matrices between two blocks under l1 and group penalties, by ADMM.
+- `groups`, `sparse`: matrices between two blocks under l1 and group penalties, by coordinate
+  descent and ADMM.
 - `pmd`: the penalised matrix decomposition of a matrix.
 - `linalg`: decompositions, triangular solves, block matrices, the sign rule.
 - `threads`: Python threads over tiles, with the BLAS limited to one thread meanwhile.
@@ -30,6 +31,7 @@ if not TYPE_CHECKING:
 __all__ = [
     "covariance",
     "gram",
+    "groups",
     "linalg",
     "mixture",
     "normal",

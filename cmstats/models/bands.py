@@ -23,7 +23,8 @@ from cmstats.moments.folds import is_inline, scored_where_observed, training_mom
 from cmstats.moments.moments import Moments
 from cmstats.moments.tasks import with_tasks
 
-__all__ = ["Bands", "band_scores", "band_shares", "band_weights", "by_weights", "weight_rows"]
+__all__ = ["Bands", "band_scores", "band_shares", "band_weights", "by_weights", "label_codes"]
+__all__ += ["weight_rows"]
 
 HostArray = np.ndarray[Any, Any]
 
@@ -58,20 +59,7 @@ class Bands:
             given = {name: range(width)[at] for name, at in views.items()}
         if isinstance(given, Mapping):
             return cls(tuple(given), _codes(given, width, columns))
-        labels = np.asarray(given if isinstance(given, (list, tuple)) else to_numpy(given))
-        if labels.shape != (width,):
-            raise ValueError(
-                f"bands has shape {labels.shape}, but X has {width} features: give one label for "
-                "each, or a mapping of band to columns"
-            )
-        missing = [
-            at for at, label in enumerate(labels.tolist()) if label is None or label != label
-        ]
-        if missing:
-            raise ValueError(f"bands has no label for feature {missing[0]}: give one for each")
-        # Sorted, so that the order of the features does not matter; numbers before text.
-        names = sorted(set(labels.tolist()), key=lambda label: (isinstance(label, str), label))
-        return cls(tuple(names), np.array([names.index(label) for label in labels.tolist()]))
+        return cls(*label_codes(given, width, "bands", "X"))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,6 +68,30 @@ class Bands:
         """The root of the weight of each feature's band, shape (p,)."""
         roots: HostArray = np.sqrt(weights)[self.codes]
         return roots
+
+
+def label_codes(
+    given: Any, width: int, parameter: str, view: str
+) -> tuple[tuple[Any, ...], HostArray]:
+    """The labels of the columns of a view, each once, and the number of each column's, (p,).
+
+    Sorted, so that the order of the columns does not matter; numbers before text.
+    """
+    labels = np.asarray(given if isinstance(given, (list, tuple)) else to_numpy(given))
+    if labels.shape != (width,):
+        raise ValueError(
+            f"{parameter} has shape {labels.shape}, but {view} has {width} columns: give one label "
+            "for each"
+        )
+    listed = labels.tolist()
+    missing = [at for at, label in enumerate(listed) if label is None or label != label]
+    if missing:
+        raise ValueError(
+            f"{parameter} has no label for column {missing[0]}: give one for each column"
+        )
+    names = sorted(set(listed), key=lambda label: (isinstance(label, str), label))
+    number = {name: i for i, name in enumerate(names)}
+    return tuple(names), np.array([number[label] for label in listed])
 
 
 def _codes(given: Mapping[Any, Any], width: int, columns: Any) -> HostArray:

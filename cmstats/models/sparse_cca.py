@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
@@ -14,13 +15,23 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
+from cmstats.kernels.groups import Groups, Penalty
+from cmstats.kernels.linalg import leading_svd
 from cmstats.kernels.pmd import penalised_pairs
-from cmstats.kernels.sparse import BlockPenalty, sparse_path
+from cmstats.kernels.sparse import sparse_path
+from cmstats.models.bands import label_codes
 from cmstats.models.cca import CCA
 from cmstats.models.degenerate import constant_columns
-from cmstats.models.sparse_pairs import Pairs, Refinement, directions, unit_pairs
-from cmstats.moments.canonical import Canonical
-from cmstats.moments.folds import best_index, choice_notes, scored_in_steps, simplest_index
+from cmstats.models.sparse_pairs import (
+    HeldOutPairs,
+    Pairs,
+    Refinement,
+    SparsePairs,
+    directions,
+    unit_pairs,
+    view_columns,
+)
+from cmstats.moments.folds import GridScores, scored_in_steps, simplest_index
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
 
@@ -30,33 +41,6 @@ RATIOS = tuple(float(f"{a:.4g}") for a in np.geomspace(1.0, 0.01, 21)[1:])
 """The grid of ``alpha="cv"`` for "eccar", in units of the alpha at which all weights are 0."""
 SHARES = tuple(round(0.05 * i, 2) for i in range(19, 0, -1))
 """The grid of ``alpha="cv"`` for "pmd"."""
-
-
-@dataclass(frozen=True)
-class SparsePairs(Canonical):
-    """Pairs of sparse variates; fields that end in an underscore are those of `SparseCCA`."""
-
-    alpha_: float = 0.0
-    alpha_max_: float = 1.0
-    x_support_: Array = None
-    y_support_: Array = None
-    n_iter_: int = 1
-    converged: bool = True
-
-    @classmethod
-    def found(
-        cls, m: Shrunk, pairs: Pairs, alpha: float, alpha_max: float,
-        found: tuple[bool, int],
-    ) -> SparsePairs:  # fmt: skip
-        """From directions of both views and the correlations of the model, ``A, r, B``."""
-        A, r, B = pairs
-        xp = namespace(A)
-        known = vars(Canonical.of(m, A, xp.clip(r, 0.0, 1.0), B, 1.0))
-        x, y = (xp.any(known[f"{name}_weights_"] != 0, axis=1) for name in "xy")
-        # Tests of canonical correlations are of those without a penalty.
-        known["shrinkage_"] = None
-        return cls(**known, alpha_=alpha, alpha_max_=alpha_max, x_support_=x, y_support_=y,
-                   converged=found[0], n_iter_=found[1])  # fmt: skip
 
 
 class SparseCCA(CCA):
@@ -88,8 +72,9 @@ class SparseCCA(CCA):
     alpha : float or "cv", default="cv"
         The penalty. At `alpha_max_` and above nothing is left. "cv" chooses from `alphas` by the
         mean correlation of the pairs on held-out rows: the largest whose mean is within one
-        standard error of the best (Breiman et al. 1984). The path of each fold starts from one
-        pair of eigendecompositions, and all end where the scores have fallen.
+        standard error of the best (Breiman et al. 1984). The paths of the folds start from the
+        largest alpha, and end where three more raise the mean by no more than a tenth of its
+        standard error.
         For "pmd" a number in [0, 1]: the l1 norm of the unit weights of p columns is at most
         ``max(1, (1 - alpha) sqrt(p))``, so 0 is no penalty.
     alphas : sequence of float, optional
@@ -110,7 +95,8 @@ class SparseCCA(CCA):
         Standardise each column (from the moments, so inside the folds): a penalty compares
         columns.
     tol : float, default=1e-5
-        Bound on the violation of the optimality conditions, relative to `alpha_max_`.
+        Bound on the violation of the optimality conditions, relative to `alpha_max_`; ten times
+        that where `alpha` is being chosen.
     max_iter : int, default=2000
         For each alpha; where it is reached there is a `ConvergenceWarning`.
     cv : int, splitter or iterable of splits, default=5
@@ -234,41 +220,64 @@ y_feature_names_in_
         return moments.shrunk(0.0, scale=self.scale)
 
     def _solve(self, m: Shrunk, alpha: float | None = None) -> SparsePairs:
-        alpha = float(self.alpha) if alpha is None else alpha
+        alpha, k = float(self.alpha) if alpha is None else alpha, self.n_components
         self._check_count(m)
         # From the largest down: the solution at one alpha starts the next.
-        largest = self._penalty(m).dual(m.cov("x", "y"))
+        largest = self._largest(m)
         start = [a * largest for a in RATIOS[::2] if self.method == "eccar" and alpha > 0]
-        *_, found = self._pairs(m, [*(a for a in start if a > alpha), alpha])
-        return found.noted([*constant_columns(m), *self._too_few(m, found)])
+        (pairs,) = self._pairs(m, [alpha], start=[a for a in start if a > alpha])
+        if not pairs.converged:
+            self._say_unfinished(f"{alpha:.4g}")
+        found = SparsePairs.found(m, pairs)
+        few = found.sentences(k) if found.alpha_max_ > 0 else self._degenerate(m, 0)
+        return found.noted([*constant_columns(m), *few])
 
-    def _pairs(self, m: Shrunk, alphas: Sequence[float]) -> Iterator[SparsePairs]:
-        """The pairs at falling alphas."""
-        S, k = m.cov("x", "y"), self.n_components
+    def _pairs(
+        self, m: Shrunk, alphas: Sequence[float], *, start: Sequence[float] = (), rough: float = 1.0
+    ) -> Iterator[Pairs]:
+        """The pairs at falling alphas, of which those of `start` are left out."""
+        k, S = self.n_components, m.cov("x", "y")
         if self.method == "pmd":
             for alpha in alphas:
                 c_x, c_y = (max(1.0, (1 - alpha) * m.width(b) ** 0.5) for b in ("x", "y"))
                 U, V, _, done, steps = penalised_pairs(S, k, (c_x, c_y))
-                pairs = unit_pairs(m, U, V)
-                yield SparsePairs.found(m, pairs, float(alpha), 1.0, (done, steps))
+                yield Pairs(*unit_pairs(m, U, V), alpha, 1.0, done, steps)
             return
-        x, y = (m.sample.eigenpairs(name) for name in ("x", "y"))
-        penalty = self._penalty(m)
-        largest = penalty.dual(S)
-        how: dict[str, Any] = {"tol": self.tol, "max_iter": self.max_iter}
-        refine = Refinement(S, x, y, penalty, **how)
-        path = sparse_path(S, x, y, penalty, alphas, **how)
-        for alpha, B in zip(alphas, path, strict=True):
+        x, y = (view_columns(m, *each) for each in self._groups(m.width).items())
+        S, largest = to_numpy(S), self._largest(m)
+        how: dict[str, Any] = {"tol": rough * self.tol, "max_iter": self.max_iter}
+        refine = Refinement(S, x, y, **how)
+        positive = [*start, *(alpha for alpha in alphas if alpha > 0)]
+        path = zip(positive, sparse_path(S, x, y, positive, **how), strict=True)
+        for alpha, B in itertools.islice(path, len(start), None):
             pairs = directions(B, x, y, k)
-            if 0 < alpha < largest:
+            if alpha < largest:
                 pairs = refine(pairs, alpha, self.refine)
-            found = B.converged, B.steps
-            yield SparsePairs.found(m, pairs, float(alpha), largest, found)
+            yield replace(pairs, alpha=alpha, largest=largest, converged=B.converged, steps=B.steps)
+        if alphas[-1] == 0:
+            white = [m.whiten(name) for name in ("x", "y")]
+            U, r, Vt = leading_svd(m.cross("x", "y")[0], k)
+            yield Pairs(white[0].weights @ U, r, white[1].weights @ Vt.mT, 0.0, largest)
 
-    def _penalty(self, m: Shrunk) -> BlockPenalty:
-        """The penalty of B by the groups of columns."""
-        groups = {"x": self.x_groups, "y": self.y_groups}
-        return BlockPenalty(*(_indicators(m, name, labels) for name, labels in groups.items()))
+    def _groups(self, width: Callable[[str], int]) -> dict[str, Groups]:
+        """The columns of each view that are selected together."""
+        found = {}
+        for name, labels in (("x", self.x_groups), ("y", self.y_groups)):
+            codes = np.arange(width(name))
+            if labels is not None:
+                codes = label_codes(labels, len(codes), f"{name}_groups", name)[1]
+            found[name] = Groups(codes)
+        return found
+
+    def _largest(self, m: Shrunk) -> float:
+        """The least penalty at which nothing is left ("eccar")."""
+        return Penalty(*self._groups(m.width).values()).largest(to_numpy(m.cov("x", "y")))
+
+    def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
+        found = super()._blocks(X, y, reset=reset)
+        if reset:
+            self._groups(lambda name: int(found[name].shape[1]))  # raises before rows are read
+        return found
 
     def _validate_params(self) -> None:
         super()._validate_params()
@@ -283,25 +292,6 @@ y_feature_names_in_
                 f"alpha={self.alpha} is out of range: method='pmd' takes one in [0, 1]"
             )
 
-    def _too_few(self, m: Shrunk, found: SparsePairs) -> list[str]:
-        """Sentences about what an alpha leaves, and about a path that did not converge."""
-        if not found.converged:
-            self._say_unfinished(f"{found.alpha_:.4g}")
-        notes = []
-        if not found.alpha_max_ > 0:
-            notes += self._degenerate(m, 0)
-        elif not found.rank:
-            notes.append(
-                f"alpha={found.alpha_:.4g} leaves no column, all weights are 0: set it below "
-                f"alpha_max_={found.alpha_max_:.4g}"
-            )
-        elif found.rank < self.n_components:
-            notes.append(
-                f"only {found.rank} of n_components={self.n_components} exist at "
-                f"alpha={found.alpha_:.4g}, the rank of the penalised matrix; the rest are left out"
-            )
-        return notes
-
     # ------------------------------------------------------------------ choosing alpha
     def _has_path(self) -> bool:
         return False
@@ -314,8 +304,7 @@ y_feature_names_in_
         if given is None and self.method == "pmd":
             given = SHARES
         if given is None:
-            m = self._prepared(functools.reduce(operator.add, folds), {})
-            largest = self._penalty(m).dual(m.cov("x", "y"))
+            largest = self._largest(self._prepared(functools.reduce(operator.add, folds), {}))
             given = [a * largest for a in RATIOS]
         most = 1.0 if self.method == "pmd" else np.finfo(np.float64).max
         numbers = np.asarray(given)
@@ -329,51 +318,45 @@ y_feature_names_in_
         values = np.unique(numbers.astype(np.float64))[::-1]
         return [{"alpha": float(a)} for a in values]
 
-    def _choose(self, folds: list[Moments]) -> tuple[dict[str, Any], dict[str, Any]]:
-        candidates = self._candidates(folds)
+    def _grid_scores(
+        self, folds: Sequence[Moments], candidates: Sequence[Mapping[str, Any]]
+    ) -> GridScores:
+        """The scores from the largest alpha down, until they have fallen."""
         alphas = [each["alpha"] for each in candidates]
         # Of each alpha and view in how many folds each column is selected; and in how many it can.
         times: list[list[Any]] = [[0, 0, 0] for _ in alphas]
         unfinished: list[float] = []
 
         def scores(k: int, train: Moments) -> Iterator[float]:
-            held = self._held_out(folds[k])
-            for i, found in enumerate(self._pairs(self._prepared(train, {}), alphas)):
-                for view, support in enumerate((found.x_support_, found.y_support_)):
-                    times[i][view] = times[i][view] + to_numpy(support)
-                times[i][2] += 1
-                unfinished.extend([] if found.converged else [found.alpha_])
-                yield self._held_out_correlation(found, held)
+            m = self._prepared(train, {})
+            held = HeldOutPairs.of(m, self._held_out(folds[k]))
+            for i, pairs in enumerate(self._pairs(m, alphas, rough=10.0)):
+                for view, selected in enumerate((*pairs.supports(), 1)):
+                    times[i][view] = times[i][view] + selected
+                unfinished.extend([] if pairs.converged else [pairs.alpha])
+                yield held.correlation(pairs, self.n_components)
 
         grid = scored_in_steps(scores, len(alphas), folds)
-        best = best_index(grid.scores, grid.notes)
-        tried, at = candidates[: len(grid.scores)], simplest_index(grid.scores)
-        # Beyond the largest nothing is left: it is no edge.
-        edges = tried if best else [{} for _ in tried]
-        notes = [*grid.notes, *choice_notes(grid.scores, edges, best)]
         if unfinished:
             many = f"{max(unfinished):.4g} (first of {len(unfinished)} problems in folds)"
             self._say_unfinished(many)
-        like = folds[0].mean("x")
+        return replace(grid, details=times)
+
+    def _best(self, found: GridScores) -> int:
+        return simplest_index(found.scores, found.notes)
+
+    def _with_edges(self, candidates: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        return [{}, *candidates[1:]]  # beyond the largest alpha nothing is left
+
+    def _choice_attributes(self, found: GridScores, at: int, like: Array) -> dict[str, Any]:
         place = functools.partial(namespace(like).asarray, device=device_of(like))
-        shares = [[x / count, y / count] for x, y, count in times[: len(tried)]]
-        return candidates[at], {
-            "cv_alphas_": alphas[: len(tried)],
-            "cv_scores_": grid.scores,
+        tried = found.details[: len(found.scores)]
+        shares = [[times / count for times in views] for *views, count in tried]
+        return {
             "cv_counts_": place(np.array([[view.sum() for view in each] for each in shares])),
             "x_stability_": place(shares[at][0]),
             "y_stability_": place(shares[at][1]),
-            "notes": notes,
         }
-
-    def _held_out_correlation(self, found: SparsePairs, held: Moments) -> float:
-        """The mean over the pairs asked for; one that does not exist, or not vary, has 0."""
-        if held.rows < 2:
-            return float("nan")
-        if not found.rank:
-            return 0.0
-        correlations = np.nan_to_num(to_numpy(found.correlations_on(held)))
-        return float(correlations.sum() / self.n_components)
 
     def _say_unfinished(self, alpha: str) -> None:
         warn(
@@ -381,22 +364,3 @@ y_feature_names_in_
             "steps: raise max_iter, tol or alpha",
             ConvergenceWarning,
         )
-
-
-def _indicators(m: Shrunk, name: str, labels: Any) -> Array | None:
-    """The columns of a block by their groups, (p, groups); None without labels."""
-    if labels is None:
-        return None
-    like, width = m.mean(name), m.width(name)
-    given = np.asarray(to_numpy(labels))
-    if given.shape != (width,):
-        raise ValueError(
-            f"{name}_groups has shape {given.shape}, but {name} has {width} columns: give one "
-            "label for each"
-        )
-    listed = given.tolist()
-    if any(label is None or label != label for label in listed):
-        raise ValueError(f"{name}_groups has missing labels: give one for each column")
-    known = {label: i for i, label in enumerate(dict.fromkeys(listed))}
-    one_hot = np.eye(len(known))[[known[label] for label in listed]]
-    return namespace(like).asarray(one_hot, dtype=like.dtype, device=device_of(like))

@@ -7,18 +7,93 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import Array, device_of, namespace
-from cmstats.kernels.linalg import leading_svd, qr_r, svd
-from cmstats.kernels.sparse import BlockPenalty, Eigenpairs, SparseBlock, sparse_path
+from cmstats.arrays import Array, device_of, namespace, to_numpy
+from cmstats.kernels.groups import Groups
+from cmstats.kernels.sparse import Columns, SparseBlock, sparse_regression
+from cmstats.moments.canonical import Canonical
+from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
 
-__all__ = ["Pairs", "Refinement", "directions", "unit_pairs"]
+__all__ = ["HeldOutPairs", "Pairs", "Refinement", "SparsePairs"]
+__all__ += ["directions", "unit_pairs", "view_columns"]
 
-Pairs = tuple[Array, Array, Array]
-"""Directions ``A, r, B`` of both views, one a column, and the correlation of each pair."""
+HostArray = np.ndarray[Any, Any]
 
 
-def unit_pairs(m: Shrunk, U: Array, V: Array) -> Pairs:
+@dataclass(frozen=True)
+class Pairs:
+    """Directions ``A, r, B`` of both views, one a column, at one alpha.
+
+    Attributes
+    ----------
+    A, r, B : arrays of shape (p, k), (k,), (q, k)
+        In units of the columns, with the correlation of each pair.
+    alpha, largest : float
+        The penalty, and the one at which nothing is left.
+    converged : bool
+    steps : int
+    """
+
+    A: Array
+    r: Array
+    B: Array
+    alpha: float = 0.0
+    largest: float = 1.0
+    converged: bool = True
+    steps: int = 1
+
+    def supports(self) -> list[HostArray]:
+        """The columns of x and of y with a weight in some pair."""
+        return [(to_numpy(weights) != 0).any(axis=1) for weights in (self.A, self.B)]
+
+
+@dataclass(frozen=True)
+class SparsePairs(Canonical):
+    """Pairs of sparse variates; fields that end in an underscore are those of `SparseCCA`."""
+
+    alpha_: float = 0.0
+    alpha_max_: float = 1.0
+    x_support_: Array = None
+    y_support_: Array = None
+    n_iter_: int = 1
+
+    @classmethod
+    def found(cls, m: Shrunk, pairs: Pairs) -> SparsePairs:
+        """The variates of pairs of directions."""
+        like = m.mean("x")
+        xp, device = namespace(like), device_of(like)
+        A, r, B = (xp.asarray(a, device=device) for a in (pairs.A, pairs.r, pairs.B))
+        known = vars(Canonical.of(m, A, xp.clip(r, 0.0, 1.0), B, 1.0))
+        x, y = (xp.any(known[f"{name}_weights_"] != 0, axis=1) for name in "xy")
+        # Tests of canonical correlations are of those without a penalty.
+        known["shrinkage_"] = None
+        return cls(**known, alpha_=pairs.alpha, alpha_max_=pairs.largest, x_support_=x,
+                   y_support_=y, n_iter_=pairs.steps)  # fmt: skip
+
+    def sentences(self, count: int) -> list[str]:
+        """What an alpha leaves of the number of pairs asked for."""
+        if not self.rank:
+            return [
+                f"alpha={self.alpha_:.4g} leaves no column, all weights are 0: set it below "
+                f"alpha_max_={self.alpha_max_:.4g}"
+            ]
+        if self.rank < count:
+            return [
+                f"only {self.rank} of n_components={count} exist at alpha={self.alpha_:.4g}, the "
+                "rank of the penalised matrix; the rest are left out"
+            ]
+        return []
+
+
+def view_columns(m: Shrunk, name: str, groups: Groups) -> Columns:
+    """The columns of a view in units of its moments, in groups; of wide ones a thin root."""
+    if m.width(name) < m.rows:
+        return Columns(to_numpy(m.sample.cov(name)), False, groups)
+    values, vectors = (to_numpy(a) for a in m.sample.eigenpairs(name))
+    return Columns(vectors * np.sqrt(values), True, groups)
+
+
+def unit_pairs(m: Shrunk, U: Array, V: Array) -> tuple[Array, Array, Array]:
     """Directions scaled to unit variance, where they vary, and their correlations."""
     xp = namespace(U)
     scaled = []
@@ -29,26 +104,52 @@ def unit_pairs(m: Shrunk, U: Array, V: Array) -> Pairs:
     return A, xp.abs(xp.sum(A * m.project("x", "y", B), axis=0)), B
 
 
-def directions(B: SparseBlock, x: Eigenpairs, y: Eigenpairs, k: int) -> Pairs:
+def directions(B: SparseBlock, x: Columns, y: Columns, k: int) -> Pairs:
     """The leading pairs of a product matrix B, at most as many as its rank."""
-    (_, U), (_, V) = x, y
-    xp, device = namespace(U, V), device_of(U)
+    p, q = len(x.matrix), len(y.matrix)
     if not len(B.rows):
-        p, q = U.shape[0], V.shape[0]
-        A, r, D = (xp.zeros(s, dtype=U.dtype, device=device) for s in ((p, 1), (1,), (q, 1)))
-        return A, r, D
-    at = [xp.asarray(each, device=device) for each in (B.rows, B.columns)]
-    X, Y = (  # R with R'R the covariance of the columns that are selected
-        qr_r((xp.take(vectors, own, axis=0) * xp.sqrt(values)).mT)
-        for (values, vectors), own in zip((x, y), at, strict=True)
-    )
-    P, r, Qt = leading_svd(X @ B.values @ Y.mT, k)
-    rank = max(1, int(xp.count_nonzero(r > 1e-10 * r[0])))
-    P, r, Q = P[:, :rank], r[:rank], Qt[:rank, :].mT
-    left, right = B.values @ Y.mT @ Q / r, B.values.mT @ X.mT @ P / r
-    each = np.arange(rank)
-    A = SparseBlock(left, B.rows, each).within(np.arange(U.shape[0]), each)
-    return A, r, SparseBlock(right, B.columns, each).within(np.arange(V.shape[0]), each)
+        return Pairs(np.zeros((p, 1)), np.zeros(1), np.zeros((q, 1)))
+    X, Y = x.factor(B.rows), y.factor(B.columns)
+    P, r, Qt = np.linalg.svd(X @ B.values @ Y.T, full_matrices=False)
+    rank = max(1, min(k, int(np.count_nonzero(r > 1e-10 * r[0]))))
+    P, r, Q = P[:, :rank], r[:rank], Qt[:rank].T
+    left, right = np.zeros((p, rank)), np.zeros((q, rank))
+    left[B.rows], right[B.columns] = B.values @ (Y.T @ Q) / r, B.values.T @ (X.T @ P) / r
+    return Pairs(left, r, right)
+
+
+@dataclass(frozen=True)
+class HeldOutPairs:
+    """Held-out rows, in which pairs of directions are correlated.
+
+    Attributes
+    ----------
+    moments : Moments
+    units : tuple of arrays of shape (p,), (q,)
+        Of the columns of the training rows.
+    """
+
+    moments: Moments
+    units: tuple[Array, Array]
+
+    @classmethod
+    def of(cls, train: Shrunk, moments: Moments) -> HeldOutPairs:
+        """Of the moments of a fold."""
+        return cls(moments, (train.units("x"), train.units("y")))
+
+    def correlation(self, pairs: Pairs, count: int) -> float:
+        """The mean over the pairs asked for; one that does not exist, or not vary, has 0."""
+        if self.moments.rows < 2:
+            return float("nan")
+        if not all(support.any() for support in pairs.supports()):
+            return 0.0
+        xp, device = namespace(self.units[0]), device_of(self.units[0])
+        A, B = (
+            xp.asarray(weights, device=device) / units[:, None]
+            for weights, units in zip((pairs.A, pairs.B), self.units, strict=True)
+        )
+        correlations = to_numpy(self.moments.paired_correlations("x", "y", A, B))
+        return float(np.nan_to_num(correlations).sum() / count)
 
 
 @dataclass(frozen=True)
@@ -59,50 +160,43 @@ class Refinement:
     ----------
     S : array of shape (p, q)
         S_xy.
-    x, y : Eigenpairs
-        Of S_xx and S_yy.
-    penalty : BlockPenalty
-        Of the product matrix: its groups of rows are those of x, its groups of columns of y.
+    x, y : Columns
+        Their groups are those of the penalty of the regressions.
     tol, max_iter
         See `sparse_path`.
     """
 
-    S: Array
-    x: Eigenpairs
-    y: Eigenpairs
-    penalty: BlockPenalty
+    S: HostArray
+    x: Columns
+    y: Columns
     tol: float
     max_iter: int
 
     def __call__(self, pairs: Pairs, alpha: float, rounds: int) -> Pairs:
         """The pairs after some rounds; as they are where a regression loses one of them."""
         for _ in range(rounds):
-            A, r, B = pairs
-            left = self._regressed(self.S @ B, self.x, self.penalty.rows, A * r, alpha)
+            A, r, B = pairs.A, pairs.r, pairs.B
+            left = self._regressed(self.S @ B, self.x, A * r, alpha)
             if left is None:
                 break
-            right = self._regressed(self.S.mT @ left, self.y, self.penalty.columns, B * r, alpha)
+            right = self._regressed(self.S.T @ left, self.y, B * r, alpha)
             if right is None:
                 break
-            U, r, Vt = svd(left.mT @ self.S @ right)
-            pairs = left @ U, r, right @ Vt.mT
+            U, r, Vt = np.linalg.svd(left.T @ self.S @ right)
+            pairs = Pairs(left @ U, r, right @ Vt.T)
         return pairs
 
     def _regressed(
-        self, C: Array, own: Eigenpairs, groups: Array | None, start: Array, alpha: float
-    ) -> Array | None:
+        self, C: HostArray, own: Columns, start: HostArray, alpha: float
+    ) -> HostArray | None:
         """argmin tr(L'S L)/2 - tr(L'C) + alpha |L|, with uncorrelated columns of unit variance."""
-        xp, device = namespace(C), device_of(C)
-        k, every = int(C.shape[1]), np.arange(C.shape[0])
-        ones = xp.ones(k, dtype=C.dtype, device=device)
-        none = ones, xp.eye(k, dtype=C.dtype, device=device)
-        first = SparseBlock(start, every, np.arange(k)).trimmed()
         how: dict[str, Any] = {"tol": self.tol, "max_iter": self.max_iter}
-        (found,) = sparse_path(C, own, none, BlockPenalty(groups), [alpha], start=first, **how)
-        L = found.within(every, np.arange(k))
-        values, vectors = own
-        root = xp.sqrt(values)[:, None] * (vectors.mT @ L)
-        w, Q = xp.linalg.eigh(root.mT @ root)
-        if not float(w[0]) > 1e-10 * float(w[-1]):
+        L = sparse_regression(C, own, start, alpha, **how)
+        rows = np.flatnonzero(L.any(axis=1))
+        if not len(rows):
             return None
-        return L @ ((Q / xp.sqrt(w)) @ Q.mT)
+        w, Q = np.linalg.eigh(L[rows].T @ own.times(rows, L[rows])[rows])
+        if not w[0] > 1e-10 * w[-1]:
+            return None
+        turned: HostArray = L @ ((Q / np.sqrt(w)) @ Q.T)
+        return turned

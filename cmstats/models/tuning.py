@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from sklearn.base import clone
 
+from cmstats.arrays import Array
 from cmstats.models.scoring import Scoring
 from cmstats.moments.folds import GridScores, Trial, best_index, choice_notes
 from cmstats.moments.moments import Moments
@@ -78,11 +79,21 @@ class Tuning(Scoring):
         """
         candidates = self._candidates(folds)
         found = self._grid_scores(folds, candidates)
+        candidates = candidates[: len(found.scores)]
         at = self._best(found)
         best = candidates[at]
         tried = {f"cv_{name.removesuffix('s')}s_": [c[name] for c in candidates] for name in best}
-        notes = [*found.notes, *choice_notes(found.scores, candidates, at)]
-        return dict(best), {**tried, "cv_scores_": found.scores, "notes": notes}
+        notes = [*found.notes, *choice_notes(found.scores, self._with_edges(candidates), at)]
+        said = self._choice_attributes(found, at, folds[0].like)
+        return dict(best), {**tried, "cv_scores_": found.scores, **said, "notes": notes}
+
+    def _with_edges(self, candidates: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        """The candidates, whose first and last values are edges of the grid."""
+        return candidates
+
+    def _choice_attributes(self, found: GridScores, at: int, like: Array) -> dict[str, Any]:
+        """What else is said of the choice of a candidate, on the device of an array."""
+        return {}
 
     def _best(self, found: GridScores) -> int:
         """The candidate that is chosen by its held-out scores."""

@@ -45,7 +45,9 @@ class GridScores:
     """Held-out scores and seconds, each of shape (n_candidates, n_folds).
 
     `ill_conditioned` is whether the scatter form was too inaccurate for some fit;
-    `train_scores` are present on request; `notes` are sentences about degenerate data.
+    `train_scores` are present on request; `notes` are sentences about degenerate data; `details`
+    are of each candidate, what its model says of a choice. A search that ends early has the
+    candidates that were scored.
     """
 
     scores: np.ndarray[Any, Any]
@@ -54,6 +56,7 @@ class GridScores:
     ill_conditioned: bool
     train_scores: np.ndarray[Any, Any] | None = None
     notes: tuple[str, ...] = ()
+    details: Sequence[Any] = ()
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[Sequence[int], GridScores]]) -> GridScores:
@@ -313,10 +316,11 @@ def scored_by_fold(
 def scored_in_steps(
     score: Callable[[int, Moments], Iterator[float]], candidates: int, folds: Sequence[Moments]
 ) -> GridScores:
-    """The same one candidate after the other on all folds, until the scores have fallen.
+    """The same one candidate after the other on all folds, until the scores rise no more.
 
     Candidates are ordered from the simplest, and each costs more than the one before: the first
-    are scored up to the third in a row that is below the best.
+    are scored up to the third in a row that raises the best mean by no more than a tenth of its
+    standard error.
 
     Returns
     -------
@@ -341,7 +345,7 @@ def scored_in_steps(
                 seconds[i, k] = time.perf_counter() - begin
 
             map_moments(run, trains)
-            if _fallen(scores[: i + 1]):
+            if _settled(scores[: i + 1]):
                 break
     said += [m for m, kind in caught if not issubclass(kind, UndefinedMetricWarning)]
     notes = _once(said)
@@ -349,12 +353,15 @@ def scored_in_steps(
     return GridScores(scores, seconds, np.zeros_like(seconds), ill_conditioned=False, notes=notes)
 
 
-def _fallen(scores: np.ndarray[Any, Any]) -> bool:
-    """Whether the last three candidates are below the best."""
+def _settled(scores: np.ndarray[Any, Any]) -> bool:
+    """Whether the last three candidates raise the best mean by no more than a tenth of its error.
+
+    The choice by one standard error is then settled but for that tenth.
+    """
     if len(scores) < 4 or np.isnan(scores).all():
         return False
-    means = mean_scores(scores)
-    return bool((means[-3:] < np.nanmax(means)).all())
+    means = np.nan_to_num(mean_scores(scores), nan=-np.inf)
+    return bool(means[-3:].max() <= means[:-3].max() + 0.1 * _standard_error(scores))
 
 
 def _once(said: Iterable[str]) -> tuple[str, ...]:

@@ -451,8 +451,8 @@ def _models() -> Iterator[Model]:
     yield Model("pls-svd", functools.partial(PLS, 3, mode="svd"))
 
     # ------------------------------------------------------------------------------ sparse
-    sparse = functools.partial(SparseCCA, 2, tol=1e-10, max_iter=20_000)
-    one = functools.partial(SparseCCA, 1, tol=1e-10, alpha=0.05)
+    sparse = functools.partial(SparseCCA, 2, tol=1e-12, max_iter=20_000)
+    one = functools.partial(SparseCCA, 1, tol=1e-12, alpha=0.05)
     yield Model("sparse", functools.partial(sparse, alpha=0.05), main=True, one=one, **two)
     yield Model("sparse-cv", functools.partial(sparse, cv=3), folds=3, **two)
     yield Model("sparse-em", functools.partial(sparse, alpha=0.05, missing="em"), holes, **two)

@@ -141,10 +141,14 @@ def is_number_like(value: Any) -> bool:
 
 
 def fitted_numbers(est: Any) -> dict[str, list[Any]]:
-    """Every public fitted attribute that holds numbers."""
+    """Every public fitted attribute that holds numbers, but counts of iterations.
+
+    These depend on rounding where rows are summed in another order.
+    """
     est = getattr(est, "best_estimator_", getattr(est, "model_", est))
     names = {n for cls in type(est).__mro__ for n in vars(cls)} | set(vars(est))
-    found = {n: getattr(est, n, None) for n in names if n.endswith("_") and n[0] != "_"}
+    named = {n for n in names if n.endswith("_") and n[0] != "_"} - {"n_iter_"}
+    found = {n: getattr(est, n, None) for n in named}
     return {n: arrays_of(v) for n, v in sorted(found.items()) if is_number_like(v)}
 
 
