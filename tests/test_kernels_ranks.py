@@ -166,6 +166,18 @@ def test_collapsed_float32_embeddings_are_at_chance(d):
     assert set(x.ranks()) == set(y.ranks()) == {350.5}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_matrices_of_scores_are_counted_as_large_ones(dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (60, 60)).astype(dtype)
+    scores[rng.random((60, 60)) < 0.1] = -np.inf
+    small = partner_counts(scores)
+    monkeypatch.setattr(ranks, "SMALL", 0)
+    for found, expected in zip(small, partner_counts(scores), strict=True):
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b, strict=True)
+
+
 def test_ties_within_relevant_candidates_cost_nothing():
     # Expected first position of 3 relevant ones among 11 in random order: 12 / 4.
     assert partner_ranks(np.zeros((1, 11)), x_ids=[0], y_ids=[0] * 3 + [1] * 8)[0] == 3

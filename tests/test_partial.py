@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,16 @@ def test_residuals_are_those_of_the_regressions_of_the_fit(form: Any) -> None:
         regression = LinearRegression().fit(Z[OLD], name[OLD])
         expected = name[NEW] - regression.predict(Z[NEW]) + name[OLD].mean(axis=0)
         np.testing.assert_allclose(rows, expected, atol=1e-10)
+
+
+def test_rows_in_single_precision_keep_their_columns() -> None:
+    rows = {"x": X[OLD], "y": Y[OLD], "z": Z[OLD]}
+    single = Moments.from_data(**{name: a.astype(np.float32) for name, a in rows.items()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = single.partial_out("z")
+    assert not found.constant("x").any()
+    np.testing.assert_allclose(found.cov("x"), beyond().cov("x"), atol=1e-5)
 
 
 def test_a_model_of_partialled_moments_is_that_of_the_residuals() -> None:

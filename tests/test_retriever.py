@@ -11,7 +11,7 @@ import scipy.sparse
 
 from cmstats import CCA, CrossModalRetriever, KernelCCA, load_emoji, retrieval_report, search
 from cmstats.metrics import HubnessCorrection
-from cmstats.model_selection.candidates import Candidate, Trials
+from cmstats.model_selection.candidates import SHRINKAGES, Candidate, Trials
 from cmstats.model_selection.retriever import _chosen, _standard_error, _table
 
 
@@ -107,6 +107,21 @@ def test_the_path_and_the_decomposition_rank_as_the_fitted_models_do() -> None:
                 u, v = hubs.transform(u, v)
             report = retrieval_report(u, v)
             assert values[test].mean() == pytest.approx(report.loc["mean", "MRR"], abs=1e-12)
+
+
+def test_a_path_is_followed_to_its_best_shrinkage() -> None:
+    X, y = aligned(0, 300, noise=1.5, d=20)
+    whole, followed = (Trials(X, y, [np.arange(300) % 3], "MRR", 0) for _ in range(2))
+    for s in SHRINKAGES:
+        whole.path("independent", (s,))
+    followed.path("independent")
+    assert len(followed.values) < len(whole.values) == 2 * len(SHRINKAGES)
+    for hubness in (False, True):
+        best, found = (
+            max(np.mean(v) for c, v in t.values.items() if c.hubness == hubness)
+            for t in (whole, followed)
+        )
+        assert best - 0.002 < found <= best
 
 
 def test_few_pairs_take_the_simplest_within_one_paired_error() -> None:

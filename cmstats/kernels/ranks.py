@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import array_api_compat
+import numpy as np
 
 from cmstats.arrays import (
     Array,
@@ -40,6 +41,10 @@ from cmstats.arrays import (
 from cmstats.kernels.rank_problem import BLOCK_SCORES, Layout, Problem, unsort
 
 __all__ = ["PartnerCounts", "average_precisions", "partner_counts", "partner_ranks", "top_k"]
+
+
+SMALL = 1024
+"""Rows of a matrix of scores that one loop counts, without tiles."""
 
 
 class PartnerCounts(NamedTuple):
@@ -135,9 +140,26 @@ def partner_counts(
     >>> x.ranks(), y.ranks()
     (array([2., 1.]), array([1., 2.]))
     """
+    if V is None and x_ids is None and y_ids is None and _is_small(U):
+        from cmstats.kernels._cpu import ranks as cpu
+
+        first, second = cpu.paired_counts(U)
+        return PartnerCounts(*first), PartnerCounts(*second)
     x, y = _counts(Problem.check(U, V, x_ids, y_ids), both=True)
     assert y is not None
     return x, y
+
+
+def _is_small(scores: Any) -> bool:
+    """Whether this is a square matrix in the cache of the CPU, surely without NaN."""
+    return (
+        type(scores) is np.ndarray
+        and scores.dtype in (np.float32, np.float64)
+        and scores.ndim == 2
+        and 0 < scores.shape[0] == scores.shape[1] <= SMALL
+        and scores.flags.c_contiguous
+        and not np.isnan(np.sum(scores))
+    )
 
 
 def top_k(U: Array, V: Array | None = None, k: int = 10) -> tuple[Array, Array]:

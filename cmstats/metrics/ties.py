@@ -50,6 +50,8 @@ class TiedRanks:
         """The probability that the rank is at most k."""
         run = self.ties + self.relevant
         drawn = np.clip(k - self.greater, 0, run)
+        if (self.relevant == 1).all():
+            return np.asarray(drawn / run)
         free = np.maximum(self.ties - drawn, 0)
         # C(ties, drawn) / C(run, drawn): none of the first places has a relevant one.
         log = gammaln(self.ties + 1) - gammaln(free + 1) - gammaln(run + 1)
@@ -64,13 +66,15 @@ class TiedRanks:
         above, size = self.greater[one], run[one]
         out[one] = (digamma(above + size + 1) - digamma(above + 1)) / size
         some = np.flatnonzero((self.relevant > 1) & (self.ties > 0))
+        if not len(some):
+            return out
         kinds = np.stack([self.greater[some], run[some], self.relevant[some]], axis=1)
         each, inverse = np.unique(kinds, axis=0, return_inverse=True)
         value = [
             float(np.sum(-np.diff(first_of(size, count)) / (above + np.arange(1, size + 1))))
             for above, size, count in each.tolist()
         ]
-        out[some] = np.array(value)[inverse.ravel()] if value else 0.0
+        out[some] = np.array(value)[inverse.ravel()]
         return out
 
     def values(self, metric: str) -> HostArray:

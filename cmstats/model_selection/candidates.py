@@ -8,6 +8,7 @@ components of one singular value decomposition, and each with and without correc
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,8 @@ from cmstats.models.feature_maps import NystroemMap
 from cmstats.models.kernel_cca import KernelCCA
 from cmstats.models.latent import unit_rows
 from cmstats.moments.canonical import Canonical, likelihood_vectors
-from cmstats.moments.folds import training_moments
-from cmstats.moments.likelihood_path import LikelihoodPath
+from cmstats.moments.folds import map_moments, training_moments
+from cmstats.moments.likelihood_path import LikelihoodPath, PathScores
 from cmstats.moments.moments import Moments
 
 __all__ = ["BANK", "NEIGHBOURS", "Candidate", "Trials"]
@@ -35,6 +36,8 @@ HostArray = np.ndarray[Any, Any]
 Target = Literal["independent", "aligned"]
 Scores = tuple[HostArray, HostArray, HostArray]
 """Of held-out x with held-out y, with the y of the bank, and of the x of the bank with these y."""
+_Ranked = tuple["Candidate", HostArray, HostArray]
+"""A candidate, held-out pairs, and what each is worth."""
 
 SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995, 0.999)
 COMPONENTS = (50, 100, 200)
@@ -142,16 +145,52 @@ class Trials:
         self._held_out((self.X, self.Y), scored)
 
     def path(self, target: Target, shrinkages: Sequence[float] = SHRINKAGES) -> None:
-        """The likelihood ratio at every shrinkage."""
+        """The likelihood ratio along the shrinkages, to where its quality is largest.
 
-        def scored(moments: Moments, rows: _Rows) -> Iterator[tuple[Candidate, Scores]]:
-            found = LikelihoodPath.of(moments, target=target, to_rank=True)
-            pairs = [found.on(*each) for each in rows.pairs()]
-            for s in shrinkages:
-                candidate = Candidate("CCA", "likelihood_ratio", target, s)
-                yield candidate, (pairs[0].at(s), pairs[1].at(s), pairs[2].at(s))
+        Of many pairs that is smooth in the shrinkage: every third is tried, and then the neighbours
+        of the best, with and without correction of hubness, for as long as one is better. Of few,
+        for which folds are repeated, all are tried.
+        """
+        like = Candidate("CCA", "likelihood_ratio", target)
+        paths: dict[int, tuple[PathScores, PathScores, PathScores]] = {}
 
-        self._held_out((self.X, self.Y), scored)
+        def try_at(places: set[int]) -> None:
+            def scored(moments: Moments, rows: _Rows) -> Iterator[tuple[Candidate, Scores]]:
+                key = id(moments)  # of a fold, which `_training` keeps
+                if key not in paths:
+                    found = LikelihoodPath.of(moments, target=target, to_rank=True)
+                    x, x_bank = (found.side(a, 0) for a in (rows.x, rows.x_bank))
+                    y, y_bank = (found.side(a, 1) for a in (rows.y, rows.y_bank))
+                    sides = (x, y), (x, y_bank), (x_bank, y)
+                    paths[key] = tuple(found.between(*each) for each in sides)  # type: ignore[assignment]
+                held, with_bank, of_bank = paths[key]
+                for i in sorted(places):
+                    s = shrinkages[i]
+                    scores = held.at(s), with_bank.at(s), of_bank.at(s)
+                    yield replace(like, shrinkage=s), scores
+
+            self._held_out((self.X, self.Y), scored)
+            tried.update(places)
+
+        tried = set[int]()
+        many = len(self.folds) == 1 and len(shrinkages) > 3
+        following = set(range(len(shrinkages))[1::3] if many else range(len(shrinkages)))
+        while following:
+            try_at(following)
+            following = {i for i in self._around(like, shrinkages) if i not in tried}
+
+    def _around(self, like: Candidate, shrinkages: Sequence[float]) -> set[int]:
+        """The places on a path beside the best one, and beside the best corrected one."""
+        found = set[int]()
+        for hubness in (False, True):
+            tried = {
+                i: float(np.nanmean(self.values[each]))
+                for i, s in enumerate(shrinkages)
+                if (each := replace(like, shrinkage=s, hubness=hubness)) in self.values
+            }
+            best = max(tried, key=lambda i: tried[i])
+            found |= {i for i in (best - 1, best + 1) if 0 <= i < len(shrinkages)}
+        return found
 
     def components(self, target: Target, shrinkage: float) -> None:
         """The weighted cosine, and the likelihood ratio of the leading components."""
@@ -215,22 +254,32 @@ class Trials:
         """
         begin, found = time.perf_counter(), dict[Candidate, None]()
         X, Y = views
-        for repetition, dealt in enumerate(self.folds):
+
+        def ranked(repetition: int, k: int, moments: Moments) -> Iterator[_Ranked]:
+            # The same rows and banks for all candidates.
+            rng, dealt = np.random.default_rng([self.seed, repetition, k]), self.folds[repetition]
+            train, test = np.flatnonzero(dealt != k), np.flatnonzero(dealt == k)
+            bank = rng.permutation(train)[:TRIAL_BANK]
+            test = rng.permutation(test)[: -(-QUERIES * len(test) // max(QUERIES, len(X)))]
+            rows = _Rows(X[test], Y[test], X[bank], Y[bank])
+            for candidate, scores in scored(moments, rows):
+                for hubness, held in ((False, scores[0]), (True, _csls(*scores))):
+                    yield replace(candidate, hubness=hubness), test, self._both_ways(held)
+
+        for repetition in range(len(self.folds)):
             trained = self._training(views, repetition)
-            for k in range(len(trained))[folds]:
-                # The same rows and banks for all candidates.
-                rng = np.random.default_rng([self.seed, repetition, k])
-                train, test = np.flatnonzero(dealt != k), np.flatnonzero(dealt == k)
-                bank = rng.permutation(train)[:TRIAL_BANK]
-                test = rng.permutation(test)[: -(-QUERIES * len(test) // max(QUERIES, len(X)))]
-                rows = _Rows(X[test], Y[test], X[bank], Y[bank])
-                for candidate, scores in scored(trained[k], rows):
-                    for hubness, held in ((False, scores[0]), (True, _csls(*scores))):
-                        each = replace(candidate, hubness=hubness)
-                        found[each] = None
-                        values = self.values.setdefault(each, np.full(len(X), np.nan))
-                        earlier = np.where(np.isnan(values[test]), 0.0, values[test])
-                        values[test] = earlier + self._both_ways(held) / len(self.folds)
+            at = range(len(trained))[folds]
+
+            def of_fold(i: int, moments: Moments, at: range = at, r: int = repetition) -> Any:
+                return list(ranked(r, at[i], moments))
+
+            for each, test, worth in itertools.chain(
+                *map_moments(of_fold, [trained[k] for k in at])
+            ):
+                found[each] = None
+                values = self.values.setdefault(each, np.full(len(X), np.nan))
+                earlier = np.where(np.isnan(values[test]), 0.0, values[test])
+                values[test] = earlier + worth / len(self.folds)
         spent = (time.perf_counter() - begin) / max(len(found), 1)
         for candidate in found:
             self.seconds[candidate] = self.seconds.get(candidate, 0.0) + spent

@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, dense, to_numpy, warn
+from cmstats.arrays import Array, dense, result_dtype, to_numpy, warn
 from cmstats.kernels.ranks import partner_counts
 from cmstats.metrics.hubness import HubnessCorrection
 from cmstats.metrics.retrieval import search
@@ -222,7 +222,8 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         at = _some_rows(n, int(X.shape[1]) + self._y_width, codes, seed)
         with self._naming():
             rows = [self._read(take_in_memory(a, at), v, True) for a, v in ((X, "X"), (y, "y"))]
-        views = [np.asarray(to_numpy(dense(a)), dtype=np.float64) for a in rows]
+        views = [to_numpy(dense(a)) for a in rows]
+        views = [np.asarray(a, dtype=result_dtype(a)) for a in views]
         few = len(np.unique(codes[at])) < FEW
         repetitions = REPETITIONS if few else 1
         folds = [_folds(self.cv, codes[at], r, seed) for r in range(repetitions)]

@@ -27,9 +27,10 @@ from typing import Any
 from cmstats.arrays import Array, float64, namespace, result_dtype
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Target, aligned_constant, standard_deviations
+from cmstats.moments.sums import SINGLE_FROM
 from cmstats.rows.chunks import project
 
-__all__ = ["LikelihoodPath", "PathScores"]
+__all__ = ["LikelihoodPath", "PathScores", "PathSide"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class LikelihoodPath:
     constant : float
         c of the aligned target; 0 for the independent one.
     joint, own : _Eigen, and a pair of these
+    single : bool
+        Whether scores are computed in single precision, whatever that of the rows is.
     """
 
     names: tuple[str, str]
@@ -66,6 +69,7 @@ class LikelihoodPath:
     constant: float
     joint: _Eigen
     own: tuple[_Eigen, _Eigen]
+    single: bool = False
 
     @classmethod
     def of(
@@ -123,7 +127,8 @@ class LikelihoodPath:
             rest = pair.width(name) - int(values.shape[0])
             own.append(_Eigen(values, (unit[:, None] * U,), rest))
         means = pair.mean(names[0]), pair.mean(names[1])
-        return cls(names, means, (units[0], units[1]), c, joint, (own[0], own[1]))
+        single = to_rank and d >= SINGLE_FROM
+        return cls(names, means, (units[0], units[1]), c, joint, (own[0], own[1]), single)
 
     @property
     def _complete(self) -> bool:
@@ -176,19 +181,28 @@ class LikelihoodPath:
         PathScores
             ``.at(s)``, shape (n, m), for any s.
         """
-        sides = []
-        for i, rows in enumerate((X, Y)):
-            where = "X" if i == 0 else "y"
-            joint = project(rows, self.means[i], self.joint.vectors[i], where)
-            own = project(rows, self.means[i], self.own[i].vectors[0], where)
-            sides.append(_Side(joint, joint * joint, own * own))
+        return self.between(self.side(X, 0), self.side(Y, 1))
+
+    def side(self, rows: Any, i: int) -> PathSide:
+        """Rows of the first view (i = 0) or of the second (i = 1), projected once for all pairs."""
+        where = "X" if i == 0 else "y"
+        joint = project(rows, self.means[i], self.joint.vectors[i], where)
+        own = project(rows, self.means[i], self.own[i].vectors[0], where)
+        plain = self._plain(rows, i) if self.constant and not self._complete else None
+        if self.single:
+            xp = namespace(joint)
+            joint, own = (xp.astype(a, xp.float32, copy=False) for a in (joint, own))
+            plain = None if plain is None else xp.astype(plain, xp.float32, copy=False)
+        return PathSide(joint, joint * joint, own * own, plain)
+
+    def between(self, x: PathSide, y: PathSide) -> PathScores:
+        """The scores of all pairs of rows of two sides."""
         direct = None
-        if self.constant and not self._complete:
-            x, y = (self._plain(rows, i) for i, rows in enumerate((X, Y)))
-            xp, c = namespace(x, y), self.constant
-            squares = [c * c / 2 * xp.sum(a * a, axis=1) for a in (x, y)]
-            direct = c * (x @ y.mT) - squares[0][:, None] - squares[1][None, :]
-        return PathScores(self, sides[0], sides[1], direct)
+        if x.plain is not None and y.plain is not None:
+            xp, c = namespace(x.plain, y.plain), self.constant
+            squares = [c * c / 2 * xp.sum(a * a, axis=1) for a in (x.plain, y.plain)]
+            direct = c * (x.plain @ y.plain.mT) - squares[0][:, None] - squares[1][None, :]
+        return PathScores(self, x, y, direct)
 
     def _plain(self, rows: Any, i: int) -> Array:
         """Centred rows in the units of the shrinkage."""
@@ -245,12 +259,16 @@ class LikelihoodPath:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """Rows of a view in the joint's eigenvectors, the squares of these, and of its own."""
+class PathSide:
+    """Rows of a view in the joint's eigenvectors, the squares of these, and of its own.
+
+    `plain` are the centred rows in the units of the shrinkage, where the scores need them.
+    """
 
     joint: Array
     joint_squares: Array
     own_squares: Array
+    plain: Array | None
 
 
 @dataclass(frozen=True)
@@ -258,8 +276,8 @@ class PathScores:
     """Scores of all pairs of some rows at every shrinkage of a `LikelihoodPath`."""
 
     path: LikelihoodPath
-    x: _Side
-    y: _Side
+    x: PathSide
+    y: PathSide
     direct: Array | None = None
 
     def at(self, s: float) -> Array:
@@ -272,6 +290,6 @@ class PathScores:
             0.5 * (side.own_squares @ xp.astype(of_view, dtype) - side.joint_squares @ w)
             for side, of_view in zip((self.x, self.y), own_w, strict=True)
         ]
-        scores = -(self.x.joint * w) @ self.y.joint.mT
-        scores = scores + (terms[0][:, None] + constant) + terms[1][None, :]
+        scores = (self.x.joint * -w) @ self.y.joint.mT
+        scores = scores + ((terms[0] + constant)[:, None] + terms[1][None, :])
         return scores if self.direct is None else scores + gain * self.direct

@@ -23,6 +23,7 @@ from cmstats.kernels.linalg import leading_eigh, qr_r, svd
 
 __all__ = ["FORMS", "FewRows", "Form", "LeastSquares", "NonFiniteError", "Norms", "Root"]
 __all__ += [
+    "SINGLE_FROM",
     "Scatter",
     "Spectrum",
     "Sums",
@@ -707,6 +708,8 @@ class Root(Sums):
     def principal_to_rank(self, at: slice) -> tuple[Array, Array]:
         R = self.matrix[:, at] / self.n**0.5
         if R.shape[0] >= R.shape[1]:
+            xp = namespace(R)
+            R = xp.astype(R, xp.float32) if R.shape[1] >= SINGLE_FROM else R
             return _eigenpairs_to_rank(R.mT @ R)
         # Directions of small variance are products with 1 / sqrt(value): in double precision.
         values, U = _eigenpairs_to_rank(R @ R.mT, single=False)
@@ -897,14 +900,14 @@ class _RootLeastSquares(LeastSquares):
         return _RootLeastSquares(self.x, self.y - self.x @ coefficients)
 
 
-SINGLE = 192
+SINGLE_FROM = 192
 """From this size on an eigendecomposition in single precision takes about half the time."""
 
 
 def _eigenpairs_to_rank(S: Array, *, single: bool = True) -> tuple[Array, Array]:
     """Eigenvalues beyond rounding, largest first, and vectors: of a large matrix in single."""
     xp, d = namespace(S), int(S.shape[0])
-    large = single and d >= SINGLE
+    large = single and d >= SINGLE_FROM
     values, vectors = leading_eigh(xp.astype(S, xp.float32) if large else S, d)
     values, vectors = float64(values), float64(vectors)
     floor = values[0] * (d * (6e-8 if large else whitening.EPS))

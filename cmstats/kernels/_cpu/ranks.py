@@ -13,7 +13,7 @@ from cmstats.kernels._cpu._jit import jit
 from cmstats.kernels.rank_problem import HostArray, Layout, Problem, read_rows
 from cmstats.kernels.threads import thread_map
 
-__all__ = ["average_precisions", "counts", "top_k"]
+__all__ = ["average_precisions", "counts", "paired_counts", "top_k"]
 
 TILE = (256, 1024)
 """Rows and columns of a tile: 1 MB in float32, which stays in the second-level cache."""
@@ -144,6 +144,29 @@ def counts(problem: Problem, layout: Layout, both: bool) -> tuple[HostArray, Hos
     thread_map(find_best, list(row_slices(n, tiles.rows)))
     thread_map(count, list(row_slices(n, tiles.rows)))
     return x, y
+
+
+@jit()
+def paired_counts(scores: HostArray) -> tuple[HostArray, HostArray]:
+    """What `counts` gives for one small square matrix of scores, partners on its diagonal."""
+    n = scores.shape[0]
+    x, y = np.zeros((3, n), np.int32), np.zeros((3, n), np.int32)
+    own = np.empty(n, scores.dtype)
+    for i in range(n):
+        own[i] = scores[i, i]
+        x[2, i] = y[2, i] = 1
+        x[1, i] = y[1, i] = -1  # the own score
+    for i in range(n):
+        above, same = np.int32(0), np.int32(0)
+        for j in range(n):
+            score = scores[i, j]
+            above = np.int32(above + np.int32(score > own[i]))
+            same = np.int32(same + np.int32(score == own[i]))
+            y[0, j] = np.int32(y[0, j] + np.int32(score > own[j]))
+            y[1, j] = np.int32(y[1, j] + np.int32(score == own[j]))
+        x[0, i] += above
+        x[1, i] += same
+    return x.astype(np.int64), y.astype(np.int64)
 
 
 @jit()
