@@ -374,10 +374,11 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
 
     def _validate_params(self) -> None:
         # Defaults are valid: with few rows to fit, to check them takes a tenth of the time.
-        given = {name: getattr(self, name) for name in _defaults(type(self))}
-        changed = {k: v for k, v in given.items() if v is not _defaults(type(self))[k]}
+        cls: Any = type(self)
+        given = {name: (getattr(self, name), default) for name, default in _defaults(cls).items()}
+        changed = {name: value for name, (value, default) in given.items() if value is not default}
         constraints = self._parameter_constraints
-        validate_parameter_constraints(constraints, changed, caller_name=type(self).__name__)
+        validate_parameter_constraints(constraints, changed, caller_name=cls.__name__)
         if hasattr(self, "shrinkage"):
             value = self.shrinkage
             value = tuple(value.values()) if isinstance(value, Mapping) else value

@@ -101,7 +101,13 @@ class Penalised(MomentsModel):
             self._weights_of(self._bands(self.n_features_in_))  # raises before rows are read
         return found
 
+    def _check_y(self, y: Any, *, reset: bool = False, ensure_finite: bool = True) -> Any:
+        checked = super()._check_y(y, reset=reset, ensure_finite=ensure_finite)
+        self._check_penalties(self._y_width)
+        return checked
+
     def _learn(self, parts: Any) -> list[str]:
+        self._check_penalties(parts[0].widths[1])
         if self.bands is not None:
             self._weights_of(self._bands(parts[0].widths[0]))
         return super()._learn(parts)
