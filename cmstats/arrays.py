@@ -46,12 +46,14 @@ __all__ = [
     "detached",
     "device_of",
     "float64",
+    "in_range",
     "is_array",
     "is_dask",
     "is_lazy",
     "is_numpy",
     "joined_values",
     "masked_as_nan",
+    "moderate",
     "moderate_weights",
     "namespace",
     "needs_memory",
@@ -60,6 +62,7 @@ __all__ = [
     "recorded",
     "result_dtype",
     "row_slices",
+    "shifted",
     "take_rows",
     "to_numpy",
     "warn",
@@ -489,6 +492,33 @@ def masked_as_nan(a: Any) -> np.ndarray[Any, Any]:
         return np.asarray(a.data)
     floating = a if a.dtype.kind in "fc" else a.astype(np.float64)
     return np.asarray(floating.filled(np.nan))
+
+
+def moderate(a: Array) -> Array:
+    """Floats whose squares stay in range: an array, or its product with a power of two."""
+    xp = namespace(a)
+    largest = float(xp.max(xp.abs(a))) if 0 not in a.shape else 0.0
+    limit = 1e15 if a.dtype == xp.float32 else 1e120
+    if not 0 < largest < np.inf or 1 / limit < largest < limit:
+        return a
+    most = 126 if a.dtype == xp.float32 else 1022
+    return a * 2.0 ** float(np.clip(-np.floor(np.log2(largest)), -most, most))
+
+
+def in_range(a: Array, dtype: Any) -> Array:
+    """An array in this precision, or as it is where its values are beyond the range of that."""
+    xp = namespace(a)
+    largest = float(xp.max(xp.abs(a))) if 0 not in a.shape else 0.0
+    holds = largest == 0 or not np.isfinite(largest) or 1e-37 < largest < 3e38
+    return xp.astype(a, dtype, copy=False) if holds else a
+
+
+def shifted(rows: Array, mean: Array) -> Array:
+    """``rows + mean`` in the precision of the rows where that holds the mean."""
+    xp = namespace(rows)
+    if rows.dtype == mean.dtype or not float(xp.max(xp.abs(mean))) > 1e30:
+        return rows + xp.astype(mean, rows.dtype, copy=False)
+    return in_range(rows + mean, rows.dtype)
 
 
 def widened(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -485,3 +485,22 @@ def test_conditionals_equal_those_of_gmr(pair: Any) -> None:
     mean, covariance = theirs.predict(np.arange(4), X)
     np.testing.assert_allclose(g.predict(X), mean, atol=1e-8)
     np.testing.assert_allclose(g.covariance_, covariance, atol=1e-8)
+
+
+def test_spreads_of_rows_of_any_unit_in_single_precision() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    y = x[:, :2] + rng.normal(size=(60, 2))
+    near = ConditionalGaussian(shrinkage=0.2).fit(x, y).calibrate(x, y)
+    for power in (80, -80):
+        X, Y = ((a * 2.0**power).astype(np.float32) for a in (x, y))
+        far = ConditionalGaussian(shrinkage=0.2).fit(X, Y).calibrate(X, Y)
+        for a, b in zip(
+            far.predict(X, return_std=True, return_cov=True),
+            near.predict(x, return_std=True, return_cov=True),
+            strict=True,
+        ):
+            unit = 2.0**power if a.ndim > 1 and len(a) == 60 else 4.0**power
+            np.testing.assert_allclose(a / unit, b, rtol=1e-4, atol=1e-5)
+        lower, expected = (m.predict_region(a, 0.5).lower for m, a in ((far, X), (near, x)))
+        np.testing.assert_allclose(lower / 2.0**power, expected, rtol=1e-3, atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import warnings
 
@@ -17,6 +18,7 @@ from sklearn.model_selection import GridSearchCV
 from cmstats import CCA, Moments, metrics
 from cmstats.arrays import device_of
 from cmstats.metrics import (
+    HubnessCorrection,
     linear_cka,
     make_retrieval_scorer,
     mean_average_precision,
@@ -633,3 +635,44 @@ def test_a_cut_off_is_a_whole_number(k):
     for ks in ("15", 5, None):
         with pytest.raises(ValueError, match="must be a list of whole numbers"):
             retrieval_report(U, V, ks=ks)
+
+
+SCALED = {
+    "cka": linear_cka,
+    "debiased": functools.partial(linear_cka, debiased=True),
+    "procrustes": procrustes_distance,
+    "pwcca": pwcca,
+    "svcca": svcca,
+    "knn": mutual_knn_alignment,
+    "distances": functools.partial(mutual_knn_alignment, metric="euclidean"),
+    "mrr": mean_reciprocal_rank,
+    "hubness": lambda X, Y: retrieval_report(
+        X, Y, hubness=HubnessCorrection(k=5).fit(X, Y)
+    ).to_numpy(float),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize(
+    ("dtype", "power"), [("f8", 230), ("f8", -230), ("f4", 60), ("f4", -60), ("f4", -100)]
+)
+def test_what_does_not_depend_on_the_unit_is_the_same_in_any(
+    name: str, dtype: str, power: int
+) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 4)).astype(dtype)
+    Y = (X[:, ::-1] + 0.5 * rng.normal(size=(60, 4))).astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        found = SCALED[name](X * 2.0**power, Y * 2.0**power)
+    expected = SCALED[name](X.astype(float), Y.astype(float))
+    np.testing.assert_allclose(found, expected, atol=1e-4 if dtype == "f4" else 1e-10)
+
+
+def test_inner_products_beyond_double_precision_are_one_sentence() -> None:
+    X = np.eye(3)
+    for power, match in ((600, "overflow"), (-600, "underflow")):
+        with pytest.raises(ValueError, match=f"inner products of U and V {match} float64"):
+            mean_reciprocal_rank(X * 2.0**power, X * 2.0**power)
+        with pytest.raises(ValueError, match="leave the range of double precision"):
+            HubnessCorrection().fit(X * 2.0**power, X)

@@ -750,3 +750,13 @@ def test_shrinkage_by_name_is_that_of_the_view() -> None:
 @pytest.mark.parametrize("constructor", [Moments.from_data, Moments.folds])
 def test_no_view_is_named_like_a_parameter_of_moments(constructor: Any) -> None:
     assert {*inspect.signature(constructor).parameters} - {"blocks"} <= {*RESERVED}
+
+
+def test_multiple_co_inertia_leaves_out_a_view_that_does_not_vary() -> None:
+    a, b = make(40, (6, 4), 3)
+    with pytest.warns(UserWarning, match="constant"):
+        found = MultiviewCCA(2, method="mcia").fit([a, np.full((40, 3), 0.1), b])
+    expected = MultiviewCCA(2, method="mcia").fit([a, b])
+    np.testing.assert_allclose(found.eigenvalues_, expected.eigenvalues_, rtol=1e-12)
+    with pytest.warns(UserWarning, match="nothing to correlate"):
+        MultiviewCCA(method="mcia").fit([a * 0 + 0.1, b * 0 + 0.1])

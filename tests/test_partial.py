@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from cmstats import CCA, ConditionalGaussian, Moments, canonical_correlation_test
+from cmstats import (
+    CCA,
+    ConditionalGaussian,
+    Moments,
+    canonical_correlation_test,
+    correlation_intervals,
+)
 
 RNG = np.random.default_rng(0)
 Z = RNG.normal(size=(120, 2))
@@ -116,3 +122,22 @@ def test_bad_input_is_one_sentence(case: str) -> None:
     call, kind, sentence = BAD[case]
     with pytest.raises(kind, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_single_precision_leaves_what_double_does(dtype: Any) -> None:
+    """Which columns a regression leaves nothing of does not depend on the precision."""
+    rows = {"x": X, "y": Y, "z": Z}
+    low = {k: v.astype(dtype) for k, v in rows.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, expected = (
+            CCA().fit_moments(
+                Moments.from_data(**{k: v.astype(kind) for k, v in low.items()}).partial_out("z")
+            )
+            for kind in (dtype, np.float64)
+        )
+        intervals = correlation_intervals(low["x"], low["y"], Z=low["z"])
+    np.testing.assert_allclose(found.correlations_, expected.correlations_, atol=1e-5)
+    np.testing.assert_allclose(found.x_weights_, expected.x_weights_, atol=1e-4)
+    assert len(intervals) == 3

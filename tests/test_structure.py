@@ -84,3 +84,17 @@ def test_products_are_written_as_in_formulas() -> None:
         or "xp.matrix_transpose(" in text
     ]  # fmt: skip
     assert not prefix
+
+
+def test_no_module_assigns_a_name_twice() -> None:
+    for path in FILES:
+        seen: set[str] = set()
+        for node in ast.parse(path.read_text()).body:
+            targets = (
+                node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            )
+            if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+                continue
+            names = {e.id for t in targets for e in ast.walk(t) if isinstance(e, ast.Name)}
+            assert not names & seen, f"{path.name}: {names & seen}"
+            seen |= names

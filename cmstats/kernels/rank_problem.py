@@ -138,9 +138,10 @@ def _check_scores(scores: Array) -> Array:
 
 
 def _dtype_without_overflow(xp: ModuleType, U: Array, V: Array, dtype: Any) -> Any:
-    """The precision of the scores: float64 where finite float32 vectors would overflow.
+    """The precision of the scores: float64 where those of finite float32 vectors leave the range.
 
-    An overflowed score is infinite or NaN, and NaN compares as the worst of all.
+    An overflowed score is infinite or NaN, and NaN compares as the worst of all; scores that
+    underflow are all equal.
     """
 
     def largest(a: Any) -> float:
@@ -148,12 +149,15 @@ def _dtype_without_overflow(xp: ModuleType, U: Array, V: Array, dtype: Any) -> A
             return max(largest(read_rows(a, rows).astype(dtype)) for rows in _runs(a))
         return max(float(xp.max(a)), -float(xp.min(a)))
 
-    bound = largest(U) * largest(V) * U.shape[1]
-    if bound < float(xp.finfo(dtype).max):
-        return dtype
-    if bound < float(xp.finfo(xp.float64).max):
-        return xp.float64
-    raise ValueError("the inner products of U and V overflow float64: rescale them")
+    sizes = largest(U), largest(V)
+    product = sizes[0] * sizes[1]
+    for kind in (dtype, xp.float64):
+        limits = xp.finfo(kind)
+        small = 0 not in sizes and product * float(limits.eps) < float(limits.smallest_normal)
+        if product * U.shape[1] < float(limits.max) and not small:
+            return kind
+    how = "underflow" if product < 1 else "overflow"
+    raise ValueError(f"the inner products of U and V {how} float64: rescale them")
 
 
 def _check_ids(ids: Any, name: str, length: int) -> HostArray:

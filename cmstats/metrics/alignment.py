@@ -18,6 +18,7 @@ from cmstats.arrays import (
     check_weights,
     dense,
     float64,
+    moderate,
     namespace,
     to_numpy,
     warn,
@@ -114,15 +115,15 @@ def _debiased_cka(X: Any, Y: Any, sample_weight: Any) -> float:
     if not pair.varies:
         return _undefined("CKA")
     trace = {"x": pair.total("x"), "y": pair.total("y")}
-    n, products = pair.moments.n, _norm_products(pair, X, Y, sample_weight)
+    n, products = pair.moments.n, _norm_products(pair, X, Y, sample_weight, trace)
 
     def hsic(a: str, b: str) -> float:
         """The unbiased HSIC (Song et al. 2012, equation 5) of centred linear kernels.
 
         In units of the product of the traces, in which it cannot overflow.
         """
-        square = _norm(pair.scatter(a, b)) ** 2 / (trace[a] * trace[b])
-        fourth = products[a + b] / (trace[a] * trace[b])
+        norm, fourth = _norm(pair.scatter(a, b)), products[a + b]
+        square = (norm / trace[a]) * (norm / trace[b])
         return square - fourth + 1 / ((n - 1) * (n - 2)) - 2 / (n - 2) * fourth
 
     own = hsic("x", "x") * hsic("y", "y")
@@ -131,18 +132,19 @@ def _debiased_cka(X: Any, Y: Any, sample_weight: Any) -> float:
     return hsic("x", "y") / math.sqrt(own)
 
 
-def _norm_products(pair: _Pair, X: Any, Y: Any, sample_weight: Any) -> dict[str, float]:
-    """The sums of |x|^4, |x|^2 |y|^2 and |y|^4 over centred rows."""
+def _norm_products(
+    pair: _Pair, X: Any, Y: Any, sample_weight: Any, trace: dict[str, float]
+) -> dict[str, float]:
+    """The sums of |x|^4, |x|^2 |y|^2 and |y|^4 over centred rows, in units of the traces."""
     blocks = check_blocks({"X": X, "Y": Y})
     weights = check_weights(sample_weight, int(blocks["X"].shape[0]), blocks["X"])
     found = dict.fromkeys(("xx", "xy", "yy"), 0.0)
     means = [pair.moments.mean(name) for name in pair.names]
     for _, parts, w in chunks(list(blocks.values()), weights):
         norms = []
-        for part, mean in zip(parts, means, strict=True):
-            part = dense(part)
-            xp = namespace(part)
-            norms.append(to_numpy(xp.sum((float64(part) - mean) ** 2, axis=1)))
+        for part, mean, total in zip(parts, means, trace.values(), strict=True):
+            part = (float64(dense(part)) - mean) / total**0.5
+            norms.append(to_numpy(namespace(part).sum(part**2, axis=1)))
         a, b = norms
         w = np.ones_like(a) if w is None else to_numpy(w)
         found["xx"] += float(np.sum(w * a * a))
@@ -371,7 +373,7 @@ def _neighbours(X: Array, k: int, metric: str) -> np.ndarray[Any, Any]:
     xp = namespace(X)
     if not xp.isdtype(X.dtype, "real floating") or X.dtype not in (xp.float32, xp.float64):
         X = xp.astype(X, xp.float32 if "16" in str(X.dtype) else xp.float64)
-    U = V = X
+    U = V = X = moderate(X)
     if metric == "cosine":
         norm = xp.sqrt(xp.sum(X * X, axis=1))[:, None]
         U = V = X / xp.where(norm > 0, norm, xp.ones_like(norm))
@@ -396,8 +398,10 @@ def _undefined(what: str) -> float:
 
 
 def _norm(a: Array) -> float:
-    """The Frobenius norm."""
-    return float(namespace(a).linalg.vector_norm(a))
+    """The Frobenius norm; squares of second moments are fourth powers, which leave the range."""
+    xp = namespace(a)
+    largest = float(xp.max(xp.abs(a))) or 1.0
+    return largest * float(xp.linalg.vector_norm(a / largest))
 
 
 @dataclass(frozen=True)

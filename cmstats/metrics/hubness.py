@@ -297,7 +297,15 @@ def corrected(hubness: Any, U: Any, V: Any) -> tuple[Any, Any]:
 def _checked(a: Any, name: str) -> Array:
     """Embeddings in memory, in the precision of results."""
     a = check_matrix(dense(a), name)
-    return namespace(a).astype(a, result_dtype(a), copy=False)
+    xp, dtype = namespace(a), result_dtype(a)
+    # The inner products of values beyond this leave the range of single precision.
+    largest = float(xp.max(xp.abs(xp.astype(a, dtype, copy=False))))
+    if largest and not 1e-75 < largest < 1e75:
+        raise ValueError(
+            f"the largest value of {name} is {largest:.1g}, and inner products leave the range of "
+            "double precision: rescale the embeddings"
+        )
+    return xp.astype(a, dtype if largest == 0 or 1e-15 < largest < 1e15 else xp.float64, copy=False)
 
 
 def _pairs(U: Any, V: Any, minimum: int = 2) -> tuple[Array, Array]:

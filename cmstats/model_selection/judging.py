@@ -20,6 +20,7 @@ from cmstats.arrays import (
     dense,
     is_array,
     is_numpy,
+    moderate,
     namespace,
     result_dtype,
     take_rows,
@@ -342,7 +343,7 @@ def agreement(A: HostArray, B: HostArray) -> float:
     CKA (Kornblith et al. 2019), which looks at variances too, where either is wider than half
     the rows, since such spans meet by chance.
     """
-    A, B = (a - a.mean(axis=0) for a in (A, B))
+    A, B = (moderate(a - a.mean(axis=0)) for a in (A, B))
     if 2 * max(A.shape[1], B.shape[1]) > len(A):
         K, L = A @ A.T, B @ B.T
         scale = np.linalg.norm(K) * np.linalg.norm(L)

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.arrays import Array, namespace, result_dtype, to_numpy, warn
 from cmstats.models.base import MomentsModel
 from cmstats.models.dask import row_wise
-from cmstats.models.latent import Containers
+from cmstats.models.latent import Containers, from_coordinates
 from cmstats.models.layers import Layers, LossUnits
 from cmstats.models.reduced_rank import (
     LinearCode,
@@ -515,11 +515,8 @@ class LinearAutoencoder(Containers, MomentsModel):
         return codes[0] if alone else codes[0] + codes[1]
 
     def _decoded(self, code: Array, view: str) -> Array:
-        decoder = self._solution.decoder(view)
-        xp = namespace(code, decoder)
-        rows = code @ xp.astype(decoder.mT, code.dtype)
-        rows = rows + xp.astype(self._solution.mean(view), code.dtype)
-        return rows[:, 0] if view == "y" and self._y_ndim == 1 else rows
+        layers, ndim = self._solution, self._y_ndim if view == "y" else 2
+        return from_coordinates(code, layers.decoder(view), layers.mean(view), ndim)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Explained variance of held-out rows: `score_moments` of their moments.

@@ -260,7 +260,7 @@ def no_rows(*views: Any) -> bool:
         nested = list(a.values()) if isinstance(a, Mapping) and not hasattr(a, "shape") else a
         listed = isinstance(nested, (list, tuple)) and any(hasattr(v, "shape") for v in nested)
         each = nested if listed or nested is not a else [a]
-        sized = [v for v in each if v is not None and hasattr(v, "__len__")]
+        sized = [v for v in each if hasattr(v, "shape") or hasattr(v, "__len__")]
         lengths += [tuple(v.shape[:1] if hasattr(v, "shape") else (len(v),)) for v in sized]
     return bool(lengths) and all(length == (0,) for length in lengths)
 

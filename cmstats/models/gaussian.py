@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, namespace
+from cmstats.arrays import Array, in_range, namespace
 from cmstats.kernels.linalg import leading_svd
 from cmstats.models.base import MomentsModel
 from cmstats.models.conditional_normal import BlockNormal, PairNormal, have_gaps, in_memory
@@ -356,11 +356,11 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
         xp = namespace(mean)
         if return_std:
             spread = [xp.sqrt(xp.clip(xp.linalg.diagonal(c), 0.0, None)) for c in covariances]
-            std = xp.astype(_for_each_row(spread, rows), mean.dtype)
+            std = in_range(_for_each_row(spread, rows), mean.dtype)
             out.append(std[:, 0] if self._y_ndim == 1 else std)
         if return_cov:
             cov = covariances[0] if len(rows) == 1 else _for_each_row(covariances, rows)
-            out.append(xp.astype(cov, mean.dtype, copy=False))
+            out.append(in_range(cov, mean.dtype))
         return out[0] if len(out) == 1 else tuple(out)
 
     def _residuals_given(self, X: Any) -> tuple[Sequence[Any], Sequence[Array]]:

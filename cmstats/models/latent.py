@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, TransformerTags
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, namespace, result_dtype, to_numpy
+from cmstats.arrays import Array, in_range, moderate, namespace, result_dtype, to_numpy
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import inner
 from cmstats.models.dask import by_rows, row_wise
@@ -270,9 +270,15 @@ def decoded(moments: Any, view: str, mean: Array, weights: Array, variates: Any)
 
 
 def from_coordinates(u: Array, pattern: Array, mean: Array, ndim: int = 2) -> Array:
-    """Rows ``u pattern' + mean`` from coordinates, in their precision; a vector if `ndim` is 1."""
-    xp = namespace(u)
-    rows = u @ xp.astype(pattern.mT, u.dtype) + xp.astype(mean, u.dtype)
+    """Rows ``u pattern' + mean`` from coordinates, in their precision; a vector if `ndim` is 1.
+
+    Data of a size that this precision does not hold are in double precision.
+    """
+    xp = namespace(u, pattern)
+    sizes = [float(xp.max(xp.abs(a))) if 0 not in a.shape else 0.0 for a in (pattern, mean)]
+    work = u.dtype if all(s == 0 or 1e-30 < s < 1e30 for s in sizes) else xp.float64
+    rows = xp.astype(u, work, copy=False) @ xp.astype(pattern.mT, work) + xp.astype(mean, work)
+    rows = in_range(rows, u.dtype) if work != u.dtype else rows
     return rows[:, 0] if ndim == 1 else rows
 
 
@@ -296,6 +302,6 @@ def all_pairs(vectors: Any) -> Array:
 
 def unit_rows(a: Array) -> Array:
     """Rows at unit length; a row of zeros remains one."""
-    xp = namespace(a)
+    xp, a = namespace(a), moderate(a)
     norm = xp.sqrt(xp.sum(a * a, axis=1))[:, None]
     return a / xp.where(norm > 0, norm, xp.ones_like(norm))

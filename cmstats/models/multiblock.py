@@ -128,6 +128,8 @@ def co_inertia(white: WhitenedBlocks, k: int) -> tuple[Array, Array]:
         D = block_diagonal([unit_column(part) for part in white.split(v)])
         J = J - D @ (D.mT @ J)
         J = J - (J @ D) @ D.mT
+    if not axes:
+        return 0 * xp.sum(root)[None], 0 * root[:, None]
     V = root[:, None] * xp.stack(axes, axis=1)
     return xp.stack(inertias), V / xp.sqrt(xp.sum(V * V, axis=0))
 

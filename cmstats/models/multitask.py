@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
+from cmstats.arrays import Array, device_of, namespace, shifted, to_numpy, warn
 from cmstats.models.dask import row_wise
 from cmstats.models.gappy_targets import GappyTargets
 from cmstats.models.penalties import Penalised
@@ -422,7 +422,7 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, GappyTargets, Penalise
             for name, cut in column_slices(views.widths).items()
         ]
         y = sum(parts[1:], parts[0])
-        y = y + namespace(y).astype(planes.offset, y.dtype)
+        y = shifted(y, planes.offset)
         return y[:, 0] if self._y_ndim == 1 else y
 
     @available_if(_has_binary_tasks)

@@ -44,6 +44,10 @@ class NotObservedError(NotFiniteError):
         return str(self).rpartition(": ")[0]
 
 
+MOST = 1e12
+"""So many rows are as good as any number of them."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """How the moments of incomplete rows were found.
@@ -185,10 +189,19 @@ def seen_together(groups: Sequence[tuple[Mask, float]], widths: Sequence[int]) -
 def _counting(
     groups: Sequence[tuple[Mask, Scatter]],
 ) -> tuple[list[tuple[Mask, Scatter]], float]:
-    """The patterns that have rows, relative weights as numbers of rows; the weight of a row."""
+    """The patterns that have rows, weights as numbers of rows of a size to compute with.
+
+    Relative weights are as many as there are rows. Beyond `MOST` more rows change no digit.
+
+    Returns
+    -------
+    groups : list
+    unit : float
+        The weight of a row.
+    """
     found = [(mask, sums) for mask, sums in groups if sums.n > 0]
     n = sum(sums.n for _, sums in found)
-    unit = n / observations(n, sum(sums.rows for _, sums in found)) if n else 1.0
+    unit = n / min(MOST, observations(n, sum(sums.rows for _, sums in found))) if n else 1.0
     if unit != 1:
         found = [(mask, sums.reweighted(1 / unit)) for mask, sums in found]
     return found, unit

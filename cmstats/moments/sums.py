@@ -833,7 +833,7 @@ def _less_one_row(Z: Array, roots: Array) -> Array:
 def _leading_factor(weights: Array, values: Array) -> whitening.Factor:
     xp = namespace(values)
     logdet = float(xp.sum(xp.log(values)))
-    condition = float((values[0] / values[-1]) ** 0.5)
+    condition = float((values[0] / values[-1]) ** 0.5) if values.shape[0] else 1.0
     return whitening.Factor(weights, int(values.shape[0]), logdet, condition, "eigh")
 
 

@@ -19,6 +19,7 @@ from cmstats.arrays import (
     check_rows,
     dense,
     detached,
+    in_range,
     is_array,
     is_lazy,
     namespace,
@@ -151,8 +152,9 @@ def project(X: Any, mean: Array, weights: Array, name: str = "X") -> Array:
         part = dense(part)
         if is_lazy(X):
             check_rows(part, name, start, X)
-        parts.append(xp.astype((xp.astype(part, work) - mean) @ weights, dtype, copy=False))
-    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+        parts.append((xp.astype(part, work) - mean) @ weights)
+    found = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+    return found if work == dtype else in_range(found, dtype)
 
 
 def batches(source: Iterable[Any], names: Sequence[str] = ("x", "y")) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 
 from .places import places
 from .registry import Model, every
-from .rows import Rows
+from .rows import Rows, assert_same
 from .test_places import OF_MODEL, drawn
 
 
@@ -62,3 +62,22 @@ def test_the_precision_of_results_is_that_of_the_rows_given_then(model: Model) -
         for a in values:
             if isinstance(a, np.ndarray) and a.dtype.kind == "f":
                 assert a.dtype == np.float64, name
+
+
+def predicts_in_any_unit(model: Model) -> bool:
+    """Whether the unit of y changes nothing but the unit of what is predicted."""
+    whole = model.moments and not (model.mapped or model.many)
+    return whole and model.has("predict") and "joint" not in model.name
+
+
+@every(predicts_in_any_unit, variants=None)
+@pytest.mark.parametrize("power", [200, -200])
+def test_predictions_that_single_precision_does_not_hold_are_in_double(
+    model: Model, power: int
+) -> None:
+    rows = model.rows()
+    near = rows.but("x", rows.x.astype(np.float32))
+    far = near.but("y", rows.y * 2.0**power)
+    found, expected = (model.fit(r).predict(r.x) for r in (far, near))
+    assert found.dtype == np.float64
+    assert_same({"": [found * 2.0**-power]}, {"": [expected]}, model.atol32)
