@@ -140,21 +140,3 @@ def test_it_is_said_once_wherever_rows_are_split() -> None:
         ),
     ):
         assert said(call) == []
-
-
-def test_the_readmes_recipe_for_captions(tmp_path: Path, monkeypatch: Any) -> None:
-    pytest.importorskip("faiss")
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    recipe = next(b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "faiss" in b)
-    assert len([line for line in recipe.splitlines() if line and "import" not in line]) <= 10
-    rng = np.random.default_rng(0)
-    of = np.repeat(np.arange(200), rng.integers(1, 8, 200))
-    image = rng.normal(size=(200, 16))
-    caption = image[of] @ rng.normal(size=(16, 12)) + rng.normal(size=(len(of), 12))
-    for name, a in (("image", image), ("caption", caption), ("image_of_caption", of)):
-        np.save(tmp_path / f"{name}.npy", a)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec("import numpy as np\nfrom cmstats import CCA, retrieval_report\n" + recipe, names)
-    assert names["cca"].n_samples_ == pytest.approx(160)  # images, not captions
-    assert np.mean(of[of % 5 == 0][names["captions"]] == 5 * np.arange(3)[:, None]) > 0.2

@@ -164,6 +164,23 @@ def test_rows_are_joined_by_their_ids() -> None:
     assert list(same.groups) == list(second["sex"])
 
 
+def test_ids_that_count_the_rows_of_one_file_pair_those_of_another() -> None:
+    first, second = two_tables()
+    number = pd.RangeIndex(1, N + 1, name="subject")
+    first.set_axis(number, axis=0).to_csv("a.csv")
+    second.set_axis(number, axis=0).sample(frac=1, random_state=1).to_csv("b.csv")
+    found = read_inputs("a.csv", "b.csv", join="subject", drop=["age", "sex"])
+    np.testing.assert_allclose(found.second, B)
+    assert list(found.second) == ["q1", "q2", "q3"]
+    for files in (("a.csv", "b.csv"), ("b.csv", "a.csv")):
+        with pytest.raises(ValueError, match=r"another order.*say --join subject to pair"):
+            read_inputs(*files, drop=["age", "sex"])
+    second.set_axis(number, axis=0).to_csv("same.csv")
+    same = read_inputs("a.csv", "same.csv", drop=["age", "sex"])
+    np.testing.assert_allclose(same.second, B)
+    assert list(same.second) == ["q1", "q2", "q3"]
+
+
 def test_tables_that_do_not_pair_are_one_sentence() -> None:
     first, second = two_tables()
     for index in ("subject", None):

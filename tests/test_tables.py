@@ -12,12 +12,17 @@ import pytest
 
 from cmstats import (
     CCA,
+    PLS,
     ConditionalGaussian,
+    ConditionalGaussianMixture,
     CrossModalRetriever,
     MultitaskRegressor,
+    OrthogonalMap,
+    SparseCCA,
     check_pairs,
     compare,
     retrieval_report,
+    suggest_models,
 )
 from cmstats.inference import (
     bootstrap,
@@ -29,6 +34,7 @@ from cmstats.inference import (
     redundancy,
 )
 from cmstats.metrics.tables import Table
+from cmstats.model_selection.comparison import learning_curves
 
 RNG = np.random.default_rng(0)
 Z = RNG.normal(size=(90, 3))
@@ -44,6 +50,15 @@ MODELS = {
     "gauss": ConditionalGaussian(shrinkage=0.1),
 }
 
+SPARSE = SparseCCA(2, alpha=0.05).fit(X, Y)
+SAME = X + 1.0 * RNG.normal(size=X.shape)  # as wide as X: where views are mapped or compared
+FAMILY = {
+    "PLS": PLS(2),
+    "SparseCCA": SparseCCA(1, alpha=0.05),
+    "OrthogonalMap": OrthogonalMap(),
+    "a mixture of two Gaussians": ConditionalGaussianMixture(2, tol=1.0, random_state=0),
+}
+
 TABLES: dict[str, Callable[[], Any]] = {
     "retrieval": lambda: retrieval_report(*FITTED.embed(X, Y)),
     "tests": lambda: canonical_correlation_test(FITTED),
@@ -55,6 +70,19 @@ TABLES: dict[str, Callable[[], Any]] = {
     "bootstrap": lambda: bootstrap(CCA(1), X, Y, "x_loadings_", n_resamples=9, random_state=0),
     "compare": lambda: compare(MODELS, X, Y, cv=2),
     "suspects": lambda: check_pairs(X, Y, random_state=0),
+    "sparse loadings": lambda: loadings_table(SPARSE),
+    "sparse redundancy": lambda: redundancy(SPARSE),
+    "PLS stability": lambda: component_stability(PLS(2), X, Y, n_resamples=3),
+    "PLS bootstrap": lambda: bootstrap(PLS(1), X, Y, "x_weights_", n_resamples=3, random_state=0),
+    "map bootstrap": lambda: bootstrap(
+        OrthogonalMap(), X, SAME, "coef_", n_resamples=3, random_state=0
+    ),
+    "family": lambda: compare(FAMILY, X, SAME, cv=2),
+    "few of many": lambda: retrieval_report(RNG.normal(size=(999, 2)), RNG.normal(size=(999, 2))),
+    "with gaps": lambda: permutation_test(
+        X.mask(X > 2), Y, missing="em", statistic="all", n_permutations=9
+    ),
+    "curves": lambda: learning_curves(MODELS, X, Y, cv=2, sizes=[20, 40]),
     "candidates": lambda: CrossModalRetriever(time_budget=0.1, cv=2).fit(X, Y).results_,
 }
 
@@ -72,6 +100,23 @@ def test_a_table_fits_80_columns_and_shows_all_of_its_own(name: str) -> None:
     if frame.shape[1] > 8:
         assert "0000" not in text.replace("1.0000", "")  # rounded
         assert " ... " not in frame._repr_html_()
+
+
+def test_suggestions_fit_too() -> None:
+    text = str(suggest_models(X, SAME))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "how well held-out partners are found." in " ".join(text.split())
+
+
+def test_a_table_that_just_does_not_fit_is_rounded_and_not_parted() -> None:
+    names = ["R@1", "R@5", "R@10", "median_rank", "MRR", "mAP", "n_queries", "n_candidates"]
+    values = [[0.012345, 0.05432, 0.012345, 34.5, 0.076464, 0.076464, 200, 200]] * 3
+    text = str(Table(values, index=["x -> y", "y -> x", "mean"], columns=names))
+    assert len(text.splitlines()) == 4
+    assert "0.0765" in text
+    tiny = str(Table([[1.234e-5] * 4 + [0.000123456] * 4] * 2, columns=names))
+    assert "1.234e-05" in tiny
+    assert "0.0001235" in tiny
 
 
 def test_a_table_is_a_frame() -> None:

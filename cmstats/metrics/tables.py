@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["Table", "as_table"]
+__all__ = ["WIDTH", "Table", "as_table"]
 
 WIDTH = 80
 

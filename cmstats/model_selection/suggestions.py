@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from cmstats.arrays import (
     to_numpy,
 )
 from cmstats.baselines import ASIF, ContrastiveAligner
+from cmstats.metrics.tables import WIDTH
 from cmstats.model_selection.retriever import CrossModalRetriever
 from cmstats.models.autoencoder import LinearAutoencoder
 from cmstats.models.cca import CCA
@@ -61,10 +63,14 @@ class Suggestions(dict[str, Any]):
 
     def __repr__(self) -> str:
         width = max(map(len, self), default=0)
-        return "\n".join(
-            f"{name:{width}}  {' '.join(repr(model).split())}\n{'':{width}}  {self.reasons[name]}"
-            for name, model in self.items()
-        )
+        lines = []
+        for name, model in self.items():
+            for text in (" ".join(repr(model).split()), self.reasons[name]):
+                parts = textwrap.wrap(text, WIDTH - width - 2, break_on_hyphens=False)
+                lines += [f"{name:{width}}  {part}" for part in parts[:1]]
+                lines += [f"{'':{width}}  {part}" for part in parts[1:]]
+                name = ""
+        return "\n".join(lines)
 
 
 class MeanImputer(SimpleImputer):

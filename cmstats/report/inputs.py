@@ -149,8 +149,14 @@ def _joined(paths: tuple[str, str], views: list[Any], join: str) -> tuple[list[A
 
 
 def _check_pairs(paths: tuple[str, str], views: list[Any]) -> None:
+    # Ids that count the rows of one file may be in another order in the other.
+    counts = [hasattr(v, "iloc") and v.index.name and hasattr(v.index, "start") for v in views]
+    named = [
+        v.reset_index() if one and not all(counts) else v
+        for v, one in zip(views, counts, strict=True)
+    ]
     try:
-        check_row_labels(dict(zip(paths, views, strict=True)))
+        check_row_labels(dict(zip(paths, named, strict=True)))
     except ValueError as error:
         reason = str(error).split(", so row i")[0]
         key = re.search(r"column '([^']*)'", reason)

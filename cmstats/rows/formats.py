@@ -309,6 +309,8 @@ def _parquet(path: str, member: str | None) -> Opened:
 
 def _table(path: str, frame: pd.DataFrame, member: str | None, notes: list[str]) -> Opened:
     """A table without what numbers its rows; or the one column of vectors in it."""
+    import pandas as pd
+
     if member is not None:
         return Opened(_vectors(path, frame, member), notes)
     first = frame.columns[0] if frame.shape[1] else None
@@ -322,6 +324,9 @@ def _table(path: str, frame: pd.DataFrame, member: str | None, notes: list[str])
             notes.append(f"{path}: the first column, {what} {says}, was left out")
             if not counts:
                 frame = frame.set_axis(labels.to_numpy(), axis=0).rename_axis(INDEX)
+            elif first:  # still there for --join and other roles that name it
+                begin = int(labels.iloc[0])
+                frame.index = pd.RangeIndex(begin, begin + len(frame), name=first)
     vectors = [name for name in frame.columns if _holds_vectors(frame[name])]
     if len(vectors) == 1:
         others = [repr(name) for name in frame.columns if name != vectors[0]]
