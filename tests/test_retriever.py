@@ -131,6 +131,7 @@ def test_few_pairs_take_the_simplest_within_one_paired_error() -> None:
     simple, better = Candidate("cosine"), Candidate("CCA", "likelihood_ratio", "aligned", 0.5)
     worse = Candidate("centred cosine")
     trials.values = {better: base, simple: base - np.tile([0.11, -0.1], 30), worse: base - 0.2}
+    trials.times = dict.fromkeys(trials.values, np.ones(60))
     trials.seconds = dict.fromkeys(trials.values, 1.0)
     table = _table(trials, np.arange(60))
     assert next(iter(table)) == better

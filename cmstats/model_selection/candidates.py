@@ -120,7 +120,9 @@ class Trials:
     seed : int
         Draws the banks and the landmarks.
     values : dict of Candidate to array of shape (n,)
-        The mean value of the pair in both directions and all repetitions.
+        The mean value of the pair in both directions and all repetitions in which it was tried.
+    times : dict of Candidate to array of shape (n,)
+        In how many of them.
     seconds : dict of Candidate to float
     """
 
@@ -130,6 +132,7 @@ class Trials:
     metric: str
     seed: int
     values: dict[Candidate, HostArray] = field(default_factory=dict)
+    times: dict[Candidate, HostArray] = field(default_factory=dict)
     seconds: dict[Candidate, float] = field(default_factory=dict)
     _moments: dict[tuple[int, int], Sequence[Moments]] = field(default_factory=dict)
     _maps: dict[float, tuple[HostArray, HostArray]] = field(default_factory=dict)
@@ -192,14 +195,15 @@ class Trials:
             found |= {i for i in (best - 1, best + 1) if 0 <= i < len(shrinkages)}
         return found
 
-    def components(self, target: Target, shrinkage: float) -> None:
+    def components(self, target: Target, shrinkage: float, deals: slice = slice(None)) -> None:
         """The weighted cosine, and the likelihood ratio of the leading components."""
         like = Candidate("CCA", target=target, shrinkage=shrinkage)
         counts = self._counts(self.X, self.Y)
-        self._held_out((self.X, self.Y), lambda m, rows: _decomposed(m, rows, like, counts, None))
+        views = self.X, self.Y
+        self._held_out(views, lambda m, rows: _decomposed(m, rows, like, counts, None), deals)
 
-    def kernels(self, gamma: float, shrinkage: float, folds: slice = slice(None)) -> None:
-        """The same on kernel maps of both views, in some of the folds.
+    def kernels(self, gamma: float, shrinkage: float, deals: slice = slice(None)) -> None:
+        """The same on kernel maps of both views.
 
         The maps are fitted to all rows without their pairing.
         """
@@ -207,10 +211,10 @@ class Trials:
         views, most = self._mapped(gamma), max(COMPONENTS)
         counts = self._counts(*views)
         if most in counts:
-            self._held_out(views, lambda m, rows: _decomposed(m, rows, like, counts, most), folds)
+            self._held_out(views, lambda m, rows: _decomposed(m, rows, like, counts, most), deals)
             return
         counts.append(None)
-        self._held_out(views, lambda m, rows: _decomposed(m, rows, like, counts, None), folds)
+        self._held_out(views, lambda m, rows: _decomposed(m, rows, like, counts, None), deals)
 
     def _counts(self, X: HostArray, Y: HostArray) -> list[int | None]:
         """The numbers of components to try, fewer than there are in any fold."""
@@ -242,15 +246,24 @@ class Trials:
         found = [c for c in self.values if wanted(c)]
         return sorted(found, key=lambda c: -float(np.nanmean(self.values[c])))
 
+    def may_win(self, candidate: Candidate) -> bool:
+        """Whether it is within two paired errors of the best of those that were tried most."""
+        most = max(int(times.sum()) for times in self.times.values())
+        best = self.best(lambda c: int(self.times[c].sum()) == most)[0]
+        behind = self.values[best] - self.values[candidate]
+        behind = behind[np.isfinite(behind)]
+        return bool(behind.mean() <= 2 * behind.std() / len(behind) ** 0.5 + 1e-12)
+
     def _held_out(
         self,
         views: tuple[HostArray, HostArray],
         scored: Callable[[Moments, _Rows], Iterator[tuple[Candidate, Scores]]],
-        folds: slice = slice(None),
+        deals: slice = slice(None),
     ) -> None:
         """The values of pairs while they are held out, with and without correction of hubness.
 
-        Of many pairs in a fold some are ranked, the same of all candidates; the others are NaN.
+        `deals` are some of the folds, one repetition after the other. Of many pairs in a fold some
+        are ranked, the same of all candidates; the others are NaN.
         """
         begin, found = time.perf_counter(), dict[Candidate, None]()
         X, Y = views
@@ -266,20 +279,17 @@ class Trials:
                 for hubness, held in ((False, scores[0]), (True, _csls(*scores))):
                     yield replace(candidate, hubness=hubness), test, self._both_ways(held)
 
-        for repetition in range(len(self.folds)):
-            trained = self._training(views, repetition)
-            at = range(len(trained))[folds]
-
-            def of_fold(i: int, moments: Moments, at: range = at, r: int = repetition) -> Any:
-                return list(ranked(r, at[i], moments))
-
-            for each, test, worth in itertools.chain(
-                *map_moments(of_fold, [trained[k] for k in at])
-            ):
-                found[each] = None
-                values = self.values.setdefault(each, np.full(len(X), np.nan))
-                earlier = np.where(np.isnan(values[test]), 0.0, values[test])
-                values[test] = earlier + worth / len(self.folds)
+        every = [(r, k) for r, dealt in enumerate(self.folds) for k in range(int(dealt.max()) + 1)]
+        some = every[deals]
+        training = [self._training(views, r)[k] for r, k in some]
+        each_fold = map_moments(lambda i, moments: list(ranked(*some[i], moments)), training)
+        for each, test, worth in itertools.chain(*each_fold):
+            found[each] = None
+            values = self.values.setdefault(each, np.full(len(X), np.nan))
+            times = self.times.setdefault(each, np.zeros(len(X), dtype=np.int64))
+            times[test] += 1
+            earlier = np.where(times[test] > 1, values[test], worth)
+            values[test] = earlier + (worth - earlier) / times[test]
         spent = (time.perf_counter() - begin) / max(len(found), 1)
         for candidate in found:
             self.seconds[candidate] = self.seconds.get(candidate, 0.0) + spent

@@ -51,12 +51,8 @@ NUMBERS = 2**26
 FEW = 150
 """Below so many pairs folds are repeated, and a cosine within the error is taken."""
 REPETITIONS = 3
-REFINED = (3, 1)
-"""Shrinkages of which the singular value decomposition is computed; of few pairs."""
-
-
 SCREENED = 2
-"""The folds that kernels are screened in."""
+"""The folds that decompositions and kernels are screened in; of few pairs the first repetition."""
 SCREENS = (0.03, 0.3), (0.01, 0.1, 0.6)
 """Shrinkages of kernels: at every bandwidth, and at the best of them."""
 FINALISTS = 2
@@ -72,7 +68,7 @@ class CrossModalRetriever(ComparedViews, RowsModel):
     - where both views have one width, the cosine of the rows as they are and less their means,
       which need no fit: for embeddings that were trained together they are hard to beat;
     - `CCA` by its likelihood ratio at every shrinkage, toward independent and, at one width,
-      toward aligned views; at the best shrinkages also the weighted cosine and fewer components;
+      toward aligned views; at the best shrinkage also the weighted cosine and fewer components;
     - `KernelCCA` with Gaussian kernels, by bandwidth, shrinkage and number of components, for
       dense rows;
     - each with and without correction of hubness (`HubnessCorrection`, CSLS with the
@@ -113,8 +109,9 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         ``target``, ``shrinkage``, ``n_components``, ``gamma`` as a multiple of the median
         heuristic, ``hubness``); its mean held-out ``score`` and that mean's ``standard_error``;
         how far it is behind the best (``difference``, and its paired ``difference_error``);
-        the held-out ``pairs`` that this is of (kernels are screened in two folds, and only the
-        best are tried in all); ``seconds``; whether it was ``chosen``.
+        the held-out ``pairs`` that this is of (decompositions and kernels are screened in two
+        folds, or in the first dealing of three, and only the best are tried in all); ``seconds``;
+        whether it was ``chosen``.
     chosen_ : dict
         What the chosen candidate is.
     model_ : estimator
@@ -260,16 +257,18 @@ class CrossModalRetriever(ComparedViews, RowsModel):
 
         widths = {trials.X.shape[1], trials.Y.shape[1]}
         same, few = len(widths) == 1 and widths != {1}, len(trials.folds) > 1
-        total = 3 * same + (not same) + REFINED[few]
+        total = 3 * same + (not same) + 2
         if kernels:
-            total += len(GAMMAS) * len(SCREENS[0]) + len(SCREENS[1]) + FINALISTS * (not few)
+            total += len(GAMMAS) * len(SCREENS[0]) + len(SCREENS[1]) + FINALISTS
         with progress_bar(self.verbose, "candidates", "family", total=total) as bar:
 
             def tried(family: Callable[..., None], *what: Any) -> None:
                 if in_time():
                     family(*what)
-                    best = max(float(np.nanmean(v)) for v in trials.values.values())
-                    bar.set_postfix({self.scoring: f"{best:.3f}"})
+                    if self.verbose:
+                        best = trials.best(lambda c: True)[0]
+                        score = float(np.nanmean(trials.values[best]))
+                        bar.set_postfix({self.scoring: f"{score:.3f}"})
                 bar.update()
 
             if same:
@@ -277,30 +276,40 @@ class CrossModalRetriever(ComparedViews, RowsModel):
             targets: tuple[Literal["independent", "aligned"], ...] = ("aligned", "independent")
             for target in targets if same else targets[1:]:
                 tried(trials.path, target)
-            on_path = trials.best(lambda c: c.model == "CCA")
-            found = dict.fromkeys((c.target, c.shrinkage) for c in on_path)
-            for which, shrinkage in list(found)[: REFINED[few]]:
-                tried(trials.components, which or "independent", shrinkage or 0.0)
+            screen = slice(0, int(trials.folds[0].max()) + 1 if few else SCREENED)
+            for best in trials.best(lambda c: c.model == "CCA")[:1]:
+                tried(trials.components, best.target, best.shrinkage, screen)
+            refined = trials.best(lambda c: c.similarity == "weighted_cosine")
+            self._into_all_folds(trials, tried, trials.components, refined, screen, 1)
             if kernels:
-                self._try_kernels(trials, tried)
+                self._try_kernels(trials, tried, screen)
 
     @staticmethod
-    def _try_kernels(trials: Trials, tried: Callable[..., None]) -> None:
-        """Screen kernels in two folds, unless the folds are small; the best go into all."""
-        screen = slice(0, None if len(trials.folds) > 1 else SCREENED)
+    def _into_all_folds(
+        trials: Trials,
+        tried: Callable[..., None],
+        family: Callable[..., None],
+        screened: list[Candidate],
+        screen: slice,
+        most: int,
+    ) -> None:
+        """The best of those that were screened, where they may still win, in the other folds."""
+        keys = [(c.gamma or c.target, c.shrinkage or 0.0) for c in screened if trials.may_win(c)]
+        for first, shrinkage in list(dict.fromkeys(keys))[:most]:
+            tried(family, first, shrinkage, slice(screen.stop, None))
 
-        def best() -> list[tuple[float, float]]:
-            found = trials.best(lambda c: c.model == "KernelCCA")
-            return list(dict.fromkeys((c.gamma or 1.0, c.shrinkage or 0.0) for c in found))
+    def _try_kernels(self, trials: Trials, tried: Callable[..., None], screen: slice) -> None:
+        """Screen kernels in some folds; the best go into all."""
+
+        def screened() -> list[Candidate]:
+            return trials.best(lambda c: c.model == "KernelCCA")
 
         for gamma, shrinkage in itertools.product(GAMMAS, SCREENS[0]):
             tried(trials.kernels, gamma, shrinkage, screen)
-        for gamma, _ in best()[:1]:
+        for best in screened()[:1]:
             for shrinkage in SCREENS[1]:
-                tried(trials.kernels, gamma, shrinkage, screen)
-        for gamma, shrinkage in best()[:FINALISTS]:
-            if screen.stop:
-                tried(trials.kernels, gamma, shrinkage, slice(screen.stop, None))
+                tried(trials.kernels, best.gamma, shrinkage, screen)
+        self._into_all_folds(trials, tried, trials.kernels, screened(), screen, FINALISTS)
 
     @property
     def results_(self) -> pd.DataFrame:
@@ -477,7 +486,7 @@ def _folds(cv: Any, groups: HostArray, repetition: int, seed: int) -> HostArray:
 
 def _table(trials: Trials, codes: HostArray) -> dict[Candidate, dict[str, Any]]:
     """What is known of each candidate, from the best on; first those tried in all folds."""
-    count = {c: int(np.isfinite(v).sum()) for c, v in trials.values.items()}
+    count = {c: int(times.sum()) for c, times in trials.times.items()}
     most = max(count.values())
     ordered = sorted(trials.best(lambda c: True), key=lambda c: count[c] < most)
     best, rows = trials.values[ordered[0]], {}
