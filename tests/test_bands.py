@@ -191,14 +191,18 @@ def test_a_vector_of_targets_has_no_axis_of_tasks(rows: Any) -> None:
     assert model.score_by_band(X, y).shape == (3, 1)
 
 
-def test_wide_rows_are_solved_by_the_root() -> None:
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("labels", [np.arange(60) % 2, (np.arange(60) % 20 == 0) + 0])
+def test_wide_rows_are_solved_by_the_root(labels: Any, intercept: bool) -> None:
     rng = np.random.default_rng(1)
     X, Y = rng.normal(size=(30, 60)), rng.normal(size=(30, 3))
-    labels = np.arange(60) % 2
     Y[:, 0] += X[:, ::2] @ rng.normal(size=30)
-    wide = banded(bands=labels).fit(X, Y)
+    X[:, 7] = 5.0
+    X[:, 9] = 1000 + X[:, 8]
+    given = {"bands": labels, "fit_intercept": intercept, "alphas": [0.1, 10.0, 1000.0]}
+    wide = banded(**given).fit(X, Y)
     assert wide.moments_[0].form == "root"
-    tall = banded(bands=labels, solver="moments").fit(X, Y)
+    tall = banded(**given, solver="moments").fit(X, Y)
     np.testing.assert_allclose(wide.cv_scores_, tall.cv_scores_, atol=1e-9)
     np.testing.assert_allclose(wide.coef_, tall.coef_, atol=1e-9)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -21,6 +21,7 @@ from cmstats.kernels.threads import thread_map
 from cmstats.models.ridge import Spectrum, about_plane, fold_scores, mean_scores
 from cmstats.moments.folds import is_inline, scored_where_observed, training_moments
 from cmstats.moments.moments import Moments
+from cmstats.moments.sums import Part
 from cmstats.moments.tasks import with_tasks
 
 __all__ = ["Bands", "band_scores", "band_shares", "band_weights", "by_weights", "label_codes"]
@@ -68,6 +69,47 @@ class Bands:
         """The root of the weight of each feature's band, shape (p,)."""
         roots: HostArray = np.sqrt(weights)[self.codes]
         return roots
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Features in coordinates in which each band has at most as many as its rows span.
+
+    Weights of bands do not turn a band in itself, so that all candidates share this.
+
+    Attributes
+    ----------
+    bands : Bands
+        Of the new features.
+    parts : list
+        The features of each band, and the basis of the new ones (`Moments.turned`).
+    """
+
+    bands: Bands
+    parts: list[Part]
+
+    @classmethod
+    def of(cls, moments: Moments, bands: Bands) -> Turn | None:
+        """Of training moments; None where no band gets narrower."""
+        at = moments.columns("x")
+        members = [np.flatnonzero(bands.codes == b) for b in range(len(bands))]
+        parts = [(own, moments.sums.span(at, own)) for own in members]
+        if all(basis is None for _, basis in parts):
+            return None
+        widths = [len(own) if basis is None else int(basis.shape[1]) for own, basis in parts]
+        return cls(Bands(bands.names, np.repeat(np.arange(len(bands)), widths)), parts)
+
+    def back(self, vectors: Array) -> Array:
+        """Vectors in the new features as vectors in the old ones."""
+        xp, device, at = namespace(vectors), device_of(vectors), 0
+        rows = []
+        for own, basis in self.parts:
+            width = len(own) if basis is None else int(basis.shape[1])
+            part = vectors[at : at + width, :]
+            rows.append(part if basis is None else basis @ part)
+            at += width
+        order = np.argsort(np.concatenate([own for own, _ in self.parts]))
+        return xp.take(xp.concat(rows), xp.asarray(order, device=device), axis=0)
 
 
 def label_codes(
@@ -184,8 +226,13 @@ def band_scores(
     inline = is_inline(total)
 
     def of_fold(train: Moments, test: Moments) -> list[HostArray]:
+        turn, own = Turn.of(about_plane(train, intercept), bands), bands
+        if turn is not None:
+            train, test = (m.turned("x", turn.parts) for m in (train, test))
+            own = turn.bands
+
         def work(weights: HostArray) -> tuple[HostArray, HostArray]:
-            return fold_scores(train, test, alphas, None, intercept, bands.units(weights))
+            return fold_scores(train, test, alphas, None, intercept, own.units(weights))
 
         found = thread_map(work, [*candidates], inline=inline)
         return [np.stack(each) for each in zip(*found, strict=True)]
@@ -212,12 +259,19 @@ def by_weights(
     """
     parts = {}
     for tasks, m in groups.items():
+        turn = Turn.of(about_plane(m, intercept), bands)
         own, which = np.unique(weights[list(tasks)], axis=0, return_inverse=True)
         for k, each in enumerate(own):
             at = tuple(np.array(tasks)[which.ravel() == k].tolist())
             part = with_tasks(m, tasks, at)
             assert part is not None
-            parts[at] = part, Spectrum.of(about_plane(part, intercept), bands.units(each))
+            if turn is None:
+                spectrum = Spectrum.of(about_plane(part, intercept), bands.units(each))
+            else:
+                small = about_plane(part.turned("x", turn.parts), intercept)
+                spectrum = Spectrum.of(small, turn.bands.units(each))
+                spectrum = replace(spectrum, vectors=turn.back(spectrum.vectors))
+            parts[at] = part, spectrum
     return parts
 
 

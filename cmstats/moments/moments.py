@@ -40,6 +40,7 @@ from cmstats.moments.shrinkage import Shrunk, Target
 from cmstats.moments.sums import (
     Form,
     LeastSquares,
+    Part,
     Root,
     Scatter,
     Spectrum,
@@ -593,6 +594,16 @@ class Moments(BlockSums):
         """
         sums, widths = self.sums.rotated([self.columns(name) for name in self.names])
         return self.derived(self.names, widths, sums)
+
+    def turned(self, name: str, parts: Sequence[Part]) -> Moments:
+        """The moments with a block in other coordinates: in turn some columns, times a basis."""
+        at, sums = self.columns(name), self.sums.turned(self.columns(name), parts)
+        gained = int(sums.mean.shape[0]) - sum(self.widths)
+        widths = [
+            width + gained * (self.columns(own) == at)
+            for own, width in zip(self.names, self.widths, strict=True)
+        ]
+        return self.derived(self.names, tuple(widths), sums)
 
     def partial_out(self, name: str) -> Moments:
         """The moments of the other blocks after regression on this one.

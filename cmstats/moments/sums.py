@@ -37,6 +37,10 @@ Form: TypeAlias = Literal["scatter", "double", "root"]
 """How rows are collected: "double" is the scatter of products in double precision."""
 
 
+Part = tuple[np.ndarray[Any, Any], Array | None]
+"""Numbers of columns, and a basis that they are multiplied by, or None for these as they are."""
+
+
 class NonFiniteError(Exception):
     """Sums are NaN or infinite: the rows hold values that are not finite, or overflow."""
 
@@ -247,6 +251,14 @@ class Sums(ABC):
     @abstractmethod
     def mixed(self, at: slice, bt: slice, own: float, other: float) -> Self:
         """The sums with ``own * a + other * b`` and ``other * a + own * b`` for blocks a and b."""
+
+    @abstractmethod
+    def turned(self, at: slice, parts: Sequence[Part]) -> Self:
+        """The sums with columns in other coordinates: in turn some of them, times a basis."""
+
+    def span(self, at: slice, columns: np.ndarray[Any, Any]) -> Array | None:
+        """An orthonormal basis of how some columns vary, (m, r); None where r would not be less."""
+        return None
 
     @abstractmethod
     def gram(self, at: slice) -> Array:
@@ -480,6 +492,11 @@ class Scatter(Sums):
         matrix = 0.5 * (matrix + matrix.mT)
         return replace(self, mean=mean, matrix=matrix, norms=None, noise=None)
 
+    def turned(self, at: slice, parts: Sequence[Part]) -> Scatter:
+        matrix = _turned_columns(_turned_columns(self.matrix, at, parts).mT, at, parts)
+        mean = _turned_columns(self.mean[None, :], at, parts)[0, :]
+        return replace(self, mean=mean, matrix=matrix, norms=None, noise=None)
+
     def gram(self, at: slice) -> Array:
         return self.matrix[at, at]
 
@@ -653,6 +670,24 @@ class Root(Sums):
         mean = _mixed_columns(self.mean[None, :], at, bt, own, other)[0, :]
         return replace(self, mean=mean, matrix=matrix, norms=None, noise=None)
 
+    def turned(self, at: slice, parts: Sequence[Part]) -> Root:
+        matrix = _turned_columns(self.matrix, at, parts)
+        mean = _turned_columns(self.mean[None, :], at, parts)[0, :]
+        noise = self.noise
+        if noise is not None:
+            squares = [(columns, None if Q is None else Q * Q) for columns, Q in parts]
+            noise = _turned_columns(noise[None, :], at, squares)[0, :]
+        return replace(self, mean=mean, matrix=matrix, norms=None, noise=noise)
+
+    def span(self, at: slice, columns: np.ndarray[Any, Any]) -> Array | None:
+        if len(columns) <= self.matrix.shape[0]:
+            return None
+        xp = namespace(self.matrix)
+        R = self.matrix[:, at] * self.varying(at)[None, :]
+        R = xp.take(R, xp.asarray(columns, device=device_of(R)), axis=1)
+        basis: Array = xp.linalg.qr(R.mT, mode="reduced")[0]
+        return basis
+
     def gram(self, at: slice) -> Array:
         R = self.matrix[:, at]
         return R @ R.mT if R.shape[1] > R.shape[0] else self.scatter(at, at)
@@ -798,6 +833,16 @@ FORMS: dict[Form, type[Scatter] | type[Root]] = {
     "double": Scatter,
     "root": Root,
 }
+
+
+def _turned_columns(M: Array, at: slice, parts: Sequence[Part]) -> Array:
+    """The columns of a matrix with some of them in other coordinates (`Sums.turned`)."""
+    xp, device = namespace(M), device_of(M)
+    turned = []
+    for columns, basis in parts:
+        own = xp.take(M[:, at], xp.asarray(columns, device=device), axis=1)
+        turned.append(own if basis is None else own @ basis)
+    return xp.concat([M[:, : at.start], *turned, M[:, at.stop :]], axis=1)
 
 
 def _mixed_columns(a: Array, at: slice, bt: slice, own: float, other: float) -> Array:
