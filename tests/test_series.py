@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from cmstats import (
 )
 from cmstats.inference.conformal import held_out_folds
 from cmstats.rows import BlockedKFold, lagged
+from cmstats.rows.source import take_in_memory
 
 RNG = np.random.default_rng(0)
 
@@ -106,6 +108,42 @@ def test_a_fit_to_a_lazy_source_is_that_to_the_dense_matrix() -> None:
         np.testing.assert_allclose(a.predict(lazy), b.predict(wide), atol=1e-10)
     search = MomentsSearchCV(CCA(1), {"shrinkage": [0.1, 0.5]}, cv=cv).fit(lazy, y)
     assert np.isfinite(search.best_score_)
+
+
+@pytest.mark.parametrize("lags", [[0, 1, 5], [-3, 0, 2], [4]])
+def test_scattered_rows_read_only_what_they_need(
+    monkeypatch: pytest.MonkeyPatch, lags: list[int]
+) -> None:
+    X, segments = RNG.normal(size=(900, 2)), np.repeat([0, 1, 2], 300)
+    read = []
+
+    def counted(source: Any, rows: Any) -> Any:
+        read.append(len(np.arange(len(source))[rows]))
+        return take_in_memory(source, rows)
+
+    monkeypatch.setattr("cmstats.rows.series.take_in_memory", counted)
+    expected = dense(X, lags, segments)
+    for at in ([3, 880, 301], [899, 0, 0], [5], np.arange(0, 900, 7), np.arange(40, 90)):
+        found = lagged(X, lags, segments)[np.array(at)]
+        np.testing.assert_array_equal(found, expected[at])
+        assert read.pop() <= 2 * len(at) * len(lags) + 10
+
+
+@pytest.mark.slow
+def test_a_fit_to_lags_of_a_memory_map_does_not_hold_them(tmp_path: Path) -> None:
+    n, p, lags = 1_000_000, 1, 150
+    X = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (n, p))
+    X[:] = RNG.standard_normal((n, p), dtype=np.float32)
+    X.flush()
+    series = np.load(tmp_path / "x.npy", mmap_mode="r")
+    y = np.roll(series[:, 0], 3)
+    MultitaskRegressor(alpha=1.0).fit(lagged(series[:500], lags), y[:500])
+    tracemalloc.start()
+    model = MultitaskRegressor(cv=BlockedKFold(3, gap=lags)).fit(lagged(series, lags), y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n * p * lags * 4 / 2
+    assert model.score(lagged(series[:2000], lags), y[:2000]) > 0.99
 
 
 def test_the_response_of_a_simulated_system_is_recovered() -> None:

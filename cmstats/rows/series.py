@@ -69,27 +69,37 @@ class LaggedRows:
             return np.zeros((0, self.shape[1]), dtype=self.dtype)
         low = max(int(rows.min()) - max(*self.lags, 0), 0)
         high = min(int(rows.max()) - min(*self.lags, 0) + 1, int(self._source.shape[0]))
-        part = take_in_memory(self._source, slice(low, high))
+        needed: Any = np.arange(low, high)
+        if 2 * len(rows) * len(self.lags) < high - low:  # scattered: not all rows between them
+            needed = np.unique([self._other(rows, lag)[0] for lag in self.lags])
+            part = take_in_memory(self._source, needed)
+        else:
+            part = take_in_memory(self._source, slice(low, high))
         part = part.toarray() if scipy.sparse.issparse(part) else part
-        return self._beside(part, rows, low)
+        return self._beside(part, rows, needed)
 
-    def _beside(self, part: Array, rows: HostArray, low: int) -> Array:
-        """The rows of all lags side by side, from the run of rows that begins with `low`."""
+    def _other(self, rows: HostArray, lag: int) -> tuple[HostArray, HostArray]:
+        """The rows at a lag, each itself where its segment has none; and where it has."""
+        other = rows - lag
+        inside = (other >= self._first[rows]) & (other < self._end[rows])
+        return np.where(inside, other, rows), inside
+
+    def _beside(self, part: Array, rows: HostArray, needed: HostArray) -> Array:
+        """The rows of all lags side by side, from rows in memory, whose numbers are `needed`."""
         xp, device = namespace(part), device_of(part)
-        dtype = part.dtype
-        if self._edges == "nan" and not xp.isdtype(dtype, "real floating"):
+        if self._edges == "nan" and not xp.isdtype(part.dtype, "real floating"):
             part = xp.astype(part, xp.float64)
-        fill = float("nan") if self._edges == "nan" else 0
-        found = []
-        for lag in self.lags:
-            other = rows - lag
-            inside = (other >= self._first[rows]) & (other < self._end[rows])
-            near = np.where(inside, other, rows) - low
-            block = xp.take(part, xp.asarray(near, device=device), axis=0)
+        fill, p = float("nan") if self._edges == "nan" else 0, int(part.shape[1])
+        run = len(needed) == needed[-1] - needed[0] + 1
+        found = xp.empty((len(rows), p * len(self.lags)), dtype=part.dtype, device=device)
+        for k, lag in enumerate(self.lags):
+            near, inside = self._other(rows, lag)
+            at = near - needed[0] if run else np.searchsorted(needed, near)
+            block = xp.take(part, xp.asarray(at, device=device), axis=0)
             if not inside.all():
                 block[xp.asarray(~inside, device=device)] = fill
-            found.append(block)
-        return xp.concat(found, axis=1)
+            found[:, k * p : (k + 1) * p] = block
+        return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> HostArray:
         """All rows in memory."""
