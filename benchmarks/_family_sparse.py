@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._measure import RESULTS, Rows
+from benchmarks._measure import Rows
 from cmstats import SparseCCA
 
 K = 2
@@ -28,12 +28,8 @@ def sparse(quick: bool) -> Iterator[Rows]:
     if quick:
         yield _compared("sparse weights", (100, 20, 20), seeds=1, only=("PMDCCA",))
         return
-    drawn: Rows = {}
     for kind in ("sparse weights", "sparse loadings"):
-        rows = _compared(kind, (300, 100, 80), seeds=2)
-        drawn |= rows
-        yield rows
-    _draw(drawn)
+        yield _compared(kind, (300, 100, 80), seeds=2)
     yield _compared("sparse weights", (5000, 150, 120), seeds=1, only=("PMDCCA", "IPLSCCA"))
 
 
@@ -173,32 +169,3 @@ def _correlation(model: Any, units: Any, views: Any) -> float:
     variates = model.transform(_standardised(views, units))
     found = [np.corrcoef(variates[0][:, k], variates[1][:, k])[0, 1] for k in range(K)]
     return float(np.nan_to_num(found).mean())
-
-
-def _draw(rows: Rows) -> None:
-    """What each model selects and explains over the seconds of its path."""
-    from matplotlib.figure import Figure
-
-    places = list(dict.fromkeys(name.split(": ")[0] for name in rows))
-    models = list(dict.fromkeys(name.split(": ")[1] for name in rows))
-    figure = Figure(figsize=(8.5, 3.2 * len(places)), layout="constrained")
-    panels = figure.subplots(len(places), 2, sharex=True, squeeze=False)
-    lines = {}
-    for name, row in rows.items():
-        place, model = name.split(": ")
-        mean_f1 = (row["support F1 of x"] + row["support F1 of y"]) / 2
-        colour, own = f"C{models.index(model)}", model.startswith("SparseCCA")
-        line = panels[places.index(place)]
-        for axes, value in zip(line, (mean_f1, row["held-out correlation"]), strict=True):
-            (lines[model],) = axes.plot(
-                row["seconds"], value, "o" if own else "s", ms=8, color=colour,
-                mfc=colour if own else "white",
-            )  # fmt: skip
-    for place, line in zip(places, panels, strict=True):
-        for axes, what in zip(line, ("support F1", "held-out correlation"), strict=True):
-            axes.set(xscale="log", title=f"{place}", ylabel=what)
-            axes.margins(x=0.15, y=0.15)
-    for axes in panels[-1]:
-        axes.set_xlabel("seconds for the whole path")
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(RESULTS / "family-sparse.png", dpi=100)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import _figures
+from benchmarks import _family_figures, _figures
 from benchmarks._measure import README, RESULTS, number
 
 HEAD = """# Benchmarks
@@ -45,6 +45,7 @@ def rewrite_readme() -> None:
     """Rewrite benchmarks/README.md from the JSON files of full runs."""
     _figures.mnist()
     _figures.few_pairs()
+    _family_figures.family()
     pages = [HEAD]
     for path in sorted(RESULTS.glob("*.json")):
         saved = json.loads(path.read_text())
