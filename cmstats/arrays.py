@@ -30,6 +30,7 @@ Array: TypeAlias = Any
 __all__ = [
     "Array",
     "NotFiniteError",
+    "as_counts",
     "blank_rows",
     "check_count",
     "check_cutoffs",
@@ -245,6 +246,13 @@ def moderate_weights(weights: Array | None) -> tuple[Array | None, float]:
     if abs(exponent) < 32:
         return weights, 1.0
     return weights * 2.0**-exponent, 2.0**exponent  # exact: powers of two
+
+
+def as_counts(weights: Array) -> Array:
+    """Weights as numbers of rows: those that add up to less than two are relative."""
+    xp = namespace(weights)
+    total, rows = float(xp.sum(weights)), int(xp.count_nonzero(weights > 0))
+    return weights / total * rows if total < 2 <= rows else weights
 
 
 def check_count(

@@ -41,7 +41,7 @@ from cmstats.inference import permutation as permutation_module
 from cmstats.inference.exchangeability import STATISTICS, reflect
 from cmstats.inference.intervals import _population, jackknife_error
 from cmstats.inference.refits import alignment
-from cmstats.metrics import recall_at_k
+from cmstats.metrics import linear_cka, recall_at_k
 
 LINNERUD = load_linnerud(return_X_y=True)
 
@@ -1140,3 +1140,27 @@ def test_intervals_keep_groups_together_and_deal_the_rows_that_have_weight() -> 
     kept = np.arange(60) % 5 > 0  # the others are in no fold
     found = correlation_intervals(X, Y, cv=5, sample_weight=kept * 1.0)
     pd.testing.assert_frame_equal(found, correlation_intervals(X[kept], Y[kept], cv=5))
+
+
+def test_weights_that_add_up_to_one_are_as_many_rows_as_there_are() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    Y = X + rng.normal(size=(60, 3))
+    w = rng.uniform(0.5, 2, 60)
+    w *= 60 / w.sum()
+
+    def leading(model: CCA) -> Any:
+        return model.correlations_[0]
+
+    def spread(weights: Any) -> Any:
+        how = {"n_resamples": 5, "random_state": 0, "sample_weight": weights}
+        found = bootstrap(CCA(1), X, Y, leading, **how)
+        stable = component_stability(CCA(1), X, Y, **how)
+        return [*found.distribution, *stable.to_numpy(float).ravel()]
+
+    for scale in (1 / 60, 1e-200):
+        np.testing.assert_allclose(spread(w * scale), spread(w), rtol=1e-9)
+        found = linear_cka(X, Y, debiased=True, sample_weight=w * scale)
+        assert found == pytest.approx(linear_cka(X, Y, debiased=True, sample_weight=w))
+    with pytest.raises(ValueError, match="more than can be drawn"):
+        spread(w * 1e200)

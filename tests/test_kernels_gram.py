@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import array_api_strict
@@ -288,3 +289,18 @@ def test_groups_far_apart_in_single_precision(far: float, same: bool) -> None:
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=2e-6)
     np.testing.assert_allclose(sums, expected.sum(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("power", [100, -100])
+@pytest.mark.parametrize("kernel", ["rbf", "laplacian", "chi2", "cosine"])
+def test_kernels_of_distances_and_angles_take_any_unit_in_single_precision(
+    kernel: str, power: int
+) -> None:
+    X = np.abs(np.random.default_rng(0).normal(size=(30, 4))).astype(np.float32)
+    unit = {"rbf": 2, "laplacian": 1, "chi2": 1}.get(kernel, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gamma = 0.4 * 2.0 ** (-unit * power)
+        found = gram(X * np.float32(2.0**power), kernel=kernel, gamma=gamma)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, gram(X, kernel=kernel, gamma=0.4), atol=1e-6)

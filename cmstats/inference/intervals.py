@@ -219,7 +219,7 @@ def _leave_one_out(
     sizes = np.array([m.n for m in folds])
     # Of incomplete rows those that have entries of both views tell how they are correlated.
     pairs = observations(all_rows.weight_together, all_rows.rows_together)
-    fewest = pairs - float(np.max(sizes) * pairs / np.sum(sizes)) - _nuisance(all_rows)
+    fewest = pairs - float(np.max(sizes / np.sum(sizes)) * pairs) - _nuisance(all_rows)
     if sum(ranks) > fewest - 1:
         raise ValueError(
             f"p + q = {sum(ranks)} linearly independent features and {fewest:g} rows without the "

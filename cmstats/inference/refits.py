@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import has_fit_parameter
 
 from cmstats.arrays import (
+    as_counts,
     check_weights,
     is_dask,
     needs_memory,
@@ -43,7 +44,12 @@ class Refits:
         check_lengths({"X": self.X, "y": self.y})
         n = int(self.X.shape[0])
         weights = check_weights(sample_weight, n)
-        self.weights = np.ones(n) if weights is None else to_numpy(weights)
+        self.weights = np.ones(n) if weights is None else as_counts(to_numpy(weights))
+        if not self.weights.sum() < 2**62:
+            raise ValueError(
+                f"sample_weight adds up to {self.weights.sum():.1g} rows, more than can be drawn: "
+                "divide it by a constant"
+            )
         self.weighted = has_fit_parameter(estimator, "sample_weight")
         if sample_weight is not None and not self.weighted:
             raise ValueError(f"{type(estimator).__name__}.fit takes no sample_weight")

@@ -30,6 +30,7 @@ from cmstats.arrays import (
     float64,
     is_array,
     is_numpy,
+    moderate,
     namespace,
     result_dtype,
     row_slices,
@@ -166,7 +167,7 @@ def gram(
             out[...] = K
         K = K if out is None else out
         return (K, xp.sum(K, axis=1, dtype=xp.float64)) if return_row_sums else K
-    spec = _check_kernel(kernel, gamma, degree, coef0, X, Y)
+    X, Y, spec = _in_range(X, Y, _check_kernel(kernel, gamma, degree, coef0, X, Y))
     if is_numpy(xp):
         K = np.empty(shape, dtype=dtype) if out is None else out
         from cmstats.kernels._cpu import gram as cpu
@@ -334,6 +335,21 @@ def _check_kernel(
     return Spec(name, float(gamma), degree, float(coef0))
 
 
+def _in_range(X: Array, Y: Array | None, spec: Spec) -> tuple[Array, Array | None, Spec]:
+    """Rows in another unit where `gamma`, or squares of theirs, leave the range of float32.
+
+    The unit is a power of two, so that no digit changes.
+    """
+    power = {"rbf": 2, "laplacian": 1, "chi2": 1}.get(spec.name, 0)
+    single = namespace(X).float32 in (X.dtype, X.dtype if Y is None else Y.dtype)
+    if not power or not single or 1e-25 < spec.gamma < 1e25:
+        return X, Y, spec
+    exponent = int(np.clip(round(math.log2(spec.gamma) / power), -126, 126))
+    spec = spec._replace(gamma=spec.gamma * 2.0 ** (-power * exponent))
+    unit = 2.0**exponent
+    return X * unit, None if Y is None else Y * unit, spec
+
+
 def _check_not_negative(a: Array, name: str) -> None:
     count, first = count_true(a < 0)
     if first is not None:
@@ -394,6 +410,7 @@ def _preparation(
         if centre is not None:
             a = a - centre
         elif spec.name == "cosine":
+            a = moderate(a)
             norms = xp.linalg.vector_norm(a, axis=1, keepdims=True)
             a = a / xp.where(norms > 0, norms, xp.ones_like(norms))
         return a, xp.vecdot(a, a)

@@ -14,6 +14,7 @@ import numpy as np
 
 from cmstats.arrays import (
     Array,
+    as_counts,
     check_count,
     check_weights,
     dense,
@@ -109,6 +110,10 @@ def _debiased_cka(X: Any, Y: Any, sample_weight: Any) -> float:
             "debiased CKA needs sum_i |x_i|^2 |y_i|^2, which moments do not hold: pass the rows "
             "X and Y"
         )
+    if sample_weight is not None:
+        rows = check_blocks({"X": X, "Y": Y})["X"]
+        weights = check_weights(sample_weight, int(rows.shape[0]), rows)
+        sample_weight = None if weights is None else as_counts(weights)
     pair = _Pair.of(X, Y, sample_weight)
     if pair.moments.n < 4:
         raise ValueError(f"debiased CKA needs at least 4 rows, got {pair.moments.n:g}")

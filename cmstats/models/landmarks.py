@@ -10,7 +10,16 @@ import scipy.linalg
 import scipy.sparse
 from sklearn.cluster import KMeans
 
-from cmstats.arrays import Array, device_of, is_numpy, namespace, recorded, result_dtype, to_numpy
+from cmstats.arrays import (
+    Array,
+    as_counts,
+    device_of,
+    is_numpy,
+    namespace,
+    recorded,
+    result_dtype,
+    to_numpy,
+)
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import cholesky, leading_eigh, solve_triangular
 from cmstats.kernels.threads import openmp
@@ -56,6 +65,7 @@ def draw_repeated(
     """At most m rows, one of weight 2 as often as two rows."""
     if weights is None:
         return draw(n, m, rng)
+    weights = as_counts(weights)
     count = max(2, round(weights.sum()))
     at = (np.arange(count) + 0.5) / count if count <= m else np.sort(rng.uniform(size=m))
     found: np.ndarray[Any, Any] = np.searchsorted(np.cumsum(weights), at * weights.sum())

@@ -15,6 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from cmstats.arrays import (
     Array,
     check_weights,
+    float64,
+    in_range,
     moderate_weights,
     namespace,
     to_numpy,
@@ -524,7 +526,8 @@ class ConditionalGaussianMixture(PredictsRegions, RowsModel):
             out.append(joined(stds) * scale)
         out = [a[:, 0] for a in out] if self._y_ndim == 1 else out
         if return_cov:
-            out.append(joined(covs) * (scale[:, None] * scale))
+            unit = float64(scale)
+            out.append(joined(covs) * in_range(unit[:, None] * unit, mean.dtype))
         return out[0] if len(out) == 1 else tuple(out)
 
     @refused

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import Array, device_of, namespace, to_numpy
+from cmstats.arrays import Array, device_of, moderate, namespace, to_numpy
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
 from cmstats.moments.folds import (
@@ -343,9 +343,10 @@ class Planes:
     def correlations(self) -> Array:
         """Correlations of the targets' weights; NaN for a target whose weights are all equal."""
         xp = namespace(self.weights)
-        C = self.weights - xp.mean(self.weights, axis=0)
+        weights = moderate(self.weights)
+        C = weights - xp.mean(weights, axis=0)
         norm = xp.sqrt(xp.sum(C * C, axis=0))
-        varies = norm > 1e-14 * xp.max(xp.abs(self.weights), axis=0)
+        varies = norm > 1e-14 * xp.max(xp.abs(weights), axis=0)
         nan = xp.asarray(float("nan"), dtype=xp.float64, device=device_of(C))
         C = xp.where(varies, C / xp.where(varies, norm, 1.0), nan)
         return xp.clip(C.mT @ C, -1.0, 1.0)
