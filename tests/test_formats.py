@@ -15,6 +15,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
+from cmstats.report import cli
 from cmstats.report.cli import main, read_array
 from cmstats.report.inputs import read_inputs
 
@@ -179,6 +180,14 @@ def test_ids_that_count_the_rows_of_one_file_pair_those_of_another() -> None:
     same = read_inputs("a.csv", "same.csv", drop=["age", "sex"])
     np.testing.assert_allclose(same.second, B)
     assert list(same.second) == ["q1", "q2", "q3"]
+
+
+@pytest.mark.parametrize("option", ["--nuisance", "--drop"])
+def test_an_option_that_is_given_twice_names_both(option: str) -> None:
+    for words in ([option, "a", "b"], [option, "a", option, "b"]):
+        given = cli._parser().parse_args(["report", "x.csv", "y.csv", *words])
+        assert getattr(given, option[2:]) == ["a", "b"]
+    assert getattr(cli._parser().parse_args(["report", "x", "y"]), option[2:]) == []
 
 
 def test_tables_that_do_not_pair_are_one_sentence() -> None:

@@ -26,6 +26,7 @@ from cmstats.arrays import (
     warn,
 )
 from cmstats.kernels.linalg import inner
+from cmstats.rows.pairs import check_row_labels
 
 __all__ = ["HubnessCorrection", "corrected", "mean_of_largest"]
 
@@ -309,6 +310,7 @@ def _checked(a: Any, name: str) -> Array:
 
 
 def _pairs(U: Any, V: Any, minimum: int = 2) -> tuple[Array, Array]:
+    check_row_labels({"U": U, "V": V})
     U, V = _checked(U, "U"), _checked(V, "V")
     namespace(U, V)
     if tuple(U.shape) != tuple(V.shape):

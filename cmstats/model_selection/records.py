@@ -81,7 +81,7 @@ class Comparison:
         if hubness is not None and not isinstance(hubness, HubnessCorrection):
             raise TypeError(f"hubness={hubness!r} must be a HubnessCorrection, or None")
         self.hubness = hubness
-        check_row_labels({"X": X, "y": y, "labels": labels})
+        check_row_labels({"X": X, "y": y, "labels": labels, "groups": groups})
         self.X, self.y = _in_memory("X", X), _in_memory("y", y)
         check_lengths({"X": self.X, "y": self.y})
         self.n = int(self.X.shape[0])

@@ -33,6 +33,7 @@ from cmstats.models.base import RowsModel, length_of
 from cmstats.models.dask import refused
 from cmstats.models.latent import ComparedViews
 from cmstats.rows.dependence import dependence_notes
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.source import take_in_memory
 from cmstats.rows.splits import check_groups, deal, fold_ids, numbered
@@ -203,6 +204,7 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         """
         self._validate_params()
         _check_scoring(self.scoring)
+        check_row_labels({"X": X, "groups": groups})
         new = self._unfitted()
         blocks = new._blocks(X, y, reset=True)
         notes = new._choose(blocks, groups)

@@ -30,6 +30,7 @@ from cmstats.models.reading import (
 )
 from cmstats.moments.folds import GridScores, Trial, best_index, choice_notes, cross_validated
 from cmstats.moments.moments import Moments
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.progress import check_shown
 
 __all__ = ["MomentsSearchCV", "one_standard_error"]
@@ -348,6 +349,7 @@ class MomentsSearchCV(MetaEstimatorMixin, CopyFitted, DelegatedOutputs):
             If the folds do not part the rows, there is no candidate, or one is out of range or
             cannot be fitted.
         """
+        check_row_labels({"X": X, "groups": groups})
         new = self._unfitted()
         notes = new._search(X, y, sample_weight, groups)
         return self._become(new)._warned(notes)

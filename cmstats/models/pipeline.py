@@ -103,7 +103,8 @@ class TwoViewPipeline(DelegatedOutputs):
                 "TwoViewPipeline requires y to be passed, but the target y is None: it is the "
                 "second view"
             )
-        check_row_labels({"X": X, "y": y})
+        beside = ("sample_weight", "groups", "labels")
+        check_row_labels({"X": X, "y": y, **{k: fit_params.get(k) for k in beside}})
         x_, X = _fit_view(self.x, X)
         y_, y = _fit_view(self.y, y)
         model_ = clone(self.model).fit(X, y, **fit_params)

@@ -9,6 +9,7 @@ from typing import Any
 from cmstats.arrays import Array, namespace, result_dtype
 from cmstats.rows.chunks import check_lengths, project
 from cmstats.rows.matrix import check_matrix
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.source import width_of
 
 __all__ = ["Partialled", "residuals"]
@@ -66,6 +67,7 @@ def residuals(steps: Sequence[Partialled], blocks: Mapping[str, Any]) -> tuple[A
         if name not in widths:
             raise KeyError(f"no block {name!r} was regressed on {steps[0].name!r}; there are "
                            f"{', '.join(steps[0].patterns)}")  # fmt: skip
+    check_row_labels(blocks)
     rows = {name: check_matrix(a, name) for name, a in blocks.items()}
     check_lengths(rows)
     for name, a in rows.items():

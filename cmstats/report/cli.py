@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         report.add_argument(f"--{role}", metavar="FILE or COLUMN", help=what)
     report.add_argument(
-        "--nuisance", nargs="+", default=[], metavar="FILE or COLUMN",
+        "--nuisance", nargs="+", action="extend", default=[], metavar="FILE or COLUMN",
         help="confounds, which are regressed out of both views",
     )  # fmt: skip
     report.add_argument(
@@ -188,7 +188,12 @@ def _add_columns(command: argparse.ArgumentParser) -> None:
     command.add_argument("--join", metavar="COLUMN", help="pair the rows of two tables by this id")
     command.add_argument("--index", metavar="COLUMN", help="the labels of the rows, no feature")
     command.add_argument(
-        "--drop", nargs="+", default=[], metavar="COLUMN", help="columns to leave out"
+        "--drop",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COLUMN",
+        help="columns to leave out",
     )
 
 

@@ -14,6 +14,7 @@ from cmstats.arrays import is_dask, to_numpy
 from cmstats.rows.chunks import map_rows
 from cmstats.rows.dask import computed_chunks
 from cmstats.rows.files import PathLike, ShardedMatrix, Shards
+from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.progress import check_shown, progress_bar
 
 __all__ = ["ShardWriter", "write_shards"]
@@ -92,6 +93,10 @@ class ShardWriter:
                 f"{what} is of Dask arrays: pass one, or runs of several in memory, ((x.compute(), "
                 "y.compute()) for x, y in zip(X.partitions, Y.partitions))"
             )
+        try:
+            check_row_labels(dict(zip(self.names, given, strict=False)))
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
         arrays = [to_numpy(a) for a in given]
         kinds = [(a.shape[1:], a.dtype) for a in arrays]
         for a in arrays:

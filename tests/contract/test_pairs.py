@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.preprocessing import StandardScaler
+
+from cmstats import (
+    CCA,
+    CrossModalRetriever,
+    Moments,
+    MomentsSearchCV,
+    TwoViewPipeline,
+    bootstrap,
+    check_pairs,
+    compare,
+    correlation_intervals,
+    map_rows,
+    permutation_test,
+    retrieval_report,
+    suggest_models,
+    write_shards,
+)
+from cmstats.metrics import HubnessCorrection, linear_cka
+from cmstats.model_selection.comparison import learning_curves
 
 from .registry import Model, every, fitted
 from .rows import N, Rows
@@ -98,3 +119,50 @@ def test_a_column_that_two_views_share_is_warned_of(model: Model) -> None:
     ids = np.arange(float(N))[:, None] * 0.1
     with pytest.warns(UserWarning, match=r"column \d+ of \w+ and column \d+ of \w+ are equal"):
         model.fit(rows.map(lambda a: np.hstack([a, ids])))
+
+
+# ------------------------------------------------------------- functions and meta-estimators
+Z = np.random.default_rng(0).normal(size=(60, 2))
+INDEX = [f"s{i}" for i in range(60)]
+X = pd.DataFrame(np.c_[Z, Z[:, ::-1] ** 2], INDEX, list("abcd"))
+Y = pd.DataFrame(Z + np.random.default_rng(1).normal(size=(60, 2)), INDEX, list("ef"))
+G = pd.Series(np.arange(60) // 4, INDEX)
+MIXED = np.random.default_rng(2).permutation(60)
+YS, GS = Y.iloc[MIXED], G.iloc[MIXED]
+SCALED = TwoViewPipeline(CCA(1, shrinkage="cv"), x=StandardScaler(), y=StandardScaler())
+GRID = {"shrinkage": [0.1]}
+
+CALLS: dict[str, Any] = {
+    "permutations": lambda: permutation_test(X, YS),
+    "permutations, Z": lambda: permutation_test(X, Y, Z=YS),
+    "permutations, blocks": lambda: permutation_test(X, Y, blocks=GS),
+    "intervals, Z": lambda: correlation_intervals(X, Y, Z=YS),
+    "intervals, groups": lambda: correlation_intervals(X, Y, groups=GS),
+    "bootstrap, groups": lambda: bootstrap(CCA(1), X, Y, "x_weights_", groups=GS),
+    "compare": lambda: compare({"CCA": CCA(1)}, X, YS),
+    "compare, groups": lambda: compare({"CCA": CCA(1)}, X, Y, groups=GS),
+    "curves, groups": lambda: learning_curves({"CCA": CCA(1)}, X, Y, groups=GS),
+    "search": lambda: MomentsSearchCV(CCA(1), GRID).fit(X, YS),
+    "search, groups": lambda: MomentsSearchCV(CCA(1), GRID).fit(X, Y, groups=GS),
+    "search, weights": lambda: MomentsSearchCV(CCA(1), GRID).fit(X, Y, sample_weight=1.0 + GS),
+    "retriever, groups": lambda: CrossModalRetriever(time_budget=0).fit(X, Y, groups=GS),
+    "pipeline, groups": lambda: SCALED.fit(X, Y, groups=GS),
+    "pipeline, weights": lambda: SCALED.fit(X, Y, sample_weight=1.0 + GS),
+    "suspects": lambda: check_pairs(X, YS),
+    "suspects, groups": lambda: check_pairs(X, Y, groups=GS),
+    "suggestions": lambda: suggest_models(X, YS),
+    "alignment": lambda: linear_cka(X, YS),
+    "report": lambda: retrieval_report(Y, YS),
+    "hubness": lambda: HubnessCorrection().fit(Y, YS),
+    "moments": lambda: Moments.from_data(x=X, y=YS),
+    "batches": lambda: Moments.from_batches([(X, Y), (X, YS)]),
+    "residuals": lambda: Moments.from_data(x=X, y=Y).partial_out("y").residuals(x=X, y=YS),
+    "runs": lambda: list(map_rows(lambda x, y: 0, X, YS)),
+    "shards": lambda: write_shards(tempfile.mkdtemp(), [(X, Y), (X, YS)]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_functions_refuse_labels_in_another_order_too(name: str) -> None:
+    with pytest.raises(ValueError, match=r"have the labels of .* in another order.*\.index\]"):
+        CALLS[name]()
