@@ -43,6 +43,8 @@ def main() -> int:
     unknown = set(args.suites) - set(SUITES)
     if unknown:
         parser.error(f"unknown suite {', '.join(sorted(unknown))}: choose of {', '.join(SUITES)}")
+    if args.quick:
+        _measure.once()
     for name in args.suites or SUITES:
         run = importlib.import_module(f"benchmarks.{name}").run
         given = {"quick": args.quick}

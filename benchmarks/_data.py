@@ -22,6 +22,17 @@ class Split:
     labels: Any
     labels_test: Any
 
+    def few(self) -> Split:
+        """Few rows and columns of it, for quick runs."""
+        views = (self.x, self.y, self.x_test, self.y_test)
+        x, y, x_test, y_test = (few(a, n) for a, n in zip(views, (240, 240, 60, 60), strict=True))
+        return Split(x, y, x_test, y_test, self.labels[:240], self.labels_test[:60])
+
+
+def few(a: Any, rows: int) -> Any:
+    """The first rows of a matrix and at most 50 columns, evenly spaced."""
+    return a[:rows, :: max(1, a.shape[1] // 40)][:, :50]
+
 
 def emoji(seed: int) -> Split:
     data = load_emoji()
@@ -62,8 +73,12 @@ def _cut(x: Any, y: Any, labels: Any, train: Any, test: Any) -> Split:
     return Split(x[train], y[train], x[test], y[test], labels[train], labels[test])
 
 
-def available() -> dict[str, Callable[[int], Split]]:
+def available(*, quick: bool = False) -> dict[str, Callable[[int], Split]]:
     """The available sets: emoji always, the others if they are in CMSTATS_DATA."""
+    if quick:
+        return {
+            name: lambda seed, load=load: load(seed).few() for name, load in available().items()
+        }
     found: dict[str, Callable[[int], Split]] = {"emoji": emoji}
     for name, load in (("wikipedia", wikipedia), ("fashion", fashion)):
         try:

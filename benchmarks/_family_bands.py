@@ -19,9 +19,9 @@ WIDTHS = (64, 64)
 
 def banded(quick: bool) -> Iterator[Rows]:
     """The same candidates as himalaya; memory of rows on a disk; colours of emoji."""
-    yield from _beside_himalaya(2_000 if quick else 20_000, candidates=2, alphas=2 if quick else 4)
-    yield from _over_rows((5_000, 10_000) if quick else (200_000, 400_000, 800_000))
-    yield from _emoji(5 if quick else 10)
+    yield from _beside_himalaya(400 if quick else 20_000, candidates=2, alphas=2 if quick else 4)
+    yield from _over_rows((4000, 5000) if quick else (200_000, 400_000, 800_000))
+    yield from _emoji(2 if quick else 10, quick)
 
 
 def targets(n: int, q: int = 32, seed: int = 0) -> tuple[dict[str, Any], Any]:
@@ -104,9 +104,9 @@ print(json.dumps({"seconds": spent, "extra_mib": top[0] - before}))
 """
 
 
-def _emoji(candidates: int) -> Iterator[Rows]:
+def _emoji(candidates: int, quick: bool) -> Iterator[Rows]:
     """R2 of the colours of drawings from image and text: one penalty, or one for each view."""
-    train, rgb, test, rgb_test = emoji_colours()
+    train, rgb, test, rgb_test = emoji_colours(quick)
     plain = MultitaskRegressor().fit(train, rgb)
     model = MultitaskRegressor(bands="views", band_weights=candidates, random_state=0)
     model.fit(train, rgb)

@@ -26,7 +26,7 @@ def sparse(quick: bool) -> Iterator[Rows]:
     """Support, held-out correlation and seconds, with sparse weights and with sparse loadings."""
     SparseCCA(cv=2).fit(*planted(60, 30, 30, 0)[:2])  # imports and compiled code
     if quick:
-        yield _compared("sparse weights", (100, 20, 20), seeds=1, only=("PMDCCA",))
+        yield _compared("sparse weights", (60, 16, 16), seeds=1, only=("PMDCCA",))
         return
     for kind in ("sparse weights", "sparse loadings"):
         yield _compared(kind, (300, 100, 80), seeds=2)

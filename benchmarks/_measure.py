@@ -27,9 +27,18 @@ class NotRun(Exception):
     """The reason why a suite cannot run here."""
 
 
+_once = False
+
+
+def once() -> None:
+    """Time every call once and without rest from now on, for quick runs."""
+    global _once
+    _once = True
+
+
 def seconds(run: Callable[[], object]) -> float:
     # After a call the threads of BLAS spin for tens of milliseconds and occupy the cores.
-    time.sleep(0.2)
+    time.sleep(0 if _once else 0.2)
     begin = time.perf_counter()
     run()
     return time.perf_counter() - begin
@@ -42,8 +51,9 @@ def ratio(
 
     On a shared machine only the ratio of neighbours in time means something.
     """
-    run(), base()  # warm caches and compiled code
-    pairs = [(seconds(run), seconds(base)) for _ in range(repeats)]
+    if not _once:
+        run(), base()  # warm caches and compiled code
+    pairs = [(seconds(run), seconds(base)) for _ in range(1 if _once else repeats)]
     ratios = sorted(a / b for a, b in pairs)
     return {
         "seconds": statistics.median(a for a, _ in pairs),

@@ -18,10 +18,10 @@ from cmstats import LinearAutoencoder, load_emoji, load_mnist_halves
 def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    yield _against_scikit_learn(20_000 if quick else 200_000, 256 if quick else 1024, 64)
-    yield _emoji()
+    yield _against_scikit_learn(4000 if quick else 200_000, 128 if quick else 1024, 64)
+    yield _emoji((20,) if quick else (20, 64, 200))
     try:
-        yield _mnist(5_000 if quick else 60_000)
+        yield _mnist(((500, 10),) if quick else ((500, 10), (500, 64), (60_000, 10), (60_000, 64)))
     except FileNotFoundError as error:
         yield {"MNIST halves": {"note": f"not run: {error}"}}
 
@@ -86,23 +86,23 @@ def _from_one_view(train: tuple[Any, Any], test: tuple[Any, Any], k: int) -> dic
     }
 
 
-def _emoji() -> dict[str, Any]:
+def _emoji(components: tuple[int, ...]) -> dict[str, Any]:
     emoji = load_emoji()
     train, test = emoji.train, emoji.test
     return {
         f"emoji, x image, y text, {k} components": _from_one_view(
             (emoji.image[train], emoji.text[train]), (emoji.image[test], emoji.text[test]), k
         )
-        for k in (20, 64, 200)
+        for k in components
     }
 
 
-def _mnist(n: int) -> dict[str, Any]:
+def _mnist(sizes: tuple[tuple[int, int], ...]) -> dict[str, Any]:
     digits = load_mnist_halves()
     test = digits.left_test, digits.right_test
     return {
         f"MNIST halves, {m} digits, x left, y right, {k} components": _from_one_view(
             (digits.left_train[:m], digits.right_train[:m]), test, k
         )
-        for m, k in ((500, 10), (500, 64), (n, 10), (n, 64))
+        for m, k in sizes
     }

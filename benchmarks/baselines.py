@@ -22,12 +22,12 @@ MNIST_COMPONENTS = 50
 def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    for name, load in available().items():
+    for name, load in available(quick=quick).items():
         splits = [load(seed) for seed in range(1 if quick else 5)]
         for label, make in models(quick).items():
             yield {f"{name}: {label}": _retrieval(make, splits)}
     try:
-        halves = load_halves(2000 if quick else None)
+        halves = load_halves(500 if quick else None)
     except FileNotFoundError as error:
         yield {"not run: MNIST halves": {"note": str(error)}}
     else:
@@ -42,14 +42,14 @@ def models(quick: bool) -> dict[str, Callable[[int], Any]]:
     }
     if importlib.util.find_spec("torch") is None:
         return out
-    epochs = {"max_epochs": 2} if quick else {}
+    epochs, k = ({"max_epochs": 2}, 8) if quick else ({}, 50)
     return out | {
         "ContrastiveAligner, linear": lambda seed: ContrastiveAligner(random_state=seed, **epochs),
         "ContrastiveAligner, 512 hidden": lambda seed: ContrastiveAligner(
             hidden=(512,), random_state=seed, **epochs
         ),
-        "DeepCCA, 50 components": lambda seed: DeepCCA(
-            50, monitor="retrieval", random_state=seed, **epochs
+        f"DeepCCA, {k} components": lambda seed: DeepCCA(
+            k, monitor="retrieval", random_state=seed, **epochs
         ),
     }
 
@@ -85,7 +85,7 @@ def load_halves(n: int | None) -> tuple[Any, ...]:
 
 def _halves(X: Any, Y: Any, X_test: Any, Y_test: Any, quick: bool) -> Iterator[Rows]:
     """The sum of test correlations; DeepCCA in the time of KernelCCA, and in ten times that."""
-    k, rank = MNIST_COMPONENTS, 200 if quick else 1000
+    k, rank = (10, 50) if quick else (MNIST_COMPONENTS, 1000)
     name = f"MNIST halves, {len(X)} training rows, {k} components"
 
     def row(model: Any) -> dict[str, Any]:
@@ -101,7 +101,9 @@ def _halves(X: Any, Y: Any, X_test: Any, Y_test: Any, quick: bool) -> Iterator[R
         return
 
     def deep(epochs: int) -> Any:
-        return DeepCCA(k, hidden=(1024,), refit=False, max_epochs=epochs, random_state=0)
+        return DeepCCA(
+            k, hidden=(64 if quick else 1024,), refit=False, max_epochs=epochs, random_state=0
+        )
 
     deep(1).fit(X[:2000], Y[:2000])  # loads torch
     epoch = (seconds(lambda: deep(3).fit(X, Y)) - seconds(lambda: deep(1).fit(X, Y))) / 2

@@ -30,22 +30,26 @@ def pairs(n: int, p: int, q: int, dtype: Any = np.float64, seed: int = 0) -> tup
 def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    shrink = 10 if quick else 1
+    shrink = 50 if quick else 1
+    p, q = (64, 48) if quick else (512, 384)
 
     for n, dtype, bar in ((100_000, np.float64, 1.2), (400_000, np.float32, 1.3)):
-        X, Y = pairs(n // shrink, 512, 384, dtype)
+        X, Y = pairs(n // shrink, p, q, dtype)
         row = ratio(lambda: CCA().fit(X, Y), lambda: (X.T @ X, Y.T @ Y, X.T @ Y))  # noqa: B023
         name = np.dtype(dtype).name
         row["note"] = f"fit against its three bare BLAS products; bar {bar}"
-        yield {f"fit {len(X)} x (512, 384) {name} / bare products": row}
+        yield {f"fit {len(X)} x ({p}, {q}) {name} / bare products": row}
 
-    X, Y = pairs(100_000 // shrink, 512, 384)
-    for k in (10, 384):
+    X, Y = pairs(100_000 // shrink, p, q)
+    for k in (10, q):
         yield _against_cca_zoo(X, Y, k)
-    yield _against_scikit_learn(5000 // shrink if quick else 5000, quick)
-    yield _search(100_000 // shrink)
-    yield {"wide fit 200 x (20000, 5000)": peak_memory(WIDE)}
-    yield {"extra memory of a fit of 200000 x (512, 384) float32": peak_memory(EXTRA)}
+    yield _against_scikit_learn(500 if quick else 5000, quick)
+    yield _search(100_000 // shrink, p // 2, q // 2)
+    wide = (200, 2000, 500) if quick else (200, 20000, 5000)
+    yield {"wide fit {} x ({}, {})".format(*wide): peak_memory(WIDE, *map(str, wide))}
+    size = (200_000 // shrink, p, q)
+    name = "extra memory of a fit of {} x ({}, {}) float32".format(*size)
+    yield {name: peak_memory(EXTRA, *map(str, size))}
 
 
 def _against_cca_zoo(X: Any, Y: Any, k: int) -> dict[str, Any]:
@@ -57,7 +61,8 @@ def _against_cca_zoo(X: Any, Y: Any, k: int) -> dict[str, Any]:
     ours = min(seconds(lambda: CCA(k, shrinkage=0.1).fit(X, Y)) for _ in range(3))
     theirs = seconds(lambda: RidgeCCA(k, shrinkage=0.1).fit([X, Y]))
     return {
-        f"cca-zoo RidgeCCA / cmstats CCA, {len(X)} x (512, 384) float64, {k} components": {
+        f"cca-zoo RidgeCCA / cmstats CCA, {len(X)} x ({X.shape[1]}, {Y.shape[1]}) float64, {k} "
+        "components": {
             "seconds": ours,
             "bare_products_seconds": bare,
             "peer_seconds": theirs,
@@ -87,8 +92,8 @@ def _against_scikit_learn(n: int, quick: bool) -> dict[str, Any]:
     }
 
 
-def _search(n: int) -> dict[str, Any]:
-    X, Y = pairs(n, 256, 192)
+def _search(n: int, p: int, q: int) -> dict[str, Any]:
+    X, Y = pairs(n, p, q)
     search = MomentsSearchCV(CCA(10), {"shrinkage": SHRINKAGES})
     CCA(10).fit(X, Y)
     fit = min(seconds(lambda: CCA(10, shrinkage=0.1).fit(X, Y)) for _ in range(3))
@@ -99,18 +104,19 @@ def _search(n: int) -> dict[str, Any]:
         from cca_zoo.linear import RidgeCCA
         from cca_zoo.model_selection import GridSearchCV
     except ImportError:
-        return {f"search {n} x (256, 192)": row}
+        return {f"search {n} x ({p}, {q})": row}
     grid = GridSearchCV(RidgeCCA(10), {"shrinkage": SHRINKAGES}, cv=5)
     row["peer_seconds"] = seconds(lambda: grid.fit([X, Y]))
     row["times_faster"] = row["peer_seconds"] / ours
-    return {f"cca-zoo GridSearchCV / MomentsSearchCV, {n} x (256, 192) float64": row}
+    return {f"cca-zoo GridSearchCV / MomentsSearchCV, {n} x ({p}, {q}) float64": row}
 
 
 WIDE = """
 import numpy as np
 from cmstats import CCA
 rng = np.random.default_rng(0)
-X, Y = rng.standard_normal((200, 20000)), rng.standard_normal((200, 5000))
+n, p, q = map(int, sys.argv[1:])
+X, Y = rng.standard_normal((n, p)), rng.standard_normal((n, q))
 before = resident()
 begin = time.perf_counter()
 CCA(10, shrinkage=0.1).fit(X, Y)
@@ -122,12 +128,13 @@ EXTRA = """
 import numpy as np
 from cmstats import CCA
 rng = np.random.default_rng(0)
-X = rng.standard_normal((200_000, 512), dtype=np.float32)
-Y = rng.standard_normal((200_000, 384), dtype=np.float32)
+n, p, q = map(int, sys.argv[1:])
+X = rng.standard_normal((n, p), dtype=np.float32)
+Y = rng.standard_normal((n, q), dtype=np.float32)
 CCA().fit(X[:2000].copy(), Y[:2000].copy())
 before = resident()
 CCA().fit(X, Y)
-d = 512 + 384
+d = p + q
 print(json.dumps({
     "extra_mib": peak() - before, "input_mib": (X.nbytes + Y.nbytes) / 2**20,
     "d_by_d_float64_mib": d * d * 8 / 2**20,

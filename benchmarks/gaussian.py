@@ -19,13 +19,14 @@ from cmstats import CCA, ConditionalGaussian, retrieval_report
 def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    for name, split in available().items():
+    for name, split in available(quick=quick).items():
         if quick and name != "emoji":
             continue
         rows = [_one_split(split(seed), seed) for seed in range(1 if quick else 5)]
         for what in rows[0]:
             yield {f"{what}: {name}": _average([row[what] for row in rows])}
-    yield {"90% intervals, simulated 2000 + 20000 x (20, 10)": _simulated_coverage()}
+    n = 2000 if quick else 20_000
+    yield {f"90% intervals, simulated 2000 + {n} x (20, 10)": _simulated_coverage(n)}
     yield _speed(2000 if quick else 100_000)
 
 
@@ -89,8 +90,8 @@ def _mismatch(g: ConditionalGaussian, cca: CCA, s: Any, seed: int) -> dict[str, 
     }
 
 
-def _simulated_coverage() -> dict[str, Any]:
-    X, Y = pairs(22_000, 20, 10)
+def _simulated_coverage(n: int) -> dict[str, Any]:
+    X, Y = pairs(2000 + n, 20, 10)
     g = ConditionalGaussian().fit(X[:2000], Y[:2000])
     mean, std = g.predict(X[2000:], return_std=True)
     inside = np.abs(Y[2000:] - mean) <= scipy.stats.norm.ppf(0.95) * std

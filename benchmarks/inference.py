@@ -44,7 +44,7 @@ def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
     for tails in (None, 3.0):
-        yield _rejections(20 if quick else 1000, tails)
+        yield _rejections(2 if quick else 1000, tails)
     for n, p, q, rho in (
         (200, 15, 10, (0.8, 0.5)),
         (500, 20, 15, (0.7, 0.5, 0.3)),
@@ -52,8 +52,8 @@ def run(*, quick: bool) -> Iterator[Rows]:
         (1000, 50, 30, (0.8, 0.5, 0.25)),
     ):
         for tails in (None, 5.0):
-            yield _coverage(10 if quick else 400, n, p, q, rho, tails)
-    yield _permutations(500 if quick else 5000, 20 if quick else 1000)
+            yield _coverage(*(2, 20) if quick else (400, 200), n, p, q, rho, tails)
+    yield _permutations(*(300, 64, 48, 10) if quick else (5000, 256, 192, 1000))
     yield _against_cca_zoo(10 if quick else 100)
 
 
@@ -100,7 +100,9 @@ def _naive(X: Any, Y: Any, k: int, permutations: int, rng: np.random.Generator) 
     return (1 + sum(value >= observed for value in null)) / (1 + permutations)
 
 
-def _coverage(sets: int, n: int, p: int, q: int, rho: Any, tails: float | None) -> dict[str, Any]:
+def _coverage(
+    sets: int, resamples: int, n: int, p: int, q: int, rho: Any, tails: float | None
+) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     truth, k = np.array(rho), len(rho)
     hits = {"jackknife": np.zeros(k), "percentile": np.zeros(k), "bca": np.zeros(k)}
@@ -114,8 +116,8 @@ def _coverage(sets: int, n: int, p: int, q: int, rho: Any, tails: float | None) 
         if i < resampled:
             for method in ("percentile", "bca"):
                 found = bootstrap(
-                    CCA(k), X, Y, "correlations_", method=method, level=0.9, n_resamples=200,
-                    random_state=i,
+                    CCA(k), X, Y, "correlations_", method=method, level=0.9,
+                    n_resamples=resamples, random_state=i,
                 )  # fmt: skip
                 hits[method] += (found.lower <= truth) & (truth <= found.upper)
     law = "normal" if tails is None else f"t{tails:g}"
@@ -125,7 +127,7 @@ def _coverage(sets: int, n: int, p: int, q: int, rho: Any, tails: float | None) 
         "mean_width": _listed(width / sets),
         "percentile": _listed(hits["percentile"] / resampled),
         "bca": _listed(hits["bca"] / resampled),
-        "data_sets": f"{sets} ({resampled} for the bootstrap, 200 resamples)",
+        "data_sets": f"{sets} ({resampled} for the bootstrap, {resamples} resamples)",
         "note": "share of 90% intervals that hold the truth, per component; bar .85 to .95 where "
         "rho sqrt(n) is at least 7 and p + q well under n; where rho^2 is hardly above "
         f"sqrt(p q) / n = {(p * q) ** 0.5 / n:.2f} they are wide and cover more",
@@ -137,10 +139,10 @@ def _listed(values: Any, digits: int = 2) -> str:
     return " ".join(f"{v:.{digits}f}" for v in values)
 
 
-def _permutations(n: int, count: int) -> dict[str, Any]:
+def _permutations(n: int, p: int, q: int, count: int) -> dict[str, Any]:
     out = {}
     for dtype in (np.float64, np.float32):
-        X, Y = pairs(n, 256, 192, dtype)
+        X, Y = pairs(n, p, q, dtype)
         U, V = np.ascontiguousarray(X), np.ascontiguousarray(Y)
 
         def bare(U: Any = U, V: Any = V) -> None:
@@ -153,9 +155,9 @@ def _permutations(n: int, count: int) -> dict[str, Any]:
                 permutation_test(X, Y, statistic=statistic, n_permutations=count, random_state=0)
 
             row: dict[str, Any] = ratio(test, bare, repeats=1 if count > 100 else 2)
-            row["note"] = "all 192 steps, against as many bare cross products; bar 1.5"
+            row["note"] = f"all {q} steps, against as many bare cross products; bar 1.5"
             name = np.dtype(dtype).name
-            out[f"{count} permutations, {statistic}, {n} x (256, 192) {name} / products"] = row
+            out[f"{count} permutations, {statistic}, {n} x ({p}, {q}) {name} / products"] = row
     return out
 
 

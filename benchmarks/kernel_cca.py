@@ -39,14 +39,14 @@ def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
     yield _against_cca_zoo(400 if quick else 2000, 64 if quick else 512)
-    rows, rank = ("50000", "100") if quick else ("1000000", "1000")
+    rows, rank = ("5000", "100") if quick else ("1000000", "1000")
     name = f"Nystroem of rank {rank} from a memory-map of {rows} x (512, 512) float32"
     yield {name: peak_memory(MILLION, rows, rank) | {"note": "bar 2048 MiB peak"}}
     try:
         yield from _mnist(quick)
     except FileNotFoundError as error:
         yield {"not run: MNIST halves": {"note": str(error)}}
-    for name, load in available().items():
+    for name, load in available(quick=quick).items():
         yield from _retrieval(name, load, quick)
 
 
@@ -126,7 +126,7 @@ def _mnist(quick: bool) -> Iterator[Rows]:
         for part in ("train", "test")
     )
     if quick:
-        train, test = [a[:3000] for a in train], [a[:1000] for a in test]
+        train, test = [a[:800] for a in train], [a[:300] for a in test]
     plain = CCA(50, shrinkage=1e-3)
     row = {
         "seconds": seconds(lambda: plain.fit(*train)),
@@ -139,7 +139,7 @@ def _mnist(quick: bool) -> Iterator[Rows]:
         yield {f"MNIST halves, {name} of Andrew et al. 2013": row}
     gamma = median_gammas(train)
     for settings in MNIST_CURVE[: 1 if quick else None]:
-        settings = {**settings, "rank": 200} if quick else settings
+        settings = {**settings, "rank": 100} if quick else settings
         model = kernel_model(settings, gamma)
         spent = seconds(lambda: model.fit(*train))  # noqa: B023
         label = ", ".join(f"{k} {v}" for k, v in settings.items())

@@ -14,7 +14,7 @@ from cmstats.kernels.threads import cores, serial_blas, thread_map
 
 def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
-    part = 10 if quick else 1
+    part = 50 if quick else 1
     yield _scatter(100_000 // part)
     yield _logpdf(200_000 // part)
     yield _mixture(200_000 // part)

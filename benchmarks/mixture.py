@@ -44,7 +44,7 @@ def rows(n: int, d: int, k: int, apart: float, dtype: Any = np.float64) -> Any:
 def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    n = 10_000 if quick else 100_000
+    n = 2000 if quick else 100_000
     for kind in ("full", "tied", "diagonal"):
         # Overlapping components share every row; separate ones leave most of them to one.
         for apart in (0.2, 1.0) if kind == "full" else (0.2,):

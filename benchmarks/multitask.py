@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import RidgeCV
 
+from benchmarks._data import few
 from benchmarks._measure import Rows, peak_memory, ratio, seconds
 from cmstats import load_emoji, load_mnist_halves, load_wikipedia
 from cmstats.models.multitask import ALPHAS, MultitaskRegressor
@@ -19,13 +20,15 @@ from cmstats.models.multitask import ALPHAS, MultitaskRegressor
 def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    yield _against_peers(2000 if quick else 20_000, 64 if quick else 512, 32 if quick else 256)
-    yield _missing(2000 if quick else 20_000, 64 if quick else 512, 32 if quick else 256)
-    yield _from_disk((10_000, 20_000) if quick else (250_000, 500_000, 1_000_000))
-    yield _emoji()
+    size = (1000, 32, 16) if quick else (20_000, 512, 256)
+    yield _against_peers(*size)
+    yield _missing(*size)
+    sizes = (2000, 4000) if quick else (250_000, 500_000, 1_000_000)
+    yield _from_disk(sizes, *((64, 32) if quick else (512, 256)))
+    yield _emoji(quick)
     for table in (_wikipedia, _mnist):
         try:
-            yield table()
+            yield table(quick)
         except FileNotFoundError as error:
             yield {table.__name__.strip("_"): {"note": f"not run: {error}"}}
 
@@ -81,11 +84,11 @@ def _missing(n: int, p: int, q: int) -> dict[str, Any]:
     return {f"NaN in the targets / complete, {n} x {p}, {q} targets": row}
 
 
-def _from_disk(sizes: tuple[int, ...]) -> dict[str, Any]:
+def _from_disk(sizes: tuple[int, ...], p: int, q: int) -> dict[str, Any]:
     """Memory (without the page cache) and seconds over the number of rows on a disk."""
     out: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, width in (("x", 512), ("y", 256)):
+        for name, width in (("x", p), ("y", q)):
             rng = np.random.default_rng(width)
             file = np.lib.format.open_memmap(
                 Path(folder) / f"{name}.npy", "w+", np.float32, (sizes[-1], width)
@@ -102,7 +105,7 @@ def _from_disk(sizes: tuple[int, ...]) -> dict[str, Any]:
             first = first or row["seconds_a_million_rows"]
             row["over_the_first"] = row["seconds_a_million_rows"] / first
             row["note"] = "20 alphas, 5 folds; anonymous memory; bar 1024 MiB, linear in n"
-            out[f"memory-map {n} x 512, 256 targets, float32"] = row
+            out[f"memory-map {n} x {p}, {q} targets, float32"] = row
     return out
 
 
@@ -153,14 +156,15 @@ def _accuracy(train: Any, test: Any, labels: Any, labels_test: Any) -> dict[str,
     return out
 
 
-def _emoji() -> dict[str, Any]:
+def _emoji(quick: bool) -> dict[str, Any]:
     data = load_emoji()
     a, b = data.train, data.test
-    train, test = (_views(data.image[rows], data.text[rows]) for rows in (a, b))
+    image, text = _image_and_text(data, quick)
+    train, test = (_views(image[rows], text[rows]) for rows in (a, b))
     groups: dict[str, Any] = dict(_accuracy(train, test, data.group[a], data.group[b]))
     groups["note"] = "accuracy by the largest decision_function, 9 groups, 468 test items"
     try:
-        _, rgb, _, rgb_test = emoji_colours()
+        _, rgb, _, rgb_test = emoji_colours(quick)
     except ImportError as error:
         return {"emoji groups": groups, "emoji colours": {"note": f"not run: {error}"}}
     colours: dict[str, Any] = {}
@@ -170,11 +174,18 @@ def _emoji() -> dict[str, Any]:
     return {"emoji groups": groups, "emoji colours": colours}
 
 
-def emoji_colours() -> tuple[Any, Any, Any, Any]:
+def _image_and_text(data: Any, quick: bool) -> tuple[Any, ...]:
+    """Both views of the emoji; few columns for quick runs."""
+    views = data.image, data.text
+    return tuple(few(v, len(v)) for v in views) if quick else views
+
+
+def emoji_colours(quick: bool) -> tuple[Any, Any, Any, Any]:
     """Image and text of the training items with their mean colours, and those of the test items."""
     data = load_emoji()
     rgb = _mean_colours(data)
-    views = [_views(data.image[at], data.text[at])["both"] for at in (data.train, data.test)]
+    image, text = _image_and_text(data, quick)
+    views = [_views(image[at], text[at])["both"] for at in (data.train, data.test)]
     return views[0], rgb[data.train], views[1], rgb[data.test]
 
 
@@ -185,25 +196,28 @@ def _mean_colours(data: Any) -> Any:
     return (pixels * drawn[:, :, None]).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)[:, None]
 
 
-def _wikipedia() -> dict[str, Any]:
+def _wikipedia(quick: bool) -> dict[str, Any]:
     data = load_wikipedia()
     # The Euclidean distance of square roots of histograms is the Hellinger distance.
-    train = _views(np.sqrt(data.image_train), np.sqrt(data.text_train))
+    n = 300 if quick else None
+    train = _views(np.sqrt(data.image_train[:n]), np.sqrt(data.text_train[:n]))
     test = _views(np.sqrt(data.image_test), np.sqrt(data.text_test))
-    row: dict[str, Any] = dict(_accuracy(train, test, data.labels_train, data.labels_test))
+    row: dict[str, Any] = dict(_accuracy(train, test, data.labels_train[:n], data.labels_test))
     row["note"] = "accuracy by the largest decision_function, 10 categories, 693 test articles"
     return {"Wikipedia categories": row}
 
 
-def _mnist() -> dict[str, Any]:
+def _mnist(quick: bool) -> dict[str, Any]:
     data = load_mnist_halves()
+    views = (data.left_train, data.right_train, data.left_test, data.right_test)
+    left, right, left_test, right_test = (few(v, 1000) if quick else v for v in views)
     row: dict[str, Any] = {}
     for name, rank in (("full", None), ("rank_cv", "cv"), ("rank_20", 20)):
         model = MultitaskRegressor(rank=rank)
-        spent = seconds(lambda: model.fit(data.left_train, data.right_train))  # noqa: B023
-        varies = np.ptp(data.right_test, axis=0) > 0
-        scores = model.score_tasks(data.left_test, data.right_test)[varies]
-        weights = data.right_test.var(axis=0)[varies]
+        spent = seconds(lambda: model.fit(left, right))  # noqa: B023
+        varies = np.ptp(right_test, axis=0) > 0
+        scores = model.score_tasks(left_test, right_test)[varies]
+        weights = right_test.var(axis=0)[varies]
         row[f"R2_{name}"] = float(np.average(scores, weights=weights))
         row[f"seconds_{name}"] = spent
         if rank == "cv":

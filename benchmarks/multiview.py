@@ -12,6 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder
 
+from benchmarks._data import few
 from benchmarks._measure import Rows, ratio
 from cmstats import CCA, MultiviewCCA, load_emoji, retrieval_report
 from cmstats.datasets import load_fashion, load_mnist_halves, load_wikipedia
@@ -34,6 +35,9 @@ def run(*, quick: bool) -> Iterator[Rows]:
         except FileNotFoundError as error:
             yield {f"not run: {load.__name__[1:]}": {"note": str(error)}}
             continue
+        if quick:
+            train, test = (tuple(few(a, n) for a in v) for n, v in ((240, train), (60, test)))
+            labels = labels[0][:240], labels[1][:60]
         for model in MODELS:
             grid = list(itertools.product(components[: 1 if quick else None], shrinkages))
             row = _retrieval(model, metric, train, test, labels, grid)
@@ -147,10 +151,11 @@ def _quarters(left: Any, right: Any) -> list[Any]:
 
 def _mnist_quarters(quick: bool) -> dict[str, Any]:
     data = load_mnist_halves()
-    n = 3000 if quick else 60_000
+    n, k = (300, 10) if quick else (60_000, 50)
     train = _quarters(data.left_train[:n], data.right_train[:n])
     test = _quarters(data.left_test, data.right_test)
-    k = 50
+    if quick:
+        train, test = ([few(v, n) for v in views] for views in (train, test))
     out = {}
     for method in ("mcca", "gcca"):
         model = MultiviewCCA(k, method=method, shrinkage="cv").fit(train)

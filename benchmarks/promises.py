@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 
+from benchmarks._data import few
 from benchmarks._measure import Rows
 from cmstats import (
     CCA,
@@ -52,6 +53,8 @@ def _measurements(quick: bool) -> Iterator[tuple[str, Callable[[], Iterator[Rows
     """The parts of this suite by their names."""
     splits, repetitions = (3, 1) if quick else (1000, 20)
     sets = dict(_sets())
+    if quick:
+        sets = {name: (few(X, 700), few(y, 700)) for name, (X, y) in sets.items()}
     for name, (X, y) in sets.items():
         yield f"retrieval, {name}", partial(_retrieval, name, X, y, splits)
         yield f"folds, {name}", partial(_folds, name, X, y, 1 if quick else 20)
@@ -66,7 +69,7 @@ def _measurements(quick: bool) -> Iterator[tuple[str, Callable[[], Iterator[Rows
                 yield what, partial(_wrong_pairs, name, X, y, share, repetitions)
     for name, (X, y) in sets.items():
         yield f"match probability, {name}", partial(_matches, name, X, y)
-    yield "classes", partial(_classes, 1 if quick else 5)
+    yield "classes", partial(_classes, quick)
 
 
 def _sets() -> Iterator[tuple[str, Views]]:
@@ -297,12 +300,23 @@ def _matches(name: str, X: Any, y: Any) -> Iterator[Rows]:
 
 
 # --------------------------------------------------------------------- classes from their names
-def _classes(seeds: int) -> Iterator[Rows]:
+def _classes(quick: bool) -> Iterator[Rows]:
+    for what, task, name in _tasks():
+        if quick:
+            X, y, labels, *classes = task
+            step = len(X) // 300
+            task = (few(X[::step], 300), y[::step][:300], labels[::step][:300], *classes)
+        repeated = 1 if quick else 2 if name == "openclipart" else 5
+        yield from _classification(what, task, name, repeated)
+
+
+def _tasks() -> Iterator[tuple[str, Any, str]]:
+    """What is classified; rows of x and y, labels, classes and their texts; the set."""
     emoji = load_emoji()
     names = np.unique(emoji.group)
     texts = emoji.encode_text([name.replace("&", " ").replace("-", " ") for name in names])
     task = (emoji.image, emoji.text, emoji.group, names, texts)
-    yield from _classification("emoji groups by their names", task, "emoji", seeds)
+    yield "emoji groups by their names", task, "emoji"
     try:
         image, text, data, vectorizer = _fashion()
     except FileNotFoundError:
@@ -317,16 +331,14 @@ def _classes(seeds: int) -> Iterator[Rows]:
             continue
         kept = np.isin(labels, named)
         task = (image[kept], text[kept], labels[kept], named, texts[texts.any(axis=1)])
-        yield from _classification(f"fashion {attribute} by its words", task, "fashion", seeds)
-
-    yield from _openclipart(min(seeds, 2))
-
-
-def _openclipart(seeds: int) -> Iterator[Rows]:
-    """Categories by the mean text of twenty items each, which are left out of the rest."""
+        yield f"fashion {attribute} by its words", task, "fashion"
     path = Path(os.environ.get("CMSTATS_DATA", "")) / "openclipart.npz"
-    if not path.exists():
-        return
+    if path.exists():
+        yield "openclipart categories by mean texts", _openclipart(path), "openclipart"
+
+
+def _openclipart(path: Path) -> Any:
+    """Categories by the mean text of twenty items each, which are left out of the rest."""
     with np.load(path) as file:
         image, text = (np.float32(file[view]) for view in ("image", "text"))
         labels = file["category"].astype(str)
@@ -337,8 +349,7 @@ def _openclipart(seeds: int) -> Iterator[Rows]:
     shown = {name: order[labels[order] == name][:20] for name in names.tolist()}
     texts = np.stack([text[at].mean(axis=0) for at in shown.values()])
     rest = np.setdiff1d(np.flatnonzero(np.isin(labels, names)), np.concatenate([*shown.values()]))
-    task = (image[rest], text[rest], labels[rest], names, texts)
-    yield from _classification("openclipart categories by mean texts", task, "openclipart", seeds)
+    return image[rest], text[rest], labels[rest], names, texts
 
 
 def _classification(what: str, task: Any, name: str, seeds: int) -> Iterator[Rows]:

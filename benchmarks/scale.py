@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,26 @@ import numpy as np
 from benchmarks._measure import RESULTS, Rows, peak_memory, ratio, seconds
 from cmstats import CCA, Moments, MomentsSearchCV, open_shards
 
-WIDTHS = (512, 384)
 SHRINKAGES = {"shrinkage": np.geomspace(1e-4, 0.5, 10).tolist()}
 
 
 def run(*, quick: bool) -> Iterator[Rows]:
     """All measurements of this suite."""
     warnings.simplefilter("ignore")
-    n, shard = (20_000, 2000) if quick else (2_000_000, 100_000)
+    n, shard, *widths = (4000, 400, 64, 48) if quick else (2_000_000, 100_000, 512, 384)
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), n, shard)
+        write(Path(folder), n, shard, widths)
         yield _fit(folder, n, repeats=1 if quick else 3)
         yield _growth(folder, [n // 20, n // 8, n // 4, n // 2, n], quick=quick)
         yield _options(folder, min(n, 500_000), repeats=1 if quick else 3)
         yield _cluster(folder, min(n, 200_000))
-    yield _model(2000 if quick else 100_000)
+    yield _model(*(500, 256) if quick else (100_000, 1536))
 
 
-def write(folder: Path, n: int, rows: int) -> None:
+def write(folder: Path, n: int, rows: int, widths: Sequence[int]) -> None:
     """Paired float16 shards in the clip-retrieval layout, with 32 shared directions."""
     rng = np.random.default_rng(0)
-    for name, width in zip(("img_emb", "text_emb"), WIDTHS, strict=True):
+    for name, width in zip(("img_emb", "text_emb"), widths, strict=True):
         (folder / name).mkdir()
         loadings = rng.standard_normal((32, width), dtype=np.float32) * np.float32(0.3)
         # Reuse one block of noise, rolled for each shard: 1.8e9 random numbers take a minute.
@@ -64,7 +63,7 @@ def _fit(folder: str, n: int, repeats: int) -> dict[str, Any]:
     X, Y = open_shards(folder)
     held = np.asarray(X), np.asarray(Y)
     model, search = CCA(10, shrinkage=0.01), MomentsSearchCV(CCA(10), SHRINKAGES, cv=5)
-    name = f"{n} x ({WIDTHS[0]}, {WIDTHS[1]}) float16"
+    name = f"{n} x ({X.shape[1]}, {Y.shape[1]}) float16"
     row = ratio(lambda: model.fit(X, Y), lambda: model.fit(*held), repeats=repeats)
     difference = _difference(Moments.from_data(x=X, y=Y), Moments.from_data(x=held[0], y=held[1]))
     out: dict[str, Any] = {
@@ -133,7 +132,7 @@ def _growth(folder: str, sizes: list[int], *, quick: bool) -> dict[str, Any]:
     row: dict[str, Any] = {f"seconds_at_{n}": s for n, s in zip(sizes, spent, strict=True)}
     row |= {"exponent": exponent, "seconds_a_million_rows": per_row * 1e6, "fixed_seconds": fixed}
     row["note"] = "CCA from shards; the exponent of seconds = a n^b, 1 is linear"
-    return {f"growth, {WIDTHS[0]} + {WIDTHS[1]} columns of float16": row}
+    return {f"growth, {X.shape[1]} + {Y.shape[1]} columns of float16": row}
 
 
 def _figure(sizes: list[int], spent: list[float], exponent: float) -> None:
@@ -189,13 +188,13 @@ def _cluster(folder: str, n: int) -> dict[str, Any]:
             "seconds": spent,
             "seconds_of_one_process": here,
             "largest_relative_difference": _difference(merged, single),
-            "bytes_of_a_task_result": 8 * sum(WIDTHS) ** 2,
+            "bytes_of_a_task_result": 8 * (X.shape[1] + Y.shape[1]) ** 2,
             "note": "one process uses both cores already: what differs is the scheduler's cost",
         }
     }
 
 
-def _model(rows: int, d: int = 1536, *, n: float = 1e9, workers: int = 100) -> dict[str, Any]:
+def _model(rows: int, d: int, *, n: float = 1e9, workers: int = 100) -> dict[str, Any]:
     """A billion rows on a hundred workers, from the measured cost of a row and of a merge."""
     rng = np.random.default_rng(0)
     block = rng.standard_normal((rows, d), dtype=np.float32).astype(np.float16)
