@@ -212,6 +212,7 @@ def test_corruption_is_the_mean_over_all_masks(solver: Any, k: int, target: Any)
     np.testing.assert_allclose(product(est), U @ U.T @ full, atol=1e-9)
 
 
+@pytest.mark.ordinary
 def test_corruption_reconstructs_hidden_entries_better_than_pca() -> None:
     X, _ = make(3000, 12, 2, seed=4)
     train, test = X[:2000], X[2000:]
@@ -344,7 +345,7 @@ def explained(truth: Any, guess: Any) -> float:
 
 
 @pytest.mark.ordinary
-@pytest.mark.parametrize("split", ["fixed", 1])
+@pytest.mark.parametrize("split", ["fixed", pytest.param(1, marks=pytest.mark.slow)])
 def test_one_view_of_emoji_predicts_the_other(split: Any) -> None:
     emoji = load_emoji()
     train, test = emoji.train, emoji.test
@@ -418,6 +419,7 @@ def test_the_largest_weight_is_positive(parameters: Any, views: Any) -> None:
     assert np.abs(gram).max() < 1e-10
 
 
+@pytest.mark.ordinary
 @given(
     seed=st.integers(0, 10_000),
     n=st.integers(8, 40),

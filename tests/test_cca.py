@@ -236,6 +236,7 @@ def test_loadings_are_correlations_of_variables_with_variates(form: str, views: 
 # ------------------------------------------------------------------- the two identities
 
 
+@pytest.mark.ordinary
 def test_a_pair_of_cv_is_searched_together(views: Any) -> None:
     cca = CCA(shrinkage=("cv", "cv"), cv=3).fit(*views)
     assert len(cca.cv_shrinkages_) == len(CCA(shrinkage="cv").fit(*views).cv_shrinkages_) ** 2

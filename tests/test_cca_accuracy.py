@@ -201,6 +201,7 @@ def test_columns_that_moments_do_not_resolve_are_left_or_said(
         assert np.abs(off).max() < 1e-5
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 @pytest.mark.parametrize("est", [CCA(), CCA(solver="svd"), MultitaskRegressor(alpha=0.0)], ids=repr)
 def test_a_direction_of_rounding_noise_is_dropped(est: Any, offset: float) -> None:

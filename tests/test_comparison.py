@@ -32,6 +32,8 @@ from cmstats.model_selection.records import Comparison
 from cmstats.models.multiview import MultiviewCCA
 from cmstats.models.semantic import SemanticMatching
 
+pytestmark = pytest.mark.ordinary
+
 QUICK = {"memory": False, "n_resamples": 200, "random_state": 0}
 
 
@@ -174,7 +176,6 @@ def test_frames_and_other_arrays_give_the_numbers_of_numpy(pair: Any) -> None:
 
 
 # ------------------------------------------------------------------------------- columns
-@pytest.mark.ordinary
 def test_what_a_model_lacks_is_nan(pair: Any, labels: Any) -> None:
     X, Y = pair
     models = {
@@ -420,7 +421,9 @@ def _check(candidates: Any, X: Any, Y: Any, labels: Any = None) -> pd.DataFrame:
     return table
 
 
-@pytest.mark.parametrize("task", ["retrieval", "regression", "clustering"])
+@pytest.mark.parametrize(
+    "task", [pytest.param("retrieval", marks=pytest.mark.slow), "regression", "clustering"]
+)
 def test_every_suggestion_goes_through_compare(pair: Any, task: Any) -> None:
     candidates = suggest_models(*pair, task=task, random_state=0)
     assert len(candidates) >= 2
@@ -447,7 +450,7 @@ def test_suggestions_follow_the_data(pair: Any, labels: Any, rng: np.random.Gene
     assert "the target" in one.reasons["MultitaskRegressor"]
 
 
-@pytest.mark.ordinary
+@pytest.mark.slow
 def test_suggestions_for_classes_name_them(pair: Any, labels: Any) -> None:
     X, Y, labels = pair[0][:50], pair[1][:50], labels[:50]
     table = _check(suggest_models(X, Y, task="classification", labels=labels), X, Y, labels)
@@ -459,7 +462,9 @@ def test_suggestions_for_classes_name_them(pair: Any, labels: Any) -> None:
     assert table.loc["MultitaskRegressor", "R2"] > 0.2
 
 
-@pytest.mark.parametrize("task", ["retrieval", "regression", "clustering"])
+@pytest.mark.parametrize(
+    "task", [pytest.param("retrieval", marks=pytest.mark.slow), "regression", "clustering"]
+)
 def test_suggestions_cope_with_missing_entries(
     pair: Any, task: Any, rng: np.random.Generator
 ) -> None:

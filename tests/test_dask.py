@@ -187,7 +187,7 @@ def test_fit_score_and_outputs_equal_those_in_memory(model):
         np.testing.assert_allclose(found.compute(), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("shrinkage", [0.1, "cv"])
+@pytest.mark.parametrize("shrinkage", [0.1, pytest.param("cv", marks=pytest.mark.slow)])
 def test_many_views(shrinkage):
     Z = X[:, :3] + Y[:, :3]
     dZ = da.from_array(Z, chunks=40)

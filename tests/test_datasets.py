@@ -137,6 +137,7 @@ def test_related_pictures_and_texts_are_correlated(emoji):
     assert np.median(ranks) < 40
 
 
+@pytest.mark.ordinary
 def test_thumbnails(emoji):
     pytest.importorskip("PIL")
     pictures = emoji.thumbnails()
@@ -240,6 +241,7 @@ def test_mmreg_shapes():
     assert data.target_names[-1] == "Sex"
 
 
+@pytest.mark.ordinary
 def test_mnist_shapes():
     data = _load_or_skip(datasets.load_mnist_halves)
     assert data.left_train.shape == (60000, 392)

@@ -30,6 +30,8 @@ from cmstats import CCA, ConditionalGaussian, KernelCCA, Moments, MultitaskRegre
 from cmstats.arrays import to_numpy
 from cmstats.kernels.gram import gram
 
+pytestmark = pytest.mark.ordinary
+
 Held = Callable[[Any], Any]
 PACKAGE = str(Path(cmstats.__file__).parent)
 

@@ -116,7 +116,7 @@ def test_low_rank_keeps_the_marginals_and_the_first_canonical_pairs(rng: Any) ->
     assert np.linalg.matrix_rank(L[:5, 5:]) == 2
 
 
-@pytest.mark.ordinary
+@pytest.mark.slow
 def test_log_density_of_fifty_dimensions_agrees_with_high_precision(rng: Any) -> None:
     d, p = 50, 30
     Z = rng.normal(size=(400, d)) @ rng.normal(size=(d, d)) / 5
@@ -139,6 +139,7 @@ def test_log_density_of_fifty_dimensions_agrees_with_high_precision(rng: Any) ->
             assert abs(float(exact) - g.logpdf(X[i : i + 1], Y[i : i + 1])[0]) < 1e-10
 
 
+@pytest.mark.ordinary
 def test_a_thousand_dimensions_do_not_underflow(rng: Any) -> None:
     n, d = 600, 1000
     Y = 0.1 * rng.normal(size=(n, d))

@@ -82,6 +82,7 @@ def test_a_bank_of_one_item_over_and_over_is_finite() -> None:
         assert np.isfinite(v).all()
 
 
+@pytest.mark.ordinary
 def test_the_correction_finds_more_partners_on_real_pairs() -> None:
     image, text = load_emoji(return_X_y=True)
     cca = CCA(shrinkage=0.8).fit(image[::2], text[::2])

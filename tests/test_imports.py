@@ -137,7 +137,9 @@ def _imported(path: Path) -> Iterator[tuple[str, list[str]]]:
     skipped = {
         inner
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
         for line in node.body
         for inner in ast.walk(line)
     }

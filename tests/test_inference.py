@@ -174,11 +174,12 @@ def test_mckeons_f_has_the_traces_mean_and_variance() -> None:
     assert scale**2 * stats.f.var(df1, df2) == pytest.approx(variance)
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("planted", [0, 2])
 def test_chi_square_of_bartlett_and_lawley_is_nominal_under_the_null(planted: int) -> None:
     rho = (0.95, 0.9)[:planted]
     p = []
-    for i in range(120):
+    for i in range(60):
         X, Y = (np.linalg.qr(a - a.mean(0))[0] for a in views(60, 6, 4, rho, seed=i))
         r = np.linalg.svd(X.T @ Y, compute_uv=False)
         test = canonical_correlation_test(correlations=np.minimum(r, 1), n=60, p=6, q=4)
@@ -762,7 +763,7 @@ def test_bca_is_scipys() -> None:
     X, Y = views(25, 1, 1, (0.5,), seed=3)
     y = Y**3  # a skewed statistic
     found = bootstrap(
-        CCA(), X, y, slope, method="bca", n_resamples=400, level=0.9, cv=25, random_state=0
+        CCA(), X, y, slope, method="bca", n_resamples=99, level=0.9, cv=25, random_state=0
     )
 
     def statistic(a: Any, b: Any, axis: int = -1) -> Any:
@@ -789,6 +790,7 @@ def test_percentile_intervals_have_the_spread_of_theory() -> None:
     assert float(found.upper - found.lower) == pytest.approx(3.92 * error, rel=0.2)
 
 
+@pytest.mark.ordinary
 def test_groups_are_drawn_whole() -> None:
     """The variance of a mean of groups is that of their means, however many rows each has."""
     rng = np.random.default_rng(0)
@@ -799,14 +801,14 @@ def test_groups_are_drawn_whole() -> None:
     def mean(model: Any) -> float:
         return float(model.x_mean_[0])
 
-    def error(**groups: Any) -> float:
-        found = bootstrap(CCA(), X, Y, mean, n_resamples=150, random_state=0, **groups)
+    def error(n: int = 100, **groups: Any) -> float:
+        found = bootstrap(CCA(), X, Y, mean, n_resamples=n, random_state=0, **groups)
         return float(found.standard_error)
 
     expected = X[::5].std() / 60**0.5
     assert error(groups=g) == pytest.approx(expected, rel=0.1)
-    assert error(groups=g.astype(str)) == error(groups=g)
-    assert error() < 0.6 * expected  # 300 rows are no 300 items
+    assert error(9, groups=g.astype(str)) == error(9, groups=g)
+    assert error(50) < 0.6 * expected  # 300 rows are no 300 items
     found = bootstrap(CCA(), X, Y, mean, n_resamples=9, method="bca", groups=g, random_state=0)
     assert float(found.lower) < float(found.upper)
 
@@ -839,12 +841,13 @@ def test_weighted_refits_equal_refits_to_the_rows() -> None:
     np.testing.assert_allclose(a.lower, b.lower, atol=1e-8)
 
 
+@pytest.mark.ordinary
 def test_sample_weights_are_rows() -> None:
     X, Y = views(50, 1, 1, (0.7,))
     error = [
         float(
             bootstrap(
-                CCA(), X, Y, slope, sample_weight=w, n_resamples=150, random_state=0
+                CCA(), X, Y, slope, sample_weight=w, n_resamples=80, random_state=0
             ).standard_error
         )
         for w in (None, np.full(50, 4.0))
@@ -870,11 +873,12 @@ def test_procrustes_is_the_nearest_rotation_of_both_views() -> None:
     np.testing.assert_allclose(alignment(reference, found, "procrustes"), expected, atol=1e-12)
 
 
+@pytest.mark.ordinary
 def test_nearly_equal_components_have_finite_errors_only_when_aligned() -> None:
     X, Y = views(300, 3, 3, (0.8, 0.79), seed=2)
     spread = {
         align: bootstrap(
-            CCA(2), X, Y, "x_loadings_", n_resamples=60, align=align, random_state=0
+            CCA(2), X, Y, "x_loadings_", n_resamples=40, align=align, random_state=0
         ).standard_error.max()
         for align in ("procrustes", "match", None)
     }
@@ -913,11 +917,11 @@ def test_other_estimators_and_chosen_shrinkage_are_refitted() -> None:
 
 @pytest.mark.ordinary
 def test_bootstrap_runs_where_the_data_are(place: Place) -> None:
-    X, Y = views(40, 3, 2, (0.7, 0.3))
+    X, Y = views(20, 3, 2, (0.7, 0.3))
     for method in ("percentile", "bca"):
         a, b = (
             bootstrap(
-                CCA(), put(X), put(Y), "x_weights_", n_resamples=6, method=method, random_state=0
+                CCA(), put(X), put(Y), "x_weights_", n_resamples=3, method=method, random_state=0
             )
             for put in (place, to_numpy)
         )
@@ -973,6 +977,7 @@ def test_a_statistic_is_a_number_or_an_array() -> None:
     assert listed.distribution.shape == (3, 2)
 
 
+@pytest.mark.ordinary
 def test_resamples_that_cannot_be_used_are_counted_and_left_out() -> None:
     X, Y = views(7, 4, 4, (0.9,))
     with pytest.warns(UserWarning, match=r"of 60 resamples could not be used and are left out"):

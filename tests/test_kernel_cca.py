@@ -94,6 +94,7 @@ def test_all_points_as_landmarks_are_exact(landmarks: str) -> None:
         np.testing.assert_allclose(a, b, atol=1e-8)
 
 
+@pytest.mark.ordinary
 def test_random_features_approach_exact() -> None:
     # tr(S)/m has the number of features for m: the ridge of n rows is that of s m / n.
     exact = model(gamma=0.2, shrinkage=0.1).fit(X, Y).singular_values_
@@ -144,6 +145,7 @@ def test_embeddings_multiply_to_similarities(kind: Any) -> None:
     assert found.x_loadings_.shape == (found.x_map_._n_features_out, 3)
 
 
+@pytest.mark.ordinary
 def test_shrinkage_found_by_folds_is_the_best_of_the_grid() -> None:
     found = model("nystroem", shrinkage="cv", cv=4).fit(X, Y)
     zx, zy = found.x_map_.transform(X), found.y_map_.transform(Y)
@@ -363,8 +365,9 @@ def curved(n: int, seed: int = 0) -> tuple[Any, Any]:
     return X, np.c_[angle, np.cos(angle)] + 0.05 * rng.normal(size=(n, 4))
 
 
+@pytest.mark.ordinary
 def test_bandwidths_are_multiples_of_the_median_chosen_by_retrieval() -> None:
-    X, Y = curved(200)
+    X, Y = curved(120)
     plain = KernelCCA(20, shrinkage=0.03, random_state=0).fit(X, Y)
     model = KernelCCA(20, shrinkage=0.03, gamma="cv", random_state=0).fit(X, Y)
     best = model.cv_gammas_[int(model.cv_gamma_scores_.mean(axis=1).argmax())]
@@ -409,6 +412,7 @@ def test_a_view_without_a_bandwidth_is_left_as_it_is() -> None:
         KernelCCA(3, kernel="linear", gamma="cv", **how).fit(X, Y)
 
 
+@pytest.mark.ordinary
 def test_a_choice_takes_few_landmarks_where_a_fit_is_exact() -> None:
     X, Y = curved(1100)
     assert KernelCCA(2).fit(X[:990], Y[:990]).x_map_.n_landmarks_ == 990

@@ -71,6 +71,7 @@ def test_logpdf_equals_scipy(d: int) -> None:
     )
 
 
+@pytest.mark.ordinary
 def test_logpdf_equals_mpmath_at_d_50() -> None:
     rng = np.random.default_rng(0)
     d = 50

@@ -82,6 +82,7 @@ def test_report_equals_the_definitions():
     assert mean_average_precision(U, V) == one["mAP"]
 
 
+@pytest.mark.ordinary
 def test_labels_change_only_map():
     U, V = pairs()
     labels = np.random.default_rng(1).choice(["cat", "dog", "owl"], 120)
@@ -179,6 +180,7 @@ def test_the_order_of_the_pairs_does_not_matter(seed):
 
 
 # ------------------------------------------------------------------------------- chance
+@pytest.mark.ordinary
 @pytest.mark.parametrize(
     ("n", "m", "options"),
     [
@@ -192,7 +194,7 @@ def test_chance_is_the_average_over_random_scores(n, m, options):
     rng = np.random.default_rng(0)
     expected = retrieval_chance(n, m, ks=(1, 5), **options)
     reports = [
-        retrieval_report(rng.normal(size=(n, m or n)), ks=(1, 5), **options) for _ in range(100)
+        retrieval_report(rng.normal(size=(n, m or n)), ks=(1, 5), **options) for _ in range(60)
     ]
     found = sum(reports) / len(reports)
     assert list(found.columns) == list(expected.columns)

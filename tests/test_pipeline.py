@@ -101,6 +101,7 @@ def test_strings_become_numbers_and_stay_sparse(views: Any) -> None:
     assert pipeline.score(X, texts) > 0.5
 
 
+@pytest.mark.ordinary
 def test_groups_reach_the_model_also_by_routing(views: Any) -> None:
     X, Y = views
     groups = np.arange(len(X)) // 5

@@ -44,6 +44,8 @@ from cmstats.plotting import (
     ShrinkagePathDisplay,
 )
 
+pytestmark = pytest.mark.ordinary
+
 
 @pytest.fixture(autouse=True)
 def _close_figures() -> Iterator[None]:

@@ -71,6 +71,7 @@ def test_no_label_is_needed_and_few_help() -> None:
     np.testing.assert_allclose(fixed.fit(X, y, few).prototypes_, lost.prototypes_)
 
 
+@pytest.mark.ordinary
 def test_held_out_items_say_how_much_a_name_is_worth() -> None:
     X, y, labels = data(600, 0)
 

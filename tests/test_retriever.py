@@ -14,6 +14,8 @@ from cmstats.metrics import HubnessCorrection
 from cmstats.model_selection.candidates import SHRINKAGES, Candidate, Trials
 from cmstats.model_selection.retriever import _chosen, _standard_error, _table
 
+pytestmark = pytest.mark.ordinary
+
 
 def aligned(seed: int, n: int, noise: float = 0.6, d: int = 8) -> tuple[Any, Any]:
     """Two embeddings in one space, with means of their own."""

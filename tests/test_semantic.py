@@ -26,6 +26,8 @@ from cmstats.arrays import to_numpy
 from cmstats.metrics import make_retrieval_scorer, mean_average_precision
 from cmstats.models.semantic import SemanticMatching
 
+pytestmark = pytest.mark.ordinary
+
 NAMES = np.array(["art", "biology", "music"])
 
 

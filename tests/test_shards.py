@@ -28,7 +28,7 @@ from cmstats import (
 from cmstats.rows import chunks as streams
 from cmstats.rows.files import ShardedMatrix
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = [pytest.mark.ordinary, pytest.mark.usefixtures("two_threads")]
 
 SIZES = (1500, 700, 1, 0, 1299, 1, 1, 498)  # uneven, single rows, an empty shard
 N = sum(SIZES)

@@ -137,6 +137,7 @@ def folds_of(n: int) -> Any:
     return np.arange(n) % 3
 
 
+@pytest.mark.ordinary
 def test_retrieval_is_that_of_the_held_out_rows() -> None:
     X, Y = views(60, 5, 5)
     for model in (

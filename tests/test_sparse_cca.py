@@ -235,6 +235,7 @@ def f1(found: Any, truth: Any) -> float:
     return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
 
 
+@pytest.mark.ordinary
 def test_cv_finds_the_planted_columns() -> None:
     rows = planted(200, 40, 40, seed=3)
     model = SparseCCA(2).fit(*rows)
@@ -253,6 +254,7 @@ def test_cv_finds_the_planted_columns() -> None:
     assert means[-3:].max() <= means[:-3].max() + 0.1 * error
 
 
+@pytest.mark.ordinary
 def test_cv_is_a_fit_to_each_folds_rows() -> None:
     model = SparseCCA(2, cv=3, tol=1e-10).fit(X, Y)
     fold = np.arange(len(X)) % 3
@@ -339,6 +341,7 @@ def test_tests_of_plain_correlations_do_not_take_it() -> None:
         canonical_correlation_test(SparseCCA(alpha=0.1).fit(X, Y))
 
 
+@pytest.mark.ordinary
 def test_the_path_is_drawn() -> None:
     model = SparseCCA(2, cv=3).fit(X, Y)
     display = SparsePathDisplay.from_estimator(model)

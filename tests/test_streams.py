@@ -16,7 +16,7 @@ from cmstats.rows import chunks as streams
 from cmstats.rows.chunks import batches, check_blocks, chunks, is_lazy
 from cmstats.rows.source import MappedRows
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = [pytest.mark.ordinary, pytest.mark.usefixtures("two_threads")]
 
 
 class Rows:

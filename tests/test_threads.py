@@ -139,6 +139,7 @@ def test_an_interrupt_at_any_line_leaves_blas_as_it_was() -> None:
     assert step > 8
 
 
+@pytest.mark.ordinary
 def test_threads_that_fit_leave_the_filters_of_warnings_alone() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 4))

@@ -118,6 +118,8 @@ class Model:
     """Results that single precision does not determine."""
     heavy: bool = False
     """Whether its properties are all in the slow set: each fit is many, or trains a network."""
+    quick: bool = True
+    """Whether its properties are in the quick set, if it is `main`; not where fits take long."""
     broken: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Tests that fail today, each with the reason: expected failures, strictly."""
 
@@ -128,6 +130,12 @@ class Model:
 
     def has(self, method: str) -> bool:
         return method not in self.without and hasattr(self.make(), method)
+
+    @functools.cached_property
+    def door(self) -> tuple[Any, ...]:
+        """What takes its rows: the base that its class shares with others, and which views."""
+        shared = [c for c in self.cls.__mro__ if c.__module__.startswith("cmstats.models.base")]
+        return (*(shared[:1] or [self.cls]), *self.rows(5).views)
 
     @property
     def moments(self) -> bool:
@@ -146,7 +154,7 @@ class Model:
     def score(self) -> bool:
         return self.has("score")
 
-    @property
+    @functools.cached_property
     def weights(self) -> bool:
         return "sample_weight" in inspect.signature(self.make().fit).parameters or isinstance(
             self.make(), TwoViewPipeline
@@ -414,8 +422,8 @@ def _models() -> Iterator[Model]:
     yield Model("cca-auto-scale", _cca(shrinkage="auto", scale=True), **two)
     yield Model("cca-mixed", _cca(shrinkage=("auto", 0.2), scale=True, n_components=2), **two)
     yield Model("cca-full", _cca(shrinkage=1.0), **two)
-    yield Model("cca-cv", _cca(shrinkage="cv"), folds=5, **two)
     yield Model("cca-cv-pair", _cca(shrinkage=("cv", 0.1), scale=True, cv=3), folds=3, **two)
+    yield Model("cca-cv", _cca(shrinkage="cv"), folds=5, **two)
     yield Model("cca-svd", _cca(solver="svd"), **SVD, **two)
     yield Model("cca-svd-scale", _cca(solver="svd", scale=True, shrinkage=0.3), **SVD, **two)
     yield Model("cca-svd-auto", _cca(solver="svd", shrinkage="auto"), **SVD, **two)
@@ -452,8 +460,9 @@ def _models() -> Iterator[Model]:
 
     # ------------------------------------------------------------------------------ sparse
     sparse = functools.partial(SparseCCA, 2, tol=1e-12, max_iter=20_000)
+    plain = functools.partial(sparse, alpha=0.05, max_iter=2000)
     one = functools.partial(SparseCCA, 1, tol=1e-12, alpha=0.05)
-    yield Model("sparse", functools.partial(sparse, alpha=0.05), main=True, one=one, **two)
+    yield Model("sparse", plain, main=True, one=one, **two)
     yield Model("sparse-cv", functools.partial(sparse, cv=3), folds=3, **two)
     yield Model("sparse-em", functools.partial(sparse, alpha=0.05, missing="em"), holes, **two)
     yield Model("sparse-pmd", functools.partial(sparse, alpha=0.3, method="pmd"), **two)
@@ -490,12 +499,12 @@ def _models() -> Iterator[Model]:
 
     # ------------------------------------------------------------------------------ kernels
     def kernel(name: str, *, main: bool = False, **parameters: Any) -> Model:
-        own = {"folds", "without", "form", "seeded", "by_row", "batches", "broken", "unsteady"}
-        own &= {*parameters}
+        own = {"folds", "without", "form", "seeded", "by_row", "batches", "broken", "unsteady",
+               "heavy"} & {*parameters}  # fmt: skip
         extra = {k: parameters.pop(k) for k in own}
         extra = {"atol": 1e-8, "atol32": 2e-2, **extra}
         made = _kernel(**parameters)
-        return Model(name, made, main=main, kinds=KINDS, mapped=True, dask="outputs",
+        return Model(name, made, main=main, kinds=KINDS, mapped=True, dask="outputs", quick=False,
                      **extra)  # fmt: skip
 
     # The seeded maps choose landmarks by number of row; exact ones have none to choose.
@@ -516,7 +525,7 @@ def _models() -> Iterator[Model]:
     # In single precision a map may have fewer coordinates.
     bases = [f"{view}_{what}_" for view in "xy" for what in ("weights", "loadings",
              "cross_loadings", "mean")]  # fmt: skip
-    yield kernel("kernel-choice", **{**landmarks, **open_}, batches=False,
+    yield kernel("kernel-choice", **{**landmarks, **open_}, batches=False, heavy=True,
                  unsteady=(*bases, "x_weights_", "y_weights_"), **own)  # fmt: skip
     yield kernel("kernel-mrr", **ranks, **own, **landmarks)
     yield kernel("kernel-cv", shrinkage="cv", cv=3, folds=3, **landmarks)
@@ -548,7 +557,7 @@ def _models() -> Iterator[Model]:
     yield gaussian("gaussian-aligned-cv", aligned, target="aligned", cv=3, folds=3)
     yield gaussian("gaussian-em", holes, missing="em", shrinkage=0.1)
     yield gaussian("gaussian-em-cv", holes, missing="em", cv=3, folds=3)
-    em: dict[str, Any] = {"dask": "outputs", "atol": 1e-7, "atol32": 5e-3,
+    em: dict[str, Any] = {"dask": "outputs", "atol": 1e-7, "atol32": 5e-3, "quick": False,
                           "in_memory": ("predict_region",)}  # fmt: skip
     yield Model("mixture", _mixture("full"), main=True, **em)
     yield Model("mixture-tied", _mixture("tied"), **em)
@@ -638,7 +647,7 @@ def _models() -> Iterator[Model]:
 
     # ------------------------------------------------------------------------ classification
     semantic = {"kinds": ("inner_product", "cosine"), "dask": "outputs", "atol": 1e-5,
-                "sparse": False}  # fmt: skip
+                "sparse": False, "quick": False}  # fmt: skip
     anywhere = "its classifiers hold NumPy's arrays: rows may come from any place"
     broken = {
         "test_calls_take_rows_from_the_place_of_fit": anywhere,
@@ -655,7 +664,7 @@ def _models() -> Iterator[Model]:
                 without=("predict", "score"), one=functools.partial(names, texts[:, :1]),
                 broken={"test_a_column_that_two_views_share_is_warned_of": "the y of this test is "
                         "wider than the features of its classes"},
-                atol32=1e-2)  # fmt: skip
+                atol32=1e-2, quick=False)  # fmt: skip
 
     # ----------------------------------------------------------------------------- baselines
     yield Model("asif", lambda: ASIF(k=20, power=4), main=True, dask="outputs",
@@ -701,17 +710,22 @@ MODELS: list[Model] = list(_models())
 
 # ----------------------------------------------------------------------- how they are tested
 def every(
-    where: Callable[[Model], bool] = lambda model: True, *, variants: bool | None = True
+    where: Callable[[Model], bool] = lambda model: True,
+    *,
+    variants: bool | None = True,
+    door: bool = False,
 ) -> Callable[[Any], Any]:
     """A property of every model for which `where` is true.
 
     With ``variants=None`` of one entry only of each class with and without folds or missing
     entries, with ``variants=False`` of one entry of each class: where parameters change nothing.
-    The entries that ``variants=None`` leaves out are otherwise in the slow set.
+    The entries that ``variants=None`` leaves out are otherwise in the slow set. With ``door=True``
+    the ordinary set has one class of each base: a property of the code that takes the rows, which
+    the classes share.
     """
 
     def marked(test: Any) -> Any:
-        test.holds, test.variants = where, variants
+        test.holds, test.variants, test.door = where, variants, door
         return test
 
     return marked
@@ -724,17 +738,26 @@ def _chosen(models: list[Model], test: Any) -> tuple[list[Model], set[str]]:
         models = [model for model in models if model.main]
     one: dict[Any, str] = {}
     first: dict[Any, str] = {}
+    fixed = {model.cls for model in models if model.folds is None}
     for model in sorted(models, key=lambda model: not model.main):
         one.setdefault((model.cls, model.folds is None, model.missing), model.name)
-        # Rows with missing entries are ordinary where moments or tasks are completed themselves.
-        if not model.missing or model.cls in (CCA, MultitaskRegressor):
-            chooses = model.folds is not None and not model.missing
+        # The base completes and deals rows: beside fits without, two classes show both.
+        chooses = model.folds is not None and not model.missing
+        apart = model.missing or (chooses and model.cls in fixed)
+        if not apart or model.cls in (CCA, MultitaskRegressor):
             first.setdefault((model.cls, chooses, model.missing), model.name)
     kept = {model.name for model in models if model.main} | {*one.values()}
     if test.variants is None:
         models = [model for model in models if model.name in kept]
     heavy = {model.name for model in models if model.heavy}
-    return models, ({*first.values()} | {m.name for m in models if m.main}) - heavy
+    ordinary = ({*first.values()} | {m.name for m in models if m.main}) - heavy
+    if test.door:
+        doors: dict[Any, str] = {}
+        for model in sorted(models, key=lambda model: not model.main):
+            if model.name in ordinary:
+                doors.setdefault(model.door, model.name)
+        ordinary &= {*doors.values()}
+    return models, ordinary
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
@@ -759,7 +782,8 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         for at in _places(number, model) if placed else [()]:
             torch = model.torch or "torch" in at
             later = slow or (model.main and at and at not in ORDINARY_PLACES)
-            pace = [pytest.mark.slow] if later else [] if model.main else [pytest.mark.ordinary]
+            quick = model.main and model.quick
+            pace = [pytest.mark.slow] if later else [] if quick else [pytest.mark.ordinary]
             given.append(
                 pytest.param(
                     *(model, at) if placed else (model,),

@@ -115,12 +115,12 @@ def from_stream(model: Model, size: int) -> None:
         model.compare(model.everything(named, rows), expected)
 
 
-@every(lambda m: m.partial and not m.mapped)
+@every(lambda m: m.partial and not m.mapped, door=True)
 def test_a_stream_of_batches_is_fit(model: Model) -> None:
     from_stream(model, 13)
 
 
-@every(lambda m: m.partial and not m.mapped, variants=None)
+@every(lambda m: m.partial and not m.mapped, variants=None, door=True)
 def test_a_stream_of_single_rows_is_fit(model: Model) -> None:
     from_stream(model, 1)
 

@@ -96,13 +96,13 @@ def check(model: Model, rows: Rows, holder: Holder, folder: Path, without: Any =
     model.compare(found, expected, 1e-9)
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 def test_frames_and_lists_are_rows(model: Model, tmp_path: Path) -> None:
     for name, holder in IN_MEMORY.items():
         check(model, model.rows(), holder, tmp_path / name)
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 def test_rows_on_a_disk_are_rows(model: Model, tmp_path: Path) -> None:
     for name, holder in ON_DISK.items():
         if not (model.whole and name == "slices"):
@@ -114,7 +114,7 @@ def thinned(rows: Rows) -> Rows:
     return rows.map(lambda a: np.where(np.abs(a - np.median(a)) > 0.7 * a.std(), a, 0))
 
 
-@every(lambda m: m.sparse, variants=False)
+@every(lambda m: m.sparse, variants=False, door=True)
 def test_sparse_matrices_are_rows(model: Model, tmp_path: Path) -> None:
     rows = thinned(model.rows())
     for name in SPARSE:
@@ -128,7 +128,7 @@ def test_sparse_matrices_are_rows(model: Model, tmp_path: Path) -> None:
         model.compare(model.calls(found, rows), model.calls(expected, rows), 1e-9)
 
 
-@every(lambda m: m.partial and m.sparse, variants=False)
+@every(lambda m: m.partial and m.sparse, variants=False, door=True)
 def test_partial_fit_takes_sparse_batches_and_rows_on_a_disk(model: Model, tmp_path: Path) -> None:
     rows = thinned(model.rows())
     holders = {"sparse": lambda a, path: scipy.sparse.csr_matrix(a), "memmap": _memmap}
@@ -171,7 +171,7 @@ def truncated(a: Any) -> Any:
     return (a.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
 
 
-@every(lambda m: m.sparse and not m.torch, variants=False)
+@every(lambda m: m.sparse and not m.torch, variants=False, door=True)
 def test_sparse_rows_on_a_disk_and_in_frames_are_rows(model: Model, tmp_path: Path) -> None:
     rows = thinned(model.rows())
     holders: dict[str, Holder] = {"frame": _sparse_frame, "backed": lambda a, path: Backed(a)}
@@ -179,7 +179,7 @@ def test_sparse_rows_on_a_disk_and_in_frames_are_rows(model: Model, tmp_path: Pa
         check(model, rows, holder, tmp_path / name, (*IN_MEMORY_ONLY, *model.in_memory))
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 def test_columns_of_vectors_are_rows(model: Model, tmp_path: Path) -> None:
     holders: dict[str, Holder] = {
         "series": lambda a, path: pd.Series(list(a), name=path.name),
@@ -189,7 +189,7 @@ def test_columns_of_vectors_are_rows(model: Model, tmp_path: Path) -> None:
         check(model, model.rows(), holder, tmp_path / name)
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 def test_raw_bfloat16_is_single_precision(model: Model, tmp_path: Path) -> None:
     rows = model.rows().map(truncated)
     folder = tmp_path / "raw"
@@ -200,14 +200,14 @@ def test_raw_bfloat16_is_single_precision(model: Model, tmp_path: Path) -> None:
     model.compare(found, expected, 1e-5)
 
 
-@every(lambda m: m.missing, variants=False)
+@every(lambda m: m.missing, variants=False, door=True)
 def test_what_is_masked_is_missing(model: Model) -> None:
     rows = model.rows()
     masked = rows.map(lambda a: np.ma.masked_greater(np.where(np.isnan(a), 1e30, a), 1e20))
     model.compare(model.everything(model.fit(masked), rows), model.everything(fitted(model), rows))
 
 
-@every(lambda m: not m.missing, variants=False)
+@every(lambda m: not m.missing, variants=False, door=True)
 def test_masked_rows_are_not_read_as_if_they_were_whole(model: Model) -> None:
     rows = model.rows()
     first = next(iter(rows.views))
@@ -220,7 +220,7 @@ def test_masked_rows_are_not_read_as_if_they_were_whole(model: Model) -> None:
 
 
 # ---------------------------------------------------------------------- names and outputs
-@every(variants=False)
+@every(variants=False, door=True)
 def test_sentences_name_columns(model: Model) -> None:
     rows = frames(model.rows())
     for name, view in rows.views.items():
@@ -235,7 +235,7 @@ def test_sentences_name_columns(model: Model) -> None:
             model.fit(rows.but(name, bad))
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 def test_names_are_unique_or_refused(model: Model) -> None:
     rows = frames(model.rows())
     first = next(iter(rows.views))
@@ -250,7 +250,7 @@ def test_names_are_unique_or_refused(model: Model) -> None:
         model.fit(rows.but(first, mixed))
 
 
-@every(lambda m: m.moments and not m.mapped, variants=False)
+@every(lambda m: m.moments and not m.mapped, variants=False, door=True)
 def test_names_travel_with_moments(model: Model) -> None:
     rows = frames(model.rows())
     est = model.make().fit_moments(model.moments_of(None, rows, folds=model.folds))
@@ -276,7 +276,7 @@ def names_of(model: Model, est: Any) -> list[list[str]]:
     return [*names, list(est.y_feature_names_in_)] if hasattr(est, "y_feature_names_in_") else names
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 def test_names_of_columns_are_remembered_and_checked(model: Model) -> None:
     rows = frames(model.rows())
     est = model.fit(rows)
@@ -322,17 +322,17 @@ def come_out(model: Model, library: str) -> None:
     assert all(isinstance(a, np.ndarray) for values in back.values() for a in values)
 
 
-@every(lambda m: m.has("set_output"), variants=False)
+@every(lambda m: m.has("set_output"), variants=False, door=True)
 def test_pandas_frames_come_out(model: Model) -> None:
     come_out(model, "pandas")
 
 
-@every(lambda m: m.has("set_output"), variants=False)
+@every(lambda m: m.has("set_output"), variants=False, door=True)
 def test_polars_frames_come_out(model: Model) -> None:
     come_out(model, "polars")
 
 
-@every(lambda m: m.has("fit_transform"), variants=False)
+@every(lambda m: m.has("fit_transform"), variants=False, door=True)
 def test_fit_transform_is_fit_and_transform(model: Model) -> None:
     rows = model.rows()
     found = model.fit(rows, None, model.make(), "fit_transform")

@@ -59,6 +59,7 @@ def test_fit_changes_no_parameter(model: Model) -> None:
     assert all(after[k] is v and repr(after[k]) == text for k, (v, text) in before.items())
 
 
+@pytest.mark.ordinary
 @every(variants=None)
 def test_a_model_goes_through_skops(model: Model) -> None:
     skops = pytest.importorskip("skops.io")

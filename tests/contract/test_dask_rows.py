@@ -52,7 +52,7 @@ def test_fit_and_score_are_those_in_memory(model: Model) -> None:
         )
 
 
-@every(lambda m: m.dask == "fit" and m.weights, variants=False)
+@every(lambda m: m.dask == "fit" and m.weights, variants=False, door=True)
 def test_weights_count_rows(model: Model) -> None:
     da = pytest.importorskip("dask.array")
     rows = model.rows()
@@ -63,7 +63,7 @@ def test_weights_count_rows(model: Model) -> None:
         model.compare(model.everything(model.fit(lazy(rows), weights), rows), expected, 1e-9)
 
 
-@every(lambda m: m.dask == "fit" and m.partial and not m.mapped, variants=None)
+@every(lambda m: m.dask == "fit" and m.partial and not m.mapped, variants=None, door=True)
 def test_partial_fit_deals_on_where_it_stopped(model: Model) -> None:
     rows, est = model.rows(), model.make()
     chunked = lazy(rows)
@@ -79,7 +79,7 @@ def test_a_fit_that_needs_its_rows_in_memory_says_so(model: Model) -> None:
         model.fit(lazy(model.rows()))
 
 
-@every(lambda m: m.dask == "fit", variants=False)
+@every(lambda m: m.dask == "fit", variants=False, door=True)
 def test_values_that_are_not_finite_are_named_with_row_and_chunk(model: Model) -> None:
     rows = model.rows()
     first, a = next(iter(rows.views.items()))
@@ -91,7 +91,7 @@ def test_values_that_are_not_finite_are_named_with_row_and_chunk(model: Model) -
         model.fit(lazy(rows.but(first, bad)))
 
 
-@every(lambda m: bool(m.dask), variants=False)
+@every(lambda m: bool(m.dask), variants=False, door=True)
 def test_single_precision_stays(model: Model) -> None:
     rows = model.rows().map(lambda a: a.astype(np.float32))
     found = model.calls(fitted(model), lazy(rows), OF_ROWS)
@@ -100,7 +100,7 @@ def test_single_precision_stays(model: Model) -> None:
             assert a.dtype.kind != "f" or a.dtype == np.float32, name
 
 
-@every(lambda m: bool(m.dask), variants=False)
+@every(lambda m: bool(m.dask), variants=False, door=True)
 def test_a_filter_may_leave_chunks_empty(model: Model) -> None:
     da = pytest.importorskip("dask.array")
     rows, est = model.rows(), fitted(model)

@@ -18,7 +18,7 @@ def whole(rows: Rows, dtype: str) -> Rows:
     return rows.map(lambda a: np.round(4 * (a - a.min())).astype(dtype))
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 @pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool"])
 def test_whole_numbers_are_doubles(model: Model, dtype: str) -> None:
     rows = whole(model.rows(), dtype)
@@ -27,7 +27,7 @@ def test_whole_numbers_are_doubles(model: Model, dtype: str) -> None:
     model.compare(found, model.everything(model.fit(doubles), doubles), 1e-9)
 
 
-@every(lambda m: m.moments, variants=False)
+@every(lambda m: m.moments, variants=False, door=True)
 def test_whole_numbers_of_other_libraries_are_doubles(model: Model) -> None:
     for dtype in ("int64", "bool"):
         rows = whole(model.rows(), dtype)
@@ -38,7 +38,7 @@ def test_whole_numbers_of_other_libraries_are_doubles(model: Model) -> None:
             model.compare(found, expected, 1e-9, drawn(model, found))
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 def test_half_precision_gives_single(model: Model) -> None:
     rows = model.rows().map(lambda a: (a / 8).astype(np.float16))
     doubles = rows.map(lambda a: a.astype(float))
@@ -52,7 +52,7 @@ def test_half_precision_gives_single(model: Model) -> None:
     model.compare(found, expected, 2 * model.atol32, model.unsteady)
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 def test_the_precision_of_results_is_that_of_the_rows_given_then(model: Model) -> None:
     """Not that of the rows of fit."""
     rows = model.rows()

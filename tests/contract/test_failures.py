@@ -55,7 +55,7 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(model: Model) -> None:
         assert_as_it_was(model, est, rows, before)
 
 
-@every(lambda m: m.weights, variants=None)
+@every(lambda m: m.weights, variants=None, door=True)
 def test_a_fit_with_wrong_weights_leaves_the_model_as_it_was(model: Model) -> None:
     rows = model.rows()
     est = model.fit(rows)
@@ -83,7 +83,7 @@ def test_a_partial_fit_that_fails_leaves_the_model_as_it_was(model: Model) -> No
     model.compare(model.everything(est, rows), model.everything(whole, rows))
 
 
-@every(lambda m: m.moments, variants=None)
+@every(lambda m: m.moments, variants=None, door=True)
 def test_a_fit_to_wrong_moments_leaves_the_model_as_it_was(model: Model) -> None:
     rows = model.rows()
     est = model.fit(rows)
@@ -119,7 +119,7 @@ def interrupted(call: Any, after: int) -> int:
     return seen
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 def test_an_interrupted_fit_leaves_the_model_as_it_was(model: Model) -> None:
     rows = model.rows()
     other = rows.take(slice(10, None))

@@ -59,7 +59,7 @@ def test_rows_of_a_group_are_in_one_fold(model: Model) -> None:
         assert not np.array_equal(found.cv_scores_, fitted(model).cv_scores_)
 
 
-@every(lambda m: takes_groups(m) and m.partial and not m.mapped)
+@every(lambda m: takes_groups(m) and m.partial and not m.mapped, door=True)
 def test_batches_and_streams_deal_groups_as_fit_does(model: Model) -> None:
     rows, cuts = model.rows(), (0, 7, 8, 50, 90)
     groups = groups_of(len(rows))
@@ -73,7 +73,7 @@ def test_batches_and_streams_deal_groups_as_fit_does(model: Model) -> None:
     model.compare(model.everything(est, rows), expected)
 
 
-@every(lambda m: takes_groups(m) and m.moments and not m.mapped)
+@every(lambda m: takes_groups(m) and m.moments and not m.mapped, door=True)
 def test_fold_moments_deal_groups_as_fit_does(model: Model) -> None:
     rows = model.rows()
     groups = groups_of(len(rows))
@@ -83,7 +83,7 @@ def test_fold_moments_deal_groups_as_fit_does(model: Model) -> None:
 
 
 @pytest.mark.dask
-@every(lambda m: takes_groups(m) and m.dask == "fit", variants=None)
+@every(lambda m: takes_groups(m) and m.dask == "fit", variants=None, door=True)
 def test_dask_deals_groups_as_fit_does(model: Model) -> None:
     rows = model.rows()
     groups = groups_of(len(rows))
@@ -106,7 +106,7 @@ def test_groups_that_are_no_groups_raise(model: Model, groups: Any, sentence: st
         fit(model, model.rows(), groups)
 
 
-@every(lambda m: takes_groups(m) and m.partial and not m.mapped, variants=None)
+@every(lambda m: takes_groups(m) and m.partial and not m.mapped, variants=None, door=True)
 def test_some_rows_with_and_some_without_groups_raise(model: Model) -> None:
     rows = model.rows()
     est = fit(model, rows, groups_of(len(rows)))

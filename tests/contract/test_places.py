@@ -74,7 +74,7 @@ def test_partial_fit_stays_where_the_rows_are(model: Model) -> None:
         model.compare(found, expected, 1e-9, drawn(model, found))
 
 
-@every(lambda m: m.weights, variants=False)
+@every(lambda m: m.weights, variants=False, door=True)
 def test_weights_may_be_numpys(model: Model) -> None:
     rows = model.rows()
     expected = fitted_numbers(fitted(model, True))
@@ -97,34 +97,34 @@ def refuses(call: Any) -> None:
         call()
 
 
-@every(lambda m: len(m.rows(5).views) > 1, variants=False)
+@every(lambda m: len(m.rows(5).views) > 1, variants=False, door=True)
 def test_fit_takes_rows_of_one_place(model: Model) -> None:
     for _, _, mixed in mixtures(model):
         refuses(lambda mixed=mixed: model.fit(mixed))
 
 
-@every(lambda m: len(m.rows(5).views) > 1, variants=False)
+@every(lambda m: len(m.rows(5).views) > 1, variants=False, door=True)
 def test_calls_take_rows_of_one_place(model: Model) -> None:
     for here, _, mixed in mixtures(model):
         est = model.fit(here)
         refuses(lambda est=est, mixed=mixed: model.calls(est, mixed))
 
 
-@every(variants=False)
+@every(variants=False, door=True)
 def test_calls_take_rows_from_the_place_of_fit(model: Model) -> None:
     for here, there, _ in mixtures(model):
         est = model.fit(here)
         refuses(lambda est=est, there=there: model.calls(est, there))
 
 
-@every(lambda m: m.score, variants=False)
+@every(lambda m: m.score, variants=False, door=True)
 def test_score_takes_rows_from_the_place_of_fit(model: Model) -> None:
     for here, there, _ in mixtures(model):
         est = model.fit(here)
         refuses(lambda est=est, there=there: model.score_of(est, there))
 
 
-@every(lambda m: m.partial, variants=False)
+@every(lambda m: m.partial, variants=False, door=True)
 def test_partial_fit_takes_rows_from_the_place_of_fit(model: Model) -> None:
     for here, there, mixed in mixtures(model):
         est = model.fit(here)
@@ -134,7 +134,7 @@ def test_partial_fit_takes_rows_from_the_place_of_fit(model: Model) -> None:
 
 
 @pytest.mark.torch
-@every(variants=False)
+@every(variants=False, door=True)
 def test_tensors_with_gradients_are_rows_like_others(model: Model) -> None:
     place, rows = Place("torch"), model.rows()
     there = rows.map(lambda a: place(a).requires_grad_())
@@ -145,7 +145,7 @@ def test_tensors_with_gradients_are_rows_like_others(model: Model) -> None:
 
 
 @pytest.mark.torch
-@every(variants=False)
+@every(variants=False, door=True)
 def test_tensors_of_half_precision_give_single(model: Model) -> None:
     place = Place("torch")
     for half in (place.xp.float16, place.xp.bfloat16):

@@ -32,7 +32,7 @@ def new(model: Model) -> Any:
     return model.make() if model.one is None else model.one()
 
 
-@every(lambda m: "y" in m.rows(5).views and not m.missing, variants=False)
+@every(lambda m: "y" in m.rows(5).views and not m.missing, variants=False, door=True)
 def test_a_vector_is_one_column(model: Model) -> None:
     wide = column(model.rows())
     vector = wide.but("y", wide.y[:, 0])
@@ -49,7 +49,7 @@ def test_a_vector_is_one_column(model: Model) -> None:
         model.fit(wide.but("y", vector.y.tolist()), None, new(model))
 
 
-@every(lambda m: "y" in m.rows(5).views and not m.missing, variants=False)
+@every(lambda m: "y" in m.rows(5).views and not m.missing, variants=False, door=True)
 def test_a_vector_of_another_library_is_one_column(model: Model) -> None:
     wide = column(model.rows())
     vector = wide.but("y", wide.y[:, 0])
@@ -61,7 +61,7 @@ def test_a_vector_of_another_library_is_one_column(model: Model) -> None:
         assert_same(found, expected, max(model.atol, 1e-9))
 
 
-@every(lambda m: "y" in m.rows(5).views and m.partial, variants=False)
+@every(lambda m: "y" in m.rows(5).views and m.partial, variants=False, door=True)
 def test_vectors_come_in_batches(model: Model) -> None:
     wide = column(model.rows())
     vector = wide.but("y", wide.y[:, 0])
@@ -74,7 +74,7 @@ def test_vectors_come_in_batches(model: Model) -> None:
         model.compare(model.calls(est, vector), expected)
 
 
-@every(lambda m: "y" in m.rows(5).views and not m.missing, variants=False)
+@every(lambda m: "y" in m.rows(5).views and not m.missing, variants=False, door=True)
 def test_the_name_of_a_series_is_remembered(model: Model) -> None:
     wide = column(model.rows())
     rows = wide.but("y", pd.Series(wide.y[:, 0], name="z"))
