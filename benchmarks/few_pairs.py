@@ -29,9 +29,9 @@ from cmstats.model_selection.costs import PeakMemory
 
 SIZES = (100, 300, 1000, 3000)
 ALIGNED_SIZES = (40, 80, 160)
+MEASURES = ("R@1", "R@10", "MRR")
 AGAIN = ("CrossModalRetriever", "ASIF")
 """What a quick run tries on every set."""
-MEASURES = ("R@1", "R@10", "MRR")
 
 Array = Any
 

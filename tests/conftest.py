@@ -21,7 +21,7 @@ NOT_QUICK = ("slow", "ordinary", "data", "torch", "dask", "cuda", "gpu", "subpro
 
 # Numba compiles inside the first example, so no deadline; CI draws the same examples every time.
 in_ci = bool(os.environ.get("CI"))
-settings.register_profile("default", deadline=None, max_examples=8, derandomize=in_ci)
+settings.register_profile("default", deadline=None, max_examples=6, derandomize=in_ci)
 settings.register_profile("quick", settings.get_profile("default"), max_examples=3)
 settings.register_profile("long", settings.get_profile("default"), max_examples=100)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,18 +17,25 @@ from sklearn.model_selection import cross_val_score
 from cmstats import CCA, retrieval_report
 from cmstats.baselines import ASIF, ContrastiveAligner, DeepCCA
 
-try:
-    torch: Any = importlib.import_module("torch")
-except ImportError:
-    torch = None
 
+class Torch:
+    """Is torch, loaded when a test asks for it: that takes seconds, and the quick set does not."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # of which the collection of tests asks everything
+            raise AttributeError(name)
+        return getattr(importlib.import_module("torch"), name)
+
+
+torch: Any = Torch() if importlib.util.find_spec("torch") else None
 needs_torch = pytest.mark.torch
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     """Small products are slower on many threads of torch, and sums then depend on them."""
-    if torch is None:
+    here = [item for item in request.session.items if item.path == request.path]
+    if torch is None or not any(item.get_closest_marker("torch") for item in here):
         yield
         return
     before = torch.get_num_threads()

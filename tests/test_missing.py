@@ -762,8 +762,8 @@ def test_the_autoencoder_takes_rows_with_holes(rng: np.random.Generator, target:
 @pytest.mark.ordinary
 @pytest.mark.parametrize(
     "options",
-    [{"alpha": 1.0}, {"rank": 2},
-     *(pytest.param(o, marks=pytest.mark.slow) for o in ({}, {"rank": "cv"}))],
+    [{"alpha": 1.0},
+     *(pytest.param(o, marks=pytest.mark.slow) for o in ({}, {"rank": 2}, {"rank": "cv"}))],
 )  # fmt: skip
 def test_multitask_regression_takes_rows_with_holes(rng: np.random.Generator, options: Any) -> None:
     (X, Y, _), (holes, _, _) = _holes(rng)
