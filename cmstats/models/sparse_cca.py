@@ -34,6 +34,7 @@ from cmstats.models.sparse_pairs import (
 from cmstats.moments.folds import GridScores, scored_in_steps, simplest_index
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
+from cmstats.rows.source import width_of
 
 __all__ = ["SparseCCA"]
 
@@ -276,7 +277,7 @@ y_feature_names_in_
     def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
         found = super()._blocks(X, y, reset=reset)
         if reset:
-            self._groups(lambda name: int(found[name].shape[1]))  # raises before rows are read
+            self._groups(lambda name: width_of(found[name]))  # raises before rows are read
         return found
 
     def _validate_params(self) -> None:

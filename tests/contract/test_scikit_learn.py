@@ -198,7 +198,7 @@ INSTANCES = [
     MultitaskRegressor(cv=2, alphas=(0.1, 1.0, 10.0)),
     OrthogonalMap(),
     PLS(1),
-    SparseCCA(alpha=0.3),
+    SparseCCA(alpha=0.01),
     SplitColumns(),
     NystroemMap("laplacian", rank=5, landmarks="pivoted_cholesky", random_state=0),
 ]
