@@ -43,6 +43,8 @@ from cmstats.inference.intervals import _population, jackknife_error
 from cmstats.inference.refits import alignment
 from cmstats.metrics import linear_cka, recall_at_k
 
+pytestmark = pytest.mark.ordinary
+
 LINNERUD = load_linnerud(return_X_y=True)
 
 
@@ -174,7 +176,6 @@ def test_mckeons_f_has_the_traces_mean_and_variance() -> None:
     assert scale**2 * stats.f.var(df1, df2) == pytest.approx(variance)
 
 
-@pytest.mark.ordinary
 @pytest.mark.parametrize("planted", [0, 2])
 def test_chi_square_of_bartlett_and_lawley_is_nominal_under_the_null(planted: int) -> None:
     rho = (0.95, 0.9)[:planted]
@@ -472,7 +473,6 @@ def test_ill_conditioned_and_constant_columns_are_right(rng: Any) -> None:
     np.testing.assert_allclose(found["correlation"], expected, atol=1e-7)
 
 
-@pytest.mark.ordinary
 @pytest.mark.parametrize("statistic", ["wilks", "pillai", "roy"])
 @pytest.mark.parametrize("options", ["plain", "nuisance", "blocks", "shrinkage"])
 def test_permutations_run_where_the_data_are(
@@ -756,7 +756,6 @@ def slope(model: CCA) -> float:
     return float(model.predict(np.array([[1.0]]))[0, 0] - model.predict(np.array([[0.0]]))[0, 0])
 
 
-@pytest.mark.ordinary
 @pytest.mark.filterwarnings("ignore:.*scipy.*")
 def test_bca_is_scipys() -> None:
     """The same distribution and a jackknife that leaves out single rows."""
@@ -790,7 +789,6 @@ def test_percentile_intervals_have_the_spread_of_theory() -> None:
     assert float(found.upper - found.lower) == pytest.approx(3.92 * error, rel=0.2)
 
 
-@pytest.mark.ordinary
 def test_groups_are_drawn_whole() -> None:
     """The variance of a mean of groups is that of their means, however many rows each has."""
     rng = np.random.default_rng(0)
@@ -841,7 +839,6 @@ def test_weighted_refits_equal_refits_to_the_rows() -> None:
     np.testing.assert_allclose(a.lower, b.lower, atol=1e-8)
 
 
-@pytest.mark.ordinary
 def test_sample_weights_are_rows() -> None:
     X, Y = views(50, 1, 1, (0.7,))
     error = [
@@ -873,7 +870,6 @@ def test_procrustes_is_the_nearest_rotation_of_both_views() -> None:
     np.testing.assert_allclose(alignment(reference, found, "procrustes"), expected, atol=1e-12)
 
 
-@pytest.mark.ordinary
 def test_nearly_equal_components_have_finite_errors_only_when_aligned() -> None:
     X, Y = views(300, 3, 3, (0.8, 0.79), seed=2)
     spread = {
@@ -915,7 +911,6 @@ def test_other_estimators_and_chosen_shrinkage_are_refitted() -> None:
     assert np.isfinite(chosen.standard_error).all()
 
 
-@pytest.mark.ordinary
 def test_bootstrap_runs_where_the_data_are(place: Place) -> None:
     X, Y = views(20, 3, 2, (0.7, 0.3))
     for method in ("percentile", "bca"):
@@ -977,7 +972,6 @@ def test_a_statistic_is_a_number_or_an_array() -> None:
     assert listed.distribution.shape == (3, 2)
 
 
-@pytest.mark.ordinary
 def test_resamples_that_cannot_be_used_are_counted_and_left_out() -> None:
     X, Y = views(7, 4, 4, (0.9,))
     with pytest.warns(UserWarning, match=r"of 60 resamples could not be used and are left out"):

@@ -133,9 +133,9 @@ class Model:
 
     @functools.cached_property
     def door(self) -> tuple[Any, ...]:
-        """What takes its rows: the base that its class shares with others, and which views."""
-        shared = [c for c in self.cls.__mro__ if c.__module__.startswith("cmstats.models.base")]
-        return (*(shared[:1] or [self.cls]), *self.rows(5).views)
+        """The method that takes its rows, which classes of one base share, and which views."""
+        method: Any = getattr(self.cls, "_blocks", None) or self.cls.fit
+        return (method.__qualname__, *self.rows(5).views)
 
     @property
     def moments(self) -> bool:
@@ -720,8 +720,8 @@ def every(
     With ``variants=None`` of one entry only of each class with and without folds or missing
     entries, with ``variants=False`` of one entry of each class: where parameters change nothing.
     The entries that ``variants=None`` leaves out are otherwise in the slow set. With ``door=True``
-    the ordinary set has one class of each base: a property of the code that takes the rows, which
-    the classes share.
+    the ordinary set has one class of those that share the method which takes the rows: a property
+    of that method.
     """
 
     def marked(test: Any) -> Any:
