@@ -24,7 +24,7 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 DENSE = 0.2
 """The share of blocks from which on steps with whole matrices converge sooner than single ones."""
 NARROW = 12
-"""Up to as many groups of a view single blocks are always faster."""
+"""Up to as many columns of a view single blocks are always faster, and all of them are taken."""
 CHECK = 5
 """Steps between two looks at the optimality conditions."""
 MOST = 150
@@ -211,7 +211,7 @@ class _Problem:
         values = np.ascontiguousarray(B.within(self.S.shape)[rows[:, None], columns])
         S, working = _part(self.S, rows, columns), _part(working, *chosen)
         steps, done = 0, False
-        if working.mean() > DENSE and min(working.shape) > NARROW:
+        if working.mean() > DENSE and min(S.shape) > NARROW:
             penalty = Penalty(*(v.groups.restricted(c) for v, c in zip(views, chosen, strict=True)))
             pairs = self._eigenpairs(rows, columns, own, other)
             how = alpha, bound, min(most, MOST)
