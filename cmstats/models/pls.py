@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, ClassVar, Literal
 
@@ -14,13 +13,18 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from cmstats.arrays import Array, namespace, to_numpy
-from cmstats.kernels.linalg import leading_pair, leading_svd, signs
 from cmstats.models.base import MomentsModel
 from cmstats.models.dask import row_wise
+from cmstats.models.deflation import (
+    Deflation,
+    deflated,
+    least_squares,
+    published,
+    singular_pairs,
+)
 from cmstats.models.degenerate import constant_columns
 from cmstats.models.latent import LatentViews, from_coordinates
 from cmstats.models.regions import PredictsRegions
-from cmstats.models.ridge import HeldOut, r2
 from cmstats.moments.folds import (
     GridScores,
     best_index,
@@ -36,95 +40,6 @@ __all__ = ["PLS"]
 
 MOST = 50
 """The largest number of components that "cv" tries."""
-
-
-@dataclass(frozen=True)
-class Deflation:
-    """Components of two views in the order in which they were found, in scaled units.
-
-    Fields that end in an underscore are those of `PLS`; `x_rotations` and `y_rotations` are in
-    the data's units.
-    """
-
-    x_mean_: Array
-    y_mean_: Array
-    x_weights_: Array
-    y_weights_: Array
-    x_loadings_: Array
-    y_loadings_: Array
-    x_rotations_: Array
-    y_rotations_: Array
-    coef_: Array
-    intercept_: Array
-    x_explained_variance_ratio_: Array
-    y_explained_variance_ratio_: Array
-    n_components_: int
-    x_rotations: Array
-    y_rotations: Array
-    y_slopes: Array
-    notes: tuple[str, ...] = ()
-
-    def path_r2(self, moments: Moments) -> Array:
-        """R2 of every target with the first 1, 2, ... components on held-out moments, (k, q)."""
-        namespace(moments.mean("x"), self.x_mean_)  # of one library, on one device
-        held = HeldOut.of(moments, (self.x_mean_, self.y_mean_))
-        return r2(held.component_errors(self.x_rotations, self.y_slopes.mT), moments)
-
-    def correlations_on(self, moments: Moments) -> Array:
-        """The correlations of the paired scores on held-out moments, (k,)."""
-        return moments.paired_correlations("x", "y", self.x_rotations, self.y_rotations)
-
-
-def _deflated(m: Shrunk, most: int, mode: str) -> tuple[list[Array], ...]:
-    """Weights w, c, rotations r, s, loadings p, q and variances of the scores, by component.
-
-    A component has the leading singular vectors w, c of the cross-covariance that is left. With
-    scores t = X r of the deflated view, X is deflated by t p' and the cross-covariance alone
-    changes (Dayal and MacGregor 1997): X'X is only ever multiplied by one vector.
-    """
-    S = m.cov("x", "y")
-    xp = namespace(S)
-    found: tuple[list[Array], ...] = tuple([] for _ in range(8))
-    _, _, R, T, P, Q, *_ = found
-    least = None
-    for _ in range(most):
-        w, d, c = leading_pair(S)
-        least = float(d) * 1e-10 if least is None else least
-        if not float(d) > least:  # nothing is left that varies together
-            break
-        sign = signs(w[:, None])[0]
-        w, c = sign * w, sign * c
-        r = w - sum(((w @ p) * r for p, r in zip(P, R, strict=True)), 0 * w)
-        covariance = m.project_sample("x", "x", r[:, None])[:, 0]
-        variance = xp.sum(r * covariance)
-        p = covariance / variance
-        if mode == "regression":
-            q = c = s = S.mT @ r / variance
-            y_variance = variance
-            S = S - variance * p[:, None] * q[None, :]
-        else:
-            s = c - sum(((c @ q) * s for q, s in zip(Q, T, strict=True)), 0 * c)
-            covariance = m.project_sample("y", "y", s[:, None])[:, 0]
-            y_variance = xp.sum(s * covariance)
-            q = covariance / y_variance
-            S = S - p[:, None] * (w @ S)[None, :] - (S @ c)[:, None] * q[None, :]
-            S = S + d * p[:, None] * q[None, :]
-        for kept, value in zip(found, (w, c, r, s, p, q, variance, y_variance), strict=True):
-            kept.append(value)
-    return found
-
-
-def _singular_pairs(m: Shrunk, most: int) -> tuple[list[Array], ...]:
-    """The same of all singular vectors at once, without deflation."""
-    U, d, Vt = leading_svd(m.cov("x", "y"), most)
-    xp = namespace(U)
-    kept = [i for i in range(int(d.shape[0])) if float(d[i]) > 1e-10 * float(d[0])]
-    sign = signs(U)
-    W, C = (sign * U)[:, : len(kept)], (sign * Vt.mT)[:, : len(kept)]
-    xW, yC = m.project_sample("x", "x", W), m.project_sample("y", "y", C)
-    X_var, Y_var = xp.sum(W * xW, axis=0), xp.sum(C * yC, axis=0)
-    columns = [[a[:, i] for i in kept] for a in (W, C, W, C, xW / X_var, yC / Y_var)]
-    return (*columns, [X_var[i] for i in kept], [Y_var[i] for i in kept])
 
 
 class PLS(PredictsRegions, LatentViews, MomentsModel):
@@ -255,7 +170,7 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
 
     def _solve(self, m: Shrunk, n_components: int | None = None) -> Deflation:
         k = self._count(m) if n_components is None else n_components
-        parts = _singular_pairs(m, k) if self.mode == "svd" else _deflated(m, k, self.mode)
+        parts = singular_pairs(m, k) if self.mode == "svd" else deflated(m, k, self.mode)
         xp, notes = namespace(m.mean("x")), constant_columns(m)
         if len(parts[0]) < k:
             notes.append(f"only {len(parts[0])} of n_components={k} exist; the rest are left out")
@@ -265,8 +180,8 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
         )
         if self.mode == "regression":  # the y-scores whose coefficients on themselves are 1
             S = C @ xp.linalg.pinv(Q.mT @ C)
-        slopes = Q if self.mode != "svd" else _least_squares(m, R)
-        return _published(m, (W, C, R, S, P, Q), slopes, parts[6:], notes)
+        slopes = Q if self.mode != "svd" else least_squares(m, R)
+        return published(m, (W, C, R, S, P, Q), slopes, parts[6:], notes)
 
     def _count(self, m: Shrunk) -> int:
         """The number of components, which must be possible."""
@@ -369,31 +284,3 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
         xp = namespace(W)
         total = xp.sum(share)
         return xp.sqrt(W.shape[0] * (W * W @ share) / xp.where(total > 0, total, 1.0))
-
-
-def _least_squares(m: Shrunk, R: Array) -> Array:
-    """Coefficients of y, in scaled units, on scores of x that need not be orthogonal."""
-    xp = namespace(R)
-    G = R.mT @ m.project_sample("x", "x", R)
-    return m.project_sample("y", "x", R) @ xp.linalg.pinv(G)
-
-
-def _published(
-    m: Shrunk, parts: Sequence[Array], slopes: Array, variances: Any, notes: Sequence[str]
-) -> Deflation:
-    """What the components are in the data's units, and how much they explain."""
-    W, C, R, S, P, Q = parts
-    xp, ux, uy = namespace(W), m.units("x"), m.units("y")
-    x_rotations, y_slopes = R / ux[:, None], slopes * uy[:, None]
-    coef = y_slopes @ x_rotations.mT
-    shares: list[Array] = []
-    for name, A, variance in zip("xy", (P, Q), variances, strict=True):
-        total = xp.sum(m.sample.variance(name))
-        of_scores = xp.stack(variance) if variance else 0 * A[0, :]
-        shares.append(of_scores * xp.sum(A * A, axis=0) / xp.where(total > 0, total, 1.0))
-    found = Deflation(
-        m.mean("x"), m.mean("y"), W, C, P, Q, R, S, coef,
-        m.mean("y") - coef @ m.mean("x"), shares[0], shares[1], int(W.shape[1]),
-        x_rotations, S / uy[:, None], y_slopes,
-    )  # fmt: skip
-    return replace(found, notes=tuple(notes))
