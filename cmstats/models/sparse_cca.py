@@ -322,7 +322,7 @@ y_feature_names_in_
     def _grid_scores(
         self, folds: Sequence[Moments], candidates: Sequence[Mapping[str, Any]]
     ) -> GridScores:
-        """The scores from the largest alpha down, until they have fallen."""
+        """The scores from the largest alpha down, until they are level."""
         alphas = [each["alpha"] for each in candidates]
         # Of each alpha and view in how many folds each column is selected; and in how many it can.
         times: list[list[Any]] = [[0, 0, 0] for _ in alphas]
