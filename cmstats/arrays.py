@@ -484,6 +484,13 @@ def _host_array(a: Any, name: str) -> Any:
         ) from None
     if out.dtype.kind in "biufc":
         return out
+    if out.ndim == 0 and a is not None:
+        what = f"the text {a[:40]!r}" if isinstance(a, str) else f"a {type(a).__name__}"
+        raise (ValueError if isinstance(a, str) else TypeError)(
+            f"{name} is {what}, and every argument must be a real number, not a string or another "
+            "object, in a matrix: read a file with numpy.load or pandas.read_csv, and put rows "
+            "into an array or a frame"
+        )
     if out.dtype.kind == "V" and out.dtype.names is None and out.dtype.itemsize == 2:
         return widened(out)
     if out.dtype.kind == "O":

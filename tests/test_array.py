@@ -291,3 +291,16 @@ def test_a_warning_appears_each_time_it_applies_and_obeys_the_filters() -> None:
         warnings.simplefilter("error")
         with pytest.raises(UserWarning, match="the same sentence"):
             warn("the same sentence")
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "what"),
+    [
+        ({"a": [1.0, 2.0]}, TypeError, "a dict"),
+        ((row for row in [[1.0]]), TypeError, "a generator"),
+        ("image.npy", ValueError, "the text 'image.npy'"),
+    ],
+)
+def test_what_is_no_matrix_at_all_is_named(given: Any, error: Any, what: str) -> None:
+    with pytest.raises(error, match=f"X is {what}, and every argument must be a real number"):
+        check_matrix(given, "X")

@@ -741,6 +741,9 @@ def test_bad_intervals_are_one_sentence() -> None:
         correlation_intervals(X, Y, cv=4)
     with pytest.raises(ValueError, match="level=1 must lie between 0 and 1"):
         correlation_intervals(X, Y, level=1)
+    for wrong in (2.5, "cv"):
+        with pytest.raises(ValueError, match="Expected `cv` as an integer"):
+            correlation_intervals(X[:, :2], Y[:, :2], cv=wrong)
     with pytest.raises(TypeError, match="takes X and y, or a list of the Moments"):
         correlation_intervals(X)
     with pytest.raises(ValueError, match="between 1 and 2 are possible"):

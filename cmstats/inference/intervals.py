@@ -192,7 +192,8 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, groups: Any, **how: Any) -> list[Mom
             )
         return parts
     blocks = {"x": X, "y": y} | ({} if Z is None else {"z": Z})
-    cv = cv if hasattr(cv, "split") or isinstance(cv, (int, np.integer)) else list(cv)
+    once = hasattr(cv, "__iter__") and not isinstance(cv, str)  # splits are read twice
+    cv = list(cv) if once and not hasattr(cv, "split") else cv
     folds = Moments.folds(cv=cv, groups=groups, **how, **blocks)
     if not any(map(is_dask, blocks.values())):
         rows = check_blocks(blocks)

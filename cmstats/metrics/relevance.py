@@ -71,6 +71,8 @@ class Relevance:
         """Of two matrices of vectors, or of a matrix of scores."""
         if V is not None and x_ids is None and y_ids is None:
             check_row_labels({"U": U, "V": V})
+        check_row_labels({"U": U, "x_ids": x_ids})
+        check_row_labels({"V": V, "y_ids": y_ids})
         return cls(view_sizes(U, V), labels, x_ids, y_ids)
 
     def partners(self, side: int) -> tuple[HostArray, HostArray]:

@@ -153,6 +153,7 @@ CALLS: dict[str, Any] = {
     "suggestions": lambda: suggest_models(X, YS),
     "alignment": lambda: linear_cka(X, YS),
     "report": lambda: retrieval_report(Y, YS),
+    "report, ids": lambda: retrieval_report(Y, Y, x_ids=G, y_ids=GS),
     "hubness": lambda: HubnessCorrection().fit(Y, YS),
     "moments": lambda: Moments.from_data(x=X, y=YS),
     "batches": lambda: Moments.from_batches([(X, Y), (X, YS)]),
