@@ -33,7 +33,7 @@ from cmstats.inference import (
     permutation_test,
     redundancy,
 )
-from cmstats.metrics.tables import Table
+from cmstats.metrics.tables import Table, digits
 from cmstats.model_selection.comparison import learning_curves
 
 RNG = np.random.default_rng(0)
@@ -130,3 +130,12 @@ def test_a_table_is_a_frame() -> None:
     assert str(narrow) == str(pd.DataFrame(narrow))
     long = Table(np.ones((500, 20)))
     assert len(str(long).splitlines()) < 200
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "0.500"), (230.4, "230.4"), (12345.6, "12346"), (0.41236, "0.4124"), (1.0, "1"),
+     (-0.1, "-0.100"), (1e-7, "1e-07"), (0.0, "0"), (float("nan"), "nan"), (float("inf"), "inf")],
+)  # fmt: skip
+def test_numbers_are_printed_as_a_reader_expects(value: float, text: str) -> None:
+    assert digits(value) == text

@@ -55,8 +55,13 @@ class Table(pd.DataFrame):
 
 
 def digits(value: float) -> str:
-    """Four significant digits, without an exponent where none is needed."""
-    return f"{value:.4g}"
+    """Four significant digits without an exponent where none is needed: 0.500, 230.4, 12346."""
+    if 1e4 <= abs(value) < 1e15:
+        return f"{value:.0f}"
+    text = f"{value:.4g}"
+    if "." in text and "e" not in text and abs(value) < 1:
+        return text.ljust(text.index(".") + 4, "0")
+    return text
 
 
 def decimals(value: float) -> str:
