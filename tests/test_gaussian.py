@@ -472,7 +472,7 @@ def test_folds_without_a_pair_are_said(pair: Any) -> None:
     X, Y = pair
     texts = Y.copy()
     texts[np.arange(300) % 5 != 0] = np.nan  # every fifth row, which is one fold of five
-    with pytest.raises(ValueError, match=r"fold 1 has no row in which all of x, y are observed"):
+    with pytest.raises(ValueError, match=r"only fold 0 has rows in which all of x, y are observed"):
         ConditionalGaussian(missing="em").fit(X, texts)
     with pytest.raises(ValueError, match=r"or set missing='em'"):
         ConditionalGaussian().fit(X, texts)

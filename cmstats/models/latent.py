@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, TransformerTags
 from sklearn.utils.validation import check_is_fitted
 
-from cmstats.arrays import Array, in_range, moderate, namespace, result_dtype, to_numpy
+from cmstats.arrays import Array, device_of, in_range, moderate, namespace, result_dtype, to_numpy
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import inner
 from cmstats.models.dask import by_rows, row_wise
@@ -262,11 +262,18 @@ def decoded(moments: Any, view: str, mean: Array, weights: Array, variates: Any)
         )
     SW = moments.projected_scatter(view, view, weights)
     # With F'(W'SW)F = I the inverse is F F', on the range where a component does not vary.
-    F = whitening.factor(weights.mT @ SW).weights
+    F = whitening.factor(_not_negative(weights.mT @ SW)).weights
     pattern = (SW @ F) @ F.mT
     return from_coordinates(
         namespace(u, mean).astype(u, result_dtype(u), copy=False), pattern, mean
     )
+
+
+def _not_negative(S: Array) -> Array:
+    """A covariance whose variances of 0 may be rounded below 0."""
+    xp = namespace(S)
+    low = xp.clip(xp.linalg.diagonal(S), None, 0.0)
+    return S - low[:, None] * xp.eye(S.shape[0], dtype=S.dtype, device=device_of(S))
 
 
 def from_coordinates(u: Array, pattern: Array, mean: Array, ndim: int = 2) -> Array:

@@ -68,10 +68,11 @@ def check_pairs(
     items which fit everything or nothing do not stand out, the score is
 
     .. math:: \tfrac12 \Bigl( \operatorname*{mean}_{j' \in N(i)} z_{ij'}
-              + \operatorname*{mean}_{i' \in N(j)} z_{i'j} \Bigr) - z_{ij},
+              + \operatorname*{mean}_{i' \in N(j)} z_{i'j} - r_{ij} \Bigr) - z_{ij},
 
-    where N are the ten others that fit best (CSLS, Conneau et al. 2018): a pair is doubtful where
-    others fit better. A large score is bad.
+    where N are the ten others that fit best (CSLS, Conneau et al. 2018), and r is the similarity
+    itself, less the median and over the standard deviation of those of the given pairs: a pair is
+    doubtful where others fit better, or where it fits worse than pairs do. A large score is bad.
 
     Parameters
     ----------
@@ -276,19 +277,20 @@ def _cross_fitted(
 def _suspicion(U: Array, V: Array, rng: Any) -> tuple[HostArray, HostArray, HostArray]:
     """How bad the pairs of a fold look, the same of pairs that are none, and p-values of ranks.
 
-    The negative similarity, standardised within its row and column, less the mean of the largest
-    ones of the row and of the column, itself left out (CSLS, Conneau et al. 2018): a pair is
-    doubtful where others fit better.
+    See `check_pairs`. Where items differ in how much they fit everything the standardised part is
+    the better one; the similarity itself where the items of a wrong pair are extreme ones.
     """
     P, Q = standardized_vectors(U, V)
     n = int(P.shape[0])
     around = [_Neighbours.of(*sides) for sides in ((P, Q), (Q, P))]
+    given = _own(U, V)
+    middle, spread = float(np.median(given)), float(given.std()) or 1.0
 
     def badness(partner: HostArray) -> HostArray:
-        own = _own(P, *rows_at(partner, Q))
+        own, raw = _own(P, *rows_at(partner, Q)), _own(U, *rows_at(partner, V))
         rows = around[0].mean_without(partner)
         columns = around[1].mean_without(np.argsort(partner))
-        return 0.5 * (rows + columns[partner]) - own
+        return 0.5 * (rows + columns[partner] - (raw - middle) / spread) - own
 
     wrong = [badness(_derangement(n, rng)) for _ in range(SHUFFLES)]
     return badness(np.arange(n)), np.concatenate(wrong), rank_p_values(P, Q)

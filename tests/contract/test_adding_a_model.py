@@ -58,9 +58,7 @@ class LeadingCovariance(LatentViews, MomentsModel):
         return float(moments.paired_correlations("x", "y", model.x_weights_, model.y_weights_)[0])
 
 
-MODELS = [Model("pls-svd", LeadingCovariance, main=True, broken={
-    "test_rows_that_do_not_vary_are_said": "`embed` of a constant view raises",
-})]  # fmt: skip
+MODELS = [Model("pls-svd", LeadingCovariance, main=True)]
 
 
 @pytest.fixture(scope="module")
