@@ -257,6 +257,8 @@ def cca(case: Case) -> Callable[[], None]:
 
 def first_correlation(case: Case) -> Any:
     Sx, Sxy, Sy = case.shrunk(0.3)
+    if not (np.trace(Sx) > 0 and np.trace(Sy) > 0):
+        return np.zeros(1)
     Lx, Ly = np.linalg.cholesky(Sx / np.trace(Sx)), np.linalg.cholesky(Sy / np.trace(Sy))
     K = np.linalg.solve(Lx, Sxy / np.sqrt(np.trace(Sx)) / np.sqrt(np.trace(Sy)))
     return np.linalg.svd(np.linalg.solve(Ly, K.T))[1][:1]
@@ -287,8 +289,10 @@ def gaps(case: Case) -> Callable[[], None]:
     """Each target is a ridge regression on the rows that have it."""
     lost = np.random.default_rng(case.seed).random(case.Y.shape) < 0.3
     lost[:4] = False
-    size = float(np.sum((np.sqrt(case.w)[:, None] * case.centred()[0]) ** 2))
-    alpha = size / 3 if 0 < size < np.inf else 1.0
+    size, most = (
+        float(np.sum((np.sqrt(case.w)[:, None] * a) ** 2)) for a in (case.centred()[0], case.X)
+    )
+    alpha = size / 3 if 1e-24 * most < size < np.inf else 1.0  # less is rounding
     damaged = case.flaw is not None and case.at == "y"
     y = case.y if damaged else case.hold(np.where(lost, np.nan, floats(case.raw[1])))
     model = MultitaskRegressor(alpha=alpha).fit(case.x, y, **case.weighted)
