@@ -10,6 +10,7 @@ import scipy.sparse
 from sklearn.base import clone
 
 from cmstats import CCA, ConditionalGaussian, Moments, MultiviewCCA, retrieval_report
+from cmstats.moments.folds import GridScores
 from cmstats.moments.likelihood_path import LikelihoodPath
 from cmstats.rows.reservoir import merged_samples, sample_folds
 from cmstats.rows.splits import Folds
@@ -220,3 +221,14 @@ def test_retrieval_takes_streams_sparse_rows_and_a_mapped_file(tmp_path: Any) ->
     batches = [(X[i : i + 7], Y[i : i + 7]) for i in range(0, 90, 7)]
     for given in ((batches,), (stored, Y), (scipy.sparse.csr_array(X), Y)):
         np.testing.assert_allclose(clone(model).fit(*given).cv_scores_, expected, atol=1e-12)
+
+
+def test_a_likelihood_ratio_that_rises_anew_near_shrinkage_1_does_not_choose() -> None:
+    # Of halves of digits: columns of very different size, whose marginals fit badly there.
+    means = [-4.8, 4.1, 10.4, 12.6, 13.4, 12.7, 11.4, 10.9, 12.3, 15.1, 17.8, 18.0, 9.0]
+    scores, none = np.array(means)[:, None], np.zeros((13, 1))
+    found = GridScores(scores, none, none, False)
+    assert ConditionalGaussian()._best(found) == 4
+    assert CCA(shrinkage="cv", scoring="mrr")._best(found) == 11
+    rising = GridScores(np.sort(scores, axis=0), none, none, False)
+    assert ConditionalGaussian()._best(rising) == 12

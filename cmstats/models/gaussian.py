@@ -110,7 +110,8 @@ class ConditionalGaussian(PredictsRegions, ComparedViews, MomentsModel):
     Notes
     -----
     Covariances have ddof=1. `score` is the mean of `logpdf`; "cv" does not maximise it but
-    the ratio to log p(y), in which what y is by itself cancels.
+    the ratio to log p(y), in which what y is by itself cancels. Beyond a shrinkage of .8, where
+    the marginals fit badly, that ratio counts only if it has risen all the way.
 
     References
     ----------

@@ -6,15 +6,19 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from sklearn.base import clone
 
 from cmstats.arrays import Array
 from cmstats.models.scoring import Scoring
-from cmstats.moments.folds import GridScores, Trial, best_index, choice_notes
+from cmstats.moments.folds import GridScores, Trial, best_index, choice_notes, mean_scores
 from cmstats.moments.moments import Moments
-from cmstats.moments.shrinkage import Target, shrinkage_grid, shrinkage_tuple
+from cmstats.moments.shrinkage import SHRINKAGES, Target, shrinkage_grid, shrinkage_tuple
 
 __all__ = ["Tuning"]
+
+RATIO_LIMIT = 0.8
+"""The shrinkage beyond which the mean likelihood ratio is believed only if it rises all the way."""
 
 
 class Tuning(Scoring):
@@ -97,7 +101,17 @@ class Tuning(Scoring):
 
     def _best(self, found: GridScores) -> int:
         """The candidate that is chosen by its held-out scores."""
-        return best_index(found.scores, found.notes)
+        at = best_index(found.scores, found.notes)
+        along = self._open_parameters() == ["shrinkage"] and len(found.scores) == len(SHRINKAGES)
+        if not along or not hasattr(self, "scoring") or self._scoring_of() != "likelihood_ratio":
+            return at
+        # Near shrinkage 1 the marginals fit so badly that the ratio can rise once more: where it
+        # has fallen before, the peak from which it fell is the one that tells of the pairs.
+        means = mean_scores(found.scores)
+        usual = [i for i, s in enumerate(SHRINKAGES) if s <= RATIO_LIMIT and not np.isnan(means[i])]
+        inner = max(usual, key=lambda i: means[i], default=at)
+        fell = inner < at and bool(np.nanmin(means[inner : at + 1]) < means[inner])
+        return inner if fell else at
 
     def _solved(self, moments: Moments, chosen: Mapping[str, Any]) -> Any:
         """The solution for moments and chosen parameters; the estimator is only read."""
