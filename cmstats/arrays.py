@@ -58,6 +58,7 @@ __all__ = [
     "moderate_weights",
     "namespace",
     "needs_memory",
+    "observations",
     "once",
     "position",
     "recorded",
@@ -248,11 +249,20 @@ def moderate_weights(weights: Array | None) -> tuple[Array | None, float]:
     return weights * 2.0**-exponent, 2.0**exponent  # exact: powers of two
 
 
+def observations(n: float, rows: int) -> float:
+    """The number of observations: the sum of the weights, but the rows where they are relative.
+
+    Weights that add up to less than two rows do not count rows.
+    """
+    return n if n >= 2 or rows < 2 else float(rows)
+
+
 def as_counts(weights: Array) -> Array:
-    """Weights as numbers of rows: those that add up to less than two are relative."""
+    """Weights as numbers of rows (`observations`)."""
     xp = namespace(weights)
-    total, rows = float(xp.sum(weights)), int(xp.count_nonzero(weights > 0))
-    return weights / total * rows if total < 2 <= rows else weights
+    total = float(xp.sum(weights))
+    count = observations(total, int(xp.count_nonzero(weights > 0)))
+    return weights if count == total else weights / total * count
 
 
 def check_count(

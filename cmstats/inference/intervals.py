@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats.arrays import check_count, is_dask, to_numpy, warn
+from cmstats.arrays import check_count, is_dask, observations, to_numpy, warn
 from cmstats.inference.fitted import check_level, component_index
 from cmstats.kernels.linalg import svd
 from cmstats.moments.folds import map_moments, training_moments
 from cmstats.moments.missing import NotObservedError
 from cmstats.moments.moments import Moments
-from cmstats.moments.sums import observations
 from cmstats.rows.chunks import check_blocks
 from cmstats.rows.dependence import dependence_notes
 from cmstats.rows.progress import check_shown, progress_bar

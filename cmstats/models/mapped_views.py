@@ -7,12 +7,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils import check_random_state
 
-from cmstats.arrays import Array, check_weights, is_array, namespace, to_numpy
+from cmstats.arrays import Array, as_counts, check_weights, is_array, namespace, to_numpy
 from cmstats.models.feature_maps import ExactKernelMap
 from cmstats.models.kernel_choice import KernelChoice
 from cmstats.models.kernel_map import KernelMap, mapped_rows
 from cmstats.moments.moments import Moments
-from cmstats.moments.sums import observations
 from cmstats.rows.chunks import chunks, project
 from cmstats.rows.source import present_rows, take_in_memory
 
@@ -59,8 +58,7 @@ class MappedViews(KernelChoice):
         """Fit both maps; return what the moments are taken of, the rows mapped as they are read."""
         weights = None if sample_weight is None else to_numpy(sample_weight)
         rows = X.shape[0] if weights is None else int(np.count_nonzero(weights))
-        if weights is not None and (total := float(weights.sum())) < 2:
-            weights = weights / total * observations(total, rows)
+        weights = None if weights is None else as_counts(weights)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=2)
         if "cv" in self._gammas():
             self._choose_gammas((X, y), weights, seeds)

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from cmstats.arrays import Array, NotFiniteError, device_of, namespace, warn
+from cmstats.arrays import Array, NotFiniteError, device_of, namespace, observations, warn
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import block_matrix
 from cmstats.moments.em import Problem, SingularError, em, evident_prior
 from cmstats.moments.patterns import Mask
-from cmstats.moments.sums import Scatter, observations
+from cmstats.moments.sums import Scatter
 
 __all__ = [
     "Estimate",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 
-from cmstats.arrays import Array, device_of, is_dask, namespace, warn
+from cmstats.arrays import Array, device_of, is_dask, namespace, observations, warn
 from cmstats.kernels import whitening
 from cmstats.kernels.threads import blas_for
 from cmstats.moments import dask as _dask
@@ -45,7 +45,6 @@ from cmstats.moments.sums import (
     Scatter,
     Spectrum,
     degrees_of_freedom,
-    observations,
 )
 from cmstats.moments.whitened import Whitened
 from cmstats.rows.names import naming_columns

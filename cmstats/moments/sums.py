@@ -16,7 +16,16 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from cmstats.arrays import Array, device_of, float64, is_array, is_numpy, namespace, to_numpy
+from cmstats.arrays import (
+    Array,
+    device_of,
+    float64,
+    is_array,
+    is_numpy,
+    namespace,
+    observations,
+    to_numpy,
+)
 from cmstats.kernels import whitening
 from cmstats.kernels.covariance import RowSums, shift_norm_sums
 from cmstats.kernels.linalg import leading_eigh, qr_r, svd
@@ -30,7 +39,6 @@ __all__ += [
     "are_few",
     "check_finite",
     "degrees_of_freedom",
-    "observations",
 ]
 
 Form: TypeAlias = Literal["scatter", "double", "root"]
@@ -51,14 +59,6 @@ def check_finite(*arrays: Array) -> None:
         xp = namespace(a)
         if not bool(xp.isfinite(xp.sum(a))):
             raise NonFiniteError
-
-
-def observations(n: float, rows: int) -> float:
-    """The number of observations: the sum of the weights, but the rows where they are relative.
-
-    Weights that add up to less than two rows do not count rows.
-    """
-    return n if n >= 2 or rows < 2 else float(rows)
 
 
 def degrees_of_freedom(n: float, rows: int, ddof: float) -> float:
