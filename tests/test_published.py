@@ -129,6 +129,25 @@ def test_candisc_on_rohwer() -> None:
     np.testing.assert_allclose(test["wilks"], [0.44011, 0.79923, 0.93718], atol=5e-6)
 
 
+def test_canoncorr_of_matlab_on_carbig() -> None:
+    """The example of its documentation, on the 392 complete rows of the 406 cars.
+
+    The Auto MPG data of the StatLib library (Quinlan 1993); the same rows are complete there.
+    """
+    cars = pd.read_csv(Path(__file__).parent / "carbig.csv")
+    cca = CCA().fit(cars.iloc[:, :3], cars.iloc[:, 3:])
+    A, B = cca.x_weights_, cca.y_weights_
+    np.testing.assert_array_equal(cca.correlations_.round(4), [0.8782, 0.6328])
+    signs = np.sign(A[0])
+    assert f"{signs[0] * A[2, 0]:.4e}" == "-2.4737e-05"
+    np.testing.assert_array_equal(
+        (signs * A).round(4), [[0.0025, 0.0048], [0.0202, 0.0409], [-0.0, -0.0027]]
+    )
+    np.testing.assert_array_equal(
+        (signs * B).round(4), [[-0.1666, -0.3637], [-0.0916, 0.1078]]
+    )
+
+
 def test_nag_g03adf() -> None:
     test = canonical_correlation_test(CCA().fit(NAG[:, 1:3], NAG[:, [0, 3]]))
     np.testing.assert_allclose(test["correlation"], [0.9570, 0.3624], atol=5e-5)
