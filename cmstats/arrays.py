@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextvars
 import functools
 import numbers
+import os
 import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any, Literal, TypeAlias
@@ -35,6 +36,7 @@ __all__ = [
     "check_count",
     "check_cutoffs",
     "check_double",
+    "check_given",
     "check_lazy",
     "check_matrix",
     "check_not_empty",
@@ -432,6 +434,8 @@ def check_matrix(
             f"Complex data not supported: {name} has dtype {values.dtype}; pass the real and "
             "imaginary parts as separate columns"
         )
+    if a.ndim == 0:
+        raise _no_matrix(a, name)
     if a.ndim == 1:
         a = xp.reshape(a, (-1, 1))
     if a.ndim != 2:
@@ -492,15 +496,10 @@ def _host_array(a: Any, name: str) -> Any:
             f"{name} is a {type(a).__name__} of {len(a)} rows of different lengths, or of "
             f"matrices: {name} must be one matrix, with as many numbers in each row"
         ) from None
+    if out.ndim == 0:
+        raise _no_matrix(a, name)
     if out.dtype.kind in "biufc":
         return out
-    if out.ndim == 0 and a is not None:
-        what = f"the text {a[:40]!r}" if isinstance(a, str) else f"a {type(a).__name__}"
-        raise (ValueError if isinstance(a, str) else TypeError)(
-            f"{name} is {what}, and every argument must be a real number, not a string or another "
-            "object, in a matrix: read a file with numpy.load or pandas.read_csv, and put rows "
-            "into an array or a frame"
-        )
     if out.dtype.kind == "V" and out.dtype.names is None and out.dtype.itemsize == 2:
         return widened(out)
     if out.dtype.kind == "O":
@@ -508,6 +507,49 @@ def _host_array(a: Any, name: str) -> Any:
     raise ValueError(
         f"{name} holds {out.dtype} values, not numbers ({_first_text(out)}): encode text as "
         "numbers first, for example with TfidfVectorizer"
+    )
+
+
+def check_given(a: Any, name: str) -> None:
+    """Raise if what was given is no matrix at all, before its shape is asked for.
+
+    Raises
+    ------
+    ValueError
+        If it is None or text.
+    TypeError
+        If it is a path, a number, a dict, a generator or another object.
+    """
+    if not (getattr(a, "shape", None) or isinstance(a, (list, tuple)) or np.ndim(a)):
+        raise _no_matrix(a, name)
+
+
+def _no_matrix(a: Any, name: str) -> Exception:
+    """The error for an object that is no matrix, with what to do about it."""
+    if a is None:
+        return ValueError(f"{name} is None, where a matrix with one row per item is needed")
+    path, text = isinstance(a, os.PathLike), isinstance(a, (str, bytes))
+    what, mend = f"a {type(a).__name__}", "put rows into an array or a frame"
+    if path or text:
+        what = f"the {'path' if path else 'text'} {str(a)[:60]!r}"
+        mend = (
+            "read the file first, with numpy.load, pandas.read_csv, cmstats.open_parquet, or "
+            "cmstats.open_shards for a folder of .npy files"
+        )
+    elif isinstance(a, Mapping):
+        key = next((k for k in a if not str(k).startswith("__")), None)
+        mend = mend if key is None else f"take one of its entries, such as {name}[{key!r}]"
+    elif isinstance(a, Iterator):
+        mend = f"stack its rows first, numpy.stack(list({name}))"
+    elif getattr(a, "shape", None) == () or isinstance(a, numbers.Number):
+        value = a.item() if hasattr(a, "item") else a
+        number = isinstance(value, numbers.Number)
+        what = f"the number {value}" if number else f"an array of shape () of {what}"
+        mend = mend if number else f"take what it holds, {name}.item()"
+    # scikit-learn's checks look for "argument must be .* string.* number" here.
+    return (ValueError if text else TypeError)(
+        f"{name} is {what}, and every argument must be a real number, not a string or another "
+        f"object, in a matrix: {mend}"
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,19 @@ import pytest
 import scipy.sparse
 from sklearn.exceptions import NotFittedError
 
-from cmstats import CCA, Moments
+from cmstats import (
+    CCA,
+    Moments,
+    bootstrap,
+    check_pairs,
+    compare,
+    correlation_intervals,
+    match_probability,
+    permutation_test,
+    retrieval_report,
+    search,
+    suggest_models,
+)
 
 SOLVERS = ["auto", "moments", "svd"]
 solver = pytest.mark.parametrize("solver", SOLVERS)
@@ -39,6 +53,37 @@ def fails(est: Any, error: Any, match: str, x: Any, y: Any, **kwargs: Any) -> No
     assert "\n" not in str(caught.value)
     with pytest.raises(NotFittedError):
         est.transform(X)
+
+
+TWO_VIEWS: dict[str, Callable[[Any, Any], Any]] = {
+    "permutation_test": permutation_test,
+    "bootstrap": lambda x, y: bootstrap(CCA(), x, y, "correlations_"),
+    "correlation_intervals": correlation_intervals,
+    "compare": lambda x, y: compare({"CCA": CCA()}, x, y),
+    "suggest_models": suggest_models,
+    "check_pairs": check_pairs,
+    "match_probability": match_probability,
+    "retrieval_report": retrieval_report,
+    "search": search,
+    "Moments.from_data": lambda x, y: Moments.from_data(x=x, y=y),
+    "similarity": lambda x, y: CCA().fit(X, Y).similarity(x, y),
+}
+
+
+@pytest.mark.parametrize("call", TWO_VIEWS.values(), ids=TWO_VIEWS)
+def test_what_is_no_matrix_at_all_is_named(call: Callable[[Any, Any], Any]) -> None:
+    for given, match in (
+        ("rows.csv", "is the text 'rows.csv'"),
+        (Path("rows.csv"), "is the path 'rows.csv'.* read the file first, with numpy.load"),
+        ({"rows": X}, r"\['rows'\]|several"),
+        ((row for row in X), r"numpy.stack\(list"),
+        (CCA(), "is a CCA"),
+    ):
+        for x, y in ((given, Y), (X, given)):
+            with pytest.raises((TypeError, ValueError), match=match):
+                call(x, y)
+    with pytest.raises((TypeError, ValueError), match=r"is None|got 1"):
+        call(None, Y)
 
 
 # ------------------------------------------------------------------------- parameters

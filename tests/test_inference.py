@@ -606,6 +606,31 @@ def test_intervals_of_partial_correlations_equal_those_of_residuals() -> None:
     np.testing.assert_allclose(found, correlation_intervals(X, Y), atol=0.03)
 
 
+@pytest.mark.parametrize("more", ["constant", "its double", "levels"])
+def test_nuisance_variables_are_counted_by_their_rank(more: str) -> None:
+    X, Y = views(90, 3, 2, (0.7,))
+    Z = np.eye(3)[np.arange(90) % 3][:, :2]  # the third level is 1 less the others
+    column = {"constant": np.full(90, 1e8 / 3), "its double": 2 * Z[:, 0] + 5,
+              "levels": 1 - Z.sum(axis=1)}[more]  # fmt: skip
+    wide = np.column_stack([Z, column])
+    expected = correlation_intervals(X, Y, Z=Z)
+    np.testing.assert_allclose(correlation_intervals(X, Y, Z=wide), expected, rtol=1e-9)
+    folds = Moments.folds(cv=20, x=X, y=Y, z=wide)
+    np.testing.assert_allclose(correlation_intervals(folds), expected, rtol=1e-9)
+    tests = [permutation_test(X, Y, Z=z, n_permutations=19, random_state=0) for z in (Z, wide)]
+    np.testing.assert_allclose(tests[0]["wilks"], tests[1]["wilks"], rtol=1e-9)
+    for form in ("scatter", "root"):
+        first, *others = Moments.folds(form=form, cv=20, x=X, y=Y, z=wide)
+        for whole in (Moments.from_data(form=form, x=X, y=Y, z=wide), sum(others, start=first)):
+            m = whole.partial_out("z")
+            assert m.nuisance_rank == 2
+            few = Moments.from_data(x=X, y=Y, z=Z).partial_out("z")
+            np.testing.assert_allclose(
+                canonical_correlation_test(CCA().fit_moments(m)),
+                canonical_correlation_test(CCA().fit_moments(few)), rtol=1e-8,
+            )  # fmt: skip
+
+
 def test_weighted_intervals_count_rows_twice() -> None:
     X, Y = views(60, 2, 2, (0.7,))
     ids = np.arange(60) % 6

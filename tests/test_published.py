@@ -143,9 +143,7 @@ def test_canoncorr_of_matlab_on_carbig() -> None:
     np.testing.assert_array_equal(
         (signs * A).round(4), [[0.0025, 0.0048], [0.0202, 0.0409], [-0.0, -0.0027]]
     )
-    np.testing.assert_array_equal(
-        (signs * B).round(4), [[-0.1666, -0.3637], [-0.0916, 0.1078]]
-    )
+    np.testing.assert_array_equal((signs * B).round(4), [[-0.1666, -0.3637], [-0.0916, 0.1078]])
 
 
 def test_nag_g03adf() -> None:

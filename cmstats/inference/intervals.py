@@ -244,8 +244,8 @@ def _leave_one_out(
 
 
 def _nuisance(m: Moments) -> int:
-    """The number of nuisance variables."""
-    return m.nuisance_rank + (m.width("z") if "z" in m.names else 0)
+    """The number of linearly independent nuisance variables."""
+    return m.nuisance_rank + (m.whiten("z").rank if "z" in m.names else 0)
 
 
 def _correlations(m: Moments) -> tuple[Any, tuple[int, int]]:

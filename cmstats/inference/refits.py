@@ -14,6 +14,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from cmstats.arrays import (
     as_counts,
+    check_given,
     check_weights,
     is_dask,
     needs_memory,
@@ -203,4 +204,5 @@ def _rows_of(a: Any, name: str) -> Any:
     """Arrays and frames as they are, lists as NumPy arrays."""
     if is_dask(a):
         raise needs_memory(name)
+    check_given(a, name)
     return a if hasattr(a, "shape") else np.asarray(a)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import Array, device_of, is_lazy, namespace, take_rows, to_numpy
+from cmstats.arrays import Array, check_given, device_of, is_lazy, namespace, take_rows, to_numpy
 from cmstats.rows.matrix import check_source
 from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.source import check_lengths
@@ -55,11 +55,7 @@ def one_each(values: Any, n: int, name: str) -> HostArray | None:
 
 def with_rows(a: Any, name: str, *, gaps: bool = False) -> Any:
     """One view as what has rows; see `paired`."""
-    if a is None:
-        raise ValueError(
-            f"this requires {name} to be passed, but the target {name} is None: it is one of two "
-            "views"
-        )
+    check_given(a, name)
     a = a if hasattr(a, "shape") else np.asarray(a)
     if getattr(getattr(a, "dtype", None), "kind", "f") in "biuf":
         checked = check_source(a, name, ensure_finite="allow-nan" if gaps else True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.arrays import is_array, joined_values, to_numpy
+from cmstats.arrays import check_given, is_array, joined_values, to_numpy
 from cmstats.rows.pairs import check_row_labels
 
 __all__ = ["Relevance", "view_sizes"]
@@ -127,9 +127,11 @@ def _codes(
 
 def view_sizes(U: Any, V: Any) -> tuple[int, int]:
     """The numbers of items of the two views: rows of `U` and `V`, or the shape of the scores."""
+    check_given(U, "U")
     if V is None:
         if np.ndim(U) != 2 if not is_array(U) else U.ndim != 2:
             raise ValueError("a score matrix must be two-dimensional, queries in rows")
         n, m = (U if hasattr(U, "shape") else np.asarray(U)).shape
         return int(n), int(m)
+    check_given(V, "V")
     return tuple(int(a.shape[0] if hasattr(a, "shape") else len(a)) for a in (U, V))  # type: ignore[return-value]

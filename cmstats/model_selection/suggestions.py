@@ -148,9 +148,9 @@ def suggest_models(
     for name, a in (("X", X), ("y", y)):
         if is_dask(a):
             raise needs_memory(name)
-    shapes = [np.shape(a) if not hasattr(a, "shape") else a.shape for a in (X, y)]
+    X, y = (np.asarray(a) if isinstance(a, (list, tuple)) else a for a in (X, y))
     check_lengths({"X": X, "y": y})
-    n = int(shapes[0][0])
+    n = int(X.shape[0])
     if n < 4:
         raise ValueError(f"{n} rows are too few to compare models on: at least 4 are needed")
     if labels is not None and len(labels) != n:

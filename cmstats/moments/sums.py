@@ -578,7 +578,10 @@ class Scatter(Sums):
     def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> tuple[Scatter, Array, Array]:
         kept, xp = self.take(rest), namespace(self.matrix)
         at = xp.asarray(rest, device=device_of(self.matrix))
-        weights = whitening.factor(self.matrix[cut, cut]).weights
+        varies = self.varying(cut)
+        # The rounding errors of columns that do not vary are no nuisance variable.
+        nuisance = self.matrix[cut, cut] * varies[:, None] * varies[None, :]
+        weights = whitening.factor(nuisance).weights
         half = weights.mT @ xp.take(self.matrix[cut, :], at, axis=1)
         matrix = kept.matrix - half.mT @ half
         # What cancels leaves an error relative to what there was.
@@ -773,7 +776,8 @@ class Root(Sums):
     def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> tuple[Root, Array, Array]:
         xp = namespace(self.mean)
         at = xp.asarray(rest, device=device_of(self.mean))
-        factor = whitening.factor_root(self.matrix[:, cut])
+        noise = None if self.noise is None else NOISE * self.n * self.noise[cut]
+        factor = whitening.factor_root(self.matrix[:, cut] * self.varying(cut), noise=noise)
         basis: Array = factor.root
         R = xp.take(self.matrix, at, axis=1)
         half = 0.0

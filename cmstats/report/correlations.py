@@ -17,6 +17,7 @@ from cmstats.inference import (
     permutation_test,
 )
 from cmstats.models.cca import CCA
+from cmstats.moments.moments import Moments
 
 __all__ = ["Evidence", "correlation_evidence"]
 
@@ -114,7 +115,7 @@ def correlation_evidence(
             f"The tests are of the means of the {len(x)} groups of training items, as rows of one "
             "group are not exchangeable."
         )
-    rank = 0 if z is None else int(np.linalg.matrix_rank(z - z.mean(axis=0)))
+    rank = 0 if z is None else Moments.from_data(z=z).whiten("z").rank
     width = x.shape[1] + y.shape[1]
     if len(x) > width + rank + 2:
         with recorded():  # the page lists constant columns already

@@ -9,7 +9,16 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse
 
-from cmstats.arrays import Array, blank_rows, is_lazy, namespace, take_rows, to_numpy, widened
+from cmstats.arrays import (
+    Array,
+    blank_rows,
+    check_given,
+    is_lazy,
+    namespace,
+    take_rows,
+    to_numpy,
+    widened,
+)
 
 __all__ = [
     "MappedRows",
@@ -123,7 +132,9 @@ class SlicedRows(MappedRows):
 
 
 def check_lengths(blocks: Mapping[str, Any]) -> None:
-    """Raise, with the shapes, if blocks differ in their number of rows."""
+    """Raise, with the shapes, if blocks differ in their number of rows, or one is no matrix."""
+    for name, a in blocks.items():
+        check_given(a, name)
     if len({a.shape[0] for a in blocks.values()}) > 1:
         shapes = " and ".join(f"{name} has shape {tuple(a.shape)}" for name, a in blocks.items())
         raise ValueError(
@@ -138,8 +149,10 @@ def width_of(source: RowSource) -> int:
 
 
 def row_count(a: Any) -> float:
-    """The number of rows of what people hand in; NaN where Dask does not know it."""
-    return float(a.shape[0]) if hasattr(a, "shape") else len(a)
+    """The number of rows of what people hand in; NaN where it has none, or Dask does not know."""
+    if getattr(a, "shape", None):
+        return float(a.shape[0])
+    return len(a) if isinstance(a, (list, tuple)) else float("nan")
 
 
 def within(source: RowSource, span: slice) -> RowSource:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LinearRegression
 from sklearn.utils.validation import check_is_fitted
 
 from .registry import Model, every, fitted
@@ -125,6 +127,28 @@ def test_complex_values_text_and_three_axes_raise(model: Model) -> None:
         for text in (np.array([["a", "b"]] * len(a)), [["1.0", "dog"]] * len(a), frame):
             fails(model, (ValueError, TypeError), "(?i)number|text|string", rows.but(name, text))
         fails(model, ValueError, "two-dimensional|dim 3|3D|1D array", rows.but(name, a[:, :, None]))
+
+
+NO_MATRIX = {
+    "None": (None, "None|requires y"),
+    "text": ("rows.csv", "the text 'rows.csv'.* read the file first"),
+    "path": (Path("rows.csv"), "the path 'rows.csv'.* read the file first"),
+    "dict": ({"a": [1]}, r"\['a'\]|views|is the number 1|1D array|shape"),
+    "set": ({1.0, 2.0}, "is a set"),
+    "generator": ((i for i in "ab"), r"numpy.stack\(list\("),
+    "number": (np.float64(3.5), "the number 3.5"),
+    "saved object": (np.array({"rows": 1}), r"take what it holds, \w+.item\(\)"),
+    "estimator": (LinearRegression(), "is a LinearRegression"),
+}
+
+
+@every(lambda m: m.cls.__name__ != "TwoViewPipeline", variants=False)
+def test_what_is_no_matrix_at_all_is_named(model: Model) -> None:
+    for name, _, rows in each_view(model):
+        for what, (given, match) in NO_MATRIX.items():
+            if what in ("generator", "set") and name == "x" and "y" not in rows.views:
+                continue  # a stream of batches
+            fails(model, (ValueError, TypeError), match, rows.but(name, given))
 
 
 @every(lambda m: not m.many and m.cls.__name__ != "TwoViewPipeline", variants=False)
