@@ -211,6 +211,11 @@ def check_weights(
     """
     if weights is None:
         return None
+    if isinstance(weights, (str, bytes, Mapping)):
+        raise TypeError(
+            f"sample_weight={weights!r} is not one number for each row: for classes of equal "
+            "weight see sklearn.utils.class_weight.compute_sample_weight"
+        )
     if np.isscalar(weights):
         weights = np.full(n, float(weights))  # type: ignore[arg-type]
     if not is_array(weights) or isinstance(weights, np.ndarray):
@@ -427,6 +432,11 @@ def check_matrix(
         values = a
         if not isinstance(a, np.ndarray):
             check_double(a, name)
+            if str(getattr(a, "layout", "torch.strided")) != "torch.strided":
+                raise TypeError(
+                    f"{name} is a sparse tensor, which torch does not slice: pass "
+                    f"{name}.to_dense(), or a sparse matrix of SciPy"
+                )
     xp = namespace(values)
     kind = np.dtype(values.dtype).kind if is_numpy(xp) else ""
     if kind == "c" or (not is_numpy(xp) and xp.isdtype(values.dtype, "complex floating")):
@@ -439,7 +449,10 @@ def check_matrix(
     if a.ndim == 1:
         a = xp.reshape(a, (-1, 1))
     if a.ndim != 2:
-        raise ValueError(f"{name} must be two-dimensional (rows are items), got shape {a.shape}")
+        raise ValueError(
+            f"{name} must be two-dimensional (rows are items), got shape {tuple(a.shape)}: "
+            f"{name}.reshape({a.shape[0]}, -1) makes one row of each item"
+        )
     check_not_empty(a, name)
     sparse = scipy.sparse.issparse(a)
     if ensure_finite and (sparse or xp.isdtype(a.dtype, "real floating")):
@@ -483,8 +496,13 @@ def _host_array(a: Any, name: str) -> Any:
     """A list, a frame or an array of objects as a NumPy array of numbers, or a CSR matrix."""
     if np.ma.isMaskedArray(a):
         return masked_as_nan(a)
-    if hasattr(a, "to_pandas") and not hasattr(a, "to_numpy"):
-        a = a.to_pandas()  # a table of pyarrow
+    if isinstance(a, Mapping):  # NumPy would read the keys
+        raise _no_matrix(a, name)
+    if hasattr(a, "to_pandas") and not (hasattr(a, "to_numpy") and hasattr(a, "shape")):
+        a = a.to_pandas()  # a table or a column of pyarrow
+    tensors = isinstance(a, (list, tuple)) and len(a) and is_array(a[0]) and a[0].ndim == 1
+    if tensors and not isinstance(a[0], np.ndarray):  # NumPy takes no gradients, and not all types
+        return _stacked(a, name)
     if hasattr(a, "iloc") or hasattr(a, "to_pandas"):
         return _of_frame(a, name)
     try:
@@ -504,6 +522,11 @@ def _host_array(a: Any, name: str) -> Any:
         return widened(out)
     if out.dtype.kind == "O":
         return _of_objects(out, name)
+    if out.dtype.names is not None:
+        raise ValueError(
+            f"{name} is a structured array with the fields {', '.join(out.dtype.names[:5])}: pass "
+            f"numpy.lib.recfunctions.structured_to_unstructured({name})"
+        )
     raise ValueError(
         f"{name} holds {out.dtype} values, not numbers ({_first_text(out)}): encode text as "
         "numbers first, for example with TfidfVectorizer"
@@ -520,7 +543,8 @@ def check_given(a: Any, name: str) -> None:
     TypeError
         If it is a path, a number, a dict, a generator or another object.
     """
-    if not (getattr(a, "shape", None) or isinstance(a, (list, tuple)) or np.ndim(a)):
+    known = getattr(a, "shape", None) or isinstance(a, (list, tuple))
+    if not known and (isinstance(a, Mapping) or not np.ndim(a)):
         raise _no_matrix(a, name)
 
 
@@ -538,7 +562,16 @@ def _no_matrix(a: Any, name: str) -> Exception:
         )
     elif isinstance(a, Mapping):
         key = next((k for k in a if not str(k).startswith("__")), None)
-        mend = mend if key is None else f"take one of its entries, such as {name}[{key!r}]"
+        mend = (
+            mend
+            if key is None
+            else (
+                f"take one of its entries, such as {name}[{key!r}]; or pandas.DataFrame({name}) if "
+                "they are columns"
+            )
+        )
+    elif hasattr(a, "collect"):
+        mend = f"pass {name}.collect()"
     elif isinstance(a, Iterator):
         mend = f"stack its rows first, numpy.stack(list({name}))"
     elif getattr(a, "shape", None) == () or isinstance(a, numbers.Number):
@@ -695,11 +728,27 @@ def _of_column(column: Any, label: Any, name: str) -> np.ndarray[Any, Any]:
             values[absent] = None if _is_vector(some) else np.nan
             return _of_objects(values, where)
         values = values[~absent]
+    first = str(next((v for v in values.flat if not _is_numeral(v)), values.flat[0]))
+    mend = "leave the column out, or encode text as numbers first"
+    if first.lstrip().startswith("["):
+        mend = (
+            "if they are vectors written as text, read them first, "
+            f"numpy.stack([numpy.fromstring(v.strip('[]'), sep={',' if ',' in first else ' '!r}) "
+            "for v in column])"
+        )
     raise ValueError(
-        f"{where} holds {dtype} values, not numbers ({str(values.flat[0])!r} for one): every "
-        "argument must be a real number, not a string; leave the column out, or encode text as "
-        "numbers first"
+        f"{where} holds {dtype} values, not numbers ({first[:80]!r} for one): every argument must "
+        f"be a real number, not a string; {mend}"
     )
+
+
+def _is_numeral(value: Any) -> bool:
+    """Whether a text is a number."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_absent(value: Any) -> bool:

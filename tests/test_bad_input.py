@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 from cmstats import (
     CCA,
@@ -84,6 +87,57 @@ def test_what_is_no_matrix_at_all_is_named(call: Callable[[Any, Any], Any]) -> N
                 call(x, y)
     with pytest.raises((TypeError, ValueError), match=r"is None|got 1"):
         call(None, Y)
+
+
+@pytest.mark.parametrize(
+    ("cv", "match"),
+    [
+        (GroupKFold(3), r"cv=GroupKFold cannot deal these 60 rows: The 'groups'"),
+        (StratifiedKFold(3), r"cv=StratifiedKFold cannot .*list\(StratifiedKFold\(...\)"),
+        ([(np.arange(50), np.arange(50, 70))] * 2, "fold 0 of cv has row 69, but there are 60"),
+    ],
+)
+def test_folds_that_cannot_be_dealt_are_named(cv: Any, match: str) -> None:
+    for call in (
+        CCA(shrinkage="cv", cv=cv).fit,
+        functools.partial(correlation_intervals, cv=cv),
+        functools.partial(compare, {"CCA": CCA()}, cv=cv),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call(X, Y)
+
+
+def test_weights_of_classes_are_no_weights_of_rows() -> None:
+    for given in ("balanced", {0: 1.0}):
+        with pytest.raises(TypeError, match="is not one number for each row"):
+            CCA().fit(X, Y, sample_weight=given)
+
+
+def test_containers_that_hold_vectors_are_stacked_or_named() -> None:
+    expected = CCA().fit(X, Y).correlations_
+    pa = pytest.importorskip("pyarrow")
+    for given in (pa.array(X.tolist()), pa.chunked_array([X[:30].tolist(), X[30:].tolist()])):
+        np.testing.assert_array_equal(CCA().fit(given, Y).correlations_, expected)
+    fields = np.rec.fromarrays(X.T, names="a,b,c,d")
+    for given, match in (
+        (fields, r"structured array with the fields a, b, c, d: .*structured_to_unstructured"),
+        (X[:, :, None, None], r"X.reshape\(60, -1\) makes one row of each item"),
+        (pd.Series([str(row) for row in X.tolist()]), r"vectors written as text.*sep=','"),
+        (pd.Series([str(row) for row in X]), r"vectors written as text.*sep=' '"),
+        (pd.DataFrame({"a": ["1.5", "2.5", "."] * 20}), "'.' for one"),
+    ):
+        fails(CCA(), ValueError, match, given, Y)
+
+
+@pytest.mark.torch
+def test_lists_of_tensors_are_stacked_and_sparse_ones_named() -> None:
+    torch = pytest.importorskip("torch")
+    half = torch.tensor(X).bfloat16()
+    expected = CCA().fit(half.float().numpy(), Y).correlations_
+    for rows in (list(half), [row.clone().requires_grad_() for row in half]):
+        np.testing.assert_allclose(CCA().fit(rows, Y).correlations_, expected, rtol=1e-6)
+    with pytest.raises(TypeError, match=r"X is a sparse tensor.*X.to_dense\(\)"):
+        CCA().fit(torch.tensor(X).to_sparse(), torch.tensor(Y))
 
 
 # ------------------------------------------------------------------------- parameters

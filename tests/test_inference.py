@@ -631,6 +631,27 @@ def test_nuisance_variables_are_counted_by_their_rank(more: str) -> None:
             )  # fmt: skip
 
 
+def test_nuisance_that_is_a_column_of_a_view_takes_it_away() -> None:
+    X, Y = views(90, 3, 2, (0.7,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = correlation_intervals(X, Y, Z=X[:, :1])
+    expected = correlation_intervals(X[:, 1:], Y, Z=X[:, :1])
+    np.testing.assert_allclose(found.loc[:2], expected, rtol=1e-7)
+
+
+def test_tests_of_weights_that_add_up_to_one_count_the_rows() -> None:
+    X, Y = views(90, 3, 2, (0.7,))
+    found = canonical_correlation_test(CCA().fit(X, Y, sample_weight=np.full(90, 1 / 90)))
+    np.testing.assert_allclose(found, canonical_correlation_test(CCA().fit(X, Y)), rtol=1e-9)
+
+
+def test_a_statistic_that_is_a_method_is_named() -> None:
+    X, Y = views(30, 2, 2)
+    with pytest.raises(ValueError, match="CCA has no fitted attribute 'score'"):
+        bootstrap(CCA(), X, Y, "score", n_resamples=3)
+
+
 def test_weighted_intervals_count_rows_twice() -> None:
     X, Y = views(60, 2, 2, (0.7,))
     ids = np.arange(60) % 6

@@ -30,8 +30,9 @@ from cmstats import (
     permutation_test,
     retrieval_report,
 )
-from cmstats.report import Report, build, build_emoji, write_new
+from cmstats.report import Report, build, build_emoji, correlations, write_new
 from cmstats.report.cli import QUERY_SHRINKAGE, main, read_array
+from cmstats.report.correlations import correlation_evidence
 from cmstats.report.tables import best_of_kinds, chosen_model
 
 pytestmark = pytest.mark.ordinary
@@ -312,6 +313,30 @@ def test_shared_components_are_counted() -> None:
     report = build(X, Y, quick=True)
     assert report.evidence.supported == report.evidence.held == 2
     assert set(far) == set(report.mismatches.table["row"][:2])
+
+
+def test_intervals_of_rows_with_gaps_are_by_em() -> None:
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((300, 3))
+    Y = X[:, :2] + rng.standard_normal((300, 2))
+    Y[rng.random(300) < 0.4] = np.nan
+    train, groups = np.arange(300), np.repeat(np.arange(150), 2)
+    filled = np.where(np.isnan(Y), np.nanmean(Y, axis=0), Y)
+    given = (X, filled, train, np.array([0.7, 0.7]), np.array([0.7, 0.7]), 75, 0, False)
+    found = correlation_evidence(*given, observed=(X, Y))
+    folds = KFold(20, shuffle=True, random_state=0)
+    expected = correlation_intervals(X, Y, cv=folds, missing="em")
+    for column, one in (("estimate", "estimate"), ("estimate_lower", "lower")):
+        np.testing.assert_allclose(found.table[column], expected[one])
+    assert (found.table["estimate"] > correlation_evidence(*given).table["estimate"] + 0.1).all()
+    assert any("EM found from the observed entries" in said for said in found.left_out)
+    grouped = correlation_evidence(*given, groups=groups, observed=(X, Y))
+    assert not grouped.table["estimate"].isna().any()  # of two gaps in a group its mean is one
+    Y[np.arange(300), rng.integers(0, 2, 300)] = np.nan
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr(correlations, "PATTERNS", 1000)
+        many = correlation_evidence(*given, observed=(X, Y))
+    assert any("EM on 3 patterns of gaps in 5 columns takes too long" in s for s in many.left_out)
 
 
 def test_findings_say_what_is_wrong(data: Any) -> None:

@@ -346,12 +346,13 @@ class _Measure:
         if callable(self.statistic):
             return np.asarray(to_numpy(self.statistic(fitted)), dtype=np.float64)
         model = inner_model(fitted)
-        if not hasattr(model, self.statistic):
+        value = getattr(model, self.statistic, None)
+        if value is None or callable(value):
             raise ValueError(
                 f"{type(model).__name__} has no fitted attribute {self.statistic!r}: name one "
                 "such as 'x_weights_', or pass a function of the fitted estimator"
             )
-        return np.asarray(to_numpy(getattr(model, self.statistic)), dtype=np.float64)
+        return np.asarray(to_numpy(value), dtype=np.float64)
 
     def __call__(self, fitted: Any) -> Any:
         value = self._value(fitted)

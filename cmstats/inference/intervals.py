@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats.arrays import check_count, is_dask, observations, to_numpy, warn
+from cmstats.arrays import check_count, is_dask, observations, recorded, to_numpy, warn
 from cmstats.inference.fitted import check_level, component_index
 from cmstats.kernels.linalg import svd
 from cmstats.moments.folds import map_moments, training_moments
@@ -200,8 +200,14 @@ def _folds(X: Any, y: Any, Z: Any, cv: Any, groups: Any, **how: Any) -> list[Mom
         for note in dependence_notes(rows, dealt, how["sample_weight"]):
             warn(note)
     m = functools.reduce(operator.add, folds)
-    # As in CCA: a scatter matrix up to condition 1e4, beyond it the triangular factor.
-    if not m.incomplete and max(m.whiten(name).condition for name in blocks) > 1e4:
+    if Z is not None and not m.incomplete:
+        with recorded() as cancelled:
+            m.partial_out("z")
+    # As in CCA: a scatter matrix up to condition 1e4, beyond it the triangular factor; and where
+    # the nuisance variables explain nearly all of a column.
+    if not m.incomplete and (
+        max(m.whiten(name).condition for name in blocks) > 1e4 or (Z is not None and cancelled)
+    ):
         folds = Moments.folds(form="root", cv=cv, groups=groups, **how, **blocks)
     return folds
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmstats.arrays import check_count, to_numpy
+from cmstats.arrays import check_count, observations, to_numpy
 from cmstats.inference.fitted import component_index, inner_model, total_moments
 from cmstats.kernels.linalg import svd
 from cmstats.metrics.tables import as_table
@@ -136,7 +136,7 @@ def _of_model(cca: Any) -> tuple[Any, float, int, int, int]:
     r = to_numpy(svd(x.cross(y))[1]) if x.rank and y.rank else np.zeros(0)
     if not len(r):
         raise ValueError("every column of x or of y is constant: there is nothing to test")
-    return np.clip(r, 0.0, 1.0), m.n, x.rank, y.rank, m.nuisance_rank
+    return np.clip(r, 0.0, 1.0), observations(m.n, m.rows), x.rank, y.rank, m.nuisance_rank
 
 
 def _checked(correlations: Any, n: Any, p: Any, q: Any) -> tuple[Any, float, int, int]:

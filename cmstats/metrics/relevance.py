@@ -69,10 +69,14 @@ class Relevance:
     @classmethod
     def of(cls, U: Any, V: Any, labels: Any, x_ids: Any, y_ids: Any) -> Relevance:
         """Of two matrices of vectors, or of a matrix of scores."""
-        if V is not None and x_ids is None and y_ids is None:
-            check_row_labels({"U": U, "V": V})
-        check_row_labels({"U": U, "x_ids": x_ids})
-        check_row_labels({"V": V, "y_ids": y_ids})
+        if x_ids is None and y_ids is None:
+            scores = V is None and hasattr(U, "iloc")
+            check_row_labels({"U": U, "U.T": U.T} if scores else {"U": U, "V": V})
+        x_labels, y_labels = (
+            labels if isinstance(labels, tuple) and len(labels) == 2 else [labels] * 2
+        )
+        check_row_labels({"U": U, "x_ids": x_ids, "labels": x_labels})
+        check_row_labels({"V": V, "y_ids": y_ids, "labels": y_labels})
         return cls(view_sizes(U, V), labels, x_ids, y_ids)
 
     def partners(self, side: int) -> tuple[HostArray, HostArray]:

@@ -45,7 +45,7 @@ from cmstats.rows.dependence import dependence_notes
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.source import take_in_memory
-from cmstats.rows.splits import Folds, check_groups, fold_ids
+from cmstats.rows.splits import Folds, check_groups, fold_ids, split_rows
 
 __all__ = ["Comparison", "Record"]
 
@@ -194,9 +194,7 @@ def _splits(
         if not 2 <= cv <= n // 2:
             raise ValueError(f"cv={cv} folds of {n} rows: use 2 to {n // 2} (two rows to a fold)")
         cv, groups = PredefinedSplit(fold_ids(cv, n, groups=groups)), None
-    splits = list(check_cv(cv).split(np.zeros((n, 1)), labels, groups))
-    found = [(np.asarray(a), np.asarray(b)) for a, b in splits]
-    found = [tuple(np.flatnonzero(s) if s.dtype == bool else s for s in p) for p in found]  # type: ignore[misc]
+    found = split_rows(check_cv(cv), n, labels, groups)
     for k, (train, test) in enumerate(found):
         if min(len(train), len(test)) < 2:
             raise ValueError(

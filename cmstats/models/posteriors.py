@@ -20,6 +20,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 from cmstats.arrays import once, recorded, to_numpy, warn
 from cmstats.kernels.ranks import average_precisions
 from cmstats.kernels.threads import thread_map
+from cmstats.rows.splits import split_rows
 
 __all__ = [
     "check_classifier",
@@ -126,8 +127,7 @@ def stratified_splits(
 ) -> list[tuple[HostArray, HostArray]]:
     """The folds: those of a splitter, or stratified ones, fewer where a class is rare."""
     if not isinstance(cv, Integral):
-        splits = check_cv(cv, codes, classifier=True).split(codes, codes, groups)
-        return [(np.asarray(train), np.asarray(test)) for train, test in splits]
+        return split_rows(check_cv(cv, codes, classifier=True), len(codes), codes, groups)
     counts = np.bincount(codes)
     rarest = int(counts.argmin())
     folds = max(2, min(int(cv), int(counts[rarest])))

@@ -421,7 +421,7 @@ class NoScoreError(ValueError):
         reason = "each has a single row, or a variate is constant in it"
         super().__init__(
             f"no fold has a score to choose by: {notes[0] if notes else reason}; use fewer folds, "
-            "or give the parameter as a number"
+            "or folds in random order (KFold(5, shuffle=True)), or give the parameter as a number"
         )
 
 

@@ -30,7 +30,7 @@ from cmstats.report.report import Report
 from cmstats.report.retrieval import retrieval_intervals
 from cmstats.report.selection import best_pair, score_shrinkages
 from cmstats.report.tables import chosen_model, direction_names, retrieval_table
-from cmstats.report.views import dense_view, take_views, without_confounds
+from cmstats.report.views import dense_view, take_views, with_gaps, without_confounds
 from cmstats.rows.chunks import check_blocks
 from cmstats.rows.matrix import check_matrix, check_source
 from cmstats.rows.names import column_names
@@ -233,7 +233,7 @@ def build(
             tested = correlation_evidence(
                 X, Y, at_train, trained, held_out,
                 len(test if groups is None else np.unique(groups[test])), random_state, quick, Z,
-                None if groups is None else groups[rows],
+                None if groups is None else groups[rows], with_gaps(given.views),
             )  # fmt: skip
         with clock("doubtful pairs"):
             doubtful = find_mismatches(X, Y, best, folds, random_state)

@@ -30,6 +30,8 @@ ROWS = 2000
 """The most rows of the permutation test."""
 WORK = 3e11
 """The most floating-point operations of the permutation test."""
+PATTERNS = 250_000
+"""The most patterns of missing entries, each times 400 + columns^2, for EM (about 20 s)."""
 FOLDED = 600
 """The most columns of both views for the jackknife's intervals, which take 20 fits."""
 
@@ -89,14 +91,15 @@ class Evidence:
 
 def correlation_evidence(
     X: Any, Y: Any, train: Any, train_correlations: Floats, held_out: Floats, n_held: int,
-    seed: int, quick: bool, Z: Any = None, groups: Any = None,
+    seed: int, quick: bool, Z: Any = None, groups: Any = None, observed: Any = None,
 ) -> Evidence:  # fmt: skip
     """Test the correlations on the training items, with intervals of the held-out ones.
 
     The held-out interval is Fisher's z: the variates are fixed, since the rows had no part in
     fitting them. The permutation test is run without shrinkage, or with Ledoit and Wolf's where
     rows are few; the chosen shrinkage has used the pairing and would have to be chosen anew in
-    every permutation.
+    every permutation. Intervals of the population's correlations are by EM where `observed`, both
+    views with their gaps, is given: gaps filled with means would count as observations.
     """
     k = min(SHOWN, len(train_correlations))
     lower, upper = _fisher(held_out, n_held)
@@ -108,8 +111,10 @@ def correlation_evidence(
     left_out = []
     x, y = X[train].astype(np.float64), Y[train].astype(np.float64)
     z = None if Z is None else Z[train]
+    seen = None if observed is None else [a[train].astype(np.float64) for a in observed]
     if groups is not None:
         x, y = _means(x, groups[train]), _means(y, groups[train])
+        seen = None if seen is None else [_means(a, groups[train]) for a in seen]
         z = None if z is None else _means(z, groups[train])
         left_out.append(
             f"The tests are of the means of the {len(x)} groups of training items, as rows of one "
@@ -133,7 +138,8 @@ def correlation_evidence(
     if len(x) > 2 * width and width <= FOLDED and not quick:
         try:
             folds = KFold(20, shuffle=True, random_state=seed)
-            found = correlation_intervals(x, y, Z=z, cv=folds, n_components=None)
+            found, sentence = _intervals(x, y, z, folds, seen)
+            left_out += sentence
             columns = {"estimate": "estimate", "lower": "estimate_lower",
                        "upper": "estimate_upper"}  # fmt: skip
             found = found.rename(columns=columns)[list(columns.values())].reindex(table.index)
@@ -149,6 +155,25 @@ def correlation_evidence(
     return Evidence(table, supported, held, len(held_out), count, rows, shrinkage, tuple(left_out))
 
 
+def _intervals(x: Any, y: Any, z: Any, folds: KFold, seen: Any) -> tuple[Any, list[str]]:
+    """Intervals by EM where there are gaps, unless that takes too long; and what to say of them."""
+    if seen is None:
+        return correlation_intervals(x, y, Z=z, cv=folds), []
+    patterns = len(np.unique(np.isnan(np.hstack(seen)), axis=0))
+    width = x.shape[1] + y.shape[1]
+    if patterns * (400 + width**2) <= PATTERNS:
+        found = correlation_intervals(*seen, Z=z, cv=folds, missing="em")
+        return found, [
+            "The population's correlations are of moments that EM found from the observed entries; "
+            "everything else is of gaps filled with the means of their columns."
+        ]
+    return correlation_intervals(x, y, Z=z, cv=folds), [
+        f"Estimates of the population's correlations are too low, and their intervals too narrow: "
+        f"gaps were filled with the means of their columns, since EM on {patterns:,} patterns of "
+        f"gaps in {width} columns takes too long; use correlation_intervals(missing='em')."
+    ]
+
+
 def _leading(holds: Any) -> int:
     """The length of the leading run of True."""
     return int(np.argmin(np.append(holds, False)))
@@ -162,11 +187,12 @@ def _fisher(r: Floats, n: int) -> tuple[Floats, Floats]:
 
 
 def _means(a: Floats, groups: Any) -> Floats:
-    """The mean of the rows of each group."""
+    """The mean of the rows of each group; NaN for a column of which it has no entry."""
     _, codes = np.unique(groups, return_inverse=True)
-    sums = np.zeros((int(codes.max()) + 1, a.shape[1]))
-    np.add.at(sums, codes, a)
-    return np.asarray(sums / np.bincount(codes)[:, None])
+    sums, counts = np.zeros((2, int(codes.max()) + 1, a.shape[1]))
+    np.add.at(sums, codes, np.nan_to_num(a))
+    np.add.at(counts, codes, ~np.isnan(a))
+    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
 
 
 def _permuted(x: Any, y: Any, z: Any, k: int, seed: int, quick: bool) -> tuple[Any, int, int, str]:

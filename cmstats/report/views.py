@@ -14,7 +14,7 @@ from cmstats.arrays import dense, is_lazy, to_numpy
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.source import take_in_memory
 
-__all__ = ["Views", "dense_view", "take_views", "without_confounds"]
+__all__ = ["Views", "dense_view", "take_views", "with_gaps", "without_confounds"]
 
 WIDEST = 768
 """The most columns of a view; a wider one is replaced by its leading principal components."""
@@ -76,6 +76,18 @@ def _mebibytes(a: Any) -> float:
         a = a.tocsr()
         return float(a.data.nbytes + a.indices.nbytes + a.indptr.nbytes) / 2**20
     return float(a.shape[0] * a.shape[1] * getattr(a.dtype, "itemsize", 8)) / 2**20
+
+
+def with_gaps(views: tuple[Any, Any]) -> tuple[Any, Any] | None:
+    """Both views if entries of one are missing, as dense arrays; None if they are complete.
+
+    None too if one is too wide to be used as it is.
+    """
+    values = [a.data if scipy.sparse.issparse(a) else a for a in views]
+    gaps = any(bool(np.isnan(a).any()) for a in values)
+    if not gaps or max(a.shape[1] for a in views) > WIDEST:
+        return None
+    return dense(views[0]), dense(views[1])
 
 
 def without_confounds(a: npt.NDArray[Any], Z: Any, train: Any) -> npt.NDArray[Any]:

@@ -98,6 +98,8 @@ def open_file(name: str) -> Opened:
         raise
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, UnicodeDecodeError):
+            first = "the text is not UTF-8, so save it as UTF-8"
         raise ValueError(f"{path}: cannot be read as a {suffix} file: {first}") from None
     return found if isinstance(found, Opened) else Opened(found)
 
@@ -244,10 +246,12 @@ def _csv(path: str, member: str | None, separator: str = ",") -> Opened:
     import pandas as pd
 
     how: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig"}
-    lines = pd.read_csv(path, header=None, nrows=2, dtype=str, **how | {"sep": "\x01"})
-    first, second = (str(line) for line in (lines.iloc[0, 0], lines.iloc[-1, 0]))
+    lines = pd.read_csv(path, header=None, nrows=50, dtype=str, **how | {"sep": "\x01"})[0]
+    first, second = (str(line) for line in (lines.iloc[0], lines.iloc[min(1, len(lines) - 1)]))
     if separator == "," and first.count(";") > first.count(","):
-        how |= {"sep": ";", "decimal": ","}  # as spreadsheets write where the comma is decimal
+        # As spreadsheets write where the comma is decimal, or from a program that has points.
+        point = any("." in str(line) and "," not in str(line) for line in lines.iloc[1:])
+        how |= {"sep": ";", "decimal": "." if point else ","}
     if first.count(how["sep"]) + 1 == second.count(how["sep"]) and '"' not in first + second:
         frame = pd.read_csv(path, **how).reset_index(names="")  # R names all but the first column
         return _table(path, frame, member, [])

@@ -53,6 +53,8 @@ def check_lazy_source(a: Any, name: str) -> Any:
 
 def is_vector(given: Any, checked: Any) -> bool:
     """Whether one value a row was given: no matrix, and no column of vectors."""
+    if isinstance(given, (list, tuple)) and len(getattr(given[0], "shape", ())):
+        return False  # of rows, or of tensors that NumPy does not take
     shape = given.shape if hasattr(given, "shape") else np.asarray(given).shape
     return len(shape) == 1 and (checked.ndim == 1 or int(checked.shape[1]) == 1)
 

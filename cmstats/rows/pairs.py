@@ -31,7 +31,8 @@ def check_row_labels(given: Mapping[str, Any]) -> None:
     The labels of a pandas object are its index; of any two frames also a column of ids that both
     have under one name (frames of polars have no index). Equal labels in one order are right.
     The same labels in another order, or labels of which some are shared, are an error. Labels
-    with nothing in common say nothing, and a RangeIndex only that of another order.
+    with nothing in common, as text either, say nothing, and a RangeIndex only that of another
+    order.
 
     Parameters
     ----------
@@ -74,10 +75,20 @@ def _is_range(a: Any) -> bool:
 
 
 def _check_labels(first: str, a: Any, second: str, b: Any, *, ranges: bool) -> None:
-    """Raise if two indexes that differ have labels in common."""
-    common = int(a.isin(b).sum())
+    """Raise if two indexes that differ have labels in common, or as text."""
+    common, text = int(a.isin(b).sum()), ""
+    numbers = all(len(labels) and str(labels[0]).strip().isdigit() for labels in (a, b))
+    if not common and (numbers or not ranges):  # 7 and "7", "s1" and "S1 "
+        a, b = _as_text(a), _as_text(b)
+        if a.equals(b):
+            return
+        common = int(a.isin(b).sum())
+        text = (
+            "; they are not written alike, so make them equal first, such as by "
+            f"{first}.index.astype(str).str.strip()"
+        )
     unique = bool(a.is_unique and b.is_unique)
-    by_position = f"{second}.to_numpy() pairs row by row, if the labels mean nothing"
+    by_position = f"{second}.to_numpy() pairs row by row, if the labels mean nothing{text}"
     if len(a) == len(b) == common and (unique or bool(b.isin(a).all())):
         mend = f"pass {second}.loc[{first}.index]" if unique else "make the labels unique first"
         raise ValueError(
@@ -91,6 +102,11 @@ def _check_labels(first: str, a: Any, second: str, b: Any, *, ranges: bool) -> N
             f"rows, both = {first}.index.intersection({second}.index), then {first}.loc[both] and "
             f"{second}.loc[both] ({by_position})"
         )
+
+
+def _as_text(labels: Any) -> Any:
+    """Labels as text in one case, without blanks around it or zeros before it."""
+    return labels.map(lambda label: str(label).strip().casefold().lstrip("0") or "0")
 
 
 def _keys(a: Any, b: Any) -> Iterator[str]:

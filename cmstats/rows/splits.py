@@ -28,7 +28,16 @@ from cmstats.arrays import (
     to_numpy,
 )
 
-__all__ = ["Folds", "by_number", "check_groups", "count_rows", "deal", "fold_ids", "numbered"]
+__all__ = [
+    "Folds",
+    "by_number",
+    "check_groups",
+    "count_rows",
+    "deal",
+    "fold_ids",
+    "numbered",
+    "split_rows",
+]
 
 HostArray = np.ndarray[Any, Any]
 
@@ -272,6 +281,40 @@ def check_groups(groups: Any, n: int | None = None) -> HostArray:
     return labels
 
 
+def split_rows(
+    splitter: Any, n: int, target: Any, groups: Any
+) -> list[tuple[HostArray, HostArray]]:
+    """The training and the test rows of each fold of a splitter, by position.
+
+    Raises
+    ------
+    ValueError
+        If the splitter cannot deal rows of this target and these groups, or names rows that
+        there are not.
+    """
+    try:
+        pairs = list(splitter.split(np.zeros((n, 1)), target, groups))
+    except (TypeError, ValueError) as error:
+        name = type(splitter).__name__
+        raise ValueError(
+            f"cv={name} cannot deal these {n} rows: {str(error).rstrip('.')}; give it the groups "
+            "or classes that it asks for, where fit takes them, or its splits: "
+            f"cv=list({name}(...).split(X, classes, groups))"
+        ) from None
+    found = []
+    for k, pair in enumerate(pairs):
+        train, test = (np.asarray(rows) for rows in pair)
+        train, test = (np.flatnonzero(s) if s.dtype == bool else s for s in (train, test))
+        for rows in (train, test):
+            if rows.size and not -n <= rows.min() <= rows.max() < n:
+                raise ValueError(
+                    f"fold {k} of cv has row {int(rows.max())}, but there are {n} rows, counted "
+                    "from 0: make the splits of these rows"
+                )
+        found.append((train, test))
+    return found
+
+
 def _split(splitter: Any, n: int, y: Any, groups: Any, at: HostArray | None = None) -> HostArray:
     """The fold of each row by a splitter, which must part them; -1 but for the rows `at`."""
     ids = np.full(n, -1)
@@ -283,10 +326,7 @@ def _split(splitter: Any, n: int, y: Any, groups: Any, at: HostArray | None = No
         "(KFold, GroupKFold, ... do; ShuffleSplit and repeats do not: use scikit-learn's "
         "GridSearchCV for those)"
     )
-    for number, (train, test) in enumerate(splitter.split(np.zeros((n, 1)), target, groups)):
-        train, test = (
-            np.flatnonzero(s) if np.asarray(s).dtype == bool else s for s in (train, test)
-        )
+    for number, (train, test) in enumerate(split_rows(splitter, n, target, groups)):
         if (ids[test] >= 0).any() or np.isin(test, train).any():
             raise ValueError(parted)
         ids[test] = number

@@ -70,6 +70,21 @@ def test_labels_in_another_order_are_refused(model: Model) -> None:
                 getattr(est, name)(*model.args(mixed))
 
 
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        (np.arange(100, 160), [f"{i}" for i in range(100, 160)]),
+        (pd.RangeIndex(60), [f"{i:03d}" for i in range(60)]),
+        ([f"s{i}" for i in range(60)], [f"S{i} " for i in range(60)]),
+    ],
+)
+def test_labels_that_are_equal_as_text_are_equal(own: Any, other: Any) -> None:
+    x, y = X.set_axis(own, axis=0), Y.set_axis(other, axis=0)
+    np.testing.assert_array_equal(CCA().fit(x, y).correlations_, CCA().fit(X, Y).correlations_)
+    with pytest.raises(ValueError, match=r"in another order.*are not written alike"):
+        CCA().fit(x, y.iloc[MIXED])
+
+
 @every(two_views, variants=False)
 def test_labels_of_which_some_are_shared_are_refused(model: Model) -> None:
     rows = labelled(model.rows())
@@ -153,6 +168,8 @@ CALLS: dict[str, Any] = {
     "suggestions": lambda: suggest_models(X, YS),
     "alignment": lambda: linear_cka(X, YS),
     "report": lambda: retrieval_report(Y, YS),
+    "report, labels": lambda: retrieval_report(Y, Y, labels=GS),
+    "report, scores": lambda: retrieval_report(pd.DataFrame(np.eye(60), Y.index, YS.index)),
     "report, ids": lambda: retrieval_report(Y, Y, x_ids=G, y_ids=GS),
     "hubness": lambda: HubnessCorrection().fit(Y, YS),
     "moments": lambda: Moments.from_data(x=X, y=YS),
