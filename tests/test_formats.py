@@ -176,6 +176,11 @@ def test_ids_that_count_the_rows_of_one_file_pair_those_of_another() -> None:
     for files in (("a.csv", "b.csv"), ("b.csv", "a.csv")):
         with pytest.raises(ValueError, match=r"another order.*say --join subject to pair"):
             read_inputs(*files, drop=["age", "sex"])
+    second.set_axis(number, axis=0).rename_axis("Subject ").sample(frac=1, random_state=1).to_csv(
+        "c.csv"
+    )
+    found = read_inputs("a.csv", "c.csv", join="subject", drop=["age", "sex"])
+    np.testing.assert_allclose(found.second, B)  # "Subject " is another spelling
     second.set_axis(number, axis=0).to_csv("same.csv")
     same = read_inputs("a.csv", "same.csv", drop=["age", "sex"])
     np.testing.assert_allclose(same.second, B)
@@ -257,6 +262,16 @@ def report(*argv: str) -> str:
     pytest.importorskip("jinja2")
     assert main(["report", *argv, "--quick", "--force"]) == 0
     return Path("report.html").read_text(encoding="utf-8")
+
+
+def test_semicolons_may_come_with_points(tmp_path: Path) -> None:
+    TABLE.to_csv(tmp_path / "points.csv", sep=";", index=False)
+    TABLE.to_csv(tmp_path / "commas.csv", sep=";", decimal=",", index=False)
+    for name in ("points.csv", "commas.csv"):
+        np.testing.assert_allclose(read_array(f"{tmp_path / name}"), TABLE)
+    (tmp_path / "latin.csv").write_bytes("größe;b\n1.5;2\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="not UTF-8, so save it as UTF-8"):
+        read_array(f"{tmp_path / 'latin.csv'}")
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -33,6 +33,7 @@ from cmstats import (
 from cmstats.report import Report, build, build_emoji, correlations, write_new
 from cmstats.report.cli import QUERY_SHRINKAGE, main, read_array
 from cmstats.report.correlations import correlation_evidence
+from cmstats.report.loadings import likely_ids
 from cmstats.report.tables import best_of_kinds, chosen_model
 
 pytestmark = pytest.mark.ordinary
@@ -337,6 +338,20 @@ def test_intervals_of_rows_with_gaps_are_by_em() -> None:
         change.setattr(correlations, "PATTERNS", 1000)
         many = correlation_evidence(*given, observed=(X, Y))
     assert any("EM on 3 patterns of gaps in 5 columns takes too long" in s for s in many.left_out)
+
+
+def test_ids_of_one_view_and_equal_views_are_named() -> None:
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(40, 2)), rng.normal(size=(40, 2))
+    wide = np.column_stack([np.arange(40) + 100, X])
+    named = [["image_id", "a", "b"], None]
+    (said,) = likely_ids((wide, Y), ("image", "text"), named)
+    assert said.startswith("column 0 ('image_id') of image has another whole number in every row")
+    (said,) = likely_ids((wide, np.column_stack([Y, wide[:, 0]])), ("image", "text"), named)
+    assert "are equal in every row" in said
+    assert likely_ids((X, X.copy()), ("image", "text"), [None, None])[0].startswith(
+        "image and text are equal, entry by entry"
+    )
 
 
 def test_findings_say_what_is_wrong(data: Any) -> None:

@@ -35,7 +35,7 @@ from cmstats.rows.chunks import check_lengths, is_lazy
 from cmstats.rows.dependence import dependence_notes, watched
 from cmstats.rows.matrix import check_matrix, check_rows_of, check_source, is_vector
 from cmstats.rows.names import column_names, naming_columns, stand_in
-from cmstats.rows.pairs import check_row_labels, warn_of_shared_columns
+from cmstats.rows.pairs import check_row_labels, warn_of_ids
 from cmstats.rows.reservoir import sample_folds
 from cmstats.rows.source import row_count, take_in_memory, width_of
 from cmstats.rows.splits import Folds, count_rows
@@ -79,7 +79,7 @@ class RowsModel(CopyFitted):
         check_lengths({"X": X, "y": y})
         if reset:
             names = self._column_names()
-            warn_of_shared_columns({"X": X, "y": y}, {**names, "X": names.get("x")})
+            warn_of_ids({"X": X, "y": y}, {**names, "X": names.get("x")})
         return {"x": X, "y": y}
 
     def _labelled_blocks(self, X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cmstats.models.latent import LatentViews
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Target, check_aligned, shrinkage_tuple
 from cmstats.rows.chunks import project
-from cmstats.rows.pairs import warn_of_shared_columns
+from cmstats.rows.pairs import warn_of_ids
 from cmstats.rows.views import NamedViews, is_stream
 
 __all__ = ["SeveralViews"]
@@ -40,7 +40,7 @@ class SeveralViews(LatentViews, MomentsModel):
         known, blocks = NamedViews.first(views)
         self._know(known)
         check_aligned(self.target, dict(zip(known.names, known.widths, strict=True)))
-        warn_of_shared_columns(blocks, self._column_names())
+        warn_of_ids(blocks, self._column_names())
         return blocks
 
     def _column_names(self) -> dict[str, Any]:

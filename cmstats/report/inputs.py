@@ -118,8 +118,12 @@ def _labelled(data: Any, index: str) -> bool:
 
 def _joined(paths: tuple[str, str], views: list[Any], join: str) -> tuple[list[Any], str]:
     """The rows that both tables have an id of, in the order of the first."""
-    keys = []
+    keys, tables = [], []
     for path, data in zip(paths, views, strict=True):
+        alike = [c for c in getattr(data, "columns", ()) if _plain(c) == _plain(join)]
+        if len(alike) == 1:  # "ID" in the other
+            data = data.rename(columns={alike[0]: join})
+        tables.append(data)
         key = column_of(data, join)
         if key is None:
             what = f"{', '.join(map(str, data.columns))}" if hasattr(data, "iloc") else "no names"
@@ -139,13 +143,18 @@ def _joined(paths: tuple[str, str], views: list[Any], join: str) -> tuple[list[A
             f"{one.iloc[0]!r} and {other.iloc[0]!r})"
         )
     out = []
-    for data, key in zip(views, keys, strict=True):
+    for data, key in zip(tables, keys, strict=True):
         data = data.drop(columns=join) if join in data.columns else data
         out.append(data.set_axis(key.to_numpy(), axis=0).loc[common.to_numpy()].rename_axis(join))
     return out, (
         f"joined by {join!r}: {len(common)} rows matched, of {len(one)} in {paths[0]} and "
         f"{len(other)} in {paths[1]}"
     )
+
+
+def _plain(name: Any) -> str:
+    """The name of a column in one case, without signs between its words."""
+    return re.sub(r"[\W_]", "", str(name)).casefold()
 
 
 def _check_pairs(paths: tuple[str, str], views: list[Any]) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from cmstats.arrays import dense, to_numpy
 from cmstats.models.cca import CCA
 from cmstats.rows.names import column_label
-from cmstats.rows.pairs import shared_columns
+from cmstats.rows.pairs import id_columns, shared_columns
 
 __all__ = ["Loadings", "leading_loadings", "likely_ids"]
 
@@ -89,12 +89,24 @@ def _correlations(rows: Any, u: Any) -> Any:
 
 
 def likely_ids(views: tuple[Any, Any], names: tuple[str, str], columns: list[Any]) -> list[str]:
-    """A sentence for each column that both views have, value by value."""
+    """A sentence for each column that both views have, or that is named as an id and is one."""
     if any(hasattr(a, "toarray") for a in views):
         return []
-    return [
+    if views[0].shape == views[1].shape and np.array_equal(*views, equal_nan=True):
+        return [f"{names[0]} and {names[1]} are equal, entry by entry: give two different views."]
+    shared = shared_columns(*views)
+    found = [
         f"{column_label(j, columns[0])} of {names[0]} and {column_label(k, columns[1])} of "
         f"{names[1]} are equal in every row, probably an id: leave it out of both (--drop), or "
         "read nothing into the components that it makes up."
-        for j, k in shared_columns(*views)
+        for j, k in shared
     ]
+    listed = [*zip(*shared, strict=True)] or [(), ()]
+    for view, name, column, both in zip(views, names, columns, listed, strict=True):
+        found += [
+            f"{column_label(j, column)} of {name} has another whole number in every row, probably "
+            "an id: leave it out (--drop)."
+            for j in id_columns(view, column)
+            if j not in both
+        ]
+    return found

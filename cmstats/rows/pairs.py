@@ -12,7 +12,7 @@ import numpy as np
 from cmstats.arrays import Array, is_array, is_dask, is_lazy, take_rows, to_numpy, warn
 from cmstats.rows.names import column_label
 
-__all__ = ["check_row_labels", "shared_columns", "warn_of_shared_columns"]
+__all__ = ["check_row_labels", "id_columns", "shared_columns", "warn_of_ids"]
 
 HEAD = 16
 """Rows by which columns that may be equal are found, before whole columns are compared."""
@@ -109,22 +109,26 @@ def _as_text(labels: Any) -> Any:
     return labels.map(lambda label: str(label).strip().casefold().lstrip("0") or "0")
 
 
-def _keys(a: Any, b: Any) -> Iterator[str]:
-    """The names that columns of two frames have in common and that may be ids."""
+def _keys(a: Any, b: Any) -> Iterator[tuple[str, str]]:
+    """The columns of two frames that have one name, however it is written, and may be ids."""
     if not all(hasattr(f, "iloc") or hasattr(f, "get_columns") for f in (a, b)):
         return
-    names, others = list(a.columns), list(b.columns)
-    for name in names:
-        if isinstance(name, str) and names.count(name) == others.count(name) == 1:
-            kinds = {np.asarray(f[name][:1]).dtype.kind for f in (a, b)}
-            if kinds <= set("OUST") or (kinds <= set("iu") and KEY.search(name)):
-                yield name
+    spelled: list[dict[str, list[Any]]] = [{}, {}]
+    for frame, found in zip((a, b), spelled, strict=True):
+        for name in frame.columns:
+            found.setdefault(re.sub(r"[\W_]", "", str(name)).casefold(), []).append(name)
+    for key, own in spelled[0].items():
+        theirs = spelled[1].get(key, [])
+        if len(own) == len(theirs) == 1 and isinstance(own[0], str) and isinstance(theirs[0], str):
+            kinds = {np.asarray(f[k][:1]).dtype.kind for f, k in ((a, own[0]), (b, theirs[0]))}
+            if kinds <= set("OUST") or (kinds <= set("iuf") and KEY.search(own[0])):
+                yield own[0], theirs[0]
 
 
-def _check_key(first: str, a: Any, second: str, b: Any, key: str) -> None:
+def _check_key(first: str, a: Any, second: str, b: Any, key: tuple[str, str]) -> None:
     """Raise if two frames have one column of ids in different orders."""
     try:
-        ids, others = (np.asarray(f[key]) for f in (a, b))
+        ids, others = (np.asarray(f[k]) for f, k in ((a, key[0]), (b, key[1])))
         if len(ids) == len(others) and bool(np.all(ids == others)):
             return
         own, theirs = set(ids.tolist()), set(others.tolist())
@@ -132,16 +136,28 @@ def _check_key(first: str, a: Any, second: str, b: Any, key: str) -> None:
         return
     if len(own) < len(ids) or len(theirs) < len(others) or not own & theirs:
         return
-    join = (
-        f"pair them by {first}.merge({second}, on={key!r})"
-        if hasattr(a, "iloc")
-        else f"pair them by {first}.join({second}, on={key!r})"
-    )
+    same = key[0] == key[1]
+    on = f"on={key[0]!r}" if same else f"left_on={key[0]!r}, right_on={key[1]!r}"
+    join = f"pair them by {first}.{'merge' if hasattr(a, 'iloc') else 'join'}({second}, {on})"
+    column = f"the column {key[0]!r} of {first} and {'' if same else repr(key[1]) + ' '}of {second}"
     how = "the same ids in another order" if own == theirs else f"{len(own & theirs)} ids in common"
     raise ValueError(
-        f"the column {key!r} of {first} and of {second} has {how}, so row i of one is not the "
-        f"partner of row i of the other: {join}, then leave {key!r} out"
+        f"{column} {'has' if same else 'have'} {how}, so row i of one is not the partner of row i "
+        f"of the other: {join}, then leave {key[0]!r} out"
     )
+
+
+def id_columns(a: Any, names: Any) -> list[int]:
+    """Columns that are named as an id and have another whole number in each row."""
+    in_memory = is_array(a) and not is_lazy(a) and not is_dask(a)
+    if names is None or not in_memory or a.ndim != 2 or a.shape[0] < HEAD:
+        return []
+    found = []
+    for j in [j for j, name in enumerate(names) if KEY.search(str(name))]:
+        column = to_numpy(a[:, j])
+        if np.array_equal(column, np.round(column)) and len(np.unique(column)) == len(column):
+            found.append(j)
+    return found
 
 
 def shared_columns(X: Array, y: Array) -> list[tuple[int, int]]:
@@ -167,8 +183,8 @@ def shared_columns(X: Array, y: Array) -> list[tuple[int, int]]:
     return [] if len(found) == X.shape[1] == y.shape[1] else found
 
 
-def warn_of_shared_columns(blocks: Mapping[str, Any], names: Mapping[str, Any]) -> None:
-    """Warn of columns that two views share: an id, most likely, whose correlation is 1.
+def warn_of_ids(blocks: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+    """Warn of columns that two views share, or that are named as ids and number the rows.
 
     Parameters
     ----------
@@ -186,4 +202,11 @@ def warn_of_shared_columns(blocks: Mapping[str, Any], names: Mapping[str, Any]) 
                 f"{column_label(k, names.get(second))} of {second} are equal in every row: if that "
                 "is an id or the number of the row, leave it out of both: its correlation of 1 "
                 "says nothing about the views"
+            )
+            flat = {}
+    for name, a in flat.items():
+        for j in id_columns(a, names.get(name))[:1]:
+            warn(
+                f"{column_label(j, names.get(name))} of {name} has another whole number in every "
+                "row: if that is an id, leave it out, since it is no feature"
             )

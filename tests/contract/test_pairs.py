@@ -143,6 +143,7 @@ X = pd.DataFrame(np.c_[Z, Z[:, ::-1] ** 2], INDEX, list("abcd"))
 Y = pd.DataFrame(Z + np.random.default_rng(1).normal(size=(60, 2)), INDEX, list("ef"))
 G = pd.Series(np.arange(60) // 4, INDEX)
 MIXED = np.random.default_rng(2).permutation(60)
+IDS = np.arange(1000, 1060)
 YS, GS = Y.iloc[MIXED], G.iloc[MIXED]
 SCALED = TwoViewPipeline(CCA(1, shrinkage="cv"), x=StandardScaler(), y=StandardScaler())
 GRID = {"shrinkage": [0.1]}
@@ -184,3 +185,14 @@ CALLS: dict[str, Any] = {
 def test_functions_refuse_labels_in_another_order_too(name: str) -> None:
     with pytest.raises(ValueError, match=r"have the labels of .* in another order.*\.index\]"):
         CALLS[name]()
+
+
+def test_ids_are_known_by_their_names_however_written() -> None:
+    x, y = X.assign(subject_id=IDS), Y.assign(SubjectID=IDS * 1.0)
+    with pytest.raises(ValueError, match=r"'subject_id' of X and 'SubjectID' of y have the same"):
+        CCA().fit(x, y.iloc[MIXED].set_axis(INDEX, axis=0))
+    with pytest.warns(UserWarning, match=r"\('subject_id'\) of X has another whole number"):
+        CCA(1).fit(x, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CCA(1).fit(X.assign(item_1=IDS % 5, sample_1=IDS + 0.5), Y)
