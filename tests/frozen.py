@@ -57,6 +57,14 @@ class Case:
 
 CASES: dict[str, Case] = {}
 
+RENAMED = {
+    "before_shrinkage((0.2, 0.3))": "shrunk((0.2, 0.3)).unshrunk",
+    "m.whitened('x', 'y', shrinkage=(0.1, 0.2)).cross": "m.select('x', 'y').shrunk((0.1, 0.2), monotone=False).cross('x', 'y')[0]",
+}
+"""Calls that were written in another way when they were frozen."""
+GONE = {"before_shrinkage", "whitened", "whitening_factor"}
+"""Methods of `Moments` that had no caller: `shrunk` gives the same."""
+
 
 def case(group: str, firsts: str | Iterable[str], calls: str = "", **how: Any) -> None:
     """Register a case for each first line, with the lines of `calls`."""
@@ -1070,10 +1078,10 @@ Moments.from_data(x=XE, y=YE, missing='em')
 Moments.from_data(x=X, y=YN, missing='em')
 Moments.from_data(x=X, y=YN, missing='em', sample_weight=W)
 Moments.from_data(x=XS, y=Y, missing='em') + Moments.from_data(x=X, y=YN, missing='em')
-Moments.from_data(x=X, y=YN, missing='em').before_shrinkage((0.2, 0.3))
+Moments.from_data(x=X, y=YN, missing='em').shrunk((0.2, 0.3)).unshrunk
 [Moments.load(m) for m in [folder() + '/m.npz'] if Moments.from_data(x=X, y=Y).save(m) is None][0]
 """), READ + """
-m.whitened('x', 'y', shrinkage=(0.1, 0.2)).cross
+m.select('x', 'y').shrunk((0.1, 0.2), monotone=False).cross('x', 'y')[0]
 m.paired_correlations('x', 'y', np.eye(m.width('x'), 2), np.eye(m.width('y'), 2))
 m.projected_scatter('x', 'y', np.ones((m.width('y'), 1)))
 None if m.estimate is None else m.estimate.log_likelihood[-1]
@@ -1502,9 +1510,16 @@ def results(prefix: str = "") -> dict[str, dict[str, Any]]:
 
 
 def stored() -> dict[str, dict[str, Any]]:
-    """The frozen results."""
+    """The frozen results, by the names of today."""
     with gzip.open(FILE, "rt", encoding="utf-8") as file:
-        found: dict[str, dict[str, Any]] = json.load(file)
+        text = file.read()
+    for old, new in RENAMED.items():
+        text = text.replace(old, new)
+    found: dict[str, dict[str, Any]] = json.loads(text)
+    of_moments = found["signatures: Moments"]
+    of_moments["public names"][1] = sorted({*of_moments["public names"][1]} - GONE)
+    for name in GONE:
+        of_moments.pop(name, None)
     return found
 
 

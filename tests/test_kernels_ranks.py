@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from contract.places import Place
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -57,25 +58,11 @@ def embeddings(n, m, d=6, seed=0, dtype=np.float64, whole=False):
     return (rng.normal(size=(s, d)).astype(dtype) for s in (n, m))
 
 
-def make_namespaces():
-    yield pytest.param(np.asarray, id="numpy")
-    try:
-        import torch
-    except ImportError:
-        yield pytest.param(None, id="torch", marks=pytest.mark.skip(reason="torch is absent"))
-    else:
-        yield pytest.param(torch.asarray, id="torch")
-    try:
-        import array_api_strict as xp
-    except ImportError:
-        skip = pytest.mark.skip(reason="array-api-strict is absent")
-        yield pytest.param(None, id="array_api_strict", marks=skip)
-    else:
-        device = xp.Device("device1")
-        yield pytest.param(lambda a: xp.asarray(a, device=device), id="array_api_strict")
-
-
-namespaces = pytest.mark.parametrize("convert", list(make_namespaces()))
+@pytest.fixture(params=["numpy", "torch", "array_api_strict:device1"])
+def convert(request):
+    """`convert(a)` is `a` in each array library in turn, in the dtype that it has."""
+    place = Place(request.param)
+    return lambda a: place.xp.asarray(a, device=place.device)
 
 
 @pytest.fixture
@@ -87,7 +74,6 @@ def small_tiles(monkeypatch):
 
 
 # --------------------------------------------------------------------------- definition
-@namespaces
 @pytest.mark.parametrize("whole", [False, True], ids=["distinct", "ties"])
 @pytest.mark.parametrize("n", [1, 64, 65, 200])
 def test_ranks_equal_brute_force(convert, n, whole, small_tiles):
@@ -104,7 +90,6 @@ def test_ranks_equal_brute_force(convert, n, whole, small_tiles):
     np.testing.assert_array_equal(to_numpy(y.ranks()), brute_ranks(V @ U.T))
 
 
-@namespaces
 @pytest.mark.parametrize(
     ("n", "m", "groups"), [(70, 190, 40), (190, 70, 90), (130, 130, 3), (5, 150, 1)]
 )
@@ -138,7 +123,6 @@ def test_one_missing_side_of_ids_counts_up():
     np.testing.assert_array_equal(swapped, brute_ranks(V @ U.T, y_ids))
 
 
-@namespaces
 def test_a_query_without_a_relevant_candidate_has_rank_nan(convert):
     U, V = embeddings(4, 3)
     ids = {"x_ids": [0, 1, 2, 9], "y_ids": [2, 1, 0]}
@@ -148,7 +132,6 @@ def test_a_query_without_a_relevant_candidate_has_rank_nan(convert):
 
 
 # --------------------------------------------------------------------------------- ties
-@namespaces
 @pytest.mark.parametrize("n", [1, 777])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_constant_scores_are_at_chance(convert, n, dtype):
@@ -208,7 +191,6 @@ def test_float32_items_do_not_outrank_themselves():
 
 
 # ------------------------------------------------------------------------------- dtypes
-@namespaces
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
 def test_all_real_dtypes_are_ranked_in_the_right_precision(convert, dtype):
     if dtype is np.float16 and "strict" in type(convert(np.ones(1))).__module__:
@@ -271,7 +253,6 @@ def test_memory_layout_does_not_matter(layout, tmp_path, small_tiles):
 
 
 # -------------------------------------------------------------------------------- top-k
-@namespaces
 @pytest.mark.parametrize("k", [1, 10, 189, 1000])
 @pytest.mark.parametrize("whole", [False, True], ids=["distinct", "ties"])
 def test_top_k_equals_a_stable_sort(convert, k, whole, small_tiles):
@@ -300,7 +281,6 @@ def test_masked_candidates_score_minus_infinity():
 
 
 # -------------------------------------------------------------------- average precision
-@namespaces
 @pytest.mark.parametrize("whole", [False, True], ids=["distinct", "ties"])
 def test_average_precision_is_that_of_scikit_learn_in_random_order(convert, whole, small_tiles):
     U, V = embeddings(40, 130, whole=whole)
@@ -346,7 +326,6 @@ def test_ranks_of_the_negated_scores_are_the_mirror_image(scores):
 
 
 # ---------------------------------------------------------------------------- bad input
-@namespaces
 def test_nan_raises_and_says_where(convert):
     U, V = embeddings(6, 6)
     V[2, 3] = V[4, 0] = np.nan

@@ -607,7 +607,7 @@ def test_what_is_missing_is_conditioned_out_of_predictions(kwargs: Any) -> None:
     rows = x_only()
     model = em_cca(**{**kwargs, "n_components": None}).fit(rows[:, :P], rows[:, P:])
     sx, sy = model.shrinkage_
-    m = model._total().before_shrinkage((sx, sy), scale=model.scale)
+    m = model._total().shrunk((sx, sy), scale=model.scale).unshrunk
     mean, C = joint(m)
     variance = np.diag(C) if model.scale else np.repeat([np.trace(C[:P, :P]) / P, 0], [P, Q])
     C[:P, :P] = (1 - sx) * C[:P, :P] + sx * np.diag(variance[:P])
@@ -660,7 +660,7 @@ def test_filling_by_either_solve_is_the_conditional_mean(seed: int) -> None:
 def test_shrunken_pairs_keep_their_regression_among_rows_of_x(shrinkage: Any, scale: bool) -> None:
     rows = x_only(60)
     pairs = rows[~np.isnan(rows).any(axis=1)]
-    m = moments(rows).before_shrinkage(shrinkage, scale=scale)
+    m = moments(rows).shrunk(shrinkage, scale=scale).unshrunk
     c = Moments.from_data(x=pairs[:, :P], y=pairs[:, P:])
     sx, sy = shrinkage
 
@@ -673,7 +673,7 @@ def test_shrunken_pairs_keep_their_regression_among_rows_of_x(shrinkage: Any, sc
     np.testing.assert_allclose(slopes(m, Z[:, :P]), slopes(c, pairs[:, :P]), atol=1e-9)
     np.testing.assert_allclose(m.cov("x"), np.cov(Z[:, :P].T), rtol=1e-10)
     complete = Moments.from_data(x=Z[:, :P], y=Z[:, P:])
-    assert complete.before_shrinkage(shrinkage) is complete
+    assert complete.shrunk(shrinkage).unshrunk is complete
 
 
 @pytest.mark.ordinary

@@ -38,6 +38,8 @@ def test_the_aligned_target_is_a_multiple_of_the_identity(form: Any, shrinkage: 
     np.testing.assert_allclose(found.cov("x", "y"), expected, atol=1e-12)
     B = np.random.default_rng(0).normal(size=(6, 2))
     np.testing.assert_allclose(found.project("x", "y", B), expected @ B, atol=1e-12)
+    with pytest.raises(KeyError, match="no block 'z': the blocks are x, y"):
+        found.cov("x", "z")
     cross, gain = found.cross("x", "y")
     white = found.whiten("x").weights.T @ expected @ found.whiten("y").weights
     np.testing.assert_allclose(gain * cross, white, atol=1e-12)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import array_api_compat
 import numpy as np
@@ -169,21 +169,6 @@ def _as_given(t: Tensor, like: Any) -> Array:
     if scipy.sparse.issparse(like) or is_numpy(namespace(like)):
         return host
     return namespace(like).asarray(host, device=device_of(like))
-
-
-class Objective(Protocol):
-    """What is minimised in training, and what decides when to stop."""
-
-    parameters: list[Tensor]
-
-    def loss(self, u: Tensor, v: Tensor) -> Tensor:
-        """The loss of a batch of paired outputs."""
-
-    def score(self, train: tuple[Tensor, Tensor], u: Tensor, v: Tensor) -> tuple[float, float]:
-        """The score of held-out outputs, and what decides between equal scores.
-
-        `train` are the outputs of training rows.
-        """
 
 
 class ContrastiveLoss:

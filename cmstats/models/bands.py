@@ -75,7 +75,7 @@ class Bands:
 class Turn:
     """Features in coordinates in which each band has at most as many as its rows span.
 
-    Weights of bands do not turn a band in itself, so that all candidates share this.
+    Weights scale whole bands, so that all candidates share these coordinates.
 
     Attributes
     ----------

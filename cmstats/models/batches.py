@@ -249,7 +249,7 @@ class Batches(BaseEstimator):
 
 
 def _without_numbers(note: str) -> str:
-    """A sentence that is the same for other numbers: it is said once to one sequence of batches."""
+    """A sentence without its numbers, by which a repetition in later batches is recognised."""
     return re.sub(r"[\d.]+(e[+-]?\d+)?", "", note)
 
 

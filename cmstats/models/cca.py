@@ -222,7 +222,7 @@ class CCA(LatentViews, MomentsModel):
             )
 
     def _degenerate(self, m: Shrunk, rank: int) -> list[str]:
-        """What about the data and the request was degenerate."""
+        """Sentences about degenerate data, and about more components than there are."""
         if rank == 0:
             return [
                 "every column of x or of y is constant: there is nothing to correlate, and all "

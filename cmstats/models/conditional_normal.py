@@ -181,7 +181,7 @@ class PairNormal(BlockNormal):
         return 0.5 * (C + C.mT)
 
     def positive_residual(self) -> Array:
-        """The same, or one sentence where there is no density."""
+        """`residual`; raises where it is singular, as there is then no density."""
         xp = namespace(self.residual)
         if self.singular or not bool(xp.all(xp.linalg.diagonal(self.residual) > 0)):
             raise ValueError(

@@ -308,17 +308,17 @@ class ConformalRetriever(CopyFitted):
         return model, bank.fit(*similarity_vectors(model, rows[0], rows[1], self.kind))
 
     def _scored(self, model: Any, bank: Any, X: Any, y: Any) -> tuple[Any, Any]:
-        """Vectors whose inner products are the scores, but for ranks."""
+        """Vectors whose inner products are the scores (of which "rank" takes the ranks)."""
         return corrected(bank, *similarity_vectors(model, X, y, self.kind))
 
     def _distances(self, U: Array, V: Array, rng: Any) -> HostArray:
-        """How far each calibration pair is from being one: its negative score, or its rank."""
+        """The nonconformity of each calibration pair: its negative score, or its rank."""
         if self.scores != "rank":
             xp = namespace(U, V)
             own = -to_numpy(xp.astype(xp.sum(U * V, axis=1), xp.float64))
             if not np.isfinite(own).all():
                 raise ValueError("the model's similarities of calibration pairs are not finite")
-            # Equal scores stay so, however products are rounded: a set may be too large by that.
+            # The margin keeps scores equal that differ by rounding; sets may be larger for it.
             return np.asarray(own + np.abs(own) * (1e-9 if U.dtype == xp.float64 else 1e-5))
         return _calibration_ranks(U, V, int(self.gallery_size or 0), self.queries == "y", rng)
 

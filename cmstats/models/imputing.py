@@ -25,7 +25,7 @@ class Imputing(BaseEstimator):
 
     @staticmethod
     def _own(moments: Moments) -> Moments:
-        """The two views alone, where other blocks would tell of what they miss."""
+        """The moments of x and y alone, whose missing entries other blocks must not predict."""
         if not moments.incomplete or moments.names == ("x", "y"):
             return moments
         return moments.select("x", "y")

@@ -258,9 +258,10 @@ class KernelCCA(MappedViews):
         return found.with_signs(signs((anchors - found.x_mean_) @ found.x_weights_))
 
     def _solved(self, moments: Moments, chosen: Mapping[str, Any]) -> Canonical:
-        """Shrink towards tr(S) / m, m landmarks, where CCA shrinks towards tr(S) / columns.
+        """The solution by CCA, shrunk towards tr(S) / m with m landmarks.
 
-        "auto" is that of the m landmarks too: how many columns are left is a matter of rounding.
+        CCA divides the trace by the number of columns, which here depends on rounding. "auto" is
+        estimated in m dimensions too.
         """
         if "n_components" in chosen:
             one = self._twin()
@@ -283,7 +284,7 @@ class KernelCCA(MappedViews):
         return Trial(self._solved(moments, chosen))  # features may be constant in a fold
 
     def _check_count(self, m: Shrunk) -> None:
-        """How many components there are is known only by now, and said in a warning."""
+        """Raise nothing: maps limit the number of components, which a warning reports."""
 
     def _degenerate(self, m: Shrunk, rank: int) -> list[str]:
         wanted, possible = self.n_components, min(m.width("x"), m.width("y"), m.rows - 1)

@@ -32,7 +32,7 @@ GAMMAS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Multiples of the median heuristic."""
 TRIED = (0.003, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7)
 ROWS, LANDMARKS = 2000, 200
-"""Of the trials, which need the order of the bandwidths and not the best model."""
+"""Rows and landmarks of the trials, which need to rank bandwidths only."""
 
 EXACT_ROWS = 3000
 """Up to so many rows ``approximation="auto"`` is exact."""

@@ -85,14 +85,14 @@ class KernelMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CopyFitted):
         return self._fit_copy(X)[0]
 
     def _fit_copy(self, X: Any) -> tuple[Self, Array | None]:
-        """Fit to rows; the estimator, and the coordinates of these where they come for nothing."""
+        """Fit to rows; the estimator, and the coordinates of these if the fit computes them."""
         self._validate_params()
         new = self._unfitted()
         coordinates = new._fit(new._check(X, reset=True))
         return self._become(new), coordinates
 
     def _fit(self, X: Any, weights: Weights = None) -> Array | None:
-        """Fit to checked rows; the coordinates of these where they come for nothing."""
+        """Fit to checked rows; the coordinates of these if the fit computes them."""
         raise NotImplementedError
 
     def _columns(self, X: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -341,11 +340,6 @@ class ConditionalGaussianMixture(PredictsRegions, RowsModel):
         X, y = (rows for rows, _ in self._given(X, y).values())
         check_lengths({"X": X, "y": y})
         return self._solution.rows(X, y)
-
-    def _of_pairs(self, function: Callable[[Array], Array], X: Any, y: Any) -> Array:
-        """The results of a function of standardised rows (x, y)."""
-        rows = self._pairs(X, y)
-        return rows.each(function, self._solution.width)
 
     @row_wise
     def logpdf(self, X: Any, y: Any) -> Array:

@@ -70,7 +70,7 @@ class Procrustes:
 
     @functools.cached_property
     def spectrum(self) -> Spectrum:
-        """That of S_xx, in which every alpha costs one division."""
+        """The spectrum of S_xx, by which every alpha costs one division."""
         return Spectrum.of(self.moments)
 
     def notes(self, m: Moments) -> tuple[str, ...]:
@@ -332,7 +332,7 @@ _UNDETERMINED = (
 
 
 def _others(found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The neighbours of each row but itself, or but the last where it is not among them."""
+    """The neighbours of each row without itself; without the last if it is not among them."""
     own = found == np.arange(len(found))[:, None]
     own[~own.any(axis=1), -1] = True
     others: np.ndarray[Any, Any] = found[~own].reshape(len(found), -1)

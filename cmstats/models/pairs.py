@@ -309,7 +309,7 @@ class _Neighbours:
         return cls(np.asarray(to_numpy(values), dtype=np.float64), to_numpy(whose))
 
     def mean_without(self, partner: HostArray) -> HostArray:
-        """The mean of each row, in which its partner does not count (else the last does not)."""
+        """The mean of each row without its partner; without its last value if that is absent."""
         own = self.whose == partner[:, None]
         own[:, -1] |= ~own.any(axis=1)
         return np.asarray(np.mean(self.values, axis=1, where=~own))

@@ -138,7 +138,7 @@ class HeldOutPairs:
         return cls(moments, (train.units("x"), train.units("y")))
 
     def correlation(self, pairs: Pairs, count: int) -> float:
-        """The mean over the pairs asked for; one that does not exist, or not vary, has 0."""
+        """The mean over the pairs asked for; a pair that is absent or constant counts as 0."""
         if self.moments.rows < 2:
             return float("nan")
         if not all(support.any() for support in pairs.supports()):

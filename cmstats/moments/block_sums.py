@@ -62,7 +62,7 @@ class BlockSums:
         return self.derived(self.names, self.widths, sums, table, self.column_names)
 
     def derived(self, *made: Any) -> Self:
-        """What is made of these sums, by the constructor: it keeps what regressions have cost."""
+        """Sums computed from these, with the degrees of freedom that regressions have cost."""
         found = type(self)(*made)
         found.nuisance_rank = self.nuisance_rank
         return found
@@ -118,7 +118,7 @@ class BlockSums:
         return self._complete.form
 
     def resolves(self, condition: float) -> bool:
-        """Whether the second moments hold what a result at this condition number needs."""
+        """Whether the second moments are accurate enough for data of this condition number."""
         return condition <= self._complete.limit(max(self.widths))
 
     @property
@@ -204,7 +204,7 @@ class BlockSums:
     def select(self, *names: str) -> Self:
         """The moments of some of the blocks, in the order named.
 
-        Those of incomplete rows are what these blocks alone would have given.
+        Incomplete rows are grouped anew, as if these blocks alone had been collected.
         """
         columns = self.positions(names)
         index = [self.names.index(name) for name in names]

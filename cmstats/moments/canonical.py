@@ -73,7 +73,7 @@ class Canonical:
 
     @classmethod
     def of(cls, m: Shrunk, A: Array, r: Array, B: Array, gain: float) -> Canonical:
-        """From directions with ``A'S_s A = I`` and the singular values over their gain."""
+        """The pairs of directions with ``A'S_s A = I`` and of singular values less their gain."""
         xp = namespace(A)
         sample = m.sample
         xA = sample.projected_scatter("x", "x", A) / m.freedom()

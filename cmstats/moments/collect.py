@@ -101,7 +101,7 @@ class Pass:
         sample_weight: Any,
         folds: Folds | None,
     ) -> list[BlockSums]:
-        """The sums of each fold of checked rows, whose folds are known (-1: of none)."""
+        """The sums of each fold of checked rows, whose folds are known (-1: in no fold)."""
         n = length(blocks)
         weights = check_weights(sample_weight, n, _array_among(blocks), empty=True)
         n_folds, ids = (1, None) if folds is None else (folds.count, folds.numbers(n, weights))
@@ -256,7 +256,7 @@ def collect_rows(
 
 
 def _array_among(blocks: dict[str, Any]) -> Array | None:
-    """A block whose library is that of the weights; None where all are read from elsewhere."""
+    """A block in memory, whose library the weights must have; None where there is none."""
     found = foreign(blocks.values())
     return next(filter(is_array, blocks.values()), None) if found is None else found
 

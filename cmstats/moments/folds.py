@@ -46,7 +46,7 @@ class GridScores:
 
     `ill_conditioned` is whether the scatter form was too inaccurate for some fit;
     `train_scores` are present on request; `notes` are sentences about degenerate data; `details`
-    are of each candidate, what its model says of a choice. A search that ends early has the
+    holds for each candidate what its model reports of a choice. A search that ends early has the
     candidates that were scored.
     """
 
@@ -153,7 +153,7 @@ def training_moments(folds: Sequence[Moments]) -> Iterator[Moments]:
 
 
 def _halved(folds: Sequence[Moments]) -> tuple[Moments, Any]:
-    """The merged moments of some folds, and the same of both halves of them."""
+    """A binary tree of merged folds: the moments of all of them, and the trees of both halves."""
     if len(folds) == 1:
         return folds[0], None
     half = len(folds) // 2
@@ -162,7 +162,7 @@ def _halved(folds: Sequence[Moments]) -> tuple[Moments, Any]:
 
 
 def _outside(halves: Any, rest: Moments | None) -> Iterator[Moments]:
-    """For each fold in two halves the moments of the other folds, with `rest` of those outside."""
+    """The training moments of each fold of a tree; `rest` are the folds outside of the tree."""
     for (_, inner), (other, _) in (halves, halves[::-1]):
         train = other if rest is None else rest + other
         if inner is None:
@@ -272,8 +272,8 @@ def cross_validated(
     bar = progress_bar(verbose, "fits", "fit", items=trains, total=candidates * len(folds))
     with recorded() as caught, bar:
         map_moments(run, bar)
-    # The same sentence from every fold and candidate is said once; `choice_notes` says of folds
-    # that they have no score.
+    # A sentence is reported once for all folds and candidates; `choice_notes` reports the folds
+    # without a score.
     said += [message for message, kind in caught if not issubclass(kind, UndefinedMetricWarning)]
     ill = bool(ill_conditioned.any())
     return GridScores(scores, fit_seconds, score_seconds, ill, on_training, _once(said))
@@ -316,7 +316,7 @@ def scored_by_fold(
 def scored_in_steps(
     score: Callable[[int, Moments], Iterator[float]], candidates: int, folds: Sequence[Moments]
 ) -> GridScores:
-    """The same one candidate after the other on all folds, until the scores rise no more.
+    """Score one candidate after the other on all folds, until the mean score stops rising.
 
     Candidates are ordered from the simplest, and each costs more than the one before: the first
     are scored up to the third in a row that raises the best mean by no more than a tenth of its
@@ -356,7 +356,7 @@ def scored_in_steps(
 def _settled(scores: np.ndarray[Any, Any]) -> bool:
     """Whether the last three candidates raise the best mean by no more than a tenth of its error.
 
-    The choice by one standard error is then settled but for that tenth.
+    More candidates can then change the choice by one standard error by that tenth only.
     """
     if len(scores) < 4 or np.isnan(scores).all():
         return False
@@ -482,7 +482,7 @@ def choice_notes(
 
 
 def _magnitude(value: Any) -> float:
-    """The value of a parameter as a number: the largest of several; NaN for what is none."""
+    """A parameter's value as one number: the largest of several; NaN if it is not numeric."""
     values = value if isinstance(value, tuple) else (value,)
     whole = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values)
     return float(max(values)) if whole and values else np.nan

@@ -68,8 +68,8 @@ class Filler:
     def drawn(self, rows: Any, random: np.random.RandomState) -> Any:
         """The rows with every NaN replaced by a draw from its distribution given the others.
 
-        Of a row drawn whole, what its own entries in the same places do not explain is the part
-        to be added to the conditional mean.
+        A whole row is drawn; its residual, given its own entries in the observed columns, is
+        added to the conditional mean.
         """
         xp = namespace(rows, self.mean)
         noise = xp.asarray(random.standard_normal(rows.shape), device=device_of(self.mean))

@@ -40,12 +40,12 @@ class NotObservedError(NotFiniteError):
 
     @property
     def fact(self) -> str:
-        """What is never observed, without what to do about it."""
+        """The message without its advice: what is never observed."""
         return str(self).rpartition(": ")[0]
 
 
 MOST = 1e12
-"""So many rows are as good as any number of them."""
+"""Beyond this number more rows change no digit of an estimate."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,7 @@ def shrunken_estimate(
         return None
     xp = namespace(problem.center)
     blocks = np.repeat(np.arange(len(widths)), widths)[problem.varying]
-    # At 1 nothing is left of the cross-covariance; its direction is, just below.
+    # At shrinkage 1 the cross-covariance is 0; just below, its direction remains.
     shrink = _Shrinkage(blocks, np.minimum(shrinkage, 1 - 1e-8)[blocks], scale)
     mean, C, ridge = _closed_form(problem, chain, 0.0, 1.0, shrink)
     roots = xp.asarray(np.sqrt(1 - shrink.amount), device=device_of(C))

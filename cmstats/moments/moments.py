@@ -12,7 +12,6 @@ import operator
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ from cmstats.moments.whitened import Whitened
 from cmstats.rows.names import naming_columns
 from cmstats.rows.splits import Folds, deal
 
-__all__ = ["Moments", "WhitenedPair", "folds_of_batches", "folds_of_rows", "moments_of_rows"]
+__all__ = ["Moments", "folds_of_batches", "folds_of_rows", "moments_of_rows"]
 
 
 class Moments(BlockSums):
@@ -476,10 +475,6 @@ class Moments(BlockSums):
                     self._estimate = estimate(self.sums_by_pattern(), self.names, self.widths)
             return self._estimate
 
-    def before_shrinkage(self, shrinkage: Sequence[float], *, scale: bool = False) -> Moments:
-        """The moments that these numbers shrink: `Shrunk.unshrunk`."""
-        return self.shrunk(tuple(shrinkage), scale=scale).unshrunk
-
     def mean(self, name: str) -> Array:
         """The mean of a block, shape (p,)."""
         return self.sums.mean[self.columns(name)]
@@ -836,18 +831,6 @@ class Moments(BlockSums):
         """The regression of block b on block a, whose coefficients are those of a basis of it."""
         return self.sums.least_squares(self.columns(a), self.columns(b), basis)
 
-    def whitened(self, a: str, b: str, *, shrinkage: tuple[float, float] = (0.0, 0.0)) -> Any:
-        """Two whitened blocks and the cross block between them (until callers take `shrunk`)."""
-        left, right = self.whitening_factor(a, shrinkage[0]), self.whitening_factor(b, shrinkage[1])
-        x, y = Whitened(self, a, left), Whitened(self, b, right)
-        return WhitenedPair(left, right, x.cross(y))
-
-    def whitening_factor(self, name: str, shrinkage: float = 0.0) -> whitening.Factor:
-        """The factor of one block's shrunken covariance, ``(1 - s) C + s tr(C) / p I``."""
-        trace = float(namespace(self.sums.mean).sum(self.variance(name)))
-        ridge = shrinkage * trace / self.width(name)
-        return self.whiten(name, keep=1 - shrinkage, ridge=ridge).factor
-
     def ledoit_wolf(self, name: str, *, dimension: float | None = None) -> float:
         """The shrinkage of one block that is best for its covariance, in [0, 1].
 
@@ -934,15 +917,6 @@ class Moments(BlockSums):
         if self._table is not None:
             also = f", patterns={len(self._table.sums) + (self._complete.rows > 0)}"
         return f"Moments(n={self.n:g}, form={self.form!r}, columns=({self.described()}){also})"
-
-
-@dataclass(frozen=True)
-class WhitenedPair:
-    """Two whitened blocks: weights with ``W' C_s W = I`` and the cross block between them."""
-
-    x: whitening.Factor
-    y: whitening.Factor
-    cross: Array
 
 
 def moments_of_rows(

@@ -1,4 +1,4 @@
-"""What was partialled out of moments: the regressions, to remove them from other rows."""
+"""Regressions on a nuisance block: found by `partial_out`, removed from other rows too."""
 
 from __future__ import annotations
 

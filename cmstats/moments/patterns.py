@@ -34,7 +34,7 @@ MAX_PATTERNS = 512
 
 
 def check_missing(missing: Any) -> None:
-    """Raise if it is not said in one of the two ways what NaN is."""
+    """Raise unless `missing` is "error" or "em"."""
     if missing not in ("error", "em"):
         raise ValueError(f"missing must be 'error' or 'em', got {missing!r}")
 

@@ -10,7 +10,7 @@ the singular values are at most 1. Models take one number for each block, "auto"
 of these for all.
 
 Blocks of one width p, whose columns are coordinates of one space (two encoders that were trained
-together), may be shrunk toward what they are to each other there, the aligned target:
+together), may be shrunk toward a common multiple of the identity, the aligned target:
 
 .. math:: C_{s,ab} = \sqrt{(1 - s_a)(1 - s_b)} \, C_{ab}
     + \sqrt{s_a s_b} \, \frac{\operatorname{tr} C_{ab}}{p} I.
@@ -57,7 +57,7 @@ Target: TypeAlias = Literal["independent", "aligned"]
 """What cross blocks are shrunk to: 0, or a multiple of the identity."""
 
 CAP = 1 - 1e-6
-"""Views that are equal have c = 1, and no density: the largest c of the aligned target."""
+"""The largest c of the aligned target: at c = 1, of equal views, the joint has no density."""
 
 
 def shrinkage_tuple(value: Any, blocks: int = 2) -> tuple[Any, ...]:
@@ -229,6 +229,8 @@ class Shrunk:
         return namespace(mean).ones_like(mean)
 
     def _shrinkage_of(self, name: str) -> float:
+        if name not in self.names:
+            raise KeyError(f"no block {name!r}: the blocks are {', '.join(self.names)}")
         return self.shrinkage[self.names.index(name)]
 
     def gain(self, a: str, b: str) -> float:
@@ -315,7 +317,7 @@ class Shrunk:
 
 
 def _before_regression(moments: Moments, shrinkage: Sequence[float], scale: bool) -> Moments:
-    """Moments whose shrinkage is that of each regression of nested patterns by itself.
+    """Moments in which each regression of nested patterns is shrunk by itself.
 
     Returns
     -------

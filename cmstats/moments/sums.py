@@ -68,7 +68,7 @@ def degrees_of_freedom(n: float, rows: int, ddof: float) -> float:
 
 
 NOISE = 16.0
-"""Up to so many times the variance of the errors in it a direction is nothing but errors."""
+"""A direction counts as rounding error up to this multiple of the variance of its errors."""
 
 DOUBLE, SINGLE = 1e-16, 4e-8
 """The relative error of a sum of products in double and in single precision."""
@@ -254,7 +254,7 @@ class Sums(ABC):
 
     @abstractmethod
     def turned(self, at: slice, parts: Sequence[Part]) -> Self:
-        """The sums with columns in other coordinates: in turn some of them, times a basis."""
+        """The sums in other coordinates: each part is some columns, times a basis if it has one."""
 
     def span(self, at: slice, columns: np.ndarray[Any, Any]) -> Array | None:
         """An orthonormal basis of how some columns vary, (m, r); None where r would not be less."""
@@ -331,10 +331,10 @@ class Sums(ABC):
 
     @abstractmethod
     def principal_to_rank(self, at: slice) -> tuple[Array, Array]:
-        """All of these, to the accuracy that comparing scores takes.
+        """All nonzero eigenvalues and vectors, accurate enough to compare scores.
 
-        Of large blocks in single precision, and from the smaller Gram matrix of a root: what is
-        then lost of an eigenvalue is less than 1e-6 of the largest, far below a shrinkage.
+        Large blocks are decomposed in single precision, a root by its smaller Gram matrix: the
+        error of an eigenvalue is below 1e-6 of the largest, far less than any shrinkage.
         """
 
     @abstractmethod
@@ -362,7 +362,7 @@ class Sums(ABC):
         """
 
     def cancelled_in(self, rest: Sums) -> np.ndarray[Any, Any]:
-        """The columns of which `rest`, after a regression, holds half of their digits or fewer."""
+        """The columns of `rest` that kept at most half of their digits in a regression."""
         every = slice(0, int(self.mean.shape[0]))
         before, after = (to_numpy(s.squares(every)) for s in (self, rest))
         least = self.roundoff**0.5 if self.form == "scatter" else 0.0
@@ -794,7 +794,7 @@ class Root(Sums):
     def rotated(self, cuts: Sequence[slice]) -> tuple[Root, tuple[int, ...]]:
         xp = namespace(self.matrix)
         parts = [_thin(self.matrix[:, cut].mT).mT for cut in cuts]
-        # A block that is turned keeps the norm of its mean, which nobody asks for.
+        # The means are not rotated, as no caller needs them.
         widths = tuple(int(p.shape[1]) for p in parts)
         matrix = xp.concat(parts, axis=1)
         mean = xp.zeros((sum(widths),), dtype=xp.float64, device=device_of(matrix))
@@ -954,7 +954,7 @@ SINGLE_FROM = 192
 
 
 def _eigenpairs_to_rank(S: Array, *, single: bool = True) -> tuple[Array, Array]:
-    """Eigenvalues beyond rounding, largest first, and vectors: of a large matrix in single."""
+    """Eigenvalues beyond rounding, largest first, and vectors; large ones in single precision."""
     xp, d = namespace(S), int(S.shape[0])
     large = single and d >= SINGLE_FROM
     values, vectors = leading_eigh(xp.astype(S, xp.float32) if large else S, d)

@@ -54,7 +54,7 @@ READ_BYTES = 64 << 20
 Run: TypeAlias = tuple[int, list[Any], Array | None]
 
 
-def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, Any]:
+def check_blocks(blocks: Mapping[str, Any]) -> dict[str, Any]:
     """Matrices of equally many rows, validated by shape and dtype only.
 
     NaN and infinity are found by the pass that reads the rows.
@@ -62,19 +62,13 @@ def check_blocks(blocks: Mapping[str, Any], *, minimum: int = 1) -> dict[str, An
     Raises
     ------
     ValueError
-        With the shapes, if the numbers of rows differ or are below `minimum`.
+        With the shapes, if the numbers of rows differ.
     """
     check_row_labels(blocks)
     checked = {
         name: check_source(detached(a), name, ensure_finite=False) for name, a in blocks.items()
     }
     check_lengths(checked)
-    n = next(iter(checked.values())).shape[0]
-    if n < minimum:
-        raise ValueError(
-            f"Found array with n_samples={n} (n_samples = {n}) while a minimum of {minimum} is "
-            f"required: {n} sample has no variance"
-        )
     namespace(*(a for a in checked.values() if is_array(a)))
     return checked
 

@@ -35,7 +35,6 @@ __all__ = [
     "by_chunk",
     "check_numeric",
     "checked_weights",
-    "columns_of",
     "computed_chunks",
     "host_matrix",
     "library",
@@ -48,11 +47,6 @@ __all__ = [
 def library(name: str) -> Any:
     """A module of Dask."""
     return importlib.import_module(name)
-
-
-def columns_of(a: Any) -> Any:
-    """The empty pandas frame of a Dask frame, with its column names; anything else as it is."""
-    return a._meta if is_dask(a) and hasattr(a, "columns") else a
 
 
 def matrix(a: Any, name: str, *, ensure_finite: Any = False) -> Any:

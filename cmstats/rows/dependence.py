@@ -25,8 +25,8 @@ RUNS, RUN = 8, 512
 """Runs of consecutive rows that are looked at, and their length."""
 
 FEWEST, SAMPLE, MOST = 64, 8192, 1 << 20
-"""Rows that are too few to see anything, those of which copies are counted, and the most that are
-looked through for them."""
+"""The fewest rows that are checked, the rows whose copies are counted, and the most rows that are
+searched for copies."""
 
 STEP = 8
 """Rows that are this far apart are compared with neighbours."""
@@ -62,7 +62,7 @@ def dependence_notes(blocks: Mapping[str, Any], folds: Folds, weights: Any = Non
 class Watched:
     """A source that is read by slices, of which the rows of some runs are kept as they are read.
 
-    So that rows on a disk are looked at in the pass that reads them, and not in one of their own.
+    Rows on a disk are checked in the pass that reads them, which saves a pass of their own.
     """
 
     def __init__(self, source: Any) -> None:

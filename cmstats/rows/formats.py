@@ -105,7 +105,7 @@ def open_file(name: str) -> Opened:
 
 
 class _Unclear(ValueError):
-    """A file was read, and does not say what is meant."""
+    """A file that was read but is ambiguous: more than one table or column may be meant."""
 
 
 def _parted(name: str) -> tuple[str, str | None]:

@@ -31,10 +31,10 @@ def check_matrix(a: Any, name: str, *, ensure_finite: Finite = True, hint: str =
     return check_in_memory(a, name, ensure_finite=ensure_finite, hint=hint)
 
 
-def check_source(a: Any, name: str, *, ensure_finite: Finite = True, hint: str = "") -> Any:
+def check_source(a: Any, name: str, *, ensure_finite: Finite = True) -> Any:
     """`check_matrix`, but a source on a disk is returned as it is and checked when it is read."""
     if not is_lazy(a):
-        return check_matrix(a, name, ensure_finite=ensure_finite, hint=hint)
+        return check_matrix(a, name, ensure_finite=ensure_finite)
     return check_lazy_source(a, name)
 
 

@@ -99,7 +99,7 @@ def unique(names: Iterable[str]) -> list[str]:
 
 
 def stand_in(a: Any, names: Any) -> Any:
-    """What scikit-learn reads widths and names of X from: an empty frame, or X where unnamed."""
+    """An empty frame with these names, for scikit-learn's checks; X itself without names."""
     if names is None:
         return a
     import pandas as pd

@@ -16,7 +16,7 @@ __all__ = ["check_shown", "progress_bar"]
 
 
 def check_shown(name: str, shown: Any) -> None:
-    """Raise if it is not said whether a bar is shown: True or False, or a count as 1 or 0."""
+    """Raise unless the parameter is True, False or a number such as 1 or 0."""
     if not isinstance(shown, (bool, int, np.bool_, np.integer)):
         raise ValueError(f"{name} must be True or False, got {shown!r}")
 

@@ -79,7 +79,7 @@ class LaggedRows:
         return self._beside(part, rows, needed)
 
     def _other(self, rows: HostArray, lag: int) -> tuple[HostArray, HostArray]:
-        """The rows at a lag, each itself where its segment has none; and where it has."""
+        """The rows at a lag, and whether a row has one in its segment; if not, it stands for it."""
         other = rows - lag
         inside = (other >= self._first[rows]) & (other < self._end[rows])
         return np.where(inside, other, rows), inside
@@ -317,7 +317,7 @@ class BlockedKFold(BaseCrossValidator):
         starts = segment_bounds(self.segments, n)
         found = []
         for first, last in itertools.pairwise(borders):
-            # What is nearer than the gap to a border that is inside of a segment, in it.
+            # Rows nearer than the gap to a border inside of a segment are left out.
             low = first + self.gap * (first not in starts)
             high = last - self.gap * (last not in starts)
             low = min(low, starts[starts > first].min(initial=n))

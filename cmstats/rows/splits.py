@@ -193,11 +193,9 @@ def deal(
     return Folds(int(ids.max()) + 1, ids=ids)
 
 
-def fold_ids(
-    cv: Any, n: int, *, y: Any = None, groups: Any = None, weights: Any = None
-) -> HostArray:
+def fold_ids(cv: Any, n: int, *, groups: Any = None) -> HostArray:
     """The fold of each of n rows, shape (n,); see `deal`."""
-    ids: HostArray = deal(cv, n, y=y, groups=groups, weights=weights).numbers(n, weights)
+    ids: HostArray = deal(cv, n, groups=groups).numbers(n)
     return ids
 
 
