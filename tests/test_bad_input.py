@@ -107,6 +107,16 @@ def test_folds_that_cannot_be_dealt_are_named(cv: Any, match: str) -> None:
             call(X, Y)
 
 
+def test_lengths_that_differ_say_what_may_be_meant() -> None:
+    for x, y, match in (
+        (X.T, Y, r"\(X has its items in columns, it seems: pass X.T\)"),
+        (X, Y.T, r"pass y.T"),
+        (X, np.repeat(Y, 5, axis=0), r"if 5 rows of y belong to each of X, .*\(X, 5, axis=0\)"),
+        (X[:50], Y, "need the same number of rows$"),
+    ):
+        fails(CCA(), ValueError, match, x, y)
+
+
 def test_weights_of_classes_are_no_weights_of_rows() -> None:
     for given in ("balanced", {0: 1.0}):
         with pytest.raises(TypeError, match="is not one number for each row"):

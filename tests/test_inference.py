@@ -652,6 +652,30 @@ def test_a_statistic_that_is_a_method_is_named() -> None:
         bootstrap(CCA(), X, Y, "score", n_resamples=3)
 
 
+@pytest.mark.parametrize("what", ["captions", "series"])
+def test_rows_that_are_not_independent_are_warned_of(what: str) -> None:
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((2, 200, 4))
+    item = np.repeat(np.arange(40), 5)
+    if what == "captions":
+        X, match = X[item], "100% of the rows of X have an exact copy"
+    else:
+        X, Y, match = np.cumsum(X, 0), np.cumsum(Y, 0), "neighbouring rows of X and of y resemble"
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    with pytest.warns(UserWarning, match=f"{match}.*p-values are too small"):
+        permutation_test(X, Y, n_permutations=9)
+    with pytest.warns(UserWarning, match=f"{match}.*pass groups="):
+        bootstrap(CCA(), frame, Y, "x_weights_", n_resamples=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        labels = [f"image {i}" for i in item]
+        if what == "captions":
+            bootstrap(CCA(), frame, Y, "x_weights_", n_resamples=3, groups=labels)
+            permutation_test(X, Y, n_permutations=9, blocks=labels)
+        permutation_test(X[::5], rng.standard_normal((40, 2)), n_permutations=9)
+        permutation_test(np.eye(4)[item % 4], rng.integers(1, 6, (200, 2)), n_permutations=9)
+
+
 def test_weighted_intervals_count_rows_twice() -> None:
     X, Y = views(60, 2, 2, (0.7,))
     ids = np.arange(60) % 6

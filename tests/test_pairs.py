@@ -249,3 +249,16 @@ def test_probabilities_between_records_find_the_partner() -> None:
     assert again.brier < 0.15
     with pytest.raises(ValueError, match="prior=0 must lie between 0 and 1"):
         match_probability(X, y, prior=0)
+
+
+def test_captions_of_one_image_are_together_in_the_choice_within_a_fold() -> None:
+    rng = np.random.default_rng(0)
+    of = np.repeat(np.arange(60), 5)
+    Z = rng.normal(size=(60, 2))
+    image, caption = Z[of] @ np.ones((2, 3)) + rng.normal(size=(60, 3))[of], Z[of] + 0.1
+    caption = caption + rng.normal(size=caption.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_pairs(image, caption, groups=of, model=CCA(shrinkage="cv"), random_state=0)
+    found = match_probability(image, caption, groups=of, random_state=0)
+    assert max(map(len, repr(found).splitlines())) <= 80

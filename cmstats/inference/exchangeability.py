@@ -25,6 +25,7 @@ from cmstats.arrays import (
     result_dtype,
     take_rows,
     to_numpy,
+    warn,
 )
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import svd
@@ -32,6 +33,7 @@ from cmstats.moments.imputation import Filler
 from cmstats.moments.moments import Moments
 from cmstats.moments.patterns import check_missing
 from cmstats.rows.chunks import check_lengths
+from cmstats.rows.dependence import independence_notes
 from cmstats.rows.matrix import check_matrix
 from cmstats.rows.pairs import check_row_labels
 
@@ -89,6 +91,12 @@ def residual_rows(
     dtype = result_dtype(checked[0])
     arrays = [float64(a) for a in checked]
     blocks = _block_labels(blocks, int(checked[0].shape[0]))
+    units = None if blocks is None else pd.factorize(blocks)[0]
+    for note in independence_notes(
+        dict(zip(("X", "y"), checked, strict=False)), units,
+        "p-values are too small: test the means of the rows that depend on each other",
+    ):  # fmt: skip
+        warn(note)
     completed = not all(bool(xp.all(a == a)) for a in arrays)  # NaN differs from itself
     if completed:
         arrays, blocks = _completed(arrays, blocks, random)

@@ -24,7 +24,9 @@ from cmstats.arrays import (
     to_numpy,
     warn,
 )
+from cmstats.inference.scores import takes_groups
 from cmstats.rows.chunks import check_lengths
+from cmstats.rows.dependence import independence_notes
 from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.progress import progress_bar
 from cmstats.rows.splits import check_groups, fold_ids, numbered
@@ -57,10 +59,14 @@ class Refits:
         given: dict[str, Any] = {} if sample_weight is None else {"sample_weight": self.weights}
         self.groups = None if groups is None else check_groups(groups, n)
         # A fit that chooses a parameter by folds keeps groups, and copies of a row, together.
-        inner = getattr(estimator, "model", estimator)
-        self.grouped = any(has_fit_parameter(each, "groups") for each in (estimator, inner))
+        self.grouped = takes_groups(estimator)
         if self.grouped and groups is not None:
             given["groups"] = self.groups
+        for note in independence_notes(
+            {"X": self.X, "y": self.y}, None if self.groups is None else numbered(self.groups)[0],
+            "standard errors and intervals are too small: pass groups=",
+        ):  # fmt: skip
+            warn(note)
         self.whole = clone(estimator).fit(self.X, self.y, **given)
         if not self.weighted and not self.grouped and _chooses(estimator):
             warn(

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import has_fit_parameter
 
 from cmstats.arrays import Array, check_given, device_of, is_lazy, namespace, take_rows, to_numpy
 from cmstats.rows.matrix import check_source
@@ -72,6 +73,12 @@ def takes_gaps(model: Any) -> bool:
     """Whether a model, or one inside it, takes NaN as missing entries."""
     parameters = model.get_params() if hasattr(model, "get_params") else {}
     return any(k.rpartition("__")[2] == "missing" and v == "em" for k, v in parameters.items())
+
+
+def takes_groups(estimator: Any) -> bool:
+    """Whether the fit of an estimator, or of one inside it, takes groups."""
+    inner = getattr(estimator, "model", estimator)
+    return any(has_fit_parameter(each, "groups") for each in (estimator, inner))
 
 
 def check_ranks(model: Any) -> str:

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_random_state
 
-from cmstats.arrays import Array, namespace, once, recorded, to_numpy, warn
+from cmstats.arrays import Array, namespace, once, recorded, take_rows, to_numpy, warn
 from cmstats.inference.conformal import (
     calibration_needed,
     conformal_p_values,
@@ -27,6 +27,7 @@ from cmstats.inference.scores import (
     similarity_vectors,
     standardized_vectors,
     takes_gaps,
+    takes_groups,
 )
 from cmstats.inference.wrong_pairs import (
     estimated_rates,
@@ -262,7 +263,8 @@ def _cross_fitted(
     found: list[Any] = []
     for train, test in held_out_folds(int(X.shape[0]), cv, groups, rng):
         with recorded() as said:
-            fitted = clone(model).fit(*rows_at(train, X, y))
+            own = None if groups is None else groups[train]
+            fitted = _fitted(model, take_rows(X, train), take_rows(y, train), own)
         found += said
         if len(test) < 3:
             raise ValueError(
@@ -272,6 +274,12 @@ def _cross_fitted(
         yield test, fitted
     for message, category in once(found):
         warn(f"in a fold: {message}", category)
+
+
+def _fitted(model: Any, X: Any, y: Any, groups: Any) -> Any:
+    """A copy of the model, fitted; groups stay together where it chooses by folds."""
+    given = {"groups": groups} if groups is not None and takes_groups(model) else {}
+    return clone(model).fit(X, y, **given)
 
 
 def _suspicion(U: Array, V: Array, rng: Any) -> tuple[HostArray, HostArray, HostArray]:
@@ -360,6 +368,14 @@ class MatchProbability:
     brier: float
     brier_prior: float
     model: Any
+
+    def __repr__(self) -> str:
+        return (
+            f"MatchProbability of {len(self.probability):,} pairs: mean "
+            f"{self.probability.mean():.3f}, {self.mismatched.mean():.3f} of pairs at random; "
+            f"Brier\nscore {self.brier:.3f}, {self.brier_prior:.3f} of the prior {self.prior:g} "
+            "(numpy.asarray gives the probabilities)"
+        )
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> HostArray:
         """The probabilities of the given pairs."""
@@ -483,7 +499,7 @@ def match_probability(
         found.append(expit(log_odds + logit(prior)))
     match, mismatch = found
     brier = prior * np.mean((1 - match) ** 2) + (1 - prior) * np.mean(mismatch**2)
-    fitted = model if is_fitted_before(model) else clone(model).fit(X, y)
+    fitted = model if is_fitted_before(model) else _fitted(model, X, y, columns["groups"])
     return MatchProbability(
         match, mismatch, float(prior), slope, intercept, float(brier), prior * (1 - prior), fitted
     )

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold, PredefinedSplit
 
-from cmstats.arrays import check_count, dense, recorded, to_numpy, warn
+from cmstats.arrays import check_count, dense, once, recorded, to_numpy, warn
 from cmstats.datasets import load_emoji
 from cmstats.metrics.correlation import column_correlations
 from cmstats.model_selection.retriever import CrossModalRetriever
@@ -35,6 +35,7 @@ from cmstats.rows.chunks import check_blocks
 from cmstats.rows.matrix import check_matrix, check_source
 from cmstats.rows.names import column_names
 from cmstats.rows.pairs import check_row_labels
+from cmstats.rows.source import length_hint
 
 __all__ = ["build", "build_emoji"]
 
@@ -318,7 +319,7 @@ def _model_warnings() -> Iterator[list[str]]:
     remarks: list[str] = []
     with recorded() as caught:
         yield remarks
-    for message, category in caught:
+    for message, category in once(caught):
         if not issubclass(category, UserWarning):
             warn(message, category)
             continue
@@ -358,6 +359,7 @@ def _checked(images: Any, texts: Any, views: tuple[str, str], max_items: int) ->
         raise ValueError(
             f"{views[0]} has shape {tuple(X.shape)} and {views[1]} has shape {tuple(Y.shape)}: "
             "row i of both is one item, so they need the same number of rows"
+            f"{length_hint(dict(zip(views, (X, Y), strict=True)))}"
         )
     if X.shape[0] < MINIMUM:
         raise ValueError(

@@ -17,7 +17,7 @@ from cmstats.arrays import dense, is_dask, is_lazy, take_rows, to_numpy
 from cmstats.rows.source import take_in_memory, width_of
 from cmstats.rows.splits import Folds
 
-__all__ = ["dependence_notes", "remembered", "watched"]
+__all__ = ["dependence_notes", "independence_notes", "remembered", "watched"]
 
 HostArray = np.ndarray[Any, Any]
 
@@ -56,6 +56,40 @@ def dependence_notes(blocks: Mapping[str, Any], folds: Folds, weights: Any = Non
     for name, block in blocks.items():
         if note := _neighbours(name, block, ids):
             return [note]
+    return []
+
+
+def independence_notes(blocks: Mapping[str, Any], groups: Any, mend: str) -> list[str]:
+    """Sentences about rows that a test or a resampling takes for independent and that are not.
+
+    Copies of rows of one view, the partners of which resemble each other, or neighbours that
+    resemble each other in both.
+
+    Parameters
+    ----------
+    blocks : mapping of name to array, frame or sparse matrix in memory
+    groups : integer array of shape (n,), or None
+        The units that are taken for independent; single rows without.
+    mend : str
+        What to do.
+    """
+    blocks = {k: a if scipy.sparse.issparse(a) else to_numpy(a) for k, a in blocks.items()}
+    blocks = {k: a[:, None] if a.ndim == 1 else a for k, a in blocks.items()}
+    n = int(next(iter(blocks.values())).shape[0])
+    if n < FEWEST or any(a.dtype.kind not in "biuf" for a in blocks.values()):
+        return []  # too few rows, or text
+    ids = np.arange(n) if groups is None else groups
+    for name, block in blocks.items():
+        if (share := _copied(block, ids)) >= 0.05:
+            return [
+                f"{share:.0%} of the rows of {name} have an exact copy: if their partners resemble "
+                f"each other (captions of one image), the rows are not independent, and {mend}"
+            ]
+    if all(_neighbours(name, block, ids) for name, block in blocks.items()):
+        return [
+            f"neighbouring rows of {' and of '.join(blocks)} resemble each other, as in films and "
+            f"recordings: the rows are not independent, and {mend}"
+        ]
     return []
 
 
@@ -134,10 +168,22 @@ def _runs(block: Any, n: int) -> Iterator[tuple[slice, HostArray]]:
 
 def _copies(name: str, block: Any, ids: HostArray) -> str:
     """The sentence about rows that have an exact copy in another fold."""
+    share = _copied(block, ids)
+    if share < 0.05:
+        return ""
+    return (
+        f"{share:.0%} of the rows of {name} have an exact copy in another fold, so that held-out "
+        "scores are too good: pass groups= (one label for the rows of one item, such as the image "
+        "of each caption), or drop the copies"
+    )
+
+
+def _copied(block: Any, ids: HostArray) -> float:
+    """The share of rows that have an exact copy in another fold."""
     columns = np.unique(np.linspace(0, width_of(block) - 1, COLUMNS).astype(int))
     if is_lazy(block) or scipy.sparse.issparse(block):
         if not (runs := list(_runs(block, len(ids)))):
-            return ""
+            return 0.0
         whole: Any = np.concatenate([part for _, part in runs])
         ids = np.concatenate([ids[at] for at, _ in runs])
         rows = whole[:, columns]
@@ -149,7 +195,7 @@ def _copies(name: str, block: Any, ids: HostArray) -> str:
     n = len(rows)
     some = rows[:: max(1, n // SAMPLE)]
     if n * np.prod([_agreement(column) for column in some.T]) > 0.01:
-        return ""  # so few values that rows agree by chance, as indicators of classes do
+        return 0.0  # so few values that rows agree by chance, as indicators of classes do
     # Sums of the mixed bits of a row: rows that are equal have equal keys, and the rows of some
     # of the keys are all copies of each other, wherever they stand.
     bits = rows.view(np.uint64)
@@ -162,17 +208,11 @@ def _copies(name: str, block: Any, ids: HostArray) -> str:
     apart = ids[at] != ids[at[first]][inverse]
     apart = (apart | (np.bincount(inverse, weights=apart)[inverse] > 0)) & (ids[at] >= 0)
     if not 50 * len(counts) > len(at) or apart.mean() < 0.05:
-        return ""  # where few rows stand many times they stand for classes
+        return 0.0  # where few rows stand many times they stand for classes
     mine = np.flatnonzero(apart)[:: max(1, int(apart.sum()) // 64)]
     a, b = (to_numpy(take_in_memory(whole, at[k])) for k in (mine, first[inverse[mine]]))
     share = float(apart.mean() * np.all(a == b, axis=1).mean())
-    if share < 0.05:
-        return ""
-    return (
-        f"{share:.0%} of the rows of {name} have an exact copy in another fold, so that held-out "
-        "scores are too good: pass groups= (one label for the rows of one item, such as the image "
-        "of each caption), or drop the copies"
-    )
+    return share
 
 
 def _agreement(values: HostArray) -> float:

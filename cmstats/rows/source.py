@@ -26,6 +26,7 @@ __all__ = [
     "SlicedRows",
     "check_lengths",
     "in_memory",
+    "length_hint",
     "present_rows",
     "row_count",
     "take_in_memory",
@@ -139,8 +140,29 @@ def check_lengths(blocks: Mapping[str, Any]) -> None:
         shapes = " and ".join(f"{name} has shape {tuple(a.shape)}" for name, a in blocks.items())
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {shapes}; each row is "
-            "one item, so all blocks need the same number of rows"
+            f"one item, so all blocks need the same number of rows{length_hint(blocks)}"
         )
+
+
+def length_hint(blocks: Mapping[str, Any]) -> str:
+    """What two matrices of different lengths may mean: several rows of an item, or columns."""
+    if len(blocks) != 2 or not all(len(a.shape) == 2 for a in blocks.values()):
+        return ""
+    (first, a), (second, b) = sorted(blocks.items(), key=lambda item: float(item[1].shape[0]))
+    (few, width), (many, other) = a.shape, b.shape
+    if few in (width, other) and many == (other if few == width else width):
+        return ""
+    if width == many or other == few:
+        name = first if width == many else second
+        return f" ({name} has its items in columns, it seems: pass {name}.T)"
+    times, rest = divmod(many, few) if few > 1 else (0, 1)
+    if rest or not 1 < times <= 100:
+        return ""
+    return (
+        f" (if {times} rows of {second} belong to each of {first}, in its order: pass "
+        f"numpy.repeat({first}, {times}, axis=0), with numpy.repeat(numpy.arange({few}), {times}) "
+        "as groups or ids)"
+    )
 
 
 def width_of(source: RowSource) -> int:
