@@ -102,3 +102,15 @@ def test_directions_that_the_rows_do_not_determine_are_said() -> None:
     with pytest.warns(UserWarning, match="only 3 of the 5 directions"):
         few = OrthogonalMap().fit(X[:4], Y[:4, :5])
     np.testing.assert_allclose(np.linalg.svd(few.rotation_)[1], [1, 1, 1, 0, 0], atol=1e-12)
+
+
+def test_three_points_of_the_nag_library() -> None:
+    """The example of g03bcc."""
+    X = np.array([[0.63, 0.58], [1.36, 0.39], [1.01, 1.76]])
+    Y = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    found = OrthogonalMap().fit(X, Y)
+    np.testing.assert_allclose(found.rotation_, [[0.967, 0.254], [-0.254, 0.967]], atol=6e-4)
+    assert found.scale_ == pytest.approx(1.556, abs=6e-4)
+    fitted = [[-0.093, 0.024], [1.080, 0.026], [0.013, 1.950]]
+    np.testing.assert_allclose(found.predict(X), fitted, atol=6e-4)
+    assert ((found.predict(X) - Y) ** 2).sum() == pytest.approx(0.019, abs=6e-4)

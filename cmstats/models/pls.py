@@ -277,7 +277,9 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
 
         .. math:: \mathrm{VIP}_j^2 = p \, \sum_a v_a w_{ja}^2 / \sum_a v_a
 
-        with v_a the variance of y that component a explains (Chong and Jun 2005).
+        with v_a the variance of y that component a explains (Chong and Jun 2005), as in mixOmics
+        of standardised columns. Packages that fit by SIMPLS (MATLAB, mdatools) have the
+        rotations at unit length in place of w.
         """
         check_is_fitted(self)
         W, share = self.x_weights_, self.y_explained_variance_ratio_
