@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
 from cmstats.kernels.groups import Groups, Penalty
 from cmstats.kernels.linalg import leading_svd
-from cmstats.kernels.pmd import penalised_pairs
+from cmstats.kernels.pmd import penalised_path
 from cmstats.kernels.sparse import sparse_path
 from cmstats.models.bands import label_codes
 from cmstats.models.cca import CCA
@@ -237,15 +237,15 @@ y_feature_names_in_
         self, m: Shrunk, alphas: Sequence[float], *, start: Sequence[float] = (), rough: float = 1.0
     ) -> Iterator[Pairs]:
         """The pairs at falling alphas, of which those of `start` are left out."""
-        k, S = self.n_components, m.cov("x", "y")
+        k, S = self.n_components, to_numpy(m.cov("x", "y"))
         if self.method == "pmd":
-            for alpha in alphas:
-                c_x, c_y = (max(1.0, (1 - alpha) * m.width(b) ** 0.5) for b in ("x", "y"))
-                U, V, _, done, steps = penalised_pairs(S, k, (c_x, c_y))
-                yield Pairs(*unit_pairs(m, U, V), alpha, 1.0, done, steps)
+            widths = m.width("x"), m.width("y")
+            bounds = [[max(1.0, (1 - alpha) * p**0.5) for p in widths] for alpha in alphas]
+            for alpha, (U, V, *how) in zip(alphas, penalised_path(S, k, bounds), strict=True):
+                yield Pairs(*unit_pairs(m, U, V), alpha, 1.0, *how)
             return
         x, y = (view_columns(m, *each) for each in self._groups(m.width).items())
-        S, largest = to_numpy(S), self._largest(m)
+        largest = self._largest(m)
         how: dict[str, Any] = {"tol": rough * self.tol, "max_iter": self.max_iter}
         refine = Refinement(S, x, y, **how)
         positive = [*start, *(alpha for alpha in alphas if alpha > 0)]

@@ -93,11 +93,12 @@ def view_columns(m: Shrunk, name: str, groups: Groups) -> Columns:
     return Columns(vectors * np.sqrt(values), True, groups)
 
 
-def unit_pairs(m: Shrunk, U: Array, V: Array) -> tuple[Array, Array, Array]:
+def unit_pairs(m: Shrunk, U: HostArray, V: HostArray) -> tuple[Array, Array, Array]:
     """Directions scaled to unit variance, where they vary, and their correlations."""
-    xp = namespace(U)
+    like = m.mean("x")
+    xp, device = namespace(like), device_of(like)
     scaled = []
-    for name, A in (("x", U), ("y", V)):
+    for name, A in (("x", xp.asarray(U, device=device)), ("y", xp.asarray(V, device=device))):
         variance = xp.sum(A * m.project(name, name, A), axis=0)
         scaled.append(A / xp.sqrt(xp.where(variance > 1e-12, variance, 1.0)))
     A, B = scaled

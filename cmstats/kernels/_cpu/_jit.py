@@ -7,7 +7,10 @@ from typing import Any
 
 import numba
 
-__all__ = ["jit"]
+__all__ = ["FAST", "jit"]
+
+FAST = {"reassoc", "contract", "arcp", "nsz"}
+"""Floating point operations in any order."""
 
 
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:

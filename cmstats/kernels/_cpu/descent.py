@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from cmstats.kernels._cpu._jit import jit
+from cmstats.kernels._cpu._jit import FAST, jit
 
 __all__ = ["descend"]
 
 DEPTH = 5
 """Sweeps between two extrapolations."""
-FAST = {"reassoc", "contract", "arcp", "nsz"}
-"""Floating point operations in any order."""
 
 
 @jit(fastmath=FAST)
