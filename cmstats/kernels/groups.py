@@ -81,7 +81,8 @@ class Penalty:
         if self.elementwise:
             return B - np.clip(B, -t, t)
         norms = self.norms(B)
-        return B * self._spread(np.where(norms > t, 1 - t / np.where(norms > t, norms, 1.0), 0.0))
+        kept = np.where(norms > t, 1 - t / np.where(norms > t, norms, 1.0), 0.0)
+        return B * self._spread(kept.astype(B.dtype))
 
     def violation(self, G: Matrix, B: Matrix, alpha: float) -> float:
         """The largest norm of what no subgradient of the penalty balances of a gradient G at B."""

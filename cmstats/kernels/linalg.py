@@ -194,32 +194,34 @@ def leading_pair(M: Array) -> tuple[Array, Array, Array]:
     return (u, s, V[:, 0]) if tall else (V[:, 0], s, u)
 
 
-def leading_svd(M: Array, k: int | None = None) -> tuple[Array, Array, Array]:
+def leading_svd(
+    M: Array, k: int | None = None, *, large: int = LARGE
+) -> tuple[Array, Array, Array]:
     """The k leading singular triplets ``u, s, vt`` of M, all of them by default.
 
-    Where few are wanted of a large matrix they come from its leading subspace, to 1e-10 of the
-    largest singular value; from the full decomposition otherwise. An empty matrix has one
-    triplet of zeros.
+    Where few are wanted of a matrix that is large in both directions they come from its leading
+    subspace, to 1e-10 of the largest singular value; from the full decomposition otherwise. An
+    empty matrix has one triplet of zeros.
     """
     if 0 in M.shape:
         xp, device, (m, n) = namespace(M), device_of(M), M.shape
         return tuple(xp.zeros(s, dtype=M.dtype, device=device) for s in ((m, 1), (1,), (1, n)))
-    u, s, vt = _leading(M, k) or svd(M)
+    u, s, vt = _leading(M, k, large) or svd(M)
     k = s.shape[0] if k is None else min(k, s.shape[0])
     return u[:, :k], s[:k], vt[:k, :]
 
 
-def _leading(M: Array, k: int | None) -> tuple[Array, Array, Array] | None:
+def _leading(M: Array, k: int | None, large: int) -> tuple[Array, Array, Array] | None:
     """The k leading singular triplets ``u, s, vt`` of M; None where this would not pay.
 
     The singular value decomposition of M Q for an orthonormal basis Q of leading right vectors:
     those of M'M, or of a block Krylov space where M is so large that they would take longer.
     Accepted where all residuals ``M'u - s v`` are below 1e-10 of the largest s.
     """
-    if k is None or min(M.shape) < max(LARGE, 4 * k):
+    if k is None or min(M.shape) < max(large, 4 * k):
         return None
     if M.shape[0] < M.shape[1]:
-        found = _leading(M.mT, k)
+        found = _leading(M.mT, k, large)
         if found is None:
             return None
         return found[2].mT, found[1], found[0].mT

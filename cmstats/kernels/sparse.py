@@ -21,7 +21,7 @@ __all__ = ["Columns", "SparseBlock", "sparse_path", "sparse_regression"]
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
-DENSE = 0.2
+DENSE = 0.25
 """The share of blocks from which on steps with whole matrices converge sooner than single ones."""
 NARROW = 12
 """Up to as many columns of a view single blocks are always faster, and all of them are taken."""
@@ -29,6 +29,10 @@ CHECK = 5
 """Steps between two looks at the optimality conditions."""
 MOST = 150
 """The most steps with whole matrices."""
+FAR = 3.0
+"""Times the bound: beyond it at B, where the gradient costs nothing, it is not taken at Z."""
+SINGLE = 1e-6
+"""Bounds beyond this, relative to the gradient, are met in single precision."""
 RELAXATION = 1.8
 """Over-relaxation of ADMM (Boyd et al. 2011, section 3.4.3)."""
 
@@ -81,6 +85,11 @@ class Columns:
         if self.root:
             return np.array([np.linalg.norm(M[at], 2) ** 2 for at in each])
         return np.array([np.linalg.norm(_part(M, at, at), 2) for at in each])
+
+    @functools.cached_property
+    def whole(self) -> tuple[Indices, tuple[Matrix, bool, Indices, Matrix]]:
+        """All columns, `restricted`."""
+        return self.restricted(np.arange(len(self.groups.sizes)))
 
     def restricted(self, chosen: Indices) -> tuple[Indices, tuple[Matrix, bool, Indices, Matrix]]:
         """The columns of some groups, and what `descend` takes of them."""
@@ -239,29 +248,37 @@ class _Problem:
         the penalised step a threshold; Z has exact zeros.
         """
         (l, U), (m, V) = pairs
-        product, target = np.outer(l, m), U.T @ S @ V
         whole = U.shape[0] == U.shape[1] and V.shape[0] == V.shape[1]
+        product = np.outer(l, m)
+        if bound > SINGLE * max(alpha, float(product.max())):
+            U, V, S, Z, product = (a.astype(np.float32) for a in (U, V, S, Z, product))
+        Ut, Vt = np.ascontiguousarray(U.T), np.ascontiguousarray(V.T)
+        target = Ut @ S @ V
 
         def gradient(B: Matrix) -> Any:
-            return U @ (product * (U.T @ B @ V)) @ V.T - S
+            return U @ (product * (Ut @ B @ V)) @ Vt - S
 
         # The dual variable of a solution is -gradient / rho, whose entries are alpha / rho where
         # those of Z are not 0: of one size with these, residuals fall alike (measured within 1.5
         # times the steps of the best rho).
         rho = alpha / float(np.sqrt((Z * Z).sum() / max(np.count_nonzero(Z), 1)) or 1.0)
         dual = -gradient(Z) / rho
-        for step in range(1, most + 1):
+        step, done = 0, False
+        while step < most and not done:
+            step += 1
             W = Z - dual
-            inner = U.T @ W @ V
+            inner = Ut @ W @ V
             moved = (target + rho * inner) / (product + rho)
             # Beyond the eigenvectors of positive eigenvalues B = Z - dual.
-            B = U @ moved @ V.T if whole else W + U @ (moved - inner) @ V.T
+            B = U @ moved @ Vt if whole else W + U @ (moved - inner) @ Vt
             dual += RELAXATION * B + (1 - RELAXATION) * Z
             Z = penalty.shrink(dual, alpha / rho)
             dual -= Z
-            if step % CHECK == 0 and penalty.violation(gradient(Z), Z, alpha) <= bound:
-                return Z, True, step
-        return Z, False, most
+            if step % CHECK == 0:
+                # The gradient at B is free: far from 0 there, it is so at Z.
+                near = penalty.violation(rho * (W - B), Z, alpha) <= FAR * bound
+                done = near and penalty.violation(gradient(Z), Z, alpha) <= bound
+        return Z.astype(np.float64), done, step
 
 
 def _descended(
@@ -299,7 +316,7 @@ def sparse_regression(
         See `sparse_path`.
     """
     k, groups = C.shape[1], x.groups
-    order, own = x.restricted(np.arange(len(groups.sizes)))
+    order, own = x.whole
     other = np.eye(k), False, np.arange(k + 1), np.ones(k)
     L = np.ascontiguousarray(start[order])
     bound = 0.5 * tol * Penalty(groups, Groups(np.arange(k))).largest(C)

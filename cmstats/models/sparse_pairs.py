@@ -9,6 +9,7 @@ import numpy as np
 
 from cmstats.arrays import Array, device_of, namespace, to_numpy
 from cmstats.kernels.groups import Groups
+from cmstats.kernels.linalg import leading_svd
 from cmstats.kernels.sparse import Columns, SparseBlock, sparse_regression
 from cmstats.moments.canonical import Canonical
 from cmstats.moments.moments import Moments
@@ -18,6 +19,8 @@ __all__ = ["HeldOutPairs", "Pairs", "Refinement", "SparsePairs"]
 __all__ += ["directions", "unit_pairs", "view_columns"]
 
 HostArray = np.ndarray[Any, Any]
+SMALL = 32
+"""From this many selected columns on, few pairs of them take less time than all."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def directions(B: SparseBlock, x: Columns, y: Columns, k: int) -> Pairs:
     if not len(B.rows):
         return Pairs(np.zeros((p, 1)), np.zeros(1), np.zeros((q, 1)))
     X, Y = x.factor(B.rows), y.factor(B.columns)
-    P, r, Qt = np.linalg.svd(X @ B.values @ Y.T, full_matrices=False)
+    P, r, Qt = leading_svd(X @ B.values @ Y.T, k, large=SMALL)
     rank = max(1, min(k, int(np.count_nonzero(r > 1e-10 * r[0]))))
     P, r, Q = P[:, :rank], r[:rank], Qt[:rank].T
     left, right = np.zeros((p, rank)), np.zeros((q, rank))

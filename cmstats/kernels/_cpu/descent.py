@@ -62,9 +62,7 @@ def _is_zero(B: Any, x0: int, x1: int, y0: int, y1: int) -> bool:
 
 
 @jit(fastmath=FAST)
-def _sweep(
-    B: Any, T: Any, x: Any, y: Any, blocks: Any, S: Any, alpha: float, nonzero: bool, space: Any
-) -> float:
+def _sweep(B: Any, T: Any, x: Any, y: Any, blocks: Any, S: Any, alpha: float, space: Any) -> float:
     """Minimise over each block in turn; the largest change, in units of S."""
     (X, x_root, x_start, x_steep), (Y, y_root, y_start, y_steep) = x, y
     U, D, z, d = space
@@ -78,11 +76,26 @@ def _sweep(
             at += 1
             y0, y1 = y_start[h], y_start[h + 1]
             steep = x_steep[g] * y_steep[h]
-            if steep <= 0.0 or (nonzero and _is_zero(B, x0, x1, y0, y1)):
+            if steep <= 0.0:
                 continue
             if not loaded:
                 _load(U, T, X, x_root, x0, x1)
                 loaded = True
+            if x1 - x0 == 1 and y1 - y0 == 1:  # the same as below, without loops
+                old = B[x0, y0]
+                target = old * steep - _dot(U[0], Y[y0]) + S[x0, y0]
+                size = max(abs(target) - alpha, 0.0) / steep
+                delta = (size if target > 0.0 else -size) - old
+                if delta != 0.0:
+                    B[x0, y0] = size if target > 0.0 else -size
+                    worst = max(worst, steep * abs(delta))
+                    if y_root:
+                        _add(D[0], delta, Y[y0])
+                        _add(U[0], x_steep[g] * delta, Y[y0])
+                    else:
+                        D[0, y0] += delta
+                        U[0, y0] += x_steep[g] * delta
+                continue
             square, k = 0.0, 0
             for i in range(x0, x1):
                 for j in range(y0, y1):
@@ -144,13 +157,27 @@ def _value(B: Any, T: Any, x: Any, y: Any, blocks: Any, S: Any, alpha: float, sp
 
 
 @jit(fastmath=FAST)
-def _mixture(past: Any) -> Any:
+def _live(B: Any, x: Any, y: Any, blocks: Any, live: Any) -> tuple[int, int]:
+    """Copy the blocks that are not 0; how many there are, and their entries."""
+    x_start, y_start, count, entries = x[2], y[2], 0, 0
+    for at in range(blocks.shape[0]):
+        g, h = blocks[at]
+        x0, x1, y0, y1 = x_start[g], x_start[g + 1], y_start[h], y_start[h + 1]
+        if not _is_zero(B, x0, x1, y0, y1):
+            live[count, 0], live[count, 1] = g, h
+            count += 1
+            entries += (x1 - x0) * (y1 - y0)
+    return count, entries
+
+
+@jit(fastmath=FAST)
+def _mixture(past: Any, entries: int) -> Any:
     """The iterates weighted so that their changes, weighted alike, add up to the least."""
     M = np.empty((DEPTH, DEPTH))
     for i in range(DEPTH):
         for j in range(i + 1):
             total = 0.0
-            for l in range(past.shape[1]):
+            for l in range(entries):
                 total += (past[i + 1, l] - past[i, l]) * (past[j + 1, l] - past[j, l])
             M[i, j] = M[j, i] = total
     c = np.ones(DEPTH)
@@ -241,24 +268,26 @@ def descend(
     entries : int
         Those of all blocks.
     """
-    past = np.empty((DEPTH + 1, entries))
-    whole, filled = True, 0
+    past, live = np.empty((DEPTH + 1, entries)), np.empty_like(blocks)
+    whole, filled, at = True, 0, blocks
     for sweep in range(sweeps):
-        worst = _sweep(B, T, x, y, blocks, S, alpha, not whole, space)
+        worst = _sweep(B, T, x, y, blocks if whole else at, S, alpha, space)
         if worst <= bound:
             if whole:
                 return True, sweep + 1
-            whole, filled = True, 0
+            whole = True
             continue
-        if whole:
+        if whole:  # those that are 0 remain so until the next sweep over all
             whole, filled = False, 0
-        _read(B, x, y, blocks, past[filled])
+            count, entries = _live(B, x, y, blocks, live)
+            at = live[:count]
+        _read(B, x, y, at, past[filled])
         filled += 1
         if filled <= DEPTH:
             continue
         filled = 0
-        value = _value(B, T, x, y, blocks, S, alpha, space)
-        _write(B, T, x, y, blocks, _mixture(past), space[1])
-        if not _value(B, T, x, y, blocks, S, alpha, space) < value:
-            _write(B, T, x, y, blocks, past[DEPTH], space[1])
+        value = _value(B, T, x, y, at, S, alpha, space)
+        _write(B, T, x, y, at, _mixture(past, entries), space[1])
+        if not _value(B, T, x, y, at, S, alpha, space) < value:
+            _write(B, T, x, y, at, past[DEPTH], space[1])
     return False, sweeps
