@@ -166,7 +166,7 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
         self.missing = missing
 
     def _prepared(self, moments: Moments, chosen: dict[str, Any]) -> Shrunk:
-        return moments.shrunk(0.0, scale=self.scale)
+        return moments.shrunk(0.0, scale=self.scale or "block")
 
     def _solve(self, m: Shrunk, n_components: int | None = None) -> Deflation:
         k = self._count(m) if n_components is None else n_components

@@ -216,25 +216,31 @@ class HeldOut:
         with M / (l_k - l_i). Pairs too close for the difference are summed as they are.
         """
         xp = namespace(self.yy)
-        Z, l, r = spectrum.cross, spectrum.values, spectrum.values.shape[0]
+        l, r = spectrum.values, spectrum.values.shape[0]
         M, XY = self.problem.normal_equations()
-        g = spectrum.inverse(xp.asarray(alphas, dtype=xp.float64, device=device_of(l)))
+        # In units near those of x and of each target: products of four values stay in range.
+        a, b = _binary_root(xp.max(l)) if r else 1.0, _binary_root(self.yy)
+        Z, XY, M, l = spectrum.cross / a / b, XY / a / b, M / a / a, l / a / a
+        gap_x, gap_y, yy = self.gap_x / a, self.gap_y / b, self.yy / b / b
+        penalties = xp.asarray(alphas, dtype=xp.float64, device=device_of(l)) / a / a
+        scaled = replace(spectrum, values=l, cut=spectrum.cut / a / a)
+        g = scaled.inverse(penalties)
         gt = g.mT
         apart = l[None, :] - l[:, None]
         near = xp.abs(apart) <= 0.01 / r * (l[None, :] + l[:, None])
         ratio = xp.where(near, 0.0, M) / xp.where(near, 1.0, apart)
-        offset = self.gap_y - gt @ (self.gap_x[:, None] * Z)
-        errors = self.yy + self.n * offset**2
+        offset = gap_y - gt @ (gap_x[:, None] * Z)
+        errors = yy + self.n * offset**2
         errors = errors - 2 * (gt @ (Z * (XY - ratio @ Z)))
         errors = errors + gt * gt @ (xp.linalg.diagonal(M)[:, None] * Z * Z)
         near = near & (xp.eye(r, device=device_of(l)) == 0)
         rows = xp.nonzero(xp.any(near, axis=1))[0]
         if not rows.shape[0]:
-            return errors
+            return errors * b * b
         M = xp.take(xp.take(xp.where(near, M, 0.0), rows, axis=0), rows, axis=1)
         Z, g = xp.take(Z, rows, axis=0), xp.take(g, rows, axis=0)
         weights = (Z * g[:, i, None] for i in range(len(alphas)))
-        return errors + xp.stack([xp.sum(W * (M @ W), axis=0) for W in weights])
+        return (errors + xp.stack([xp.sum(W * (M @ W), axis=0) for W in weights])) * b * b
 
     def rank_errors(self, weights: Array, directions: Array) -> Array:
         """Those of ``weights @ Q_k Q_k'`` for every k, Q_k the first k directions, (k, q)."""
@@ -251,6 +257,13 @@ class HeldOut:
         steps = Q * (2 * (xp.tril(HXH, k=-1) @ Q) + own - 2 * HXy)
         offset = self.gap_y - xp.cumulative_sum((self.gap_x @ H)[:, None] * Q, axis=0)
         return self.yy + xp.cumulative_sum(steps, axis=0) + self.n * offset**2
+
+
+def _binary_root(squares: Array) -> Array:
+    """Powers of two near the roots of some numbers; 1 for 0."""
+    xp = namespace(squares)
+    positive = xp.where(squares > 0, squares, 1.0)
+    return 2.0 ** xp.floor(0.5 * xp.log2(positive))
 
 
 def r2(errors: Array, moments: Moments) -> Array:

@@ -218,7 +218,7 @@ y_feature_names_in_
         self.missing = missing
 
     def _prepared(self, moments: Moments, chosen: dict[str, Any]) -> Shrunk:
-        return moments.shrunk(0.0, scale=self.scale)
+        return moments.shrunk(0.0, scale=self.scale or "block")
 
     def _solve(self, m: Shrunk, alpha: float | None = None) -> SparsePairs:
         alpha, k = float(self.alpha) if alpha is None else alpha, self.n_components
@@ -248,12 +248,12 @@ y_feature_names_in_
         largest = self._largest(m)
         how: dict[str, Any] = {"tol": rough * self.tol, "max_iter": self.max_iter}
         refine = Refinement(S, x, y, **how)
-        positive = [*start, *(alpha for alpha in alphas if alpha > 0)]
-        path = zip(positive, sparse_path(S, x, y, positive, **how), strict=True)
-        for alpha, B in itertools.islice(path, len(start), None):
+        positive, unit = [*start, *(alpha for alpha in alphas if alpha > 0)], self._unit(m)
+        path = sparse_path(S, x, y, [alpha / unit for alpha in positive], **how)
+        for alpha, B in itertools.islice(zip(positive, path, strict=True), len(start), None):
             pairs = directions(B, x, y, k)
             if alpha < largest:
-                pairs = refine(pairs, alpha, self.refine)
+                pairs = refine(pairs, alpha / unit, self.refine)
             yield replace(pairs, alpha=alpha, largest=largest, converged=B.converged, steps=B.steps)
         if alphas[-1] == 0:
             white = [m.whiten(name) for name in ("x", "y")]
@@ -272,7 +272,12 @@ y_feature_names_in_
 
     def _largest(self, m: Shrunk) -> float:
         """The least penalty at which nothing is left ("eccar")."""
-        return Penalty(*self._groups(m.width).values()).largest(to_numpy(m.cov("x", "y")))
+        S = to_numpy(m.cov("x", "y"))
+        return Penalty(*self._groups(m.width).values()).largest(S) * self._unit(m)
+
+    def _unit(self, m: Shrunk) -> float:
+        """That of alpha: columns of one view are divided by one number, if not by one each."""
+        return 1.0 if self.scale else m.unit("x") * m.unit("y")
 
     def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
         found = super()._blocks(X, y, reset=reset)

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
@@ -737,7 +737,7 @@ class Moments(BlockSums):
         self,
         shrinkage: Any,
         *,
-        scale: bool = False,
+        scale: bool | Literal["block"] = False,
         target: Target = "independent",
         blocks: Sequence[str] | None = None,
         monotone: bool = True,

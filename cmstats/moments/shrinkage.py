@@ -145,8 +145,9 @@ class Shrunk:
     moments : Moments
     shrinkage : float, "auto", or one of these for each block
         "auto" is `Moments.ledoit_wolf` (of the standardised columns where `scale` is set).
-    scale : bool, default=False
-        Divide the columns by their standard deviations first.
+    scale : bool or "block", default=False
+        Divide the columns by their standard deviations first, or those of a block by one number,
+        the root mean square of these, so that numbers stay in range.
     target : {"independent", "aligned"}, default="independent"
         What cross blocks are shrunk to: 0, or a multiple of the identity (blocks of one width).
     blocks : sequence of str, optional
@@ -172,7 +173,7 @@ class Shrunk:
         moments: Moments,
         shrinkage: Any,
         *,
-        scale: bool = False,
+        scale: bool | Literal["block"] = False,
         target: Target = "independent",
         blocks: Sequence[str] | None = None,
         monotone: bool = True,
@@ -182,7 +183,7 @@ class Shrunk:
         each = shrinkage_tuple(shrinkage, len(self.names))
         if "cv" in each:
             raise ValueError("shrinkage='cv' is chosen on fold moments: pass numbers or 'auto'")
-        self.shrinkage = shrinkage_numbers(moments, self.names, each, scale=scale)
+        self.shrinkage = shrinkage_numbers(moments, self.names, each, scale=scale is True)
         self.scale, self.target = scale, target
         if moments.incomplete and moments.names != self.names:
             # Other blocks would contribute to the estimate of the entries that are missing.
@@ -190,7 +191,7 @@ class Shrunk:
         self.unshrunk = moments
         regressions = monotone and target == "independent"
         if regressions and moments.incomplete and all(self.shrinkage):
-            self.unshrunk = _before_regression(moments, self.shrinkage, scale)
+            self.unshrunk = _before_regression(moments, self.shrinkage, scale is True)
         self._whitened: dict[str, Whitened] = {}
         self._constants: dict[tuple[str, str], float] = {}
 
@@ -219,14 +220,27 @@ class Shrunk:
     @functools.cached_property
     def sample(self) -> Moments:
         """The unshrunken moments in the units of the shrinkage."""
+        if self.scale == "block":
+            units = [self.units(name) for name in self.unshrunk.names]
+            return self.unshrunk.scaled(1 / namespace(units[0]).concat(units))
         return self.unshrunk.standardized() if self.scale else self.unshrunk
 
     def units(self, name: str) -> Array:
-        """What columns are divided by: standard deviations, 1 for a constant one; or ones."""
-        if self.scale:
+        """What columns are divided by, shape (p,): see `scale`; 1 for a constant one."""
+        if self.scale is True:
             return standard_deviations(self.unshrunk, name)
         mean = self.unshrunk.mean(name)
-        return namespace(mean).ones_like(mean)
+        one = namespace(mean).ones_like(mean)
+        return self.unit(name) * one if self.scale == "block" else one
+
+    def unit(self, name: str) -> float:
+        """The root mean square of the standard deviations of a block; 1 where that is 0."""
+        xp = namespace(self.unshrunk.mean(name))
+        deviation = xp.sqrt(self.unshrunk.variance(name))
+        largest = float(xp.max(deviation))
+        if not largest > 0:
+            return 1.0
+        return largest * float(xp.mean((deviation / largest) ** 2)) ** 0.5
 
     def _shrinkage_of(self, name: str) -> float:
         if name not in self.names:
