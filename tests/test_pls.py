@@ -55,6 +55,21 @@ def test_svd_is_scikit_learns_and_cca_at_full_shrinkage() -> None:
         np.testing.assert_allclose(np.abs(a / a.std(axis=0, ddof=1)), np.abs(b), atol=1e-9)
 
 
+@pytest.mark.parametrize("mode", ["regression", "canonical", "svd"])
+def test_units_of_views_without_scale_are_those_of_scores_only(mode: Any) -> None:
+    near, far = PLS(3, mode=mode, scale=False), PLS(3, mode=mode, scale=False)
+    near.fit(X, Y)
+    far.fit(X * 2.0**460, Y * 2.0**-460)
+    for name in ("x_weights_", "x_rotations_", "x_loadings_", "x_explained_variance_ratio_"):
+        np.testing.assert_allclose(getattr(far, name), getattr(near, name), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        far.transform(X * 2.0**460) * 2.0**-460, near.transform(X), rtol=1e-9, atol=1e-9
+    )
+    if mode != "canonical":  # takes scores of y for scores of x
+        found = far.predict(X * 2.0**460) * 2.0**460
+        np.testing.assert_allclose(found, near.predict(X), rtol=1e-9, atol=1e-9)
+
+
 def test_svd_predicts_by_least_squares_on_its_scores() -> None:
     pls = PLS(3, mode="svd").fit(X, Y)
     T = np.column_stack([np.ones(len(X)), pls.transform(X)])

@@ -256,6 +256,18 @@ def test_entries_that_no_threshold_separates() -> None:
     assert not U.any()
 
 
+@pytest.mark.parametrize("method", ["eccar", "pmd"])
+def test_units_of_views_without_scale_are_those_of_alpha(method: Any) -> None:
+    alpha = 0.5 if method == "pmd" else 0.3
+    near = SparseCCA(2, alpha=alpha, method=method, scale=False).fit(X, Y)
+    for a, b in ((1e-7, 1e3), (1e150, 1e-150), (1e140, 1e140)):
+        unit = 1.0 if method == "pmd" else a * b
+        far = SparseCCA(2, alpha=alpha * unit, method=method, scale=False).fit(X * a, Y * b)
+        np.testing.assert_allclose(far.x_weights_ * a, near.x_weights_, atol=1e-8)
+        np.testing.assert_allclose(far.y_weights_ * b, near.y_weights_, atol=1e-8)
+        assert far.alpha_max_ == pytest.approx(near.alpha_max_ * unit)
+
+
 def f1(found: Any, truth: Any) -> float:
     return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
 

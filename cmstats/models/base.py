@@ -25,6 +25,7 @@ from cmstats.arrays import detached, is_dask, namespace, warn
 from cmstats.kernels.threads import blas_for
 from cmstats.models.batches import Batches
 from cmstats.models.dask import refuse
+from cmstats.models.degenerate import vanishing_columns
 from cmstats.models.fitting import CopyFitted
 from cmstats.models.imputing import Imputing
 from cmstats.models.tuning import Tuning
@@ -347,7 +348,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         self._between = self._between if open_parameters else ()
         # Merging is cheap, but not to estimate once more what is missing.
         self._merged = total if total.incomplete else None
-        return [*notes, *solution.notes]
+        return [*notes, *vanishing_columns(total), *solution.notes]
 
     def _keep(self, parts: list[Any]) -> None:
         """Remember the moments of the rows so far: of each fold, or of all."""

@@ -112,12 +112,20 @@ def least_squares(m: Shrunk, R: Array) -> Array:
 
 
 def published(
-    m: Shrunk, parts: Sequence[Array], slopes: Array, variances: Any, notes: Sequence[str]
-) -> Deflation:
-    """What the components are in the data's units, and how much they explain."""
+    m: Shrunk, parts: Sequence[Array], slopes: Array, variances: Any, notes: Sequence[str],
+    mode: str,
+) -> Deflation:  # fmt: skip
+    """What the components are in the data's units, and how much they explain.
+
+    Where all columns of a view have one unit, scores have it too: loadings do not change with it,
+    but coefficients of y on scores of x do.
+    """
     W, C, R, S, P, Q = parts
     xp, ux, uy = namespace(W), m.units("x"), m.units("y")
-    x_rotations, y_slopes = R / ux[:, None], slopes * uy[:, None]
+    a, b = m.unit("x"), m.unit("y")
+    on_x = b / a if mode == "regression" else 1.0
+    of_score = 1.0 if mode == "canonical" else b / a
+    x_rotations, y_slopes = R / (ux / a)[:, None], slopes * (uy / b * of_score)[:, None]
     coef = y_slopes @ x_rotations.mT
     shares: list[Array] = []
     for name, A, variance in zip("xy", (P, Q), variances, strict=True):
@@ -125,8 +133,8 @@ def published(
         of_scores = xp.stack(variance) if variance else 0 * A[0, :]
         shares.append(of_scores * xp.sum(A * A, axis=0) / xp.where(total > 0, total, 1.0))
     found = Deflation(
-        m.mean("x"), m.mean("y"), W, C, P, Q, R, S, coef,
+        m.mean("x"), m.mean("y"), W, C * on_x, P, Q * on_x, R, S / on_x, coef,
         m.mean("y") - coef @ m.mean("x"), shares[0], shares[1], int(W.shape[1]),
-        x_rotations, S / uy[:, None], y_slopes,
+        x_rotations, S / on_x / (uy / b)[:, None], y_slopes,
     )  # fmt: skip
     return replace(found, notes=tuple(notes))

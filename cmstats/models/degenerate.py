@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from cmstats.arrays import to_numpy
+from cmstats.arrays import namespace, to_numpy
+from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
+from cmstats.moments.tasks import TaskMoments
 
-__all__ = ["constant_columns", "dependent_columns"]
+__all__ = ["constant_columns", "dependent_columns", "vanishing_columns"]
+
+LEAST = 1e-306
+"""Variances below this have lost digits: they are near the least number in double precision."""
+
+
+def vanishing_columns(m: Moments | TaskMoments) -> list[str]:
+    """A sentence for each block with columns so small that their squares are lost."""
+    if isinstance(m, TaskMoments):
+        return list(dict.fromkeys(s for part in m.moments for s in vanishing_columns(part)))
+    found = []
+    for name in () if m.incomplete else m.names:
+        xp, mean, variance = namespace(m.like), m.mean(name), m.variance(name)
+        small = (variance < LEAST) & (xp.abs(mean) < LEAST**0.5)
+        lost = np.flatnonzero(to_numpy(small & ((variance > 0) | (mean != 0))))
+        if lost.size:
+            found.append(
+                f"{lost.size} of the columns of {name} have values so small that their squares are "
+                f"lost (the first is {m.label(name, int(lost[0]))}): multiply them by a constant"
+            )
+    return found
 
 
 def constant_columns(m: Shrunk, *names: str) -> list[str]:

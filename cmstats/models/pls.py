@@ -181,7 +181,7 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
         if self.mode == "regression":  # the y-scores whose coefficients on themselves are 1
             S = C @ xp.linalg.pinv(Q.mT @ C)
         slopes = Q if self.mode != "svd" else least_squares(m, R)
-        return published(m, (W, C, R, S, P, Q), slopes, parts[6:], notes)
+        return published(m, (W, C, R, S, P, Q), slopes, parts[6:], notes, self.mode)
 
     def _count(self, m: Shrunk) -> int:
         """The number of components, which must be possible."""

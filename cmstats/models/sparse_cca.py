@@ -94,7 +94,8 @@ class SparseCCA(CCA):
         same alpha and groups; 0 takes the pairs of B as they are.
     scale : bool, default=True
         Standardise each column (from the moments, so inside the folds): a penalty compares
-        columns.
+        columns. Without it `alpha` is in units of S_xy, and in the regressions of `refine`
+        divided by the root mean square deviation of the columns of the other view.
     tol : float, default=1e-5
         Bound on the violation of the optimality conditions, relative to `alpha_max_`; ten times
         that where `alpha` is being chosen.
@@ -275,9 +276,10 @@ y_feature_names_in_
         S = to_numpy(m.cov("x", "y"))
         return Penalty(*self._groups(m.width).values()).largest(S) * self._unit(m)
 
-    def _unit(self, m: Shrunk) -> float:
-        """That of alpha: columns of one view are divided by one number, if not by one each."""
-        return 1.0 if self.scale else m.unit("x") * m.unit("y")
+    @staticmethod
+    def _unit(m: Shrunk) -> float:
+        """That of alpha, which is in units of S_xy: 1 where each column has its own."""
+        return m.unit("x") * m.unit("y")
 
     def _blocks(self, X: Any, y: Any = None, *, reset: bool) -> dict[str, Any]:
         found = super()._blocks(X, y, reset=reset)

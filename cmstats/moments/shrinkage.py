@@ -230,15 +230,13 @@ class Shrunk:
         if self.scale is True:
             return standard_deviations(self.unshrunk, name)
         mean = self.unshrunk.mean(name)
-        one = namespace(mean).ones_like(mean)
-        return self.unit(name) * one if self.scale == "block" else one
+        return self.unit(name) * namespace(mean).ones_like(mean)
 
     def unit(self, name: str) -> float:
-        """The root mean square of the standard deviations of a block; 1 where that is 0."""
+        """The one number by which all columns of a block are divided; 1 if each has its own."""
         xp = namespace(self.unshrunk.mean(name))
-        deviation = xp.sqrt(self.unshrunk.variance(name))
-        largest = float(xp.max(deviation))
-        if not largest > 0:
+        deviation = xp.sqrt(self.unshrunk.variance(name)) if self.scale == "block" else None
+        if deviation is None or not (largest := float(xp.max(deviation))) > 0:
             return 1.0
         return largest * float(xp.mean((deviation / largest) ** 2)) ** 0.5
 

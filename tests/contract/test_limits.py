@@ -128,3 +128,26 @@ def test_a_fit_raises_no_warning_without_a_reason(model: Model) -> None:
     _, told = fit(model, model.rows())
     if "svd-full" not in model.name:
         assert not told
+
+
+def is_one_fit(model: Model) -> bool:
+    """Not a search, whose candidates take fourth moments (they have a sentence of their own)."""
+    return model.moments and not model.mapped and not model.heavy
+
+
+@every(is_one_fit, variants=None)
+@pytest.mark.parametrize("power", [480, -480])
+def test_products_of_four_values_may_leave_the_range_of_doubles(model: Model, power: int) -> None:
+    """The squares of the values stay in it, near its ends."""
+    rows = model.rows().map(lambda a: a * 2.0**power)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        est = model.fit(rows)
+        model.calls(est, rows.take(slice(0, 9)), only=("score", "predict", "transform"))
+
+
+@every(is_one_fit, variants=False)
+def test_values_whose_squares_are_lost_are_said(model: Model) -> None:
+    rows = model.rows().map(lambda a: a * 2.0**-560)
+    with pytest.warns(UserWarning, match="so small that their squares are lost"):
+        model.fit(rows)
