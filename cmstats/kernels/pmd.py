@@ -21,7 +21,7 @@ STARTS = 3
 def penalised_path(
     K: Matrix,
     k: int,
-    bounds: Sequence[tuple[float, float]],
+    bounds: Sequence[Sequence[float]],
     *,
     tol: float = 1e-6,
     max_iter: int = 200,

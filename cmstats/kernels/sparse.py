@@ -251,7 +251,8 @@ class _Problem:
         whole = U.shape[0] == U.shape[1] and V.shape[0] == V.shape[1]
         product = np.outer(l, m)
         if bound > SINGLE * max(alpha, float(product.max())):
-            U, V, S, Z, product = (a.astype(np.float32) for a in (U, V, S, Z, product))
+            single: list[Any] = [a.astype(np.float32) for a in (U, V, S, Z, product)]
+            U, V, S, Z, product = single
         Ut, Vt = np.ascontiguousarray(U.T), np.ascontiguousarray(V.T)
         target = Ut @ S @ V
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class BlockNormal:
 
     moments: Moments
     shrinkage: tuple[float, ...]
-    scale: bool
+    scale: bool | Literal["block"]
     target: Target
     shrinkage_: tuple[float, ...]
     marginal_shrinkage_: float | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from cmstats.arrays import namespace, to_numpy
@@ -18,7 +20,8 @@ LEAST = 1e-306
 def vanishing_columns(m: Moments | TaskMoments) -> list[str]:
     """A sentence for each block with columns so small that their squares are lost."""
     if isinstance(m, TaskMoments):
-        return list(dict.fromkeys(s for part in m.moments for s in vanishing_columns(part)))
+        said = (vanishing_columns(part) for part in m.moments if part is not None)
+        return list(dict.fromkeys(itertools.chain.from_iterable(said)))
     found = []
     for name in () if m.incomplete else m.names:
         xp, mean, variance = namespace(m.like), m.mean(name), m.variance(name)

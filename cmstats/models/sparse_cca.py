@@ -17,7 +17,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
 from cmstats.kernels.groups import Groups, Penalty
 from cmstats.kernels.linalg import leading_svd
-from cmstats.kernels.pmd import penalised_path
 from cmstats.kernels.sparse import sparse_path
 from cmstats.models.bands import label_codes
 from cmstats.models.cca import CCA
@@ -27,8 +26,9 @@ from cmstats.models.sparse_pairs import (
     Pairs,
     Refinement,
     SparsePairs,
+    decomposed_pairs,
     directions,
-    unit_pairs,
+    falling,
     view_columns,
 )
 from cmstats.moments.folds import GridScores, scored_in_steps, simplest_index
@@ -240,10 +240,7 @@ y_feature_names_in_
         """The pairs at falling alphas, of which those of `start` are left out."""
         k, S = self.n_components, to_numpy(m.cov("x", "y"))
         if self.method == "pmd":
-            widths = m.width("x"), m.width("y")
-            bounds = [[max(1.0, (1 - alpha) * p**0.5) for p in widths] for alpha in alphas]
-            for alpha, (U, V, *how) in zip(alphas, penalised_path(S, k, bounds), strict=True):
-                yield Pairs(*unit_pairs(m, U, V), alpha, 1.0, *how)
+            yield from decomposed_pairs(m, S, k, alphas)
             return
         x, y = (view_columns(m, *each) for each in self._groups(m.width).items())
         largest = self._largest(m)
@@ -314,17 +311,8 @@ y_feature_names_in_
         if given is None:
             largest = self._largest(self._prepared(functools.reduce(operator.add, folds), {}))
             given = [a * largest for a in RATIOS]
-        most = 1.0 if self.method == "pmd" else np.finfo(np.float64).max
-        numbers = np.asarray(given)
-        if (
-            numbers.dtype.kind not in "iuf"
-            or not numbers.size
-            or not ((numbers >= 0) & (numbers <= most)).all()
-        ):
-            said = "from 0 to 1 for 'pmd'" if self.method == "pmd" else "finite, not below 0"
-            raise ValueError(f"alphas={self.alphas!r} must be numbers, {said}")
-        values = np.unique(numbers.astype(np.float64))[::-1]
-        return [{"alpha": float(a)} for a in values]
+        most = 1.0 if self.method == "pmd" else None
+        return [{"alpha": alpha} for alpha in falling(given, self.alphas, most)]
 
     def _grid_scores(
         self, folds: Sequence[Moments], candidates: Sequence[Mapping[str, Any]]

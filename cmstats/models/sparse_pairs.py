@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 from cmstats.arrays import Array, device_of, namespace, to_numpy
 from cmstats.kernels.groups import Groups
 from cmstats.kernels.linalg import leading_svd
+from cmstats.kernels.pmd import penalised_path
 from cmstats.kernels.sparse import Columns, SparseBlock, sparse_regression
 from cmstats.moments.canonical import Canonical
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
 
 __all__ = ["HeldOutPairs", "Pairs", "Refinement", "SparsePairs"]
-__all__ += ["directions", "unit_pairs", "view_columns"]
+__all__ += ["decomposed_pairs", "directions", "falling", "view_columns"]
 
 HostArray = np.ndarray[Any, Any]
 SMALL = 32
@@ -96,16 +98,33 @@ def view_columns(m: Shrunk, name: str, groups: Groups) -> Columns:
     return Columns(vectors * np.sqrt(values), True, groups)
 
 
-def unit_pairs(m: Shrunk, U: HostArray, V: HostArray) -> tuple[Array, Array, Array]:
-    """Directions scaled to unit variance, where they vary, and their correlations."""
-    like = m.mean("x")
+def falling(alphas: Any, said: Any, most: float | None) -> list[float]:
+    """The numbers of a grid of penalties from the largest down, each once.
+
+    `said` is the parameter, which `alphas` are unless it is None.
+    """
+    numbers = np.asarray(alphas)
+    largest = np.finfo(np.float64).max if most is None else most
+    valid = numbers.dtype.kind in "iuf" and numbers.size
+    if not (valid and ((numbers >= 0) & (numbers <= largest)).all()):
+        range_ = "finite, not below 0" if most is None else "from 0 to 1 for 'pmd'"
+        raise ValueError(f"alphas={said!r} must be numbers, {range_}")
+    return [float(a) for a in np.unique(numbers.astype(np.float64))[::-1]]
+
+
+def decomposed_pairs(m: Shrunk, S: HostArray, k: int, alphas: Sequence[float]) -> Iterator[Pairs]:
+    """The pairs of penalised matrix decompositions of S_xy, scaled to unit variance."""
+    like, widths = m.mean("x"), (m.width("x"), m.width("y"))
     xp, device = namespace(like), device_of(like)
-    scaled = []
-    for name, A in (("x", xp.asarray(U, device=device)), ("y", xp.asarray(V, device=device))):
-        variance = xp.sum(A * m.project(name, name, A), axis=0)
-        scaled.append(A / xp.sqrt(xp.where(variance > 1e-12, variance, 1.0)))
-    A, B = scaled
-    return A, xp.abs(xp.sum(A * m.project("x", "y", B), axis=0)), B
+    bounds = [[max(1.0, (1 - alpha) * p**0.5) for p in widths] for alpha in alphas]
+    for alpha, (U, V, done, steps) in zip(alphas, penalised_path(S, k, bounds), strict=True):
+        scaled = []
+        for name, A in (("x", xp.asarray(U, device=device)), ("y", xp.asarray(V, device=device))):
+            variance = xp.sum(A * m.project(name, name, A), axis=0)
+            scaled.append(A / xp.sqrt(xp.where(variance > 1e-12, variance, 1.0)))
+        A, B = scaled
+        r = xp.abs(xp.sum(A * m.project("x", "y", B), axis=0))
+        yield Pairs(A, r, B, alpha, 1.0, done, steps)
 
 
 def directions(B: SparseBlock, x: Columns, y: Columns, k: int) -> Pairs:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
@@ -238,7 +239,7 @@ class Shrunk:
         deviation = xp.sqrt(self.unshrunk.variance(name)) if self.scale == "block" else None
         if deviation is None or not (largest := float(xp.max(deviation))) > 0:
             return 1.0
-        return largest * float(xp.mean((deviation / largest) ** 2)) ** 0.5
+        return largest * math.sqrt(float(xp.mean((deviation / largest) ** 2)))
 
     def _shrinkage_of(self, name: str) -> float:
         if name not in self.names:

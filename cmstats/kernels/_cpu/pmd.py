@@ -37,7 +37,8 @@ def _threshold(size: Any, c: float) -> float:
         below = mean - (size[p - k - 1] if k < p else 0.0)  # m less the threshold at the next
         if k * below - c * (k * (spread + below * below)) ** 0.5 > 1e-12 * c * size[p - 1]:
             gap = k - c * c
-            return mean - (c * (spread / gap) ** 0.5 if gap > 0.0 else 0.0)
+            threshold: float = mean - (c * (spread / gap) ** 0.5 if gap > 0.0 else 0.0)
+            return threshold
     return 0.0
 
 
