@@ -552,6 +552,9 @@ def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "required" in _fails(capsys, "report", "x.npy", "y.npy", "--x", "z.npy")
     assert "invalid choice" in _fails(capsys, "fly")
     assert "at least 1" in _fails(capsys, "query", "cat", "-k", "0")
+    assert "--seed: '-1' is no whole number" in _fails(
+        capsys, "report", "x.npy", "y.npy", "--seed", "-1"
+    )
     assert "no part of" in _fails(capsys, "query", "ʬʬʬ")
 
 

@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-items", type=int, default=20_000, metavar="N",
         help="look at no more items, drawn at random (default: 20000)",
     )  # fmt: skip
-    report.add_argument("--seed", type=int, default=0, help="default: 0")
+    report.add_argument("--seed", type=_seed, default=0, help="default: 0")
     report.set_defaults(run=_report)
     for command in (demo, report):
         command.add_argument("--force", action="store_true", help="overwrite the page")
@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the expected share of right pairs among those flagged (default: 0.1)",
     )  # fmt: skip
     check.add_argument("--cv", type=int, default=5, help="the number of folds (default: 5)")
-    check.add_argument("--seed", type=int, default=0, help="default: 0")
+    check.add_argument("--seed", type=_seed, default=0, help="default: 0")
     check.add_argument(
         "--out", type=Path, default=Path("suspects.csv"), metavar="FILE",
         help="the table to write, worst first (default: suspects.csv)",
@@ -181,6 +181,12 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("-k", type=int, default=10, help="how many (default: 10)")
     query.set_defaults(run=_query)
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, 0 or more")
+    return int(text)
 
 
 def _add_columns(command: argparse.ArgumentParser) -> None:
