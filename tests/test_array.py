@@ -66,6 +66,7 @@ def test_results_of_data_have_the_dtype_promised(given: str, result: str) -> Non
     assert result_dtype(np.zeros(1, given)) == np.dtype(result)
 
 
+@pytest.mark.torch
 def test_results_of_torch_data_have_the_dtype_promised() -> None:
     torch = pytest.importorskip("torch")
     for given, result in (
@@ -85,6 +86,7 @@ def test_to_numpy_copies_from_every_place(to_xp: Any, rng: np.random.Generator) 
     assert np.array_equal(to_numpy(strict.asarray(a, device=DEVICE_1)), a)
 
 
+@pytest.mark.torch
 def test_a_device_without_double_precision_is_one_sentence(monkeypatch: Any) -> None:
     torch = pytest.importorskip("torch")
     info = types.SimpleNamespace(dtypes=lambda device=None: {"float32": torch.float32})
@@ -98,6 +100,7 @@ def test_a_device_without_double_precision_is_one_sentence(monkeypatch: Any) -> 
         _array._has_double.cache_clear()
 
 
+@pytest.mark.torch
 def test_to_numpy_leaves_gradients_behind() -> None:
     torch = pytest.importorskip("torch")
     assert to_numpy(torch.ones(2, requires_grad=True)).tolist() == [1, 1]

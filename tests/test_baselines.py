@@ -145,12 +145,12 @@ def test_gradient_of_the_correlation_loss_is_right_where_correlations_coincide()
 @pytest.mark.ordinary
 @needs_torch
 def test_deep_cca_without_hidden_layers_reaches_linear_cca() -> None:
-    x, y = pairs(1200, noise=1.5, seed=1)
-    linear = CCA(3).fit(x[:900], y[:900])
-    model = DeepCCA(3, hidden=(), dropout=0.0, batch_size=300, random_state=0)
-    model.fit(x[:900], y[:900])
+    x, y = pairs(600, noise=1.5, seed=1)
+    linear = CCA(3).fit(x[:450], y[:450])
+    model = DeepCCA(3, hidden=(), dropout=0.0, batch_size=225, random_state=0)
+    model.fit(x[:450], y[:450])
     np.testing.assert_allclose(model.correlations_, linear.correlations_, atol=0.02)
-    assert model.score(x[900:], y[900:]) == pytest.approx(linear.score(x[900:], y[900:]), abs=0.02)
+    assert model.score(x[450:], y[450:]) == pytest.approx(linear.score(x[450:], y[450:]), abs=0.02)
 
 
 @needs_torch

@@ -81,6 +81,7 @@ def test_copies_are_noticed_wherever_they_stand() -> None:
     assert noted(np.tile(rows[:300], (3, 1))) == ""  # copies are in the same fold
 
 
+@pytest.mark.torch
 def test_copies_in_torch_and_on_a_disk(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", exc_type=ImportError)
     X = np.repeat(np.random.default_rng(0).normal(size=(301, 9)), 3, axis=0)

@@ -99,6 +99,7 @@ def test_every_numeric_dtype_is_read(rng: np.random.Generator, dtype: str) -> No
     assert_same(scatter(Z), direct(Z), rtol)
 
 
+@pytest.mark.torch
 def test_bfloat16_is_read(rng: np.random.Generator) -> None:
     torch = pytest.importorskip("torch")
     Z = torch.asarray(rng.normal(size=(500, 4))).to(torch.bfloat16)

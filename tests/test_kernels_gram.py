@@ -172,7 +172,10 @@ def torch_tensor(a: Any) -> Any:
     return pytest.importorskip("torch").asarray(a)
 
 
-@pytest.mark.parametrize(("convert", "dtype"), [(strict, np.float64), (torch_tensor, np.float32)])
+@pytest.mark.parametrize(
+    ("convert", "dtype"),
+    [(strict, np.float64), pytest.param(torch_tensor, np.float32, marks=pytest.mark.torch)],
+)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_other_namespaces_give_the_same(convert: Any, kernel: str, dtype: Any) -> None:
     X, Y = rows(12, 5).astype(dtype), rows(9, 5, 1).astype(dtype)
@@ -191,11 +194,11 @@ def test_other_namespaces_give_the_same(convert: Any, kernel: str, dtype: Any) -
         np.testing.assert_array_equal(to_numpy(out), to_numpy(K))
 
 
-def test_median_gamma_of_other_namespaces_is_the_same_number() -> None:
+@pytest.mark.parametrize("convert", [strict, pytest.param(torch_tensor, marks=pytest.mark.torch)])
+def test_median_gamma_of_other_namespaces_is_the_same_number(convert: Any) -> None:
     X = rows(50, 3)
     expected = median_gamma(X, n_samples=20, random_state=0)
-    for convert in (strict, torch_tensor):
-        assert median_gamma(convert(X), n_samples=20, random_state=0) == pytest.approx(expected)
+    assert median_gamma(convert(X), n_samples=20, random_state=0) == pytest.approx(expected)
 
 
 def test_mixed_namespaces_are_refused() -> None:

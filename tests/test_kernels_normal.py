@@ -260,7 +260,7 @@ def torch_tensor(a: Any) -> Any:
     return pytest.importorskip("torch").asarray(a)
 
 
-@pytest.mark.parametrize("convert", [strict, torch_tensor])
+@pytest.mark.parametrize("convert", [strict, pytest.param(torch_tensor, marks=pytest.mark.torch)])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_other_namespaces_give_the_same(convert: Any, kind: Any, dtype: Any) -> None:

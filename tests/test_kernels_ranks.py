@@ -203,6 +203,7 @@ def test_all_real_dtypes_are_ranked_in_the_right_precision(convert, dtype):
     assert scores.dtype == (np.float64 if wide else np.float32)
 
 
+@pytest.mark.torch
 def test_bfloat16_embeddings_are_ranked():
     torch = pytest.importorskip("torch")
     U, V = embeddings(50, 50, whole=True)
@@ -361,6 +362,7 @@ def test_ids_that_do_not_fit_raise_one_sentence():
         partner_ranks(np.eye(3), y_ids=[0.5, 1, 2])
 
 
+@pytest.mark.torch
 def test_mixed_namespaces_raise():
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match="one array library"):

@@ -152,6 +152,7 @@ def test_unknown_methods_and_widths_raise() -> None:
 
 
 @pytest.mark.parametrize("left_over", ["nan", "negative"])
+@pytest.mark.torch
 def test_a_library_whose_cholesky_does_not_raise_is_seen_through(
     monkeypatch: pytest.MonkeyPatch, left_over: str
 ) -> None:

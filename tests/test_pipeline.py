@@ -203,7 +203,7 @@ SEARCHES: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("search", "how"),
     [
-        (search, how)
+        pytest.param(search, how, marks=[pytest.mark.ordinary] * (search == "jobs"))
         for search in SEARCHES
         for how in (["recall"] if search == "jobs" else SCORERS)
         if how != "several" or search not in ("value", "permuted")

@@ -75,6 +75,9 @@ CALLS: dict[str, Call] = {
 }
 
 
+TRAINED = ("ContrastiveAligner", "DeepCCA")
+
+
 def _trained(name: str, shown: Any) -> Any:
     pytest.importorskip("torch", exc_type=ImportError)
     from cmstats import baselines
@@ -104,11 +107,20 @@ def _taking_it() -> set[str]:
     return found
 
 
+every_call = pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(call, id=name, marks=[pytest.mark.torch] * (name in TRAINED))
+        for name, call in {**PASSES, **CALLS}.items()
+    ],
+)
+
+
 def test_every_call_that_shows_a_bar_is_here() -> None:
     assert _taking_it() <= {*PASSES, *CALLS}
 
 
-@pytest.mark.parametrize("call", [*PASSES.values(), *CALLS.values()], ids=[*PASSES, *CALLS])
+@every_call
 def test_a_bar_is_shown_where_it_is_asked_for(call: Call, capsys: Any) -> None:
     call(False)
     assert not capsys.readouterr().err
@@ -117,12 +129,13 @@ def test_a_bar_is_shown_where_it_is_asked_for(call: Call, capsys: Any) -> None:
         assert "00:0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("call", [*PASSES.values(), *CALLS.values()], ids=[*PASSES, *CALLS])
+@every_call
 def test_what_is_neither_true_nor_false_is_refused(call: Call) -> None:
     with pytest.raises(ValueError, match=r"(progress|verbose).* must be"):
         call("yes")
 
 
+@pytest.mark.subprocess
 def test_tqdms_environment_silences_all_of_them() -> None:
     code = (
         "import numpy as np; from cmstats import Moments;"

@@ -76,6 +76,7 @@ def test_a_label_that_comes_again_begins_a_new_segment() -> None:
     np.testing.assert_array_equal(found, [[1, 0], [2, 0], [3, 2], [4, 0]])
 
 
+@pytest.mark.torch
 def test_frames_shards_sparse_rows_and_tensors(tmp_path: Path) -> None:
     X = RNG.normal(size=(40, 2)).astype(np.float32)
     expected = dense(X, [0, 2], np.zeros(40)).astype(np.float32)

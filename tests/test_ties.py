@@ -57,6 +57,7 @@ def test_a_table_is_the_mean_over_all_orders_of_ties(seed: int) -> None:
     assert mean_average_precision(scores, x_ids=x_ids, y_ids=y_ids) == pytest.approx(found["mAP"])
 
 
+@pytest.mark.torch
 def test_average_precision_is_that_of_the_reference_for_arrays_of_torch() -> None:
     torch = pytest.importorskip("torch", exc_type=ImportError)
     rng = np.random.default_rng(0)

@@ -28,6 +28,7 @@ def test_whole_numbers_are_doubles(model: Model, dtype: str) -> None:
 
 
 @every(lambda m: m.moments, variants=False, door=True)
+@pytest.mark.ordinary
 def test_whole_numbers_of_other_libraries_are_doubles(model: Model) -> None:
     for dtype in ("int64", "bool"):
         rows = whole(model.rows(), dtype)

@@ -15,6 +15,8 @@ from .places import Place, another, places
 from .registry import Model, every, fitted, weights_of
 from .rows import Rows, fitted_numbers
 
+pytestmark = pytest.mark.ordinary
+
 ANYWHERE = ("cv_scores_", "cv_gamma_scores_", "cv_rank_scores_", "class_prior_")
 """Attributes that are NumPy's wherever the rows are."""
 

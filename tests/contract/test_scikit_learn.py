@@ -199,10 +199,10 @@ INSTANCES = [
     OrthogonalMap(),
     PLS(1),
     SparseCCA(alpha=0.01),
-    SplitColumns(),
     NystroemMap("laplacian", rank=5, landmarks="pivoted_cholesky", random_state=0),
 ]
 MORE = [
+    SplitColumns(),
     NamedColumns(),
     TwoViewPipeline(RenamedCCA()),
     ConformalRetriever(RenamedCCA(), confidence=0.5, random_state=0),

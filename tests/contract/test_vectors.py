@@ -50,6 +50,7 @@ def test_a_vector_is_one_column(model: Model) -> None:
 
 
 @every(lambda m: "y" in m.rows(5).views and not m.missing, variants=False, door=True)
+@pytest.mark.ordinary
 def test_a_vector_of_another_library_is_one_column(model: Model) -> None:
     wide = column(model.rows())
     vector = wide.but("y", wide.y[:, 0])
