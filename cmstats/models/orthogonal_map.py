@@ -140,6 +140,9 @@ class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
     has no closed form (Elden and Park 1999): Q then maximises the trace of Q'S_xy, and c is the
     best scale for it.
 
+    vegan's and MATLAB's ``procrustes(X, Y)`` have the target first: theirs is ``fit(Y, X)``, with
+    `rotation_` and `scale_`. They allow reflections, as this does.
+
     References
     ----------
     Schoenemann, P. H. (1966). A generalized solution of the orthogonal Procrustes problem.

@@ -108,6 +108,11 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
     views it explained .07 of a variance of which regression on the same scores explains .82.
     For prediction use ``mode="regression"``.
 
+    R's pls does not scale by default: of ``plsr(Y ~ X, ncomp=k)`` the coefficients are those of
+    ``PLS(k, scale=False)``, of its method "oscorespls" the loading weights are `x_weights_` and the
+    projection `x_rotations_`. SIMPLS (its method "simpls", MATLAB's ``plsregress``) has the same
+    coefficients for one target; for several it differs from the second component on.
+
     **PLS-DA.** Classes as one-hot columns of y: the largest prediction names the class (see
     Examples).
 

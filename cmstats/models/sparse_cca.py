@@ -144,6 +144,10 @@ y_feature_names_in_
     one costs little. Its alpha is ``cv_alphas_[argmax(mean(cv_scores_, axis=1))]``, for models
     that are to predict.
 
+    **Beside R.** The bounds of PMA's ``CCA(x, z, penaltyx=c, penaltyz=c)`` are those of "pmd" with
+    ``alpha=1 - c``. PMA starts each pair from one singular vector, and "pmd" from several, of which
+    it keeps the largest u'S_xy v: pairs can come in another order, or be better ones.
+
     References
     ----------
     Wu, Z., Tuzhilina, E. and Donnat, C. (2025). Efficient canonical correlation analysis with
