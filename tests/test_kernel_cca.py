@@ -15,7 +15,7 @@ from sklearn.model_selection import KFold
 from cmstats import retrieval_report
 from cmstats.kernels import linalg
 from cmstats.kernels.gram import gram
-from cmstats.kernels.linalg import _leading, svd
+from cmstats.kernels.linalg import LARGE, _leading, svd
 from cmstats.models.cca import CCA
 from cmstats.models.feature_maps import NystroemMap
 from cmstats.models.kernel_cca import KernelCCA
@@ -256,7 +256,7 @@ def test_few_directions_of_a_large_block_are_those_of_the_full_decomposition(
     U, _ = np.linalg.qr(rng.normal(size=(shape[0], r)))
     V, _ = np.linalg.qr(rng.normal(size=(shape[1], r)))
     M = (U * s) @ V.T
-    found = _leading(M, k)
+    found = _leading(M, k, LARGE)
     if found is None:  # a hard spectrum falls back to the full decomposition
         assert krylov
         assert spectrum in ("slow", "equal")
@@ -273,9 +273,9 @@ def test_few_directions_of_a_large_block_are_those_of_the_full_decomposition(
 
 def test_small_blocks_and_many_components_take_the_full_decomposition() -> None:
     M = np.random.default_rng(0).normal(size=(650, 650))
-    assert _leading(M[:100], 3) is None
-    assert _leading(M, None) is None
-    assert _leading(M, 200) is None
+    assert _leading(M[:100], 3, LARGE) is None
+    assert _leading(M, None, LARGE) is None
+    assert _leading(M, 200, LARGE) is None
 
 
 # ------------------------------------------------------------------------------ bad input
