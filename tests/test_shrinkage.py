@@ -129,6 +129,32 @@ def test_the_path_is_the_canonical_form(
         assert mean == pytest.approx(model.ratio_moments(held_out), abs=1e-11 * size)
 
 
+RANKED = [
+    (400, 120, 100, "independent", "scatter"),
+    (400, 110, 110, "aligned", "root"),
+    (230, 150, 150, "aligned", "root"),
+    (230, 210, 20, "independent", "root"),
+    (40, 150, 150, "aligned", "root"),
+    (230, 150, 150, "independent", "scatter"),
+]
+
+
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize(("n", "p", "q", "target", "form"), RANKED)
+def test_scores_to_rank_are_those_of_the_path(
+    n: int, p: int, q: int, target: Any, form: Any, scale: bool
+) -> None:
+    """In single precision, from tridiagonal matrices, whole or of the smaller Gram matrix."""
+    m = Moments.from_data(**dict(zip("xy", views(n, p, q), strict=True)), form=form)
+    A, B = views(15, p, q, seed=1)
+    exact = LikelihoodPath.of(m, target=target, scale=scale).on(A, B)
+    ranked = LikelihoodPath.of(m, target=target, scale=scale, to_rank=True).on(A, B)
+    assert (ranked.path.joint.T.beside is not None) == (n > 200)
+    for s, limit in ((0.001, 1e-3), (0.1, 1e-4), (0.7, 1e-4), (0.995, 1e-3)):
+        expected = exact.at(s)
+        np.testing.assert_allclose(ranked.at(s), expected, atol=limit * expected.std())
+
+
 def test_a_path_has_no_zero_where_rows_are_fewer_than_columns() -> None:
     X, Y = views(9, 8, 8)
     with pytest.raises(ValueError, match="above 0"):

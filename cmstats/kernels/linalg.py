@@ -139,10 +139,6 @@ def leading_eigh(S: Array, k: int) -> tuple[Array, Array]:
     d = int(S.shape[0])
     if is_numpy(xp) and 0 < 4 * k <= d:
         values, vectors = scipy.linalg.eigh(S, subset_by_index=[d - k, d - 1], check_finite=False)
-    elif is_numpy(xp) and S.dtype == xp.float32:
-        from cmstats.kernels._cpu.eigen import eigh
-
-        values, vectors = eigh(np.ascontiguousarray(S))
     else:
         values, vectors = xp.linalg.eigh(S)
     return xp.flip(values)[:k], xp.flip(vectors, axis=1)[:, :k]

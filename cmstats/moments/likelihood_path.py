@@ -14,32 +14,47 @@ s: with :math:`w = 1 / ((1 - s) \lambda + s)`, and :math:`w_a, w_b` of the views
     - \tfrac12 [(x V_x)^2 w - (x U_x)^2 w_a] - \tfrac12 [(y V_y)^2 w - (y U_y)^2 w_b] + k(s).
 
 Three decompositions serve a whole path of s; each s then costs one product. Where there are more
-columns than rows, the directions in which the data vary suffice: outside of them every weight is
-1 / s, which is subtracted from all.
+columns than rows, the directions in which the data vary suffice: outside of them every precision
+is 1 / s, which is subtracted from all. Scores that are only compared need no eigenvectors: with
+tridiagonal matrices in place of the diagonal ones V costs a third, and w becomes a tridiagonal
+system (`Tridiagonal`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from cmstats.arrays import Array, float64, namespace, result_dtype
+from cmstats.kernels.threads import thread_map
+from cmstats.kernels.tridiagonal import SINGLE_FROM, Pivots, Reduced, Tridiagonal
+from cmstats.moments.folds import is_inline
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Target, aligned_constant, standard_deviations
-from cmstats.moments.sums import SINGLE_FROM
 from cmstats.rows.chunks import project
 
 __all__ = ["LikelihoodPath", "PathScores", "PathSide"]
 
 
 @dataclass(frozen=True)
-class _Eigen:
-    """Eigenvalues l, and vectors V by block in the data's units; `rest` of them are 0."""
+class _Part:
+    """A covariance in the units of the shrinkage (`Reduced`), V by block in those of the data.
 
-    values: Array
+    `rest` of its eigenvalues are 0 and left out.
+    """
+
+    T: Tridiagonal
     vectors: tuple[Array, ...]
+    inner: bool
     rest: int
+
+    def gain(self, s: float) -> float:
+        """The weight of V ((1 - s) T + s)^-1 V' in the precision matrix."""
+        return -(1 - s) / s if self.inner else 1.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,7 @@ class LikelihoodPath:
         Rows are centred by the means and multiplied by the units.
     constant : float
         c of the aligned target; 0 for the independent one.
-    joint, own : _Eigen, and a pair of these
+    joint, own : _Part, and a pair of these
     single : bool
         Whether scores are computed in single precision, whatever that of the rows is.
     """
@@ -67,8 +82,8 @@ class LikelihoodPath:
     means: tuple[Array, Array]
     units: tuple[Array, Array]
     constant: float
-    joint: _Eigen
-    own: tuple[_Eigen, _Eigen]
+    joint: _Part
+    own: tuple[_Part, _Part]
     single: bool = False
 
     @classmethod
@@ -111,63 +126,64 @@ class LikelihoodPath:
         # T^(-1/2) is a mixture of the two views: with it the problem is symmetric.
         plus, minus = (1 + c) ** -0.5, (1 - c) ** -0.5
         a, b = (plus + minus) / 2, (plus - minus) / 2
-        values, V = (scaled.mixed(*names, a, b) if c else scaled).eigenpairs(to_rank=to_rank)
-        parts = V[: pair.width(names[0]), :], V[pair.width(names[0]) :, :]
+        whole = scaled.mixed(*names, a, b) if c else scaled
+
+        def of_block(name: str | None) -> Reduced:
+            of = scaled if name else whole
+            if to_rank:
+                return of.reduced(name)
+            values, vectors = of.eigenpairs(name)
+            return Reduced(Tridiagonal(values), vectors)
+
+        # The joint takes most of the time: the views go beside it where a core is free.
+        found = thread_map(of_block, (None, *names), inline=is_inline(scaled))
+        p, q = map(pair.width, names)
+        rests = [n - one.T.order for n, one in zip((p + q, p, q), found, strict=True)]
+        if any(rests):
+            found = [one.as_inner() for one in found]
+        V = found[0].vectors
+        vectors = [(V[:p, :], V[p:, :]), (found[1].vectors,), (found[2].vectors,)]
         if c:
-            parts = a * parts[0] + b * parts[1], b * parts[0] + a * parts[1]
-        d = sum(map(pair.width, names))
-        joint = _Eigen(
-            values,
-            tuple(u[:, None] * v for u, v in zip(units, parts, strict=True)),
-            d - int(values.shape[0]),
+            left, right = vectors[0]
+            vectors[0] = a * left + b * right, b * left + a * right
+        joint, *own = (
+            _Part(one.T, tuple(u[:, None] * v for u, v in zip(us, vs, strict=True)), one.inner, n)
+            for one, us, vs, n in zip(
+                found, (units, units[:1], units[1:]), vectors, rests, strict=True
+            )
         )
-        own = []
-        for name, unit in zip(names, units, strict=True):
-            values, U = scaled.eigenpairs(name, to_rank=to_rank)
-            rest = pair.width(name) - int(values.shape[0])
-            own.append(_Eigen(values, (unit[:, None] * U,), rest))
         means = pair.mean(names[0]), pair.mean(names[1])
-        single = to_rank and d >= SINGLE_FROM
+        single = to_rank and p + q >= SINGLE_FROM
         return cls(names, means, (units[0], units[1]), c, joint, (own[0], own[1]), single)
 
     @property
     def _complete(self) -> bool:
-        """Whether the data vary in all directions."""
-        return not (self.joint.rest or self.own[0].rest or self.own[1].rest)
+        """Whether no eigenvalue is left out, and 1 / s is not subtracted from the precisions."""
+        return not any(part.rest for part in (self.joint, *self.own))
 
-    def _weights(self, part: _Eigen, s: float) -> Array:
-        """The weights of the squares in a precision matrix, less 1 / s where that is subtracted."""
-        if self._complete:
-            return 1 / ((1 - s) * part.values + s)
-        return -(1 - s) * part.values / (s * ((1 - s) * part.values + s))
+    def _pivots(self, s: float) -> tuple[list[Pivots], float, float]:
+        """Of the joint and the views; the constant; the weight of what the target adds by itself.
 
-    def _terms(self, s: float) -> tuple[Array, list[Array], float, float]:
-        """w, (w_a, w_b), the constant, and the weight of what the target adds by itself."""
-        if not (0 < s <= 1 or (s == 0 and self._complete)):
+        Raises
+        ------
+        ValueError
+            If s is out of range, or 0 where a covariance is singular or may be.
+        """
+        T = self.joint.T
+        invertible = self._complete and T.beside is None and bool(T.diagonal[-1] > 0)
+        if not (0 < s <= 1 or (s == 0 and invertible)):
             raise ValueError(
                 f"s={s!r}: a shrinkage is in [0, 1], and above 0 where there are more columns than "
                 "rows or dependent ones"
             )
-        xp = namespace(self.joint.values)
-
-        def logdet(part: _Eigen) -> float:
-            return float(xp.sum(xp.log((1 - s) * part.values + s)))
-
-        constant = -0.5 * (logdet(self.joint) - sum(map(logdet, self.own)))
-        p = self.means[0].shape[0]
+        found = [part.T.pivots(s) for part in (self.joint, *self.own)]
+        constant = -0.5 * (found[0].logdet - found[1].logdet - found[2].logdet)
         c2 = self.constant**2
-        if c2:
-            one = xp.asarray(c2, dtype=xp.float64)
-            constant -= 0.5 * p * float(xp.log1p(-one))
+        constant -= 0.5 * int(self.means[0].shape[0]) * math.log1p(-c2)
         if self._complete:
-            direct = 0.0
-        else:
-            log_s = float(xp.log(xp.asarray(s, dtype=xp.float64)))
-            rest = self.joint.rest - self.own[0].rest - self.own[1].rest
-            constant -= 0.5 * rest * log_s
-            direct = 1 / (s * (1 - c2))
-        own = [self._weights(part, s) for part in self.own]
-        return self._weights(self.joint, s), own, constant, direct
+            return found, constant, 0.0
+        rest = self.joint.rest - self.own[0].rest - self.own[1].rest
+        return found, constant - 0.5 * rest * math.log(s), 1 / (s * (1 - c2))
 
     def on(self, X: Any, Y: Any) -> PathScores:
         """The scores of all pairs of rows of both views, in the precision of the rows.
@@ -186,14 +202,19 @@ class LikelihoodPath:
     def side(self, rows: Any, i: int) -> PathSide:
         """Rows of the first view (i = 0) or of the second (i = 1), projected once for all pairs."""
         where = "X" if i == 0 else "y"
-        joint = project(rows, self.means[i], self.joint.vectors[i], where)
-        own = project(rows, self.means[i], self.own[i].vectors[0], where)
+        parts = (self.joint.vectors[i], self.own[i].vectors[0])
+        joint, own = (project(rows, self.means[i], V, where).mT for V in parts)
         plain = self._plain(rows, i) if self.constant and not self._complete else None
+        xp = namespace(joint)
         if self.single:
-            xp = namespace(joint)
             joint, own = (xp.astype(a, xp.float32, copy=False) for a in (joint, own))
             plain = None if plain is None else xp.astype(plain, xp.float32, copy=False)
-        return PathSide(joint, joint * joint, own * own, plain)
+        if self.own[i].T.beside is not None:
+            own = np.ascontiguousarray(own)
+        if self.joint.T.beside is not None:
+            joint = np.ascontiguousarray(joint)
+        subtracted = None if self._complete or self.own[i].inner else xp.sum(own * own, axis=0)
+        return PathSide(joint, own, subtracted, plain)
 
     def between(self, x: PathSide, y: PathSide) -> PathScores:
         """The scores of all pairs of rows of two sides."""
@@ -222,7 +243,7 @@ class LikelihoodPath:
         shrinkages : sequence of float
         """
         a, b = self.names
-        xp = namespace(self.joint.values)
+        xp = namespace(self.joint.T.diagonal)
         shifts = [moments.mean(n) - m for n, m in zip(self.names, self.means, strict=True)]
 
         def second(i: int, j: int, left: Array, right: Array) -> Array:
@@ -245,7 +266,9 @@ class LikelihoodPath:
             direct = c * shared - c * c / 2 * sum(norms)
         found = []
         for s in shrinkages:
-            w, own_w, constant, gain = self._terms(s)
+            (joint, *views), constant, gain = self._pivots(s)
+            w = self.joint.gain(s) * joint.roots**2
+            own_w = [e.gain(s) * view.roots**2 for e, view in zip(self.own, views, strict=True)]
             value = -float(xp.sum(w * product)) + constant + gain * direct
             for square, of_view, weights in zip(squares, own, own_w, strict=True):
                 value -= 0.5 * (float(xp.sum(w * square)) - float(xp.sum(weights * of_view)))
@@ -260,14 +283,16 @@ class LikelihoodPath:
 
 @dataclass(frozen=True)
 class PathSide:
-    """Rows of a view in the joint's eigenvectors, the squares of these, and of its own.
+    """Rows of a view as columns, in the coordinates V of the joint and of its own covariance.
 
-    `plain` are the centred rows in the units of the shrinkage, where the scores need them.
+    `subtracted` are their squared norms, where 1 / s is subtracted from a precision in which no
+    eigenvalue is left out. `plain` are the centred rows in the units of the shrinkage, where the
+    scores need them.
     """
 
     joint: Array
-    joint_squares: Array
-    own_squares: Array
+    own: Array
+    subtracted: Array | None
     plain: Array | None
 
 
@@ -282,14 +307,20 @@ class PathScores:
 
     def at(self, s: float) -> Array:
         """log p(x, y) - log p(x) - log p(y) of all pairs at shrinkage s, shape (n, m)."""
-        w, own_w, constant, gain = self.path._terms(s)
-        xp = namespace(self.x.joint)
-        dtype = self.x.joint.dtype
-        w = xp.astype(w, dtype)
-        terms = [
-            0.5 * (side.own_squares @ xp.astype(of_view, dtype) - side.joint_squares @ w)
-            for side, of_view in zip((self.x, self.y), own_w, strict=True)
-        ]
-        scores = (self.x.joint * -w) @ self.y.joint.mT
-        scores = scores + ((terms[0] + constant)[:, None] + terms[1][None, :])
+        path = self.path
+        (joint, *views), constant, gain = path._pivots(s)
+        rows, terms = [], []
+        for side, of_view, own in zip((self.x, self.y), views, path.own, strict=True):
+            coordinates, squares = joint.solve(side.joint)
+            own_squares = own.gain(s) * of_view.solve(side.own)[1]
+            if side.subtracted is not None:
+                own_squares = own_squares - side.subtracted / s
+            rows.append(coordinates)
+            terms.append(0.5 * (own_squares - path.joint.gain(s) * squares))
+        xp, dtype = namespace(rows[0]), rows[0].dtype
+        left, right = (
+            xp.astype(term, dtype, copy=False) for term in (terms[0] + constant, terms[1])
+        )
+        scores = (-path.joint.gain(s) * rows[0]).mT @ rows[1]
+        scores = scores + (left[:, None] + right[None, :])
         return scores if self.direct is None else scores + gain * self.direct

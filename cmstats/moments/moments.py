@@ -21,6 +21,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from cmstats.arrays import Array, device_of, is_dask, namespace, observations, warn
 from cmstats.kernels import whitening
 from cmstats.kernels.threads import blas_for
+from cmstats.kernels.tridiagonal import Reduced
 from cmstats.moments import dask as _dask
 from cmstats.moments.block_sums import FILE_VERSION, BlockSums
 from cmstats.moments.checkpoint import (
@@ -810,18 +811,25 @@ class Moments(BlockSums):
         """
         return self.sums.cholesky(self.columns(a), self.columns(b), ridge)
 
-    def eigenpairs(self, name: str | None = None, *, to_rank: bool = False) -> tuple[Array, Array]:
+    def eigenpairs(self, name: str | None = None) -> tuple[Array, Array]:
         """The nonzero eigenvalues of the covariance (ddof=1) of a block, or of all; vectors.
 
-        Shapes (r,) and (p, r), largest first. With `to_rank` those of large blocks have the
-        accuracy of single precision, which is enough to compare scores of shrunken models.
+        Shapes (r,) and (p, r), largest first.
         """
-        at = slice(0, sum(self.widths)) if name is None else self.columns(name)
-        if to_rank:
-            values, vectors = self.sums.principal_to_rank(at)
-        else:
-            values, vectors = self.sums.principal(at, at.stop - at.start)
+        at = self._block(name)
+        values, vectors = self.sums.principal(at, at.stop - at.start)
         return values * (self.n / self.freedom()), vectors
+
+    def reduced(self, name: str | None = None) -> Reduced:
+        """The covariance (ddof=1) of a block, or of all, for systems of many shrinkages.
+
+        It is as accurate as comparing scores of shrunken models takes.
+        """
+        return self.sums.reduced(self._block(name)).times(self.n / self.freedom())
+
+    def _block(self, name: str | None) -> slice:
+        """The columns of a block, or all."""
+        return slice(0, sum(self.widths)) if name is None else self.columns(name)
 
     def principal(self, name: str, k: int) -> tuple[Array, Array]:
         """The k largest eigenvalues of a block's covariance (ddof=0), without zeros; vectors."""

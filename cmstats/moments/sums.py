@@ -29,10 +29,10 @@ from cmstats.arrays import (
 from cmstats.kernels import whitening
 from cmstats.kernels.covariance import RowSums, shift_norm_sums
 from cmstats.kernels.linalg import leading_eigh, qr_r, svd
+from cmstats.kernels.tridiagonal import SINGLE_FROM, Reduced, Tridiagonal
 
 __all__ = ["FORMS", "FewRows", "Form", "LeastSquares", "NonFiniteError", "Norms", "Root"]
 __all__ += [
-    "SINGLE_FROM",
     "Scatter",
     "Spectrum",
     "Sums",
@@ -330,11 +330,10 @@ class Sums(ABC):
         """The k largest eigenvalues of the covariance (ddof=0) that are not 0, and vectors."""
 
     @abstractmethod
-    def principal_to_rank(self, at: slice) -> tuple[Array, Array]:
-        """All nonzero eigenvalues and vectors, accurate enough to compare scores.
+    def reduced(self, at: slice) -> Reduced:
+        """The second moments of a block, for shifted systems; of large ones in single precision.
 
-        Large blocks are decomposed in single precision, a root by its smaller Gram matrix: the
-        error of an eigenvalue is below 1e-6 of the largest, far less than any shrinkage.
+        What is then lost of an eigenvalue is less than 1e-6 of the largest, far below a shrinkage.
         """
 
     @abstractmethod
@@ -550,8 +549,8 @@ class Scatter(Sums):
         k = int(namespace(s).count_nonzero(s > floor))
         return s[:k], U[:, :k]
 
-    def principal_to_rank(self, at: slice) -> tuple[Array, Array]:
-        return _eigenpairs_to_rank(self.matrix[at, at] / self.n)
+    def reduced(self, at: slice) -> Reduced:
+        return Reduced(*Tridiagonal.of(_single(self.matrix[at, at]) / self.n))
 
     def least_squares(self, at: slice, bt: slice, basis: Array | None = None) -> LeastSquares:
         xx, xy = self.matrix[at, at], self.matrix[at, bt]
@@ -743,15 +742,12 @@ class Root(Sums):
         k = min(k, rank)
         return r[:k] ** 2, Vt[:k, :].mT
 
-    def principal_to_rank(self, at: slice) -> tuple[Array, Array]:
-        R = self.matrix[:, at] / self.n**0.5
+    def reduced(self, at: slice) -> Reduced:
+        R = _single(self.matrix[:, at]) / self.n**0.5
         if R.shape[0] >= R.shape[1]:
-            xp = namespace(R)
-            R = xp.astype(R, xp.float32) if R.shape[1] >= SINGLE_FROM else R
-            return _eigenpairs_to_rank(R.mT @ R)
-        # Directions of small variance are products with 1 / sqrt(value): in double precision.
-        values, U = _eigenpairs_to_rank(R @ R.mT, single=False)
-        return values, (R.mT @ U) / namespace(R).sqrt(values)
+            return Reduced(*Tridiagonal.of(R.mT @ R))
+        T, Q = Tridiagonal.of(R @ R.mT)
+        return Reduced(T, R.mT @ Q, inner=True)
 
     def least_squares(self, at: slice, bt: slice, basis: Array | None = None) -> LeastSquares:
         x = self.matrix[:, at]
@@ -949,16 +945,7 @@ class _RootLeastSquares(LeastSquares):
         return _RootLeastSquares(self.x, self.y - self.x @ coefficients)
 
 
-SINGLE_FROM = 192
-"""From this size on an eigendecomposition in single precision takes about half the time."""
-
-
-def _eigenpairs_to_rank(S: Array, *, single: bool = True) -> tuple[Array, Array]:
-    """Eigenvalues beyond rounding, largest first, and vectors; large ones in single precision."""
-    xp, d = namespace(S), int(S.shape[0])
-    large = single and d >= SINGLE_FROM
-    values, vectors = leading_eigh(xp.astype(S, xp.float32) if large else S, d)
-    values, vectors = float64(values), float64(vectors)
-    floor = values[0] * (d * (6e-8 if large else whitening.EPS))
-    k = int(xp.count_nonzero(values > floor))
-    return values[:k], vectors[:, :k]
+def _single(a: Array) -> Array:
+    """A matrix in single precision, if its Gram matrix is a large one."""
+    xp = namespace(a)
+    return xp.astype(a, xp.float32) if min(a.shape) >= SINGLE_FROM else a
