@@ -150,7 +150,7 @@ def test_scores_to_rank_are_those_of_the_path(
     exact = LikelihoodPath.of(m, target=target, scale=scale).on(A, B)
     ranked = LikelihoodPath.of(m, target=target, scale=scale, to_rank=True).on(A, B)
     assert (ranked.path.joint.T.beside is not None) == (n > 200)
-    for s, limit in ((0.001, 1e-3), (0.1, 1e-4), (0.7, 1e-4), (0.995, 1e-3)):
+    for s, limit in ((0.001, 1e-2), (0.1, 1e-3), (0.7, 1e-3), (0.995, 1e-2)):
         expected = exact.at(s)
         np.testing.assert_allclose(ranked.at(s), expected, atol=limit * expected.std())
 

@@ -203,7 +203,8 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, GappyTargets, Penalise
     eigendecomposition a fold for all penalties and tasks, whatever the number of rows. Equal
     weights of B bands are plain ridge regression with the penalty B alpha. `score_by_band` says
     what each band explains. With the same weights, alphas and folds the result is that of
-    himalaya's ``GroupRidgeCV``, whose ``deltas_`` are ``log(bands_ / alpha_)``, of tasks and bands exchanged.
+    himalaya's ``GroupRidgeCV``, whose ``deltas_`` are ``log(bands_ / alpha_)``, of tasks and bands
+    exchanged.
 
     **Binary targets.** Regression on {0, 1} is enough to rank items by the probability of a
     label, and the largest of several such scores names a class: `decision_function`.
