@@ -551,7 +551,10 @@ def check_given(a: Any, name: str) -> None:
 def _no_matrix(a: Any, name: str) -> Exception:
     """The error for an object that is no matrix, with what to do about it."""
     if a is None:
-        return ValueError(f"{name} is None, where a matrix with one row per item is needed")
+        return ValueError(
+            f"{name} is None, where a matrix with one row per item is needed "
+            "(Expected array-like (array or non-string sequence), got None)"
+        )
     path, text = isinstance(a, os.PathLike), isinstance(a, (str, bytes))
     what, mend = f"a {type(a).__name__}", "put rows into an array or a frame"
     if path or text:
