@@ -565,14 +565,11 @@ def _no_matrix(a: Any, name: str) -> Exception:
         )
     elif isinstance(a, Mapping):
         key = next((k for k in a if not str(k).startswith("__")), None)
-        mend = (
-            mend
-            if key is None
-            else (
+        if key is not None:
+            mend = (
                 f"take one of its entries, such as {name}[{key!r}]; or pandas.DataFrame({name}) if "
                 "they are columns"
             )
-        )
     elif hasattr(a, "collect"):
         mend = f"pass {name}.collect()"
     elif isinstance(a, Iterator):
