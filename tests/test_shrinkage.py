@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -256,7 +257,11 @@ def test_a_likelihood_ratio_that_rises_anew_near_shrinkage_1_does_not_choose() -
     means = [-4.8, 4.1, 10.4, 12.6, 13.4, 12.7, 11.4, 10.9, 12.3, 15.1, 17.8, 18.0, 9.0]
     scores, none = np.array(means)[:, None], np.zeros((13, 1))
     found = GridScores(scores, none, none, False)
-    assert ConditionalGaussian()._best(found) == 4
-    assert CCA(shrinkage="cv", scoring="mrr")._best(found) == 11
+    whole, gaps = ([SimpleNamespace(incomplete=lacking)] for lacking in (False, True))
+    cca = CCA(shrinkage="cv")
+    assert ConditionalGaussian()._best(found, whole) == 4
+    assert cca._best(found, whole) == 11  # mean correlations
+    assert cca._best(found, gaps) == 4
+    assert CCA(shrinkage="cv", scoring="mrr")._best(found, gaps) == 11
     rising = GridScores(np.sort(scores, axis=0), none, none, False)
-    assert ConditionalGaussian()._best(rising) == 12
+    assert ConditionalGaussian()._best(rising, whole) == 12

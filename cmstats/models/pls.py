@@ -222,7 +222,7 @@ class PLS(PredictsRegions, LatentViews, MomentsModel):
 
         return scored_by_fold(along, len(candidates), folds)
 
-    def _best(self, found: GridScores) -> int:
+    def _best(self, found: GridScores, folds: Sequence[Moments]) -> int:
         if self.mode == "regression":
             return simplest_index(found.scores, found.notes)
         best_index(scores := found.scores, found.notes)  # raises where there is no score

@@ -342,7 +342,7 @@ y_feature_names_in_
             self._say_unfinished(many)
         return replace(grid, details=times)
 
-    def _best(self, found: GridScores) -> int:
+    def _best(self, found: GridScores, folds: Sequence[Moments]) -> int:
         return simplest_index(found.scores, found.notes)
 
     def _with_edges(self, candidates: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

@@ -84,7 +84,7 @@ class Tuning(Scoring):
         candidates = self._candidates(folds)
         found = self._grid_scores(folds, candidates)
         candidates = candidates[: len(found.scores)]
-        at = self._best(found)
+        at = self._best(found, folds)
         best = candidates[at]
         tried = {f"cv_{name.removesuffix('s')}s_": [c[name] for c in candidates] for name in best}
         notes = [*found.notes, *choice_notes(found.scores, self._with_edges(candidates), at)]
@@ -99,11 +99,12 @@ class Tuning(Scoring):
         """What else is said of the choice of a candidate, on the device of an array."""
         return {}
 
-    def _best(self, found: GridScores) -> int:
+    def _best(self, found: GridScores, folds: Sequence[Moments]) -> int:
         """The candidate that is chosen by its held-out scores."""
         at = best_index(found.scores, found.notes)
         along = self._open_parameters() == ["shrinkage"] and len(found.scores) == len(SHRINKAGES)
-        if not along or not hasattr(self, "scoring") or self._scoring_of() != "likelihood_ratio":
+        by_ratio = hasattr(self, "scoring") and self._scoring_of(folds) == "likelihood_ratio"
+        if not (along and by_ratio):
             return at
         # Near shrinkage 1 the marginals fit so badly that the ratio can rise once more: where it
         # has fallen before, the peak from which it fell is the one that tells of the pairs.
