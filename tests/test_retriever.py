@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import scipy.sparse
 from cmstats import CCA, CrossModalRetriever, KernelCCA, load_emoji, retrieval_report, search
 from cmstats.metrics import HubnessCorrection
 from cmstats.model_selection.candidates import SHRINKAGES, Candidate, Trials
-from cmstats.model_selection.retriever import _chosen, _standard_error, _table
+from cmstats.model_selection.retriever import _best_cosine, _chosen, _standard_error, _table
 
 pytestmark = pytest.mark.ordinary
 
@@ -138,9 +139,29 @@ def test_few_pairs_take_the_simplest_within_one_paired_error() -> None:
     table = _table(trials, np.arange(60))
     assert next(iter(table)) == better
     assert 0 < table[simple]["difference"] < table[simple]["difference_error"]
-    assert _chosen(table, few=True) == simple
-    assert _chosen(table, few=False) == better
+    cosines = {simple: base, replace(simple, hubness=True): base - 0.1}
+    assert _chosen(table, cosines, np.arange(60), few=True) == simple
+    assert _chosen(table, cosines, np.arange(60), few=False) == better
     assert table[worse]["difference_error"] == pytest.approx(0, abs=1e-12)
+
+
+def test_cosines_are_told_apart_by_ranks_among_all_pairs() -> None:
+    X, y = aligned(0, 60, d=5)
+    trials = Trials(X, y, [np.arange(60) % 3], "MRR", 0)
+    cosines = trials.cosines_among_all()
+    for candidate, values in cosines.items():
+        u, v = candidate.estimator(60, (1.0, 1.0), 0).fit(X, y).embed(X, y)
+        if candidate.hubness:
+            u, v = HubnessCorrection().fit(u, v).transform(u, v)
+        assert values.mean() == pytest.approx(mrr(u, v), abs=1e-12)
+    plain, centred = Candidate("cosine"), Candidate("centred cosine")
+    corrected = replace(centred, hubness=True)
+    base = cosines[centred]
+    assert base.mean() > cosines[plain].mean() + 0.1
+    rows = np.arange(60)
+    within = base + np.tile([0.11, -0.1], 30)  # a gain of .005 +- .014
+    assert _best_cosine({**cosines, corrected: within}, rows) == centred
+    assert _best_cosine({**cosines, corrected: base + 0.005}, rows) == corrected
 
 
 def test_the_error_is_of_groups() -> None:

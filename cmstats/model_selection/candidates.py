@@ -18,7 +18,7 @@ import numpy as np
 
 from cmstats.kernels.linalg import leading_svd
 from cmstats.kernels.ranks import partner_counts
-from cmstats.metrics.hubness import mean_of_largest
+from cmstats.metrics.hubness import HubnessCorrection, mean_of_largest
 from cmstats.metrics.ties import TiedRanks
 from cmstats.model_selection.judging import RawCosine
 from cmstats.models.cca import CCA
@@ -146,6 +146,25 @@ class Trials:
                 yield Candidate(model), rows.map(fitted.embed).scores()
 
         self._held_out((self.X, self.Y), scored)
+
+    def cosines_among_all(self) -> dict[Candidate, HostArray]:
+        """The value of each pair under the cosines, all pairs ranked together.
+
+        They fit nothing but means, so that no pair need be held out: of few pairs, ranks among
+        all tell more than ranks among those of a fold. NaN are the pairs beyond `QUERIES`.
+        """
+        n = len(self.X)
+        at = np.sort(np.random.default_rng(self.seed).permutation(n)[:QUERIES])
+        found = {}
+        for model, hubness in itertools.product(COSINES, (False, True)):
+            fitted = RawCosine(center=model == "centred cosine").fit(self.X, self.Y)
+            u, v = fitted.embed(self.X[at], self.Y[at])
+            if hubness:  # which leaves a pair out of its own bank
+                u, v = HubnessCorrection(k=NEIGHBOURS, size=TRIAL_BANK).fit(u, v).transform(u, v)
+            values = np.full(n, np.nan)
+            values[at] = self._both_ways(u, v)
+            found[Candidate(model, hubness=hubness)] = values
+        return found
 
     def path(self, target: Target, shrinkages: Sequence[float] = SHRINKAGES) -> None:
         """The likelihood ratio along the shrinkages, to where its quality is largest.
@@ -308,8 +327,8 @@ class Trials:
             self._moments[key] = list(training_moments(parts))
         return self._moments[key]
 
-    def _both_ways(self, scores: HostArray) -> HostArray:
-        x, y = (TiedRanks.of(count).values(self.metric) for count in partner_counts(scores))
+    def _both_ways(self, *scores: HostArray) -> HostArray:
+        x, y = (TiedRanks.of(count).values(self.metric) for count in partner_counts(*scores))
         return (x + y) / 2
 
 

@@ -24,6 +24,7 @@ from cmstats.metrics.retrieval import search
 from cmstats.metrics.ties import TiedRanks
 from cmstats.model_selection.candidates import (
     BANK,
+    COSINES,
     GAMMAS,
     NEIGHBOURS,
     Candidate,
@@ -77,7 +78,9 @@ class CrossModalRetriever(ComparedViews, RowsModel):
 
     The best mean is taken. Below 150 pairs, where it is uncertain which that is, folds are dealt
     three times, and where a cosine is within one standard error of the best, it is taken: the
-    simplest model is one without a fit. The error is that of the paired differences,
+    simplest model is one without a fit. Which cosine that is, the ranks among all pairs tell
+    (no pair need be held out of what is not fitted), and correction of hubness must gain more than
+    one standard error there. The error is that of the paired differences,
 
     .. math:: \mathrm{se} = \frac1n \sqrt{\frac{G}{G - 1} \sum_g \Bigl(\sum_{i \in g}
         (d_i - \bar d)\Bigr)^2}
@@ -231,8 +234,9 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         folds = [dealt[inside] for dealt in folds]
         trials = Trials(X_in, y_in, folds, self.scoring, seed)
         self._try(trials, kernels=not any(scipy.sparse.issparse(a) for a in rows))
+        cosines = trials.cosines_among_all() if Candidate(COSINES[0]) in trials.values else {}
         table = _table(trials, codes[at])
-        chosen = _chosen(table, few)
+        chosen = _chosen(table, cosines, codes[at], few)
         self.chosen_, self.score_ = vars(chosen).copy(), table[chosen]["score"]
         self._table = [{**row, "chosen": c == chosen} for c, row in table.items()]
         self.model_ = chosen.estimator(n, trials.bandwidths if chosen.gamma else (1.0, 1.0), seed)
@@ -508,15 +512,34 @@ def _table(trials: Trials, codes: HostArray) -> dict[Candidate, dict[str, Any]]:
     return rows
 
 
-def _chosen(table: dict[Candidate, dict[str, Any]], few: bool) -> Candidate:
-    """The best candidate; of few pairs a cosine where one is within one standard error of it."""
+def _chosen(
+    table: dict[Candidate, dict[str, Any]],
+    cosines: dict[Candidate, HostArray],
+    codes: HostArray,
+    few: bool,
+) -> Candidate:
+    """The best candidate; of few pairs a cosine where one is within one standard error of it.
+
+    `cosines` are their values among all pairs, which tell them apart.
+    """
     best = next(iter(table))
-    near = (
-        c
-        for c, row in table.items()
-        if few and not c.fitted and row["difference"] <= row["difference_error"] + 1e-12
+    if not cosines or (best.fitted and not few):
+        return best
+    simple = _best_cosine(cosines, codes)
+    near = table[simple]["difference"] <= table[simple]["difference_error"] + 1e-12
+    return simple if near or not best.fitted else best
+
+
+def _best_cosine(cosines: dict[Candidate, HostArray], codes: HostArray) -> Candidate:
+    """The better cosine, corrected for hubs where that gains more than one standard error."""
+    plain, corrected = (
+        max((c for c in cosines if c.hubness == hubness), key=lambda c: np.nanmean(cosines[c]))
+        for hubness in (False, True)
     )
-    return next(near, best)
+    gain = cosines[corrected] - cosines[plain]
+    there = np.isfinite(gain)
+    error = _standard_error(gain[there], codes[there])
+    return corrected if gain[there].mean() > error + 1e-12 else plain
 
 
 def _standard_error(values: HostArray, codes: HostArray) -> float:
