@@ -168,4 +168,7 @@ def assert_same(
             if name in signless:
                 a = a * np.sign(np.sum(a * b, axis=-2, keepdims=True))
             scale = max(1.0, float(np.nanmax(np.abs(b), initial=0.0)))
+            near = a.shape == b.shape and a.dtype.kind == b.dtype.kind == "f"
+            if near and bool(np.all(np.abs(a - b) <= atol * scale)):
+                continue  # the function below takes ten times as long
             np.testing.assert_allclose(a, b, rtol=0, atol=atol * scale, err_msg=name)

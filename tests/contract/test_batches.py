@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 from cmstats import MultitaskRegressor
 
-from .registry import Model, every, fitted, weights_of
+from .registry import Model, every, known, weights_of
 from .rows import Rows, fitted_numbers
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of the first few rows
@@ -80,7 +80,7 @@ def test_partial_fit_goes_on_from_fit(model: Model) -> None:
     rows = model.rows()
     est = model.fit(rows.take(slice(0, 50)))
     model.fit(rows.take(slice(50, None)), None, est, "partial_fit")
-    model.compare(model.everything(est, rows), model.everything(fitted(model), rows))
+    model.compare(model.everything(est, rows), known(model))
 
 
 @every(lambda m: m.partial and m.moments and not m.mapped, variants=None)
@@ -89,8 +89,7 @@ def test_partial_fit_goes_on_from_fit_moments(model: Model) -> None:
     first = rows.take(slice(0, 50))
     est = model.make().fit_moments(model.moments_of(None, first, folds=model.folds))
     model.fit(rows.take(slice(50, None)), None, est, "partial_fit")
-    found, expected = (model.everything(e, rows) for e in (est, fitted(model)))
-    model.compare(found, expected)
+    model.compare(model.everything(est, rows), known(model))
 
 
 @every(lambda m: m.partial and not m.missing and not m.mapped, variants=None)
@@ -105,7 +104,7 @@ def from_stream(model: Model, size: int) -> None:
     rows = model.rows()
     cuts = (*range(0, len(rows), size), len(rows))
     batches = [model.batch(part) for _, part in parts(rows, cuts)]
-    expected = model.everything(fitted(model), rows)
+    expected = known(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = model.make().fit(iter(batches))
@@ -128,7 +127,7 @@ def test_a_stream_of_single_rows_is_fit(model: Model) -> None:
 @every(lambda m: m.partial and not m.mapped, variants=None)
 def test_a_list_of_batches_is_a_stream_also_of_one_batch(model: Model) -> None:
     rows = model.rows()
-    expected = model.everything(fitted(model), rows)
+    expected = known(model)
     for cuts in ((0, 90), (0, 40, 90)):
         batches = [model.batch(part) for _, part in parts(rows, cuts)]
         model.compare(model.everything(model.make().fit(batches), rows), expected)

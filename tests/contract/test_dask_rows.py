@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .registry import Model, every, fitted
+from .registry import Model, every, fitted, known
 from .rows import Rows
 
 pytestmark = pytest.mark.dask
@@ -44,11 +44,10 @@ def test_results_are_lazy_and_those_in_memory(model: Model) -> None:
 def test_fit_and_score_are_those_in_memory(model: Model) -> None:
     rows = model.rows()
     est = model.fit(lazy(rows))
-    expected = fitted(model)
-    model.compare(model.everything(est, rows), model.everything(expected, rows), 1e-9)
+    model.compare(model.everything(est, rows), known(model), 1e-9)
     if model.score:
         assert model.score_of(est, lazy(rows)) == pytest.approx(
-            model.score_of(expected, rows), abs=1e-9
+            model.score_of(fitted(model), rows), abs=1e-9
         )
 
 
@@ -69,8 +68,7 @@ def test_partial_fit_deals_on_where_it_stopped(model: Model) -> None:
     chunked = lazy(rows)
     for at in (slice(0, 33), slice(33, 35), slice(35, 90)):
         model.fit(Rows({k: v[at] for k, v in chunked.views.items()}), None, est, "partial_fit")
-    expected = model.everything(fitted(model), rows)
-    model.compare(model.everything(est, rows), expected, 1e-9)
+    model.compare(model.everything(est, rows), known(model), 1e-9)
 
 
 @every(lambda m: m.dask == "outputs", variants=False)

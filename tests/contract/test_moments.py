@@ -10,7 +10,7 @@ import pytest
 
 from cmstats import Moments, MomentsSearchCV
 
-from .registry import Model, every, fitted, weightings, weights_of
+from .registry import Model, every, fitted, known, weightings, weights_of
 from .rows import Rows
 
 
@@ -20,14 +20,14 @@ def test_fit_is_fit_moments(model: Model) -> None:
     for weighted in weightings(model):
         est, w = fitted(model, weighted), weights_of(len(rows)) if weighted else None
         found = model.fresh(est).fit_moments(model.moments_of(est, rows, w, model.folds))
-        model.compare(model.everything(found, rows), model.everything(est, rows))
+        model.compare(model.everything(found, rows), known(model, weighted))
 
 
 @every(lambda m: m.moments and m.folds is None, variants=None)
 def test_folds_are_merged_where_nothing_is_chosen(model: Model) -> None:
     rows, est = model.rows(), fitted(model)
     found = model.fresh(est).fit_moments(model.moments_of(est, rows, folds=4))
-    model.compare(model.everything(found, rows), model.everything(est, rows))
+    model.compare(model.everything(found, rows), known(model))
 
 
 @every(lambda m: m.moments and m.folds is None, variants=None)
@@ -36,7 +36,7 @@ def test_parts_add_up(model: Model) -> None:
     parts = [rows.take(slice(a, b)) for a, b in ((0, 31), (31, 32), (32, len(rows)))]
     total = functools.reduce(operator.add, (model.moments_of(est, part) for part in parts))
     found = model.fresh(est).fit_moments(total)
-    model.compare(model.everything(found, rows), model.everything(est, rows))
+    model.compare(model.everything(found, rows), known(model))
 
 
 @every(lambda m: m.moments)

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from cmstats.arrays import is_array, to_numpy
 
 from .places import Place, another, places
-from .registry import Model, every, fitted, weights_of
+from .registry import Model, every, fitted, known, weights_of
 from .rows import Rows, fitted_numbers
 
 pytestmark = pytest.mark.ordinary
@@ -53,7 +53,7 @@ def test_results_stay_where_the_rows_are(model: Model, at: tuple[str, str]) -> N
     unsteady = (*(model.unsteady if single else ()), *drawn(model, found))
     model.compare(
         found,
-        model.everything(fitted(model, weighted), rows),
+        known(model, weighted),
         model.atol32 if single else 1e-9,
         unsteady,
     )
@@ -140,9 +140,10 @@ def test_partial_fit_takes_rows_from_the_place_of_fit(model: Model) -> None:
 def test_tensors_with_gradients_are_rows_like_others(model: Model) -> None:
     place, rows = Place("torch"), model.rows()
     there = rows.map(lambda a: place(a).requires_grad_())
-    found = model.everything(model.fit(there), there)
-    model.compare(found, model.everything(fitted(model), rows), 1e-9, drawn(model, found))
-    held = copy.deepcopy(model.fit(there))  # a graph cannot be copied
+    est = model.fit(there)
+    found = model.everything(est, there)
+    model.compare(found, known(model), 1e-9, drawn(model, found))
+    held = copy.deepcopy(est)  # a graph cannot be copied
     assert not [a for a in vars(held).values() if getattr(a, "requires_grad", False)]
 
 
