@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,10 @@ IN_MEMORY_ONLY = ("condition", "sample")
 SPARSE = ["csr_matrix", "csc_matrix", "coo_matrix", "lil_matrix", "csr_array", "csc_array"]
 
 
+def _sparse(make: Callable[[Any], Any], a: Any, path: Path) -> Any:
+    return make(a)
+
+
 def hold(rows: Rows, holder: Holder, folder: Path) -> Rows:
     folder.mkdir(parents=True)
     return Rows({k: holder(v, folder / k) for k, v in rows.views.items()}, rows.labels)
@@ -129,9 +134,8 @@ def thinned(rows: Rows) -> Rows:
 @every(lambda m: m.sparse, variants=False, door=True)
 def test_sparse_matrices_are_rows(model: Model, tmp_path: Path) -> None:
     rows = thinned(model.rows())
-    ways = {
-        name: lambda a, path, make=getattr(scipy.sparse, name): make(a)  # noqa: B009
-        for name in SPARSE
+    ways: dict[str, Holder] = {
+        name: functools.partial(_sparse, getattr(scipy.sparse, name)) for name in SPARSE
     }
     check(model, rows, ways, tmp_path, IN_MEMORY_ONLY)
     first = next(iter(rows.views))
