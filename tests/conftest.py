@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -48,6 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     parametrize(metafunc)
 
 
+@functools.cache
 def _has_cuda_device() -> bool:
     try:
         from numba import config, cuda
@@ -68,18 +71,27 @@ def _resources(item: pytest.Item) -> Iterator[str]:
         yield "torch"
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a CUDA device; one is looked for only where such a test is to run."""
+    if item.get_closest_marker("gpu") and not _has_cuda_device():
+        pytest.skip("no CUDA device")
+
+
+def pytest_collection_finish() -> None:
+    """Leave the items out of all later garbage collections, which would go over them again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what a test needs, skip it where that is absent, and mark the others as quick."""
     no_torch = importlib.util.find_spec("torch") is None
-    no_device = any(item.get_closest_marker("gpu") for item in items) and not _has_cuda_device()
     for item in items:
         for name in _resources(item):
             item.add_marker(name)
         if no_torch and item.get_closest_marker("torch"):
             item.add_marker(pytest.mark.skip(reason="torch is not installed"))
-        if no_device and item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
         if not any(item.get_closest_marker(name) for name in NOT_QUICK):
             item.add_marker("quick")
 

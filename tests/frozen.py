@@ -57,14 +57,6 @@ class Case:
 
 CASES: dict[str, Case] = {}
 
-RENAMED = {
-    "before_shrinkage((0.2, 0.3))": "shrunk((0.2, 0.3)).unshrunk",
-    "m.whitened('x', 'y', shrinkage=(0.1, 0.2)).cross": "m.select('x', 'y').shrunk((0.1, 0.2), monotone=False).cross('x', 'y')[0]",
-}
-"""Calls that were written in another way when they were frozen."""
-GONE = {"before_shrinkage", "whitened", "whitening_factor"}
-"""Methods of `Moments` that had no caller: `shrunk` gives the same."""
-
 
 def case(group: str, firsts: str | Iterable[str], calls: str = "", **how: Any) -> None:
     """Register a case for each first line, with the lines of `calls`."""
@@ -1510,16 +1502,9 @@ def results(prefix: str = "") -> dict[str, dict[str, Any]]:
 
 
 def stored() -> dict[str, dict[str, Any]]:
-    """The frozen results, by the names of today."""
+    """The frozen results."""
     with gzip.open(FILE, "rt", encoding="utf-8") as file:
-        text = file.read()
-    for old, new in RENAMED.items():
-        text = text.replace(old, new)
-    found: dict[str, dict[str, Any]] = json.loads(text)
-    of_moments = found["signatures: Moments"]
-    of_moments["public names"][1] = sorted({*of_moments["public names"][1]} - GONE)
-    for name in GONE:
-        of_moments.pop(name, None)
+        found: dict[str, dict[str, Any]] = json.load(file)
     return found
 
 

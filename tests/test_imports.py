@@ -133,19 +133,7 @@ def _imports(path: Path) -> list[tuple[str, list[str]]]:
 
 
 def _imported(path: Path) -> Iterator[tuple[str, list[str]]]:
-    tree = ast.parse(path.read_text())
-    skipped = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If)
-        and isinstance(node.test, ast.Name)
-        and node.test.id == "TYPE_CHECKING"
-        for line in node.body
-        for inner in ast.walk(line)
-    }
-    for node in ast.walk(tree):
-        if node in skipped:
-            continue
+    for node in _statements(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((a.name, []) for a in node.names if a.name.startswith("cmstats"))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cmstats"):
@@ -160,6 +148,16 @@ def _imported(path: Path) -> Iterator[tuple[str, list[str]]]:
             names = [a.name for a in node.names if a.name not in submodules]
             if names:
                 yield node.module, names
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements in a module, also of functions and classes; not those for type checkers."""
+    blocks = ("body", "orelse", "handlers", "finalbody", "cases")
+    checking = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    for block in blocks[1:] if checking else blocks:
+        for inner in getattr(node, block, ()):
+            yield inner
+            yield from _statements(inner)
 
 
 def _folder(parts: tuple[str, ...]) -> str:

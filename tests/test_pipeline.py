@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -181,6 +182,15 @@ SCORERS = {
     "recall": recall_at_10_scorer,
     "several": {"mrr": make_retrieval_scorer("MRR"), "r": total_correlation_scorer},
 }
+
+
+def _in_parallel(backend: str, one: Any, X: Any, Y: Any, how: Any) -> Any:
+    with joblib.parallel_config(backend):
+        return GridSearchCV(
+            one, {"cca__n_components": [1, 2]}, cv=3, scoring=how, refit=False, n_jobs=2
+        ).fit(X, Y)
+
+
 SEARCHES: dict[str, Any] = {
     "grid": lambda one, X, Y, how: GridSearchCV(
         one, {"cca__n_components": [1, 2]}, cv=3, scoring=how, refit=False
@@ -188,9 +198,8 @@ SEARCHES: dict[str, Any] = {
     "random": lambda one, X, Y, how: RandomizedSearchCV(
         one, {"cca__n_components": [1, 2]}, n_iter=2, cv=3, scoring=how, refit=False
     ).fit(X, Y),
-    "jobs": lambda one, X, Y, how: GridSearchCV(
-        one, {"cca__n_components": [1, 2]}, cv=3, scoring=how, refit=False, n_jobs=2
-    ).fit(X, Y),
+    "jobs": lambda one, X, Y, how: _in_parallel("threading", one, X, Y, how),
+    "processes": lambda one, X, Y, how: _in_parallel("loky", one, X, Y, how),
     "validate": lambda one, X, Y, how: cross_validate(one, X, Y, scoring=how, cv=3),
     "value": lambda one, X, Y, how: cross_val_score(one, X, Y, scoring=how, cv=3),
     "permuted": lambda one, X, Y, how: permutation_test_score(
@@ -199,13 +208,13 @@ SEARCHES: dict[str, Any] = {
 }
 
 
-# Processes are started once; two of the functions take one score.
+# Processes take seconds to start; two of the functions take one score.
 @pytest.mark.parametrize(
     ("search", "how"),
     [
-        pytest.param(search, how, marks=[pytest.mark.ordinary] * (search == "jobs"))
+        pytest.param(search, how, marks=[pytest.mark.slow] * (search == "processes"))
         for search in SEARCHES
-        for how in (["recall"] if search == "jobs" else SCORERS)
+        for how in (["recall"] if search in ("jobs", "processes") else SCORERS)
         if how != "several" or search not in ("value", "permuted")
     ],
 )

@@ -48,9 +48,15 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return X, (Z @ rng.normal(size=(5, 6)) + rng.normal(size=(160, 6))), labels
 
 
+NO_TIME = "cmstats.report.analysis.SECONDS", {True: 0.0, False: 0.0}
+"""Of candidates for retrieval only the first are tried; `full` has all that there are."""
+
+
 @pytest.fixture(scope="module")
 def report(data: Any) -> Report:
-    return build(*data, quick=True)
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr(*NO_TIME)
+        return build(*data, quick=True)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +74,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice of a model of retrieval ends early, where it is not what is tested."""
-    monkeypatch.setattr("cmstats.report.analysis.SECONDS", {True: 0.0, False: 0.0})
+    monkeypatch.setattr(*NO_TIME)
 
 
 @pytest.fixture
@@ -109,7 +115,7 @@ def test_model_and_table_are_those_of_the_public_functions(report: Report, data:
         assert report.best(metric, "text -> image") == pytest.approx(expected.at["y -> x", metric])
 
 
-def test_choices_do_not_depend_on_the_held_out_items(report: Report, data: Any) -> None:
+def _choices_do_not_depend_on_the_held_out_items(report: Report, data: Any) -> None:
     X, Y, labels = (a.copy() for a in data)
     rng = np.random.default_rng(1)
     X[report.test] = rng.normal(size=X[report.test].shape)
@@ -121,13 +127,23 @@ def test_choices_do_not_depend_on_the_held_out_items(report: Report, data: Any) 
     np.testing.assert_array_equal(other.table["training CV", "MRR"].to_numpy(), chosen)
 
 
+@pytest.mark.usefixtures("few_trials")
+def test_choices_do_not_depend_on_the_held_out_items(report: Report, data: Any) -> None:
+    _choices_do_not_depend_on_the_held_out_items(report, data)
+
+
+@pytest.mark.slow
+def test_choices_of_many_candidates_do_not_depend_on_the_held_out_items(data: Any) -> None:
+    _choices_do_not_depend_on_the_held_out_items(build(*data, quick=True), data)
+
+
 @pytest.mark.usefixtures("undrawn")
-def test_the_model_of_retrieval_and_what_was_tried_stand_on_the_page(report: Report) -> None:
-    results = report.retriever.results_
-    assert report.table.loc["CrossModalRetriever", ("training CV", "MRR")] == results["score"].max()
-    page = " ".join(" ".join(_page(report.to_html()).text).split())
+def test_the_model_of_retrieval_and_what_was_tried_stand_on_the_page(full: Report) -> None:
+    results = full.retriever.results_
+    assert full.table.loc["CrossModalRetriever", ("training CV", "MRR")] == results["score"].max()
+    page = " ".join(" ".join(_page(full.to_html()).text).split())
     assert f"best of each kind among {len(results)} candidates" in page
-    assert chosen_model(report.retriever.chosen_) in page
+    assert chosen_model(full.retriever.chosen_) in page
     kinds = best_of_kinds(results)
     assert set(kinds["model"]) == set(results["model"]) >= {"CCA", "cosine", "centred cosine"}
     assert kinds["chosen"].sum() == 1
@@ -301,7 +317,7 @@ def test_numbers_are_those_of_the_public_functions(full: Report, data: Any) -> N
     assert "ConditionalGaussian" in text
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("undrawn", "few_trials")
 def test_noise_is_called_nothing(data: Any) -> None:
     rng = np.random.default_rng(0)
     report = build(rng.normal(size=(300, 5)), rng.normal(size=(300, 4)), quick=True)

@@ -148,10 +148,10 @@ def test_threads_that_fit_leave_the_filters_of_warnings_alone() -> None:
     shown, filters = warnings.showwarning, list(warnings.filters)
 
     def fits() -> None:
-        for _ in range(4):
-            CCA(shrinkage=("cv", 0.1), cv=3).fit(X, Y)
+        for _ in range(3):
+            CCA(shrinkage=("cv", 0.1), cv=2).fit(X, Y)
 
-    pool = [threading.Thread(target=fits) for _ in range(8)]
+    pool = [threading.Thread(target=fits) for _ in range(5)]
     for thread in pool:
         thread.start()
     for thread in pool:
