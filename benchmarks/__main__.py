@@ -37,7 +37,10 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, for a check in CI")
     parser.add_argument(
-        "--only", metavar="TEXT", help="measurements whose name contains TEXT (of few_pairs)"
+        "--only",
+        metavar="TEXT",
+        help="measurements (of few_pairs) or parts (of family: pls, procrustes, banded, sparse) "
+        "whose name contains TEXT; other rows stay as they are",
     )
     args = parser.parse_args()
     unknown = set(args.suites) - set(SUITES)

@@ -14,17 +14,20 @@ from sklearn.model_selection import GridSearchCV
 
 from benchmarks._family_bands import banded
 from benchmarks._family_sparse import sparse
-from benchmarks._measure import Rows, ratio, seconds
+from benchmarks._measure import NotRun, Rows, ratio, seconds
 from cmstats import PLS, Moments, NystroemMap, OrthogonalMap
 from cmstats.datasets import load_mnist_halves
 
 Views = tuple[Any, Any]
 
 
-def run(*, quick: bool) -> Iterator[Rows]:
-    """All measurements of this suite."""
+def run(*, quick: bool, only: str = "") -> Iterator[Rows]:
+    """All measurements of this suite, or of its parts whose name contains `only`."""
     warnings.simplefilter("ignore")
-    for part in PARTS:
+    parts = [part for part in PARTS if only in part.__name__]
+    if not parts:
+        raise NotRun(f"no part of it is called {only!r}")
+    for part in parts:
         try:
             yield from part(quick)
         except (FileNotFoundError, ModuleNotFoundError) as error:

@@ -292,6 +292,30 @@ def test_cv_finds_the_planted_columns() -> None:
 
 
 @pytest.mark.ordinary
+def test_bounds_of_pmd_have_equal_ratios() -> None:
+    """A bound c selects at least about c squared columns: equal steps are too coarse for few."""
+    truth = np.isin(np.arange(60), [0, 1, 2, 5, 6, 7])
+    rows = planted(200, 60, 60, seed=2)
+    model = SparseCCA(2, method="pmd").fit(*rows)
+    bounds = 1 - np.array(model.cv_alphas_)
+    assert bounds[0] * 60**0.5 == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(bounds[1:] / bounds[:-1], bounds[1] / bounds[0], rtol=2e-3)
+    coarse = SparseCCA(2, method="pmd", alphas=0.05 * np.arange(1, 20)).fit(*rows)
+    for view in ("x_support_", "y_support_"):
+        assert f1(getattr(model, view), truth) == 1 > 0.7 > f1(getattr(coarse, view), truth)
+
+
+def test_starts_of_pmd_that_meet_are_left_without_a_loss() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        K = rng.normal(size=(12, 9)) + 2 * np.outer(rng.normal(size=12), rng.normal(size=9))
+        ((U, V, *_),) = penalised_path(K, 1, [(1.6, 1.5)], tol=1e-10, max_iter=1000)
+        starts = np.linalg.svd(K)[2][:4]
+        largest = max(written_out_pmd(K, start, 1.6, 1.5)[2] for start in starts)
+        assert U[:, 0] @ K @ V[:, 0] == pytest.approx(largest, rel=1e-6)
+
+
+@pytest.mark.ordinary
 def test_cv_is_a_fit_to_each_folds_rows() -> None:
     model = SparseCCA(2, cv=3, tol=1e-10).fit(X, Y)
     fold = np.arange(len(X)) % 3

@@ -2,6 +2,10 @@
 
 Few columns are many small steps, and the solution is wanted along a whole path: both are work of
 the CPU, wherever the moments are.
+
+Boyd, S., Parikh, N., Chu, E., Peleato, B. and Eckstein, J. (2011). Distributed optimization and
+statistical learning via the alternating direction method of multipliers. Foundations and Trends in
+Machine Learning 3.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ __all__ = ["SparseCCA"]
 
 RATIOS = tuple(float(f"{a:.4g}") for a in np.geomspace(1.0, 0.01, 21)[1:])
 """The grid of ``alpha="cv"`` for "eccar", in units of the alpha at which all weights are 0."""
-SHARES = tuple(round(0.05 * i, 2) for i in range(19, 0, -1))
-"""The grid of ``alpha="cv"`` for "pmd"."""
+WIDEST = 0.95
+"""The largest 1 - alpha of the grid for "pmd"."""
 
 
 class SparseCCA(CCA):
@@ -57,9 +57,8 @@ class SparseCCA(CCA):
     and the pairs follow from the singular value decomposition
     :math:`S_{xx}^{1/2} B S_{yy}^{1/2} = P \Lambda Q'`: weights :math:`B S_{yy}^{1/2} Q
     \Lambda^{-1}` and :math:`B' S_{xx}^{1/2} P \Lambda^{-1}`, which are 0 where a row or a column
-    of B is. There is no inverse, so that there may be more columns than rows. A single entry of B
-    gives its row a weight, so that many are small and not 0: `refine` regresses each view on the
-    variates W of the other,
+    of B is. There may be more columns than rows. A single entry of B gives its row a weight, so
+    that many are small and not 0: `refine` regresses each view on the variates W of the other,
 
     .. math:: \min_L \; \tfrac12 \operatorname{tr}(L' S_{xx} L) - \operatorname{tr}(L' S_{xy} W)
         + \alpha \sum_{ij} |L_{ij}|,
@@ -73,14 +72,14 @@ class SparseCCA(CCA):
     alpha : float or "cv", default="cv"
         The penalty. At `alpha_max_` and above nothing is left. "cv" chooses from `alphas` by the
         mean correlation of the pairs on held-out rows: the largest whose mean is within one
-        standard error of the best (Breiman et al. 1984). The paths of the folds start from the
-        largest alpha, and end where three more raise the mean by no more than a tenth of its
-        standard error.
+        standard error of the best (Breiman et al. 1984). The paths of the folds end where three
+        more raise the mean by no more than a tenth of its standard error.
         For "pmd" a number in [0, 1]: the l1 norm of the unit weights of p columns is at most
         ``max(1, (1 - alpha) sqrt(p))``, so 0 is no penalty.
     alphas : sequence of float, optional
         The grid of "cv": by default 20 values below `alpha_max_`, down to a hundredth of it;
-        for "pmd" .95, .9, ..., .05.
+        for "pmd" those of 1 - alpha have equal ratios, from 1/sqrt(p) of the wider view, where
+        a single column is left, to .95: a bound c leaves at least about c squared columns.
     method : {"eccar", "pmd"}, default="eccar"
         "pmd" is the penalised matrix decomposition of Witten, Tibshirani and Hastie (2009): each
         pair maximises u'S_xy v under bounds of the l1 and l2 norms, as if the columns of a view
@@ -90,8 +89,8 @@ class SparseCCA(CCA):
         blocks of B of a group of x and a group of y, of the root of the size times the Frobenius
         norm. Without labels each column is a group.
     refine : int, default=2
-        Rounds of lasso regressions of each view on the variates of the other ("eccar"), with the
-        same alpha and groups; 0 takes the pairs of B as they are.
+        Rounds of these regressions ("eccar"), with the same alpha and groups; 0 takes the pairs of
+        B as they are.
     scale : bool, default=True
         Standardise each column (from the moments, so inside the folds): a penalty compares
         columns. Without it `alpha` is in units of S_xy, and in the regressions of `refine`
@@ -157,9 +156,6 @@ y_feature_names_in_
     Witten, D. M., Tibshirani, R. and Hastie, T. (2009). A penalized matrix decomposition, with
     applications to sparse principal components and canonical correlation analysis. Biostatistics
     10.
-    Boyd, S., Parikh, N., Chu, E., Peleato, B. and Eckstein, J. (2011). Distributed optimization
-    and statistical learning via the alternating direction method of multipliers. Foundations and
-    Trends in Machine Learning 3.
     Meinshausen, N. and Bühlmann, P. (2010). Stability selection. J. Royal Statistical Society B 72.
 
     Examples
@@ -229,9 +225,9 @@ y_feature_names_in_
         alpha, k = float(self.alpha) if alpha is None else alpha, self.n_components
         self._check_count(m)
         # From the largest down: the solution at one alpha starts the next.
-        largest = self._largest(m)
-        start = [a * largest for a in RATIOS[::2] if self.method == "eccar" and alpha > 0]
-        (pairs,) = self._pairs(m, [alpha], start=[a for a in start if a > alpha])
+        largest = self._largest(m) if self.method == "eccar" and alpha > 0 else 0.0
+        start = [a * largest for a in RATIOS[::2] if a * largest > alpha]
+        (pairs,) = self._pairs(m, [alpha], start=start)
         if not pairs.converged:
             self._say_unfinished(f"{alpha:.4g}")
         found = SparsePairs.found(m, pairs)
@@ -290,16 +286,13 @@ y_feature_names_in_
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        if self.method != "pmd":
-            return
-        if self.x_groups is not None or self.y_groups is not None:
+        pmd = self.method == "pmd"
+        if pmd and not self.x_groups is self.y_groups is None:
             raise ValueError(
                 "method='pmd' selects single columns: leave the groups out, or set method='eccar'"
             )
-        if self.alpha != "cv" and self.alpha > 1:
-            raise ValueError(
-                f"alpha={self.alpha} is out of range: method='pmd' takes one in [0, 1]"
-            )
+        if pmd and self.alpha != "cv" and self.alpha > 1:
+            raise ValueError(f"alpha={self.alpha} is out of range: 'pmd' takes one in [0, 1]")
 
     # ------------------------------------------------------------------ choosing alpha
     def _has_path(self) -> bool:
@@ -311,7 +304,8 @@ y_feature_names_in_
     def _candidates(self, folds: Sequence[Moments]) -> list[dict[str, Any]]:
         given = self.alphas
         if given is None and self.method == "pmd":
-            given = SHARES
+            one = max(folds[0].width(name) for name in ("x", "y")) ** -0.5
+            given = [float(f"{1 - c:.4g}") for c in np.geomspace(one, WIDEST, len(RATIOS))]
         if given is None:
             largest = self._largest(self._prepared(functools.reduce(operator.add, folds), {}))
             given = [a * largest for a in RATIOS]
@@ -338,8 +332,8 @@ y_feature_names_in_
 
         grid = scored_in_steps(scores, len(alphas), folds)
         if unfinished:
-            many = f"{max(unfinished):.4g} (first of {len(unfinished)} problems in folds)"
-            self._say_unfinished(many)
+            first = f"{max(unfinished):.4g} (first of {len(unfinished)} problems in folds)"
+            self._say_unfinished(first)
         return replace(grid, details=times)
 
     def _best(self, found: GridScores, folds: Sequence[Moments]) -> int:

@@ -8,7 +8,10 @@ import numpy as np
 
 from cmstats.kernels._cpu._jit import FAST, jit
 
-__all__ = ["alternate"]
+__all__ = ["largest_factor"]
+
+NEAR = 0.1
+"""The distance, in the l1 norm, to the end of another start within which both end alike."""
 
 
 @jit(fastmath=FAST)
@@ -73,34 +76,62 @@ def _bound(a: Any, c: float) -> None:
 
 
 @jit(fastmath=FAST)
-def alternate(
-    K: Any, Kt: Any, u: Any, v: Any, c_x: float, c_y: float, tol: float, most: int
-) -> tuple[float, bool, int]:
-    """u and v in turn from a start v, on which is written: u'Kv, whether it converged, and steps.
+def _distance(a: Any, b: Any) -> float:
+    """In the l1 norm, up to the sign of both."""
+    apart, opposite = 0.0, 0.0
+    for j in range(a.shape[0]):
+        apart += abs(a[j] - b[j])
+        opposite += abs(a[j] + b[j])
+    return min(apart, opposite)
+
+
+@jit(fastmath=FAST)
+def largest_factor(
+    K: Any, Kt: Any, starts: Any, c_x: float, c_y: float, tol: float, most: int, u: Any, v: Any,
+    least: float,
+) -> tuple[float, bool, int]:  # fmt: skip
+    """The largest of the factors u'Kv to which starts lead, whether it converged, and its steps.
+
+    A start that comes near to where an earlier one has ended is left, since both end there.
 
     Parameters
     ----------
     K, Kt : arrays of shape (p, q), (q, p)
         The matrix and its transpose.
-    u, v : arrays of shape (p,), (q,)
+    starts : array of shape (m, q)
+        Of v.
     c_x, c_y : float
         Bounds on the l1 norms.
     tol : float
         The change of v, in the l1 norm, at which the steps end.
     most : int
         Steps.
+    u, v : arrays of shape (p,), (q,)
+        On which the factor is written.
+    least : float
+        What u'Kv must be greater than; it is returned, and nothing written, where none is.
     """
-    new, step, done = np.empty_like(v), 0, False
-    while step < most and not done:
-        step += 1
-        _product(Kt, v, u)
-        _bound(u, c_x)
-        _product(K, u, new)
-        _bound(new, c_y)
-        change = 0.0
-        for j in range(v.shape[0]):
-            change += abs(new[j] - v[j])
-            v[j] = new[j]
-        done = change <= tol
-    _product(K, u, new)
-    return np.sum(new * v), done, step
+    best, last, taken = least, True, 1
+    ends, left, right, new = starts.copy(), np.empty_like(u), np.empty_like(v), np.empty_like(v)
+    for s in range(starts.shape[0]):
+        right[:] = starts[s]
+        step, done, known = 0, False, False
+        while step < most and not (done or known):
+            step += 1
+            _product(Kt, right, left)
+            _bound(left, c_x)
+            _product(K, left, new)
+            _bound(new, c_y)
+            done = _distance(new, right) <= tol
+            right[:] = new
+            for t in range(s):
+                known = known or _distance(ends[t], right) <= NEAR
+        ends[s] = right
+        if known:
+            continue
+        _product(K, left, new)
+        value = np.sum(new * right)
+        if value > best * (1 + 1e-9):
+            best, last, taken = value, done, step
+            u[:], v[:] = left, right
+    return best, last, taken
