@@ -46,6 +46,25 @@ def _threshold(size: Any, c: float) -> float:
 
 
 @jit(fastmath=FAST)
+def _below(size: Any, c: float, top: float) -> float:
+    """A number below the threshold: most entries are below it too and need not be sorted.
+
+    The l1 norm over the length falls with the threshold, so that it is above c there.
+    """
+    low = 0.5 * top
+    while low > 1e-3 * top:
+        total, squares = 0.0, 0.0
+        for i in range(size.shape[0]):
+            over = max(size[i] - low, 0.0)
+            total += over
+            squares += over * over
+        if total > c * squares**0.5 * (1 + 1e-9):
+            return low
+        low *= 0.5
+    return 0.0
+
+
+@jit(fastmath=FAST)
 def _bound(a: Any, c: float) -> None:
     """Threshold a as little as makes its l1 norm at most c times its length; scale it to unit."""
     p, length, total, largest = a.shape[0], 0.0, 0.0, 0
@@ -60,7 +79,7 @@ def _bound(a: Any, c: float) -> None:
     threshold, norm = 0.0, length
     if total > c * length * (1 + 1e-12):
         top = size[largest]
-        threshold, norm = _threshold(np.sort(size), c), 0.0
+        threshold, norm = _threshold(np.sort(size[size > _below(size, c, top)]), c), 0.0
         for i in range(p):
             over = size[i] - threshold
             size[i] = over if over > 1e-12 * top else 0.0
