@@ -80,7 +80,7 @@ def dealt(n: int, folds: int = 5) -> Any:
     [5, KFold(4), KFold(5, shuffle=True, random_state=0), GroupKFold(3)],
     ids=["int", "kfold", "shuffled", "groups"],
 )
-@pytest.mark.parametrize("solver", ["moments", "svd"])
+@pytest.mark.parametrize("solver", ["moments", pytest.param("svd", marks=pytest.mark.slow)])
 def test_scores_equal_those_of_scikit_learns_grid_search(cv: Any, solver: Any, views: Any) -> None:
     groups = np.arange(150) // 7 if isinstance(cv, GroupKFold) else None
     est = CCA(solver=solver)

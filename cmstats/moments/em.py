@@ -21,7 +21,7 @@ from cmstats.kernels.linalg import block_matrix
 from cmstats.moments.patterns import Mask
 from cmstats.moments.sums import Scatter, degrees_of_freedom
 
-__all__ = ["Problem", "SingularError", "em", "evident_prior"]
+__all__ = ["Problem", "SingularError", "em", "evident_prior", "varying_masks"]
 
 STACK = 1 << 18
 """The size of a stack of matrices, in numbers: many small matrices, or one large one."""
@@ -75,7 +75,7 @@ class Problem:
         first = groups[0][1].mean
         xp, device = namespace(first), device_of(first)
         center, variance, counts = _available(groups)
-        varies = variance > (8 * whitening.EPS * center) ** 2
+        varies = _exceeds_rounding(variance, center)
         blocks = np.split(variance, np.cumsum(widths)[:-1])
         target = np.concatenate([np.full(b.size, b.mean()) for b in blocks])
         unit = np.sqrt(np.where(varies, variance, 1.0))
@@ -177,6 +177,16 @@ def _available(groups: Sequence[tuple[Mask, Scatter]]) -> tuple[np.ndarray[Any, 
         mean[mask] = (n[mask] / together) * mean[mask] + (sums.n / together) * own
         n[mask] = together
     return mean, scatter / n, n
+
+
+def _exceeds_rounding(variance: Any, center: Any) -> Any:
+    return variance > (8 * whitening.EPS * center) ** 2
+
+
+def varying_masks(groups: Sequence[tuple[Mask, Scatter]]) -> np.ndarray[Any, Any]:
+    """`Problem.masks` without the problem, which takes three times as long."""
+    center, variance, _ = _available(groups)
+    return np.array([mask for mask, _ in groups])[:, _exceeds_rounding(variance, center)]
 
 
 def evident_prior(problem: Problem) -> float:

@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from cmstats.arrays import Array, NotFiniteError, device_of, namespace, observations, warn
 from cmstats.kernels import whitening
 from cmstats.kernels.linalg import block_matrix
-from cmstats.moments.em import Problem, SingularError, em, evident_prior
+from cmstats.moments.em import Problem, SingularError, em, evident_prior, varying_masks
 from cmstats.moments.patterns import Mask
 from cmstats.moments.sums import Scatter
 
@@ -152,7 +152,7 @@ def estimate(
     d = problem.varying.size
     scarce = bool((joint[np.ix_(problem.varying, problem.varying)] <= SCARCE * d).any())
     nu = (evident_prior(problem) if scarce else 0.0) if prior is None else float(prior)
-    chain = _chain(problem)
+    chain = _chain(problem.masks)
     if chain is not None:
         mean, covariance, _ = _closed_form(problem, chain, nu, ddof)
         sums = problem.restored(mean, covariance, ddof).reweighted(unit)
@@ -246,10 +246,10 @@ def check_observed(
     return joint
 
 
-def _chain(problem: Problem) -> list[int] | None:
+def _chain(masks: np.ndarray[Any, Any]) -> list[int] | None:
     """The patterns ordered from most columns to fewest if they are nested; None otherwise."""
-    order = np.argsort(-problem.masks.sum(axis=1), kind="stable")
-    masks = problem.masks[order]
+    order = np.argsort(-masks.sum(axis=1), kind="stable")
+    masks = masks[order]
     return order.tolist() if bool((masks[1:] <= masks[:-1]).all()) else None
 
 
@@ -280,10 +280,10 @@ def shrunken_estimate(
         None where patterns are not nested.
     """
     groups, unit = _counting(groups)
-    problem = Problem.of(groups, widths)
-    chain = _chain(problem)
+    chain = _chain(varying_masks(groups))
     if chain is None:
         return None
+    problem = Problem.of(groups, widths)
     xp = namespace(problem.center)
     blocks = np.repeat(np.arange(len(widths)), widths)[problem.varying]
     # At shrinkage 1 the cross-covariance is 0; just below, its direction remains.
