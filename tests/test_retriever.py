@@ -102,7 +102,7 @@ def test_the_path_and_the_decomposition_rank_as_the_fitted_models_do() -> None:
     for candidate, values in trials.values.items():
         for k in range(3):
             test = np.arange(60) % 3 == k
-            model = candidate.estimator(40, (1.0, 1.0), 0).fit(X[~test], y[~test])
+            model = trials.estimator(candidate, 40).fit(X[~test], y[~test])
             how = {} if candidate.similarity == "cosine" else {"kind": candidate.similarity}
             u, v = model.embed(X[test], y[test], **how)
             if candidate.hubness:
@@ -110,6 +110,39 @@ def test_the_path_and_the_decomposition_rank_as_the_fitted_models_do() -> None:
                 u, v = hubs.transform(u, v)
             report = retrieval_report(u, v)
             assert values[test].mean() == pytest.approx(report.loc["mean", "MRR"], abs=1e-12)
+
+
+def test_kernels_are_tried_with_all_components_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmstats.model_selection.candidates.COMPONENTS", (5,))
+    trials = trial()
+    trials.kernels(1.0, 0.3)
+    assert {c.n_components for c in trials.values} == {5}
+    trials.all_components(1.0, 0.3)
+    X, y = trials._mapped(1.0)
+    for candidate, values in trials.values.items():
+        for k in range(3):
+            test = np.arange(60) % 3 == k
+            model = CCA(candidate.n_components, shrinkage=0.3).fit(X[~test], y[~test])
+            how: Any = {"kind": candidate.similarity}
+            u, v = model.embed(X[test], y[test], **how)
+            if candidate.hubness:
+                u, v = (
+                    HubnessCorrection().fit(*model.embed(X[~test], y[~test], **how)).transform(u, v)
+                )
+            assert values[test].mean() == pytest.approx(mrr(u, v), abs=1e-12)
+
+
+def test_more_landmarks_than_in_the_trials_take_the_same_ridge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cmstats.model_selection.candidates.TRIAL_LANDMARKS", (20, 10))
+    model = trial().estimator(Candidate("KernelCCA", shrinkage=0.1, gamma=0.3), 60)
+    assert model.rank == 60
+
+    def ridge(shrinkage: float, columns: int) -> float:
+        return shrinkage / (1 - shrinkage) / columns
+
+    assert ridge(model.shrinkage, 60) == pytest.approx(ridge(0.1, 20))
 
 
 def test_a_path_is_followed_to_its_best_shrinkage() -> None:
@@ -150,7 +183,7 @@ def test_cosines_are_told_apart_by_ranks_among_all_pairs() -> None:
     trials = Trials(X, y, [np.arange(60) % 3], "MRR", 0)
     cosines = trials.cosines_among_all()
     for candidate, values in cosines.items():
-        u, v = candidate.estimator(60, (1.0, 1.0), 0).fit(X, y).embed(X, y)
+        u, v = trials.estimator(candidate, 60).fit(X, y).embed(X, y)
         if candidate.hubness:
             u, v = HubnessCorrection().fit(u, v).transform(u, v)
         assert values.mean() == pytest.approx(mrr(u, v), abs=1e-12)

@@ -43,8 +43,10 @@ SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.9
 COMPONENTS = (50, 100, 200)
 GAMMAS = (1.0, 0.3, 0.1, 0.03)
 """Multiples of the median heuristic."""
-LANDMARKS = (1200, 1000, 400)
-"""Landmarks of the model that is fitted in the end, of the trials, and of those with more rows."""
+LANDMARKS = 2000
+"""Landmarks of the model that is fitted in the end."""
+TRIAL_LANDMARKS = (1000, 400)
+"""Those of the trials, and where there are more than `MANY_ROWS` rows."""
 MANY_ROWS = 3000
 QUERIES = 2500
 """Held-out pairs that are ranked, in all folds together."""
@@ -86,23 +88,6 @@ class Candidate:
     def fitted(self) -> bool:
         """Whether it fits more than the means."""
         return self.model not in COSINES
-
-    def estimator(self, rows: int, bandwidths: tuple[float, float], seed: int) -> Any:
-        """The model to fit to all `rows`."""
-        if self.gamma is None:
-            if self.model != "CCA":
-                return RawCosine(center=self.model == "centred cosine")
-            return CCA(
-                self.n_components, shrinkage=self.shrinkage, target=self.target or "independent"
-            )
-        return KernelCCA(
-            self.n_components,
-            gamma=tuple(self.gamma * g for g in bandwidths),
-            approximation="nystroem",
-            rank=min(LANDMARKS[0], rows),
-            shrinkage=self.shrinkage,
-            random_state=seed,
-        )
 
 
 @dataclass
@@ -241,6 +226,43 @@ class Trials:
         possible = min(X.shape[1], Y.shape[1], len(X) - held - 1)
         return [k for k in COMPONENTS if k < possible]
 
+    def all_components(self, gamma: float, shrinkage: float) -> None:
+        """The same with all components of kernel maps, of which `kernels` takes the leading ones.
+
+        Their singular value decomposition costs several times that of the leading ones.
+        """
+        like = Candidate("KernelCCA", shrinkage=shrinkage, gamma=gamma)
+        views = self._mapped(gamma)
+        if max(COMPONENTS) in self._counts(*views):
+            self._held_out(views, lambda m, rows: _decomposed(m, rows, like, [None], None))
+
+    def estimator(self, candidate: Candidate, rows: int) -> Any:
+        """The model of a candidate to fit to all `rows`.
+
+        That of kernels has more landmarks than the trials, and the shrinkage of the same ridge,
+        which is in units of the mean variance of as many columns.
+        """
+        if not candidate.fitted:
+            return RawCosine(center=candidate.model == "centred cosine")
+        k, s = candidate.n_components, float(candidate.shrinkage or 0.0)
+        if candidate.gamma is None:
+            return CCA(k, shrinkage=s, target=candidate.target or "independent")
+        rank = min(LANDMARKS, rows)
+        more = rank / self._landmarks
+        gamma = tuple(candidate.gamma * g for g in self.bandwidths)
+        return KernelCCA(
+            k,
+            gamma=gamma,
+            approximation="nystroem",
+            rank=rank,
+            shrinkage=more * s / (1 - s + more * s),
+            random_state=self.seed,
+        )
+
+    @property
+    def _landmarks(self) -> int:
+        return min(TRIAL_LANDMARKS[len(self.X) > MANY_ROWS], len(self.X))
+
     @functools.cached_property
     def bandwidths(self) -> tuple[float, float]:
         """The median heuristic of both views."""
@@ -252,9 +274,9 @@ class Trials:
 
     def _mapped(self, gamma: float) -> tuple[HostArray, HostArray]:
         if gamma not in self._maps:
-            rank = min(LANDMARKS[1 + (len(self.X) > MANY_ROWS)], len(self.X))
+            how = {"rank": self._landmarks}
             x, y = (
-                NystroemMap(gamma=gamma * g, rank=rank, random_state=self.seed + i).fit_transform(a)
+                NystroemMap(gamma=gamma * g, random_state=self.seed + i, **how).fit_transform(a)
                 for i, (g, a) in enumerate(zip(self.bandwidths, (self.X, self.Y), strict=True))
             )
             self._maps[gamma] = x, y
@@ -265,10 +287,14 @@ class Trials:
         found = [c for c in self.values if wanted(c)]
         return sorted(found, key=lambda c: -float(np.nanmean(self.values[c])))
 
+    def in_all_folds(self, candidate: Candidate) -> bool:
+        """Whether it was tried as often as any other."""
+        most = max(int(times.sum()) for times in self.times.values())
+        return int(self.times[candidate].sum()) == most
+
     def may_win(self, candidate: Candidate) -> bool:
         """Whether it is within two paired errors of the best of those that were tried most."""
-        most = max(int(times.sum()) for times in self.times.values())
-        best = self.best(lambda c: int(self.times[c].sum()) == most)[0]
+        best = self.best(self.in_all_folds)[0]
         behind = self.values[best] - self.values[candidate]
         behind = behind[np.isfinite(behind)]
         return bool(behind.mean() <= 2 * behind.std() / len(behind) ** 0.5 + 1e-12)
