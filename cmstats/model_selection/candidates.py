@@ -274,9 +274,10 @@ class Trials:
 
     def _mapped(self, gamma: float) -> tuple[HostArray, HostArray]:
         if gamma not in self._maps:
-            how = {"rank": self._landmarks}
             x, y = (
-                NystroemMap(gamma=gamma * g, random_state=self.seed + i, **how).fit_transform(a)
+                NystroemMap(
+                    gamma=gamma * g, rank=self._landmarks, random_state=self.seed + i
+                ).fit_transform(a)
                 for i, (g, a) in enumerate(zip(self.bandwidths, (self.X, self.Y), strict=True))
             )
             self._maps[gamma] = x, y
