@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         metavar="TEXT",
-        help="measurements (of few_pairs) or parts (of family: pls, procrustes, banded, sparse) "
+        help="measurements (of few_pairs), models (of comparison) or parts (of family: pls, procrustes, banded, sparse) "
         "whose name contains TEXT; other rows stay as they are",
     )
     args = parser.parse_args()

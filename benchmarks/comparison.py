@@ -25,8 +25,8 @@ CORRELATED = ("CCA", "KernelCCA", "MultiviewCCA with labels", "DeepCCA")
 """The models with this number of components: other sums of correlations are not comparable."""
 
 
-def run(*, quick: bool) -> Iterator[Rows]:
-    """All measurements of this suite."""
+def run(*, quick: bool, only: str = "") -> Iterator[Rows]:
+    """All measurements of this suite, or those of the models whose name contains `only`."""
     warnings.simplefilter("ignore")
     for name, load in itertools.islice(available(quick=quick).items(), 1 if quick else None):
         data = load(0)
@@ -36,14 +36,15 @@ def run(*, quick: bool) -> Iterator[Rows]:
         split = [(np.arange(n), np.arange(n, len(X)))]
         note = f"{len(split[0][0])} pairs, {len(split[0][1])} test items"
         k = min(COMPONENTS, X.shape[1], y.shape[1])
-        yield _table(name, _models(k, quick=quick), X, y, labels, split, note)
+        yield _table(name, _models(k, quick=quick, only=only), X, y, labels, split, note)
     if not quick:
-        yield _mnist_halves()
-    yield _overtaking(quick)
+        yield _mnist_halves(only)
+    if not only:
+        yield _overtaking(quick)
 
 
-def _models(k: int, *, quick: bool) -> dict[str, Any]:
-    """The classical models, and the deep ones if torch is installed."""
+def _models(k: int, *, quick: bool, only: str) -> dict[str, Any]:
+    """The classical models, and the deep ones if torch is installed; CCA is compared with."""
     models = {
         "CrossModalRetriever": CrossModalRetriever(
             time_budget=0.0 if quick else None, random_state=0
@@ -60,7 +61,7 @@ def _models(k: int, *, quick: bool) -> dict[str, Any]:
         models["DeepCCA"] = DeepCCA(k, **epochs)
         models["ContrastiveAligner, linear"] = ContrastiveAligner(**epochs)
         models["ContrastiveAligner, MLP"] = ContrastiveAligner(hidden=(512,), **epochs)
-    return models
+    return {name: model for name, model in models.items() if only in name or name == "CCA"}
 
 
 def _table(
@@ -84,7 +85,7 @@ def _table(
     return out
 
 
-def _mnist_halves() -> dict[str, Any]:
+def _mnist_halves(only: str) -> dict[str, Any]:
     """Left and right halves of digits: the sum of 50 test correlations, as in the papers."""
     try:
         data = load_mnist_halves()
@@ -97,8 +98,8 @@ def _mnist_halves() -> dict[str, Any]:
     )
     labels = np.concatenate([data.labels_train[:n], data.labels_test[:m]])
     split = [(np.arange(n), np.arange(n, n + m))]
-    models = _models(COMPONENTS, quick=False)
-    del models["ASIF"]  # its codes are as wide as the training set is long
+    models = _models(COMPONENTS, quick=False, only=only)
+    models.pop("ASIF", None)  # its codes are as wide as the training set is long
     return _table("MNIST halves", models, X, y, labels, split, f"{n} pairs, {m} test items")
 
 
