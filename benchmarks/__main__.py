@@ -39,8 +39,8 @@ def main() -> int:
     parser.add_argument(
         "--only",
         metavar="TEXT",
-        help="measurements (of few_pairs), models (of comparison) or parts (of family: pls, procrustes, banded, sparse) "
-        "whose name contains TEXT; other rows stay as they are",
+        help="measurements (of few_pairs), models (of comparison) or parts (of family: pls, "
+        "procrustes, banded, sparse) whose name contains TEXT; other rows stay as they are",
     )
     args = parser.parse_args()
     unknown = set(args.suites) - set(SUITES)
