@@ -245,6 +245,7 @@ def test_the_cv_scores_are_himalayas(rows: Any) -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
+    ({"bands": [[0, 1], [2, 3]]}, "bands is a list of lists: give one label for each of the 15"),
     ({"bands": LABELS[:-1]}, r"bands has shape \(14,\), but X has 15 columns"),
     ({"bands": [*LABELS[:-1], None]}, "bands has no label for column 14"),
     ({"bands": "views"}, "bands='views' needs several views"),

@@ -635,3 +635,29 @@ def test_one_row_left_out_at_a_time_chooses_by_press() -> None:
     found = MultitaskRegressor(alpha="cv", alphas=alphas, cv=30).fit(X, y)
     assert found.alpha_ == pytest.approx(RidgeCV(alphas=alphas).fit(X, y).alpha_)
     assert found.alpha_ > alphas[0]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"alpha": 2.0}, {"bands": [0, 0, 1, 1, 1], "random_state": 0}, {"fit_intercept": False}],
+)
+def test_very_many_targets_are_taken_in_groups(how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The products among targets, which no regression needs, would fill the memory."""
+    rng = np.random.default_rng(0)
+    X, w = rng.normal(size=(90, 5)), rng.integers(1, 3, 90).astype(float)
+    Y = X @ rng.normal(size=(5, 17)) + rng.normal(size=(90, 17)) * rng.uniform(0.1, 3, 17)
+    together = MultitaskRegressor(cv=3, **how).fit(X, Y, sample_weight=w)
+    monkeypatch.setattr("cmstats.moments.tasks.MOST", 5)
+    grouped = MultitaskRegressor(cv=3, **how).fit(X, Y, sample_weight=w)
+    batches = MultitaskRegressor(cv=3, **how)
+    for at in (slice(0, 40), slice(40, 90)):
+        batches.partial_fit(X[at], Y[at], sample_weight=w[at])
+    assert [len(tasks) for tasks in grouped.moments_] == [5, 5, 5, 2]
+    for model in (grouped, batches):
+        for name in ("coef_", "intercept_", "alpha_"):
+            np.testing.assert_allclose(
+                getattr(model, name), getattr(together, name), rtol=1e-9, atol=1e-12
+            )
+        np.testing.assert_allclose(model.score_tasks(X, Y), together.score_tasks(X, Y), rtol=1e-9)
+    ranked = MultitaskRegressor(rank="cv", cv=3).fit(X, Y)
+    assert not isinstance(ranked.moments_, dict)

@@ -119,21 +119,28 @@ def label_codes(
 
     Sorted, so that the order of the columns does not matter; numbers before text.
     """
-    labels = np.asarray(given if isinstance(given, (list, tuple)) else to_numpy(given))
+    listed = isinstance(given, (list, tuple))
+    if listed and any(isinstance(one, (list, tuple, set, range, np.ndarray)) for one in given):
+        lists = ", or a dict of names to columns" if parameter == "bands" else ""
+        raise ValueError(
+            f"{parameter} is a list of lists: give one label for each of the {width} columns of "
+            f"{view}{lists}"
+        )
+    labels = np.asarray(given if listed else to_numpy(given))
     if labels.shape != (width,):
         raise ValueError(
             f"{parameter} has shape {labels.shape}, but {view} has {width} columns: give one label "
             "for each"
         )
-    listed = labels.tolist()
-    missing = [at for at, label in enumerate(listed) if label is None or label != label]
+    each = labels.tolist()
+    missing = [at for at, label in enumerate(each) if label is None or label != label]
     if missing:
         raise ValueError(
             f"{parameter} has no label for column {missing[0]}: give one for each column"
         )
-    names = sorted(set(listed), key=lambda label: (isinstance(label, str), label))
+    names = sorted(set(each), key=lambda label: (isinstance(label, str), label))
     number = {name: i for i, name in enumerate(names)}
-    return tuple(names), np.array([number[label] for label in listed])
+    return tuple(names), np.array([number[label] for label in each])
 
 
 def _codes(given: Mapping[Any, Any], width: int, columns: Any) -> HostArray:

@@ -27,6 +27,7 @@ from cmstats.arrays import (
     is_dask,
     is_numpy,
     namespace,
+    row_slices,
     take_rows,
     to_numpy,
 )
@@ -37,10 +38,15 @@ from cmstats.moments.moments import Moments, folds_of_rows
 from cmstats.moments.sums import Form
 from cmstats.rows.chunks import check_rows, chunks
 from cmstats.rows.dask import checked_weights, naming_chunk
+from cmstats.rows.source import width_of
 from cmstats.rows.splits import Folds
 
 __all__ = ["TaskMoments", "aligned", "as_x_and_y", "by_group", "check_observed", "is_enough"]
 __all__ += ["of_batches", "totals", "with_tasks"]
+
+MOST = 1024
+"""Complete targets in one Moments, or as many as features where there are more: products among
+targets, which no regression needs, grow with the square of their number."""
 
 Parts: TypeAlias = list[Moments | None]
 """The moments of each fold, or of each group; None where there is no row."""
@@ -76,6 +82,16 @@ class TaskMoments:
         return cls((tasks,), (moments,), moments.rows, moments.n, moments.form)
 
     @classmethod
+    def complete(
+        cls, groups: tuple[tuple[int, ...], ...], moments: tuple[Moments | None, ...], form: Form
+    ) -> TaskMoments:
+        """Moments of the same rows in every group, perhaps of none."""
+        first = moments[0]
+        if first is None:
+            return cls(groups, moments, 0, 0.0, form)
+        return cls(groups, moments, first.rows, first.n, first.form)
+
+    @classmethod
     def folds(
         cls,
         blocks: Mapping[str, Any],
@@ -88,7 +104,8 @@ class TaskMoments:
     ) -> list[TaskMoments]:
         """The moments of each fold of the rows, perhaps of none.
 
-        One pass over the features and two over the targets.
+        One pass over the features and two over the targets. Very many targets in memory are taken
+        in groups, with a pass over the features for each.
 
         Parameters
         ----------
@@ -112,10 +129,13 @@ class TaskMoments:
         groups = _groups(y, ids >= 0)
         rows = np.bincount(ids[ids >= 0], minlength=folds.count).tolist()
         if groups is None:
-            tasks = tuple(range(1 if y.ndim == 1 else int(y.shape[1])))
-            empty = cls((tasks,), (None,), 0, 0.0, form)
-            parts = _by_fold({**blocks, "y": y}, form, weights, replace(folds, ids=ids))
-            return [empty if m is None else cls.whole(m) for m in parts]
+            folds, found = replace(folds, ids=ids), list[Parts]()
+            cuts = _cuts(blocks, y) if several and form != "root" else [slice(0, width_of(y))]
+            for cut in cuts:
+                own = y if len(cuts) == 1 else y[:, cut]
+                found.append(_by_fold({**blocks, "y": own}, form, weights, folds))
+            tables = tuple(tuple(range(cut.start, cut.stop)) for cut in cuts)
+            return [cls.complete(tables, each, form) for each in zip(*found, strict=True)]
         if not several:
             cls(tuple(groups), (), n, 0.0, form).require_one_group()
         table: dict[tuple[int, ...], Parts] = {tasks: [None] * folds.count for tasks in groups}
@@ -351,6 +371,14 @@ def totals(parts: Sequence[Moments | TaskMoments | None]) -> dict[tuple[int, ...
         tasks: as_x_and_y(functools.reduce(operator.add, each))
         for tasks, each in by_group(parts).items()
     }
+
+
+def _cuts(blocks: Mapping[str, Any], y: Any) -> list[slice]:
+    """The columns of complete targets, in groups where there are very many in memory."""
+    q, most = width_of(y), max(MOST, sum(map(width_of, blocks.values())))
+    if q <= 2 * most or not is_array(y):
+        return [slice(0, q)]
+    return list(row_slices(q, most))
 
 
 def _groups(y: Any, counts: np.ndarray[Any, Any]) -> list[tuple[int, ...]] | None:
