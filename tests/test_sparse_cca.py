@@ -154,7 +154,7 @@ def test_the_pairs_are_those_of_the_penalised_matrix() -> None:
     Sxx, Syy, Sxy = problem(X, Y)
     alpha = 0.3 * np.abs(Sxy).max()
     (B,) = solved(X, Y, ELEMENTWISE, [alpha])
-    model = SparseCCA(2, alpha=alpha, refine=0, tol=1e-10).fit(X, Y)
+    model = SparseCCA(2, alpha=alpha, refine=0, relax=False, tol=1e-10).fit(X, Y)
     A, D = (w * v.std(axis=0, ddof=1)[:, None] for w, v in
             ((model.x_weights_, X), (model.y_weights_, Y)))  # fmt: skip
     for W, S in ((A, Sxx), (D, Syy)):
@@ -171,8 +171,9 @@ def test_the_pairs_are_those_of_the_penalised_matrix() -> None:
 def test_a_round_of_refinement_is_a_lasso_of_each_view_on_the_variate_of_the_other() -> None:
     x, y = ((v - v.mean(axis=0)) / v.std(axis=0, ddof=1) for v in (X, Y))
     alpha, n = 0.15, len(X)
-    first = SparseCCA(1, alpha=alpha, refine=0, tol=1e-10).fit(x, y)
-    found = SparseCCA(1, alpha=alpha, refine=1, tol=1e-10).fit(x, y)
+    how: dict[str, Any] = {"alpha": alpha, "relax": False, "tol": 1e-10}
+    first = SparseCCA(1, refine=0, **how).fit(x, y)
+    found = SparseCCA(1, refine=1, **how).fit(x, y)
     lasso = Lasso(alpha=alpha * (n - 1) / n, fit_intercept=False, tol=1e-12)
     a = lasso.fit(x, y @ first.y_weights_[:, 0]).coef_.copy()
     np.testing.assert_allclose(found.x_weights_[:, 0], a / (x @ a).std(ddof=1), atol=1e-8)
@@ -277,7 +278,7 @@ def f1(found: Any, truth: Any) -> float:
 @pytest.mark.ordinary
 def test_cv_finds_the_planted_columns() -> None:
     rows = planted(200, 40, 40, seed=3)
-    model = SparseCCA(2).fit(*rows)
+    model = SparseCCA(2, relax=False).fit(*rows)
     truth = np.isin(np.arange(40), [0, 1, 2, 5, 6, 7])
     assert f1(model.x_support_, truth) > 0.85
     assert f1(model.y_support_, truth) > 0.85
@@ -291,6 +292,76 @@ def test_cv_finds_the_planted_columns() -> None:
     assert model.alpha_ == model.cv_alphas_[chosen]
     assert len(model.cv_alphas_) < 20
     assert means[-3:].max() <= means[:-3].max() + 0.1 * error
+
+
+def selected_alone(model: Any, X: Any, Y: Any) -> None:
+    """That the weights are those of a CCA of the selected columns."""
+    x, y = model.x_support_, model.y_support_
+    assert 0 < x.sum() < len(x)
+    assert 0 < y.sum() < len(y)
+    alone = CCA(model.n_components_).fit(X[:, x], Y[:, y])
+    np.testing.assert_allclose(model.correlations_, alone.correlations_, atol=1e-9)
+    np.testing.assert_allclose(model.x_weights_[x], alone.x_weights_, atol=1e-8)
+    np.testing.assert_allclose(model.y_weights_[y], alone.y_weights_, atol=1e-8)
+    assert not model.x_weights_[~x].any()
+    assert not model.y_weights_[~y].any()
+
+
+@pytest.mark.ordinary
+def test_the_relaxed_fit_is_a_cca_of_the_selected_columns() -> None:
+    wide = planted(60, 90, 70)
+    for model in (
+        SparseCCA(2, alpha=0.3),
+        SparseCCA(2, alpha=0.3, scale=False),
+        SparseCCA(2, alpha=0.25, x_groups=X_GROUPS),
+        SparseCCA(2, cv=3),
+    ):
+        selected_alone(model.fit(X, Y), X, Y)
+    selected_alone(SparseCCA(2, alpha=0.4).fit(*wide), *wide)
+    few = SparseCCA(2, alpha=0.3).fit(X, Y)
+    penalised = SparseCCA(2, alpha=0.3, relax=False).fit(X, Y)
+    assert np.array_equal(few.x_support_, penalised.x_support_)
+    assert np.array_equal(few.y_support_, penalised.y_support_)
+    assert (few.correlations_ > penalised.correlations_).all()
+
+
+def test_of_columns_that_depend_on_each_other_the_relaxed_fit_is_that_of_their_range() -> None:
+    twice = np.column_stack([X, X[:, :3]])
+    model = SparseCCA(2, alpha=0.3).fit(twice, Y)
+    alone = CCA(2).fit(X[:, model.x_support_[:14]], Y[:, model.y_support_])
+    np.testing.assert_allclose(model.correlations_, alone.correlations_, atol=1e-9)
+
+
+def correlated(n: int, width: int, seed: int) -> tuple[Any, Any, Any]:
+    """One pair with weights in the first five of columns whose neighbours are correlated."""
+    rng, at = np.random.default_rng(seed), np.arange(width)
+    S, truth = 0.6 ** np.abs(np.subtract.outer(at, at)), at < 5
+    z, views = rng.normal(size=n), []
+    for _ in range(2):
+        u = truth * rng.choice([-1, 1], width)
+        P = 0.9**0.5 * S @ u / (u @ S @ u) ** 0.5
+        rest = rng.multivariate_normal(np.zeros(width), S - np.outer(P, P), size=n)
+        views.append(np.outer(z, P) + rest)
+    return views[0], views[1], truth
+
+
+@pytest.mark.ordinary
+def test_the_relaxed_choice_has_fewer_false_columns() -> None:
+    *rows, truth = correlated(200, 30, seed=9)
+    relaxed, penalised = (SparseCCA(1, relax=relax).fit(*rows) for relax in (True, False))
+    false = []
+    for model in (relaxed, penalised):
+        supports = np.stack([model.x_support_, model.y_support_])
+        assert supports[:, truth].all()
+        false.append(supports[:, ~truth].sum())
+    assert false[0] < false[1] / 2
+    assert relaxed.alpha_ == relaxed.cv_alphas_[relaxed.cv_scores_.mean(axis=1).argmax()]
+
+
+def test_as_many_selected_columns_as_rows_are_said() -> None:
+    few = planted(30, 40, 30)
+    with pytest.warns(UserWarning, match=r"30 samples make some training correlations 1.*relax"):
+        SparseCCA(alpha=0.02).fit(*few)
 
 
 @pytest.mark.ordinary
@@ -349,7 +420,7 @@ def test_groups_are_selected_together() -> None:
 
 
 def test_one_target() -> None:
-    model = SparseCCA(alpha=0.2).fit(X, Y[:, 0])
+    model = SparseCCA(alpha=0.2, relax=False).fit(X, Y[:, 0])
     assert model.predict(X).shape == (150,)
     assert 0 < model.x_support_.sum() < 14
     # With one column of y the problem is the lasso.
@@ -367,9 +438,13 @@ def test_too_large_a_penalty_leaves_nothing_and_says_so() -> None:
         model = SparseCCA(alpha=0.99).fit(X, Y)
     assert not model.x_weights_.any()
     assert np.isfinite(model.transform(X)).all()
-    with pytest.warns(UserWarning, match=r"only 2 of n_components=3 exist at alpha="):
-        model = SparseCCA(3, alpha=0.9 * model.alpha_max_).fit(X, Y)
-    assert model.n_components_ == 2
+    alpha = 0.9 * model.alpha_max_
+    with pytest.warns(UserWarning, match=r"only 2 of n_components=3 exist .*penalised matrix"):
+        penalised = SparseCCA(3, alpha=alpha, relax=False).fit(X, Y)
+    assert penalised.n_components_ == 2
+    with pytest.warns(UserWarning, match=r"only \d of n_components=8 exist .*selected columns"):
+        model = SparseCCA(8, alpha=alpha).fit(X, Y)
+    assert model.n_components_ == min(model.x_support_.sum(), model.y_support_.sum())
 
 
 def test_few_steps_are_said() -> None:

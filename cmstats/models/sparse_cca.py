@@ -11,12 +11,10 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
+from cmstats.arrays import Array, device_of, namespace, to_numpy
 from cmstats.kernels.groups import Groups, Penalty
-from cmstats.kernels.linalg import leading_svd
 from cmstats.kernels.sparse import sparse_path
 from cmstats.models.bands import label_codes
 from cmstats.models.cca import CCA
@@ -29,9 +27,11 @@ from cmstats.models.sparse_pairs import (
     decomposed_pairs,
     directions,
     falling,
+    say_unfinished,
+    selected_pairs,
     view_columns,
 )
-from cmstats.moments.folds import GridScores, scored_in_steps, simplest_index
+from cmstats.moments.folds import GridScores, best_index, scored_in_steps, simplest_index
 from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
 from cmstats.rows.source import width_of
@@ -63,17 +63,23 @@ class SparseCCA(CCA):
     .. math:: \min_L \; \tfrac12 \operatorname{tr}(L' S_{xx} L) - \operatorname{tr}(L' S_{xy} W)
         + \alpha \sum_{ij} |L_{ij}|,
 
-    the second stage of Gao, Ma and Zhou (2017), there with a penalty on rows. The weights satisfy
-    :math:`a' S_{xx} a = 1`, and pairs are uncorrelated.
+    the second stage of Gao, Ma and Zhou (2017), there with a penalty on rows. The penalty also
+    shrinks the weights that it leaves. With `relax` it only selects columns I and J, and weights
+    are those of a `CCA` of these (relaxed lasso, Meinshausen 2007),
+
+    .. math:: \max_{a, b}\; a' S_{xy} b \quad\text{s.t.}\quad a' S_{xx} a = b' S_{yy} b = 1, \;
+        a_i = b_j = 0 \text{ for } i \notin I, j \notin J .
+
+    The weights satisfy :math:`a' S_{xx} a = 1`, and pairs are uncorrelated.
 
     Parameters
     ----------
     n_components : int, default=1
     alpha : float or "cv", default="cv"
         The penalty. At `alpha_max_` and above nothing is left. "cv" chooses from `alphas` by the
-        mean correlation of the pairs on held-out rows: the largest whose mean is within one
-        standard error of the best (Breiman et al. 1984). The paths of the folds end where three
-        more raise the mean by no more than a tenth of its standard error.
+        mean correlation of the pairs on held-out rows: the best, and without `relax` and for "pmd"
+        the largest whose mean is within one standard error of it (Breiman et al. 1984). Paths of
+        folds end where three more raise the mean by no more than a tenth of its standard error.
         For "pmd" a number in [0, 1]: the l1 norm of the unit weights of p columns is at most
         ``max(1, (1 - alpha) sqrt(p))``, so 0 is no penalty.
     alphas : sequence of float, optional
@@ -84,6 +90,9 @@ class SparseCCA(CCA):
         "pmd" is the penalised matrix decomposition of Witten, Tibshirani and Hastie (2009): each
         pair maximises u'S_xy v under bounds of the l1 and l2 norms, as if the columns of a view
         were uncorrelated, and the next follows from the deflated S_xy. Pairs may be correlated.
+    relax : bool, default=True
+        Weights, in the folds too, are those of a CCA of the selected columns ("eccar"), not the
+        penalised ones. It has no effect with "pmd", which selects worse by such scores.
     x_groups, y_groups : arrays of shape (n_features,), (n_targets,), optional
         Labels of columns that are selected together ("eccar"): the penalty becomes the sum, over
         blocks of B of a group of x and a group of y, of the root of the size times the Frobenius
@@ -114,13 +123,13 @@ class SparseCCA(CCA):
     correlations_ : array of shape (k,)
         Those of the variates in the training rows.
     singular_values_ : array of shape (k,)
-        Equal to `correlations_`; with ``refine=0`` :math:`\Lambda`, which the penalty makes
-        smaller.
+        Equal to `correlations_`; with ``relax=False, refine=0`` :math:`\Lambda`, which the
+        penalty makes smaller.
     alpha_, alpha_max_ : float
     n_iter_ : int
         Iterations at `alpha_`.
     n_components_ : int
-        Fewer than asked for where B has a lower rank.
+        Fewer than asked for where the selected columns, or without `relax` B, have a lower rank.
     cv_alphas_, cv_scores_ : of shape (n_alphas,), (n_alphas, n_folds)
         Where alpha is "cv". A pair that an alpha does not leave has correlation 0.
     cv_counts_ : array of shape (n_alphas, 2)
@@ -139,9 +148,9 @@ y_feature_names_in_
 
     Notes
     -----
-    The best held-out correlation alone prefers too many columns to too few, since a superfluous
-    one costs little. Its alpha is ``cv_alphas_[argmax(mean(cv_scores_, axis=1))]``, for models
-    that are to predict.
+    Of penalised weights the best held-out correlation alone prefers too many columns to too few:
+    good weights take a small penalty, and a superfluous column costs little under it. Hence the
+    rule of one standard error without `relax`.
 
     **Beside R.** The bounds of PMA's ``CCA(x, z, penaltyx=c, penaltyz=c)`` are those of "pmd" with
     ``alpha=1 - c``. PMA starts each pair from one singular vector, and "pmd" from several, of which
@@ -153,6 +162,7 @@ y_feature_names_in_
     sparsity. arXiv 2507.11160.
     Gao, C., Ma, Z. and Zhou, H. H. (2017). Sparse CCA: adaptive estimation and computational
     barriers. Annals of Statistics 45.
+    Meinshausen, N. (2007). Relaxed lasso. Computational Statistics and Data Analysis 52.
     Witten, D. M., Tibshirani, R. and Hastie, T. (2009). A penalized matrix decomposition, with
     applications to sparse principal components and canonical correlation analysis. Biostatistics
     10.
@@ -177,6 +187,7 @@ y_feature_names_in_
         "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})],
         "alphas": ["array-like", None],
         "method": [StrOptions({"eccar", "pmd"})],
+        "relax": ["boolean"],
         "x_groups": ["array-like", None],
         "y_groups": ["array-like", None],
         "refine": [Interval(Integral, 0, None, closed="left")],
@@ -196,6 +207,7 @@ y_feature_names_in_
         alpha: float | Literal["cv"] = "cv",
         alphas: Any = None,
         method: Literal["eccar", "pmd"] = "eccar",
+        relax: bool = True,
         x_groups: Any = None,
         y_groups: Any = None,
         refine: int = 2,
@@ -209,6 +221,7 @@ y_feature_names_in_
         self.alpha = alpha
         self.alphas = alphas
         self.method = method
+        self.relax = relax
         self.x_groups = x_groups
         self.y_groups = y_groups
         self.refine = refine
@@ -229,9 +242,13 @@ y_feature_names_in_
         start = [a * largest for a in RATIOS[::2] if a * largest > alpha]
         (pairs,) = self._pairs(m, [alpha], start=start)
         if not pairs.converged:
-            self._say_unfinished(f"{alpha:.4g}")
+            say_unfinished(f"{alpha:.4g}", self.max_iter)
         found = SparsePairs.found(m, pairs)
-        few = found.sentences(k) if found.alpha_max_ > 0 else self._degenerate(m, 0)
+        few = (
+            found.sentences(k, m, self._relaxed())
+            if found.alpha_max_ > 0
+            else self._degenerate(m, 0)
+        )
         return found.noted([*constant_columns(m), *few])
 
     def _pairs(
@@ -252,11 +269,12 @@ y_feature_names_in_
             pairs = directions(B, x, y, k)
             if alpha < largest:
                 pairs = refine(pairs, alpha / unit, self.refine)
+            if self.relax:
+                pairs = selected_pairs(m, pairs.supports(), k)
             yield replace(pairs, alpha=alpha, largest=largest, converged=B.converged, steps=B.steps)
         if alphas[-1] == 0:
-            white = [m.whiten(name) for name in ("x", "y")]
-            U, r, Vt = leading_svd(m.cross("x", "y")[0], k)
-            yield Pairs(white[0].weights @ U, r, white[1].weights @ Vt.mT, 0.0, largest)
+            every = [np.ones(m.width(name), dtype=bool) for name in ("x", "y")]
+            yield replace(selected_pairs(m, every, k), largest=largest)
 
     def _groups(self, width: Callable[[str], int]) -> dict[str, Groups]:
         """The columns of each view that are selected together."""
@@ -272,6 +290,9 @@ y_feature_names_in_
         """The least penalty at which nothing is left ("eccar")."""
         S = to_numpy(m.cov("x", "y"))
         return Penalty(*self._groups(m.width).values()).largest(S) * self._unit(m)
+
+    def _relaxed(self) -> bool:
+        return self.relax and self.method == "eccar"
 
     @staticmethod
     def _unit(m: Shrunk) -> float:
@@ -333,11 +354,11 @@ y_feature_names_in_
         grid = scored_in_steps(scores, len(alphas), folds)
         if unfinished:
             first = f"{max(unfinished):.4g} (first of {len(unfinished)} problems in folds)"
-            self._say_unfinished(first)
+            say_unfinished(first, self.max_iter)
         return replace(grid, details=times)
 
     def _best(self, found: GridScores, folds: Sequence[Moments]) -> int:
-        return simplest_index(found.scores, found.notes)
+        return (best_index if self._relaxed() else simplest_index)(found.scores, found.notes)
 
     def _with_edges(self, candidates: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         return [{}, *candidates[1:]]  # beyond the largest alpha nothing is left
@@ -351,10 +372,3 @@ y_feature_names_in_
             "x_stability_": place(shares[at][0]),
             "y_stability_": place(shares[at][1]),
         }
-
-    def _say_unfinished(self, alpha: str) -> None:
-        warn(
-            f"the penalised problem at alpha={alpha} did not converge in max_iter={self.max_iter} "
-            "steps: raise max_iter, tol or alpha",
-            ConvergenceWarning,
-        )

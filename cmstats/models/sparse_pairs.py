@@ -1,4 +1,4 @@
-"""Pairs of sparse directions: of a penalised matrix, refined by lasso regressions, or scaled."""
+"""Pairs of sparse directions: of a penalised matrix, refined, of selected columns, or scaled."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
-from cmstats.arrays import Array, device_of, namespace, to_numpy
+from cmstats.arrays import Array, device_of, namespace, to_numpy, warn
 from cmstats.kernels.groups import Groups
 from cmstats.kernels.linalg import leading_svd
 from cmstats.kernels.pmd import penalised_path
@@ -18,7 +19,8 @@ from cmstats.moments.moments import Moments
 from cmstats.moments.shrinkage import Shrunk
 
 __all__ = ["HeldOutPairs", "Pairs", "Refinement", "SparsePairs"]
-__all__ += ["decomposed_pairs", "directions", "falling", "view_columns"]
+__all__ += ["decomposed_pairs", "directions", "falling", "say_unfinished", "selected_pairs"]
+__all__ += ["view_columns"]
 
 HostArray = np.ndarray[Any, Any]
 SMALL = 32
@@ -37,6 +39,8 @@ class Pairs:
         The penalty, and the one at which nothing is left.
     converged : bool
     steps : int
+    condition : float
+        The largest condition number of the columns that were whitened.
     """
 
     A: Array
@@ -46,6 +50,7 @@ class Pairs:
     largest: float = 1.0
     converged: bool = True
     steps: int = 1
+    condition: float = 1.0
 
     def supports(self) -> list[HostArray]:
         """The columns of x and of y with a weight in some pair."""
@@ -71,23 +76,32 @@ class SparsePairs(Canonical):
         known = vars(Canonical.of(m, A, xp.clip(r, 0.0, 1.0), B, 1.0))
         x, y = (xp.any(known[f"{name}_weights_"] != 0, axis=1) for name in "xy")
         # Tests of canonical correlations are of those without a penalty.
-        known["shrinkage_"] = None
+        known |= {"shrinkage_": None, "condition_": pairs.condition}
         return cls(**known, alpha_=pairs.alpha, alpha_max_=pairs.largest, x_support_=x,
                    y_support_=y, n_iter_=pairs.steps)  # fmt: skip
 
-    def sentences(self, count: int) -> list[str]:
-        """What an alpha leaves of the number of pairs asked for."""
+    def sentences(self, count: int, m: Shrunk, relaxed: bool) -> list[str]:
+        """What an alpha leaves of the number of pairs asked for, and too many columns for a CCA."""
         if not self.rank:
             return [
                 f"alpha={self.alpha_:.4g} leaves no column, all weights are 0: set it below "
                 f"alpha_max_={self.alpha_max_:.4g}"
             ]
+        found = []
         if self.rank < count:
-            return [
+            what = "selected columns" if relaxed else "penalised matrix"
+            found.append(
                 f"only {self.rank} of n_components={count} exist at alpha={self.alpha_:.4g}, the "
-                "rank of the penalised matrix; the rest are left out"
-            ]
-        return []
+                f"rank of the {what}; the rest are left out"
+            )
+        selected = int(to_numpy(self.x_support_).sum() + to_numpy(self.y_support_).sum())
+        if relaxed and selected > m.rows - 1 and not m.unshrunk.incomplete:
+            found.append(
+                f"{selected} columns selected at alpha={self.alpha_:.4g} and {m.rows:g} samples "
+                "make some training correlations 1 whatever the data: set a larger alpha, or "
+                "relax=False"
+            )
+        return found
 
 
 def view_columns(m: Shrunk, name: str, groups: Groups) -> Columns:
@@ -110,6 +124,15 @@ def falling(alphas: Any, said: Any, most: float | None) -> list[float]:
         range_ = "finite, not below 0" if most is None else "from 0 to 1 for 'pmd'"
         raise ValueError(f"alphas={said!r} must be numbers, {range_}")
     return [float(a) for a in np.unique(numbers.astype(np.float64))[::-1]]
+
+
+def say_unfinished(alpha: str, max_iter: int) -> None:
+    """Warn that the conditions were not met at an alpha."""
+    warn(
+        f"the penalised problem at alpha={alpha} did not converge in max_iter={max_iter} "
+        "steps: raise max_iter, tol or alpha",
+        ConvergenceWarning,
+    )
 
 
 def decomposed_pairs(m: Shrunk, S: HostArray, k: int, alphas: Sequence[float]) -> Iterator[Pairs]:
@@ -139,6 +162,21 @@ def directions(B: SparseBlock, x: Columns, y: Columns, k: int) -> Pairs:
     left, right = np.zeros((p, rank)), np.zeros((q, rank))
     left[B.rows], right[B.columns] = B.values @ (Y.T @ Q) / r, B.values.T @ (X.T @ P) / r
     return Pairs(left, r, right)
+
+
+def selected_pairs(m: Shrunk, supports: Sequence[HostArray], k: int) -> Pairs:
+    """The leading pairs of a CCA of the selected columns, with weights of 0 for the others."""
+    chosen = {name: np.flatnonzero(a) for name, a in zip(("x", "y"), supports, strict=True)}
+    if not all(len(at) for at in chosen.values()):
+        left, right = (np.zeros((len(a), 1)) for a in supports)
+        return Pairs(left, np.zeros(1), right)
+    at = np.concatenate([m.sample.columns(name).start + at for name, at in chosen.items()])
+    own = m.sample.take(at, {name: len(at) for name, at in chosen.items()}).shrunk(0.0)
+    U, r, Vt = leading_svd(own.cross("x", "y")[0], k)
+    A, B = (np.zeros((len(a), r.shape[0])) for a in supports)
+    A[chosen["x"]] = to_numpy(own.whiten("x").weights @ U)
+    B[chosen["y"]] = to_numpy(own.whiten("y").weights @ Vt.mT)
+    return Pairs(A, to_numpy(r), B, condition=own.condition)
 
 
 @dataclass(frozen=True)
