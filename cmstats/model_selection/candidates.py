@@ -45,7 +45,7 @@ GAMMAS = (1.0, 0.3, 0.1, 0.03)
 """Multiples of the median heuristic."""
 LANDMARKS = 2000
 """Landmarks of the model that is fitted in the end."""
-TRIAL_LANDMARKS = (1000, 400)
+TRIAL_LANDMARKS = (1000, 700)
 """Those of the trials, and where there are more than `MANY_ROWS` rows."""
 MANY_ROWS = 3000
 QUERIES = 2500
@@ -288,17 +288,23 @@ class Trials:
         found = [c for c in self.values if wanted(c)]
         return sorted(found, key=lambda c: -float(np.nanmean(self.values[c])))
 
-    def in_all_folds(self, candidate: Candidate) -> bool:
-        """Whether it was tried as often as any other."""
-        most = max(int(times.sum()) for times in self.times.values())
-        return int(self.times[candidate].sum()) == most
+    def in_all_folds(self) -> set[Candidate]:
+        """Those that were tried as often as any other."""
+        count = {c: int(times.sum()) for c, times in self.times.items()}
+        most = max(count.values())
+        return {c for c, n in count.items() if n == most}
 
-    def may_win(self, candidate: Candidate) -> bool:
-        """Whether it is within two paired errors of the best of those that were tried most."""
-        best = self.best(self.in_all_folds)[0]
-        behind = self.values[best] - self.values[candidate]
-        behind = behind[np.isfinite(behind)]
-        return bool(behind.mean() <= 2 * behind.std() / len(behind) ** 0.5 + 1e-12)
+    def that_may_win(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those within two paired errors of the best of those that were tried most."""
+        whole = self.in_all_folds()
+        best = self.values[self.best(whole.__contains__)[0]]
+
+        def near(candidate: Candidate) -> bool:
+            behind = best - self.values[candidate]
+            behind = behind[np.isfinite(behind)]
+            return bool(behind.mean() <= 2 * behind.std() / len(behind) ** 0.5 + 1e-12)
+
+        return [c for c in candidates if near(c)]
 
     def _held_out(
         self,

@@ -134,7 +134,7 @@ class CrossModalRetriever(ComparedViews, RowsModel):
     Notes
     -----
     Kernel maps are fitted to all rows without pairing and held fixed over the folds; everything
-    that sees the pairing is fitted inside of them. They have 1000 landmarks (400 of more than 3000
+    that sees the pairing is fitted inside of them. They have 1000 landmarks (700 of more than 3000
     rows), the model that is fitted in the end up to 2000, and the shrinkage that is the same ridge
     with as many: that of ``model_`` is then larger than that of ``chosen_``.
 
@@ -301,7 +301,7 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         most: int,
     ) -> None:
         """The best of those that were screened, where they may still win, in the other folds."""
-        keys = [(c.gamma or c.target, c.shrinkage or 0.0) for c in screened if trials.may_win(c)]
+        keys = [(c.gamma or c.target, c.shrinkage or 0.0) for c in trials.that_may_win(screened)]
         for first, shrinkage in list(dict.fromkeys(keys))[:most]:
             tried(family, first, shrinkage, slice(screen.stop, None))
 
@@ -317,7 +317,8 @@ class CrossModalRetriever(ComparedViews, RowsModel):
             for shrinkage in SCREENS[1]:
                 tried(trials.kernels, best.gamma, shrinkage, screen)
         self._into_all_folds(trials, tried, trials.kernels, screened(), screen, FINALISTS)
-        for best in [c for c in screened() if trials.in_all_folds(c)][:1]:
+        whole = trials.in_all_folds()
+        for best in [c for c in screened() if c in whole][:1]:
             tried(trials.all_components, best.gamma, best.shrinkage)
 
     @property
