@@ -43,11 +43,11 @@ SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.9
 COMPONENTS = (50, 100, 200)
 GAMMAS = (1.0, 0.3, 0.1, 0.03)
 """Multiples of the median heuristic."""
-LANDMARKS = 2000
-"""Landmarks of the model that is fitted in the end."""
-TRIAL_LANDMARKS = (1000, 700)
-"""Those of the trials, and where there are more than `MANY_ROWS` rows."""
 MANY_ROWS = 3000
+LANDMARKS = (2000, 1200)
+"""Landmarks of the model that is fitted in the end, and of that of more than `MANY_ROWS` rows."""
+TRIAL_LANDMARKS = (1000, 400)
+"""Those of the trials."""
 QUERIES = 2500
 """Held-out pairs that are ranked, in all folds together."""
 TRIAL_BANK = 1000
@@ -229,39 +229,30 @@ class Trials:
     def all_components(self, gamma: float, shrinkage: float) -> None:
         """The same with all components of kernel maps, of which `kernels` takes the leading ones.
 
-        Their singular value decomposition costs several times that of the leading ones.
+        Their singular value decomposition costs several times that of the leading ones; of the few
+        landmarks that many rows are tried with they are not worth it.
         """
         like = Candidate("KernelCCA", shrinkage=shrinkage, gamma=gamma)
         views = self._mapped(gamma)
-        if max(COMPONENTS) in self._counts(*views):
+        if max(COMPONENTS) in self._counts(*views) and len(self.X) <= MANY_ROWS:
             self._held_out(views, lambda m, rows: _decomposed(m, rows, like, [None], None))
 
     def estimator(self, candidate: Candidate, rows: int) -> Any:
-        """The model of a candidate to fit to all `rows`.
-
-        That of kernels has more landmarks than the trials, and the shrinkage of the same ridge,
-        which is in units of the mean variance of as many columns.
-        """
+        """The model of a candidate to fit to all `rows`; of kernels with more landmarks."""
         if not candidate.fitted:
             return RawCosine(center=candidate.model == "centred cosine")
-        k, s = candidate.n_components, float(candidate.shrinkage or 0.0)
+        k, s = candidate.n_components, candidate.shrinkage
         if candidate.gamma is None:
             return CCA(k, shrinkage=s, target=candidate.target or "independent")
-        rank = min(LANDMARKS, rows)
-        more = rank / self._landmarks
         gamma = tuple(candidate.gamma * g for g in self.bandwidths)
         return KernelCCA(
             k,
             gamma=gamma,
             approximation="nystroem",
-            rank=rank,
-            shrinkage=more * s / (1 - s + more * s),
+            rank=min(LANDMARKS[rows > MANY_ROWS], rows),
+            shrinkage=s,
             random_state=self.seed,
         )
-
-    @property
-    def _landmarks(self) -> int:
-        return min(TRIAL_LANDMARKS[len(self.X) > MANY_ROWS], len(self.X))
 
     @functools.cached_property
     def bandwidths(self) -> tuple[float, float]:
@@ -274,10 +265,9 @@ class Trials:
 
     def _mapped(self, gamma: float) -> tuple[HostArray, HostArray]:
         if gamma not in self._maps:
+            rank = min(TRIAL_LANDMARKS[len(self.X) > MANY_ROWS], len(self.X))
             x, y = (
-                NystroemMap(
-                    gamma=gamma * g, rank=self._landmarks, random_state=self.seed + i
-                ).fit_transform(a)
+                NystroemMap(gamma=gamma * g, rank=rank, random_state=self.seed + i).fit_transform(a)
                 for i, (g, a) in enumerate(zip(self.bandwidths, (self.X, self.Y), strict=True))
             )
             self._maps[gamma] = x, y

@@ -134,9 +134,8 @@ class CrossModalRetriever(ComparedViews, RowsModel):
     Notes
     -----
     Kernel maps are fitted to all rows without pairing and held fixed over the folds; everything
-    that sees the pairing is fitted inside of them. They have 1000 landmarks (700 of more than 3000
-    rows), the model that is fitted in the end up to 2000, and the shrinkage that is the same ridge
-    with as many: that of ``model_`` is then larger than that of ``chosen_``.
+    that sees the pairing is fitted inside of them. They have 1000 landmarks, and those
+    of the model that is fitted in the end up to 2000; of more than 3000 rows 400 and 1200.
 
     The held-out score of the best of many candidates is a little too good: for an unbiased one
     hold rows out yourself.
@@ -236,9 +235,9 @@ class CrossModalRetriever(ComparedViews, RowsModel):
         folds = [dealt[inside] for dealt in folds]
         trials = Trials(X_in, y_in, folds, self.scoring, seed)
         self._try(trials, kernels=not any(scipy.sparse.issparse(a) for a in rows))
-        cosines = trials.cosines_among_all() if Candidate(COSINES[0]) in trials.values else {}
         table = _table(trials, codes[at])
-        chosen = _chosen(table, cosines, codes[at], few)
+        ask = Candidate(COSINES[0]) in table and (few or not next(iter(table)).fitted)
+        chosen = _chosen(table, trials.cosines_among_all() if ask else {}, codes[at])
         self.chosen_, self.score_ = vars(chosen).copy(), table[chosen]["score"]
         self._table = [{**row, "chosen": c == chosen} for c, row in table.items()]
         self.model_ = trials.estimator(chosen, n).fit(X, y)
@@ -520,14 +519,13 @@ def _chosen(
     table: dict[Candidate, dict[str, Any]],
     cosines: dict[Candidate, HostArray],
     codes: HostArray,
-    few: bool,
 ) -> Candidate:
-    """The best candidate; of few pairs a cosine where one is within one standard error of it.
+    """The best candidate, or where there are `cosines` one within one standard error of it.
 
-    `cosines` are their values among all pairs, which tell them apart.
+    Their values among all pairs tell cosines apart.
     """
     best = next(iter(table))
-    if not cosines or (best.fitted and not few):
+    if not cosines:
         return best
     simple = _best_cosine(cosines, codes)
     near = table[simple]["difference"] <= table[simple]["difference_error"] + 1e-12
