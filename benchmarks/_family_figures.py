@@ -148,5 +148,5 @@ def _sparse(rows: Rows) -> None:
             axes.margins(x=0.15, y=0.15)
     for axes in panels[-1]:
         axes.set_xlabel("seconds for the whole path")
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(RESULTS / "family-sparse.png", dpi=100)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from benchmarks._measure import RESULTS, Rows, saved
 
 START = "MNIST halves, "
@@ -98,7 +100,10 @@ def few_pairs() -> None:
             )
         axes.set(xscale="log", title=data, xlabel="pairs", ylabel="MRR")
         counts = sorted({n for points in by_method.values() for n, _, _ in points})
-        axes.set_xticks(counts, [str(n) for n in counts])
+        # Labels of numbers that lie near to the next would run into it.
+        near = [after < 2 * n for n, after in itertools.pairwise([*counts, 2 * counts[-1]])]
+        labels = ["" if close else str(n) for n, close in zip(counts, near, strict=True)]
+        axes.set_xticks(counts, labels)
         axes.set_xticks([], minor=True)
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(RESULTS / "few_pairs.png", dpi=110)
