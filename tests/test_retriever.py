@@ -132,6 +132,19 @@ def test_kernels_are_tried_with_all_components_too(monkeypatch: pytest.MonkeyPat
             assert values[test].mean() == pytest.approx(mrr(u, v), abs=1e-12)
 
 
+def test_more_landmarks_than_in_the_trials_take_the_same_ridge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cmstats.model_selection.candidates.TRIAL_LANDMARKS", (20, 10))
+    model = trial().estimator(Candidate("KernelCCA", shrinkage=0.1, gamma=0.3), 60)
+    assert model.rank == 60
+
+    def ridge(shrinkage: float, columns: int) -> float:
+        return shrinkage / (1 - shrinkage) / columns
+
+    assert ridge(model.shrinkage, 60) == pytest.approx(ridge(0.1, 20))
+
+
 def test_a_path_is_followed_to_its_best_shrinkage() -> None:
     X, y = aligned(0, 300, noise=1.5, d=20)
     whole, followed = (Trials(X, y, [np.arange(300) % 3], "MRR", 0) for _ in range(2))

@@ -238,18 +238,27 @@ class Trials:
             self._held_out(views, lambda m, rows: _decomposed(m, rows, like, [None], None))
 
     def estimator(self, candidate: Candidate, rows: int) -> Any:
-        """The model of a candidate to fit to all `rows`; of kernels with more landmarks."""
+        """The model of a candidate to fit to all `rows`.
+
+        That of kernels has more landmarks than the trials, and the shrinkage of the same ridge,
+        which is in units of the mean variance of as many columns. (Of many rows, which are tried
+        with few landmarks, the shrinkage itself: it finds more of the halves of digits.)
+        """
         if not candidate.fitted:
             return RawCosine(center=candidate.model == "centred cosine")
         k, s = candidate.n_components, candidate.shrinkage
         if candidate.gamma is None:
             return CCA(k, shrinkage=s, target=candidate.target or "independent")
         gamma = tuple(candidate.gamma * g for g in self.bandwidths)
+        rank, s = min(LANDMARKS[rows > MANY_ROWS], rows), float(s or 0.0)
+        if rows <= MANY_ROWS:
+            more = rank / min(TRIAL_LANDMARKS[0], rows)
+            s = more * s / (1 - s + more * s)
         return KernelCCA(
             k,
             gamma=gamma,
             approximation="nystroem",
-            rank=min(LANDMARKS[rows > MANY_ROWS], rows),
+            rank=rank,
             shrinkage=s,
             random_state=self.seed,
         )

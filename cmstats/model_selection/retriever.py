@@ -135,7 +135,9 @@ class CrossModalRetriever(ComparedViews, RowsModel):
     -----
     Kernel maps are fitted to all rows without pairing and held fixed over the folds; everything
     that sees the pairing is fitted inside of them. They have 1000 landmarks, and those
-    of the model that is fitted in the end up to 2000; of more than 3000 rows 400 and 1200.
+    of the model that is fitted in the end up to 2000, with the shrinkage that is the same ridge
+    for as many: that of ``model_`` is then larger than that of ``chosen_``. Of more than 3000 rows
+    they have 400, and 1200 with the same shrinkage.
 
     The held-out score of the best of many candidates is a little too good: for an unbiased one
     hold rows out yourself.
