@@ -14,6 +14,7 @@ import scipy.sparse
 from contract.places import DTYPES, PLACES, Place
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold
@@ -661,3 +662,19 @@ def test_very_many_targets_are_taken_in_groups(how: Any, monkeypatch: pytest.Mon
         np.testing.assert_allclose(model.score_tasks(X, Y), together.score_tasks(X, Y), rtol=1e-9)
     ranked = MultitaskRegressor(rank="cv", cv=3).fit(X, Y)
     assert not isinstance(ranked.moments_, dict)
+
+
+@pytest.mark.dask
+def test_a_shared_rank_of_very_many_targets_holds_on_dask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of complete targets are no targets that are observed in different rows."""
+    da = pytest.importorskip("dask.array")
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(60, 5)), rng.normal(size=(60, 17))
+    model = MultitaskRegressor(alpha=1.0, rank=2)
+    expected = clone(model).fit(X, Y)
+    monkeypatch.setattr("cmstats.moments.tasks.MOST", 5)
+    dask = [da.from_array(a, chunks=(20, -1)) for a in (X, Y)]
+    np.testing.assert_allclose(clone(model).fit(*dask).coef_, expected.coef_, atol=1e-12)
+    gaps = da.from_array(np.where(rng.random(Y.shape) < 0.1, np.nan, Y), chunks=(20, -1))
+    with pytest.raises(ValueError, match="different rows"):
+        clone(model).fit(dask[0], gaps)

@@ -143,6 +143,10 @@ def test_more_landmarks_than_in_the_trials_take_the_same_ridge(
         return shrinkage / (1 - shrinkage) / columns
 
     assert ridge(model.shrinkage, 60) == pytest.approx(ridge(0.1, 20))
+    more = trial().estimator(Candidate("KernelCCA", shrinkage=0.1, gamma=0.3), 100)
+    assert ridge(more.shrinkage, 100) == pytest.approx(ridge(0.1, 20))  # tried on 60 rows of these
+    monkeypatch.setattr("cmstats.model_selection.candidates.MANY_ROWS", 50)
+    assert trial().estimator(Candidate("KernelCCA", shrinkage=0.1, gamma=0.3), 60).shrinkage == 0.1
 
 
 def test_a_path_is_followed_to_its_best_shrinkage() -> None:

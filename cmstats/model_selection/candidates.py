@@ -126,9 +126,9 @@ class Trials:
         """The cosine of the rows as they are and less their means: nothing else is fitted."""
 
         def scored(moments: Moments, rows: _Rows) -> Iterator[tuple[Candidate, Scores]]:
-            for model in COSINES:
-                fitted = RawCosine(center=model == "centred cosine").fit_moments(moments)
-                yield Candidate(model), rows.map(fitted.embed).scores()
+            for candidate in map(Candidate, COSINES):
+                fitted = self.estimator(candidate, len(self.X)).fit_moments(moments)
+                yield candidate, rows.map(fitted.embed).scores()
 
         self._held_out((self.X, self.Y), scored)
 
@@ -138,17 +138,17 @@ class Trials:
         They fit nothing but means, so that no pair need be held out: of few pairs, ranks among
         all tell more than ranks among those of a fold. NaN are the pairs beyond `QUERIES`.
         """
-        n = len(self.X)
+        n, found = len(self.X), {}
         at = np.sort(np.random.default_rng(self.seed).permutation(n)[:QUERIES])
-        found = {}
-        for model, hubness in itertools.product(COSINES, (False, True)):
-            fitted = RawCosine(center=model == "centred cosine").fit(self.X, self.Y)
+        for candidate in map(Candidate, COSINES):
+            fitted = self.estimator(candidate, n).fit(self.X, self.Y)
             u, v = fitted.embed(self.X[at], self.Y[at])
-            if hubness:  # which leaves a pair out of its own bank
-                u, v = HubnessCorrection(k=NEIGHBOURS, size=TRIAL_BANK).fit(u, v).transform(u, v)
-            values = np.full(n, np.nan)
-            values[at] = self._both_ways(u, v)
-            found[Candidate(model, hubness=hubness)] = values
+            hubs = HubnessCorrection(k=NEIGHBOURS, size=TRIAL_BANK).fit(u, v)
+            # A pair of the bank is not compared with itself.
+            for hubness, vectors in ((False, (u, v)), (True, hubs.transform(u, v))):
+                values = np.full(n, np.nan)
+                values[at] = self._both_ways(*vectors)
+                found[replace(candidate, hubness=hubness)] = values
         return found
 
     def path(self, target: Target, shrinkages: Sequence[float] = SHRINKAGES) -> None:
@@ -234,15 +234,15 @@ class Trials:
         """
         like = Candidate("KernelCCA", shrinkage=shrinkage, gamma=gamma)
         views = self._mapped(gamma)
-        if max(COMPONENTS) in self._counts(*views) and len(self.X) <= MANY_ROWS:
+        if max(COMPONENTS) in self._counts(*views) and not self._many:
             self._held_out(views, lambda m, rows: _decomposed(m, rows, like, [None], None))
 
     def estimator(self, candidate: Candidate, rows: int) -> Any:
         """The model of a candidate to fit to all `rows`.
 
         That of kernels has more landmarks than the trials, and the shrinkage of the same ridge,
-        which is in units of the mean variance of as many columns. (Of many rows, which are tried
-        with few landmarks, the shrinkage itself: it finds more of the halves of digits.)
+        which is in units of the mean variance of as many columns. Where many rows were tried with
+        few landmarks it keeps the shrinkage itself, which finds more of the halves of digits.
         """
         if not candidate.fitted:
             return RawCosine(center=candidate.model == "centred cosine")
@@ -251,8 +251,8 @@ class Trials:
             return CCA(k, shrinkage=s, target=candidate.target or "independent")
         gamma = tuple(candidate.gamma * g for g in self.bandwidths)
         rank, s = min(LANDMARKS[rows > MANY_ROWS], rows), float(s or 0.0)
-        if rows <= MANY_ROWS:
-            more = rank / min(TRIAL_LANDMARKS[0], rows)
+        if not self._many:
+            more = rank / self._landmarks
             s = more * s / (1 - s + more * s)
         return KernelCCA(
             k,
@@ -262,6 +262,14 @@ class Trials:
             shrinkage=s,
             random_state=self.seed,
         )
+
+    @property
+    def _many(self) -> bool:
+        return len(self.X) > MANY_ROWS
+
+    @property
+    def _landmarks(self) -> int:
+        return min(TRIAL_LANDMARKS[self._many], len(self.X))
 
     @functools.cached_property
     def bandwidths(self) -> tuple[float, float]:
@@ -274,7 +282,7 @@ class Trials:
 
     def _mapped(self, gamma: float) -> tuple[HostArray, HostArray]:
         if gamma not in self._maps:
-            rank = min(TRIAL_LANDMARKS[len(self.X) > MANY_ROWS], len(self.X))
+            rank = self._landmarks
             x, y = (
                 NystroemMap(gamma=gamma * g, rank=rank, random_state=self.seed + i).fit_transform(a)
                 for i, (g, a) in enumerate(zip(self.bandwidths, (self.X, self.Y), strict=True))

@@ -307,13 +307,16 @@ y_feature_names_in_
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        pmd = self.method == "pmd"
-        if pmd and not self.x_groups is self.y_groups is None:
+        if self.method != "pmd":
+            return
+        if self.x_groups is not None or self.y_groups is not None:
             raise ValueError(
                 "method='pmd' selects single columns: leave the groups out, or set method='eccar'"
             )
-        if pmd and self.alpha != "cv" and self.alpha > 1:
-            raise ValueError(f"alpha={self.alpha} is out of range: 'pmd' takes one in [0, 1]")
+        if self.alpha != "cv" and self.alpha > 1:
+            raise ValueError(
+                f"alpha={self.alpha} is out of range: method='pmd' takes one in [0, 1]"
+            )
 
     # ------------------------------------------------------------------ choosing alpha
     def _has_path(self) -> bool:

@@ -180,6 +180,7 @@ def _available(groups: Sequence[tuple[Mask, Scatter]]) -> tuple[np.ndarray[Any, 
 
 
 def _exceeds_rounding(variance: Any, center: Any) -> Any:
+    """Whether columns vary by more than the rounding errors of values near to their means."""
     return variance > (8 * whitening.EPS * center) ** 2
 
 

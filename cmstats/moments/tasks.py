@@ -78,8 +78,7 @@ class TaskMoments:
     @classmethod
     def whole(cls, moments: Moments) -> TaskMoments:
         """Moments of rows in which every task is observed."""
-        tasks = tuple(range(moments.width("y")))
-        return cls((tasks,), (moments,), moments.rows, moments.n, moments.form)
+        return cls.complete((tuple(range(moments.width("y"))),), (moments,), moments.form)
 
     @classmethod
     def complete(
@@ -321,7 +320,7 @@ def _of_dask(
     weights, ids = checked_weights(sample_weight, n), folds.ids
     if weights is not None:
         ids = folds.numbers(n, weights)
-    work = functools.partial(_of_chunk, form, folds.count, folds.start)
+    work = functools.partial(_of_chunk, form, several, folds.count, folds.start)
     width = sum(int(a.shape[1]) for a in blocks.values()) + int(y.shape[1])
     found: list[TaskMoments] = _dask.tree(
         {**blocks, "y": y},
@@ -331,19 +330,25 @@ def _of_dask(
         ids=ids,
         least=folds.count * width,
     )
-    if not several:
-        _dask.added(found).require_one_group()
     return found
 
 
 def _of_chunk(
-    form: Form, count: int, offset: int, named: dict[str, Any], w: Any, ids: Any, at: Any
+    form: Form,
+    several: bool,
+    count: int,
+    offset: int,
+    named: dict[str, Any],
+    w: Any,
+    ids: Any,
+    at: Any,
 ) -> list[TaskMoments]:
     """The task of a chunk of rows."""
     y = named.pop("y")
     folds = Folds(count, offset + (at.start or 0), ids)
     with naming_chunk(named, at, "error"):
-        return TaskMoments.folds(named, y, form=form, sample_weight=w, folds=folds)
+        how: dict[str, Any] = {"form": form, "sample_weight": w, "folds": folds}
+        return TaskMoments.folds(named, y, **how, several=several)
 
 
 def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:
