@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
+from contract.places import PLACES, Place
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage, oas
@@ -20,6 +21,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, ShuffleSplit
 
 from cmstats import CCA, Moments, MultitaskRegressor
+from cmstats.arrays import to_numpy
 from cmstats.moments.folds import training_moments
 
 FORMS = ["scatter", "root"]
@@ -451,6 +453,111 @@ def test_standardized_moments_shrink_as_oas_does(form: Any, views: Any) -> None:
     Z = (X - X.mean(axis=0)) / X.std(axis=0, ddof=1)
     found = Moments.from_data(x=X, form=form).standardized().ledoit_wolf("x")
     assert found == pytest.approx(oas(Z)[1], abs=1e-12)
+
+
+# ------------------------------------------------------- without products among targets
+def assert_regresses_alike(a: Moments, b: Moments, rtol: float = 1e-10) -> None:
+    """Equal in all that a regression of the block "y" asks for, and b without S_yy."""
+    assert (b.names, b.widths, b.diagonal, b.rows) == (a.names, a.widths, "y", a.rows)
+    assert b.n == pytest.approx(a.n)
+    rest = [name for name in a.names if name != "y"]
+    for pair in [*itertools.product(rest, rest), *((name, "y") for name in rest)]:
+        S = to_numpy(a.scatter(*pair))
+        for found in (b.scatter(*pair), b.scatter(*reversed(pair)).mT):
+            np.testing.assert_allclose(to_numpy(found), S, rtol=rtol, atol=rtol * np.abs(S).max())
+    for of in (Moments.mean, Moments.variance):
+        expected, found = (to_numpy(of(m, "y")) for m in (a, b))
+        np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol)
+    with pytest.raises(ValueError, match="hold only the variances of the block"):
+        b.scatter("y")
+
+
+@pytest.mark.parametrize("place", PLACES, indirect=True)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("n", [120, 3000])
+def test_targets_need_no_products(
+    place: Place, dtype: str, n: int, rng: np.random.Generator
+) -> None:
+    X = rng.normal(size=(n, 5)) + 3
+    Y = X[:, :3] @ rng.normal(size=(3, 9)) + rng.normal(size=(n, 9)) - 7
+    blocks = {"x": place(X, dtype), "y": place(Y, dtype)}
+    w = place(rng.uniform(0.5, 2, n))
+    rtol = 1e-10 if dtype == "float64" else 1e-5
+    for how in ({}, {"sample_weight": w}):
+        full = Moments.from_data(**how, **blocks)
+        found = Moments.from_data(diagonal="y", **how, **blocks)
+        assert_regresses_alike(full, found, rtol)
+        S = to_numpy(found.scatter("x"))
+        np.testing.assert_array_equal(S, S.T)
+        folds = Moments.folds(diagonal="y", cv=3, **how, **blocks)
+        assert_regresses_alike(full, functools.reduce(operator.add, folds), rtol)
+    assert_regresses_alike(full.about_origin(), found.about_origin(), rtol)
+    assert_regresses_alike(full.standardized(), found.standardized(), rtol)
+    assert_regresses_alike(full.reweighted(2.5), found.reweighted(2.5), rtol)
+    assert found.diagonal == "y"
+    assert "diagonal='y'" in repr(found)
+
+
+def test_moments_without_products_merge_with_all_others(views: Any, tmp_path: Path) -> None:
+    (X, Y), cut = views, slice(0, 50)
+    full = Moments.from_data(x=X, y=Y)
+    found = Moments.from_data(x=X[cut], y=Y[cut], diagonal="y")
+    rest = {"x": X[50:], "y": Y[50:]}
+    for other in (Moments.from_data(**rest), Moments.from_data(**rest, diagonal="y")):
+        assert_regresses_alike(full, found + other)
+        assert_regresses_alike(full, other + found)
+    found.save(tmp_path / "m.npz")
+    loaded = Moments.load(tmp_path / "m.npz")
+    assert_regresses_alike(full, loaded.update(**rest))
+    pickled = pickle.loads(pickle.dumps(found))
+    np.testing.assert_array_equal(pickled.scatter("x", "y"), found.scatter("x", "y"))
+    batches = ((X[i : i + 7], Y[i : i + 7]) for i in range(0, 120, 7))
+    assert_regresses_alike(full, Moments.from_batches(batches, diagonal="y"))
+    single = Moments.folds(x=X, y=Y, cv=120, diagonal="y")  # folds of a row each
+    assert_regresses_alike(full, functools.reduce(operator.add, single))
+    single[3].save(tmp_path / "row.npz")
+    others = [Moments.load(tmp_path / "row.npz"), *single[:3], *single[4:]]
+    assert_regresses_alike(full, functools.reduce(operator.add, others))
+
+
+def test_blocks_beside_targets_are_taken_and_partialled_out(views: Any) -> None:
+    X, Y = views
+    blocks = {"a": X[:, :2], "b": X[:, 2:], "y": Y}
+    full, found = Moments.from_data(**blocks), Moments.from_data(**blocks, diagonal="y")
+    assert_regresses_alike(full, found)
+    assert_regresses_alike(full.select("b", "y"), found.select("b", "y"))
+    assert_regresses_alike(full.partial_out("b"), found.partial_out("b"))
+    assert found.select("b", "a").diagonal is None
+    assert_same(full.select("a").standardized(), found.select("a").standardized())
+    with pytest.raises(ValueError, match="must be the last"):
+        found.select("y", "a")
+    with pytest.raises(ValueError, match="hold only the variances"):
+        CCA().fit_moments(found.select("a", "y").relabelled({"x": 2, "y": 3}))
+    with pytest.raises(ValueError, match="hold only the variances"):
+        found.partial_out("y")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"diagonal": "x"}, "must name the last of at least two blocks, got x, y"),
+        ({"diagonal": "z"}, "must name the last of at least two blocks, got x, y"),
+        ({"diagonal": "y", "missing": "em"}, "leave diagonal out"),
+    ],
+)
+def test_targets_are_the_last_block(how: dict[str, Any], said: str, views: Any) -> None:
+    with pytest.raises(ValueError, match=said):
+        Moments.from_data(x=views[0], y=views[1], **how)
+    with pytest.raises(ValueError, match=said):
+        Moments.from_batches([views], **how)
+
+
+def test_rows_with_gaps_do_not_join_moments_without_products(views: Any) -> None:
+    X, Y = views[0], views[1].copy()
+    found = Moments.from_data(x=X, y=Y, diagonal="y")
+    Y[3, 1] = np.nan
+    with pytest.raises(ValueError, match="from the products within every block"):
+        found.update(x=X, y=Y, missing="em")
 
 
 # ------------------------------------------------------------------------------ files

@@ -19,7 +19,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold
 
-from cmstats import Moments
+from cmstats import Moments, MomentsSearchCV
 from cmstats.arrays import to_numpy
 from cmstats.models.multitask import ALPHAS, MultitaskRegressor
 from cmstats.models.ridge import HeldOut, Spectrum, plane_point
@@ -642,31 +642,52 @@ def test_one_row_left_out_at_a_time_chooses_by_press() -> None:
     "how",
     [{}, {"alpha": 2.0}, {"bands": [0, 0, 1, 1, 1], "random_state": 0}, {"fit_intercept": False}],
 )
-def test_very_many_targets_are_taken_in_groups(how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The products among targets, which no regression needs, would fill the memory."""
+def test_very_many_targets_need_no_products(how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those among targets, which no regression needs, would fill the memory."""
     rng = np.random.default_rng(0)
     X, w = rng.normal(size=(90, 5)), rng.integers(1, 3, 90).astype(float)
     Y = X @ rng.normal(size=(5, 17)) + rng.normal(size=(90, 17)) * rng.uniform(0.1, 3, 17)
     together = MultitaskRegressor(cv=3, **how).fit(X, Y, sample_weight=w)
     monkeypatch.setattr("cmstats.moments.tasks.MOST", 5)
-    grouped = MultitaskRegressor(cv=3, **how).fit(X, Y, sample_weight=w)
+    alone = MultitaskRegressor(cv=3, **how).fit(X, Y, sample_weight=w)
     batches = MultitaskRegressor(cv=3, **how)
     for at in (slice(0, 40), slice(40, 90)):
         batches.partial_fit(X[at], Y[at], sample_weight=w[at])
-    assert [len(tasks) for tasks in grouped.moments_] == [5, 5, 5, 2]
-    for model in (grouped, batches):
+    stream = MultitaskRegressor(cv=3, **how).fit([(X, Y)])
+    for model in (alone, batches, stream):
+        assert {m.diagonal for m in np.atleast_1d(model.moments_)} == {"y"}
+    for model in (alone, batches):
         for name in ("coef_", "intercept_", "alpha_"):
             np.testing.assert_allclose(
                 getattr(model, name), getattr(together, name), rtol=1e-9, atol=1e-12
             )
         np.testing.assert_allclose(model.score_tasks(X, Y), together.score_tasks(X, Y), rtol=1e-9)
     ranked = MultitaskRegressor(rank="cv", cv=3).fit(X, Y)
-    assert not isinstance(ranked.moments_, dict)
+    assert {m.diagonal for m in ranked.moments_} == {None}
+    assert alone.calibrate(X, Y).predict_region(X[:2]).contains(Y[:2]).shape == (2,)
+    search = MomentsSearchCV(MultitaskRegressor(), {"alpha": [1.0, 10.0]}, cv=3).fit(X, Y)
+    best, fold = MultitaskRegressor(**search.best_params_), np.arange(90) % 3
+    each = [best.fit(X[fold != k], Y[fold != k]).predict(X[fold == k]) for k in range(3)]
+    by_hand = [r2_score(Y[fold == k], predicted) for k, predicted in enumerate(each)]
+    assert search.best_score_ == pytest.approx(np.mean(by_hand))
+
+
+def test_gaps_of_very_many_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets that are observed in different rows are so without products, too."""
+    rng = np.random.default_rng(1)
+    X, Y = rng.normal(size=(80, 3)), rng.normal(size=(80, 9))
+    Y[5:20, 2:4], Y[40:, 7] = np.nan, np.nan
+    expected = MultitaskRegressor(cv=4).fit(X, Y)
+    monkeypatch.setattr("cmstats.moments.tasks.MOST", 5)
+    found = MultitaskRegressor(cv=4).partial_fit(X[:30], Y[:30]).partial_fit(X[30:], Y[30:])
+    assert all(m.diagonal == "y" for each in found.moments_.values() for m in each)
+    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.score_tasks(X, Y), expected.score_tasks(X, Y), rtol=1e-9)
 
 
 @pytest.mark.dask
 def test_a_shared_rank_of_very_many_targets_holds_on_dask(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups of complete targets are no targets that are observed in different rows."""
+    """They have products among them, in every chunk."""
     da = pytest.importorskip("dask.array")
     rng = np.random.default_rng(0)
     X, Y = rng.normal(size=(60, 5)), rng.normal(size=(60, 17))

@@ -65,8 +65,8 @@ class RowSums(NamedTuple):
     n : float
         Sum of the weights.
     mean : array of shape (d,)
-    scatter : array of shape (d, d)
-        The sum of w (x - mean)(x - mean)'.
+    scatter : array of shape (d, d) or (d - t, d)
+        The sum of w (x - mean)(x - mean)', without the rows of t last columns that are targets.
     third : array of shape (d,)
         Per block b of columns, the sum of w ||x_b - mean_b||^2 (x_b - mean_b).
     fourth : array of shape (n_blocks,)
@@ -75,6 +75,8 @@ class RowSums(NamedTuple):
         The number of rows.
     single : bool
         Whether products were formed in single precision.
+    squares : array of shape (t,) or None
+        The diagonal of the scatter of targets.
     """
 
     n: float
@@ -84,6 +86,7 @@ class RowSums(NamedTuple):
     fourth: Array
     rows: int
     single: bool = False
+    squares: Array | None = None
 
 
 def scatter(
@@ -231,6 +234,9 @@ class Accumulator:
         Multiply in double precision whatever the data.
     precision : {"highest", "high"}, default="highest"
         As in `scatter`.
+    targets : int, default=0
+        The number of last columns, of whole blocks, of which the squares are summed and not the
+        products among them.
     """
 
     def __init__(
@@ -239,6 +245,7 @@ class Accumulator:
         centre: Array,
         double: bool = False,
         precision: Precision = "highest",
+        targets: int = 0,
     ) -> None:
         self.offsets = list(np.cumsum([0, *(int(b.shape[1]) for b in blocks)]))
         self.xp = xp = namespace(centre)
@@ -258,6 +265,8 @@ class Accumulator:
         self.first = xp.zeros((d,), dtype=xp.float64, device=device)
         self.third = xp.zeros((d,), dtype=xp.float64, device=device)
         self.fourth = xp.zeros((len(blocks),), dtype=xp.float64, device=device)
+        self.height = d - targets
+        self.squares = xp.zeros((targets,), dtype=xp.float64, device=device)
         self._second: Array | None = None
         self._tiles: Any = None
 
@@ -273,8 +282,8 @@ class Accumulator:
             n = len(range(*rows.indices(n)))
         elif rows is not None:
             n = rows.shape[0]
-        host = is_numpy(self.xp)
-        if array_api_compat.is_cupy_namespace(self.xp) or (host and n * self.offsets[-1] > SMALL):
+        cuda = array_api_compat.is_cupy_namespace(self.xp) and not self.squares.shape[0]
+        if cuda or (is_numpy(self.xp) and n * self.offsets[-1] > SMALL):
             self._add_tiles(blocks, weights, rows)
         else:
             self._add_products(blocks, weights, rows)
@@ -314,7 +323,11 @@ class Accumulator:
                     z = x if w is None else x * xp.astype(xp.sqrt(w), self.dtype)[:, None]
                     centred.append(z)
                 z = xp.concat(centred, axis=1)
-                product = xp.astype(z.mT @ z, xp.float64, copy=False)
+                left, y = z, xp.astype(z[:, self.height :], xp.float64)
+                if y.shape[1]:  # the same array on both sides is half of the work otherwise
+                    left = z[:, : self.height]
+                    self.squares += xp.sum(y * y, axis=0)
+                product = xp.astype(left.mT @ z, xp.float64, copy=False)
             self._second = product if self._second is None else self._second + product
 
     def _add_tiles(
@@ -324,7 +337,9 @@ class Accumulator:
         xp = self.xp
         if self._tiles is None:
             self._tiles = self._make_tiles(weights)
-        sums = self.first, self.third, self.fourth
+        sums = [self.first, self.third, self.fourth]
+        if self.squares.shape[0]:
+            sums.append(self.squares)
         for parts, w in self._taken(blocks, weights, rows, self._tiles.rows):
             roots = xp.empty((0,), dtype=xp.float64) if w is None else xp.sqrt(w)
             self._tiles.add(parts, roots, self._local_centre, sums)
@@ -334,7 +349,7 @@ class Accumulator:
         if is_numpy(self.xp):
             from cmstats.kernels._cpu import covariance as cpu
 
-            return cpu.Tiles(d, self.dtype)
+            return cpu.Tiles(d, self.dtype, self.height)
         from cmstats.kernels._cuda import covariance as cuda
 
         # The root of a weight could take float16 out of its range; float32 holds it.
@@ -344,7 +359,7 @@ class Accumulator:
         )
 
     def second(self) -> Array | None:
-        """The second moments about the centre, exactly symmetric; None before any row."""
+        """The second moments about the centre; None before any row."""
         if self._tiles is None:
             return self._second
         found = self._tiles.matrix()
@@ -363,6 +378,8 @@ class Accumulator:
         shift = first / n if n > 0 else first
         thirds, fourths = [], []
         for i, (lo, hi) in enumerate(itertools.pairwise(head.offsets)):
+            if hi > head.height:
+                break  # of targets they cannot be moved
             square = second[lo:hi, lo:hi]
             moved = shift_norm_sums(
                 n,
@@ -376,23 +393,31 @@ class Accumulator:
             thirds.append(moved[0])
             fourths.append(moved[1])
         # Huygens: the scatter about the mean is that about the centre less n times the shift.
-        root = shift * n**0.5
+        root, h = shift * n**0.5, head.height
         if is_numpy(xp):
-            for take in row_slices(second.shape[0], 256):  # no second matrix of its size
+            for take in row_slices(h, 256):  # no second matrix of its size
                 second[take] -= root[take, None] * root[None, :]
+            if h < root.shape[0]:  # no product of a matrix with itself
+                second[:, :h] = 0.5 * (second[:, :h] + second[:, :h].T)
             # Rounding can leave a constant column a negative variance.
             np.fill_diagonal(second, np.maximum(np.diagonal(second), 0.0))
         else:
-            second = second - root[:, None] * root[None, :]
-            second = 0.5 * (second + second.mT)
-            below = xp.clip(xp.linalg.diagonal(second), None, 0.0)
+            second = second - root[:h, None] * root[None, :]
+            square = 0.5 * (second[:, :h] + second[:, :h].mT)
+            below = xp.clip(xp.linalg.diagonal(square), None, 0.0)
             if bool(xp.any(below < 0)):
-                eye = xp.eye(below.shape[0], dtype=xp.float64, device=device_of(second))
-                second = second - below[:, None] * eye
+                eye = xp.eye(h, dtype=xp.float64, device=device_of(second))
+                square = square - below[:, None] * eye
+            second = xp.concat([square, second[:, h:]], axis=1) if h < root.shape[0] else square
         rows = sum(part.rows for part in parts)
         mean = head.centre + shift
         single = head.dtype == xp.float32
-        return RowSums(float(n), mean, second, xp.concat(thirds), xp.stack(fourths), rows, single)
+        found = float(n), mean, second
+        if h < root.shape[0]:
+            squares = sum(part.squares for part in parts) - root[h:] ** 2
+            no = xp.asarray([], dtype=xp.float64, device=device_of(mean))
+            return RowSums(*found, no, no, rows, single, xp.clip(squares, 0.0, None))
+        return RowSums(*found, xp.concat(thirds), xp.stack(fourths), rows, single)
 
 
 def shift_norm_sums(
@@ -419,11 +444,11 @@ def shift_norm_sums(
 
 
 def _second(parts: Sequence[Accumulator]) -> Array:
-    """The second moments of all accumulators about their centre, exactly symmetric."""
+    """The second moments of all accumulators about their centre."""
     found = [matrix for part in parts if (matrix := part.second()) is not None]
     if not found:
         xp, d = parts[0].xp, parts[0].offsets[-1]
-        return xp.zeros((d, d), dtype=xp.float64, device=device_of(parts[0].centre))
+        return xp.zeros((parts[0].height, d), dtype=xp.float64, device=device_of(parts[0].centre))
     total = found[0]
     for matrix in found[1:]:
         total += matrix
@@ -447,7 +472,7 @@ def _dense(x: Any) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(x, dtype=result_dtype(x))
 
 
-def accumulator_count(blocks: Sequence[Array], work: int) -> int:
+def accumulator_count(blocks: Sequence[Array], work: int, targets: int = 0) -> int:
     """The number of accumulators: one for each core, or a single one for little or wide data.
 
     A single one uses a multithreaded BLAS, where a matrix for each core would take 2 GiB.
@@ -456,4 +481,4 @@ def accumulator_count(blocks: Sequence[Array], work: int) -> int:
         return 1
     d = sum(int(b.shape[1]) for b in blocks)
     parts = cores()
-    return parts if parts * 16 * d * d <= 2 << 30 else 1
+    return parts if parts * 16 * d * (d - targets) <= 2 << 30 else 1

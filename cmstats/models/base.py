@@ -51,6 +51,8 @@ class RowsModel(CopyFitted):
     _parameter_constraints: ClassVar[dict[str, Any]] = {}
     _takes_dask: ClassVar[bool] = False
     """Whether it is fitted to, and scored on, Dask arrays."""
+    _targets: ClassVar[str | None] = None
+    """The block of which the equation needs no products among its columns."""
     _private = frozenset({"_y_width", "_y_ndim", "_solution"})
 
     @property
@@ -278,7 +280,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         folds = self._folds_of(n, blocks.get("y"), groups, sample_weight)
         given, weights = blocks if folds is None else watched(blocks), sample_weight
         blocks, sample_weight = self._rows(given, sample_weight)
-        form = self._first_form(count_rows(n, weights), sum(map(width_of, blocks.values())))
+        form = self._form_of(count_rows(n, weights), blocks)
 
         def collected(form: Any) -> list[Any]:
             if folds is None:
@@ -312,12 +314,17 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
     ) -> Any:
         """The moments of each fold of the rows (None without a row), of all without `folds`."""
         how = {"form": form, "sample_weight": sample_weight, "missing": self._missing}
+        how["diagonal"] = self._diagonal(blocks)
         with self._naming():
             if folds is None:
                 found: list[Any] = [Moments.from_data(**how, **blocks)]
             else:
                 found = folds_of_rows(blocks, folds, **how)
         return [m if m is None else self._named_moments(m) for m in found]
+
+    def _diagonal(self, blocks: Mapping[str, Any] | None = None) -> str | None:
+        """The block of which the equation needs the variances alone; of batches without blocks."""
+        return None if self._missing == "em" else self._targets
 
     def _named_moments(self, moments: Moments) -> Moments:
         """Moments of rows with the names of their columns."""
@@ -396,6 +403,11 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
             )
 
     # The two representations of moments.
+    def _form_of(self, n: float, blocks: Mapping[str, Any]) -> Any:
+        """The form to collect n checked rows in; targets do not make them wide."""
+        targets = self._diagonal(blocks)
+        return self._first_form(n, sum(width_of(a) for k, a in blocks.items() if k != targets))
+
     def _first_form(self, n: float, d: int) -> Any:
         """The form to collect n rows of d columns in."""
         if self._missing == "em":
@@ -416,7 +428,7 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
     def _unresolved(self) -> list[str]:
         """The sentence about moments that do not resolve the columns."""
         total = [m for m in self._kept() if m is not None]
-        if not total or sum(m.rows for m in total) <= sum(total[0].widths):
+        if not total or sum(m.rows for m in total) <= total[0].multiplied:
             return []  # too few rows for any form
         if not self._ill_conditioned():
             return []

@@ -99,7 +99,7 @@ class Batches(BaseEstimator):
             notes = self._learn(collect(form))
         total = self._total()
         auto = form == "scatter" and "root" in self._finer_forms()
-        if auto and again and total.form == "scatter" and sum(total.widths) > total.rows:
+        if auto and again and total.form == "scatter" and total.multiplied > total.rows:
             notes = self._learn(collect("root"))
         elif auto and not again and self._ill_conditioned():
             notes.append(
@@ -117,7 +117,7 @@ class Batches(BaseEstimator):
         self, blocks: Iterable[dict[str, Any]], form: Any, folds: Folds | None
     ) -> list[Any]:
         """The moments of each fold of the rows of batches, of all rows as one without `folds`."""
-        how = {"form": form, "missing": self._missing}
+        how = {"form": form, "missing": self._missing, "diagonal": self._diagonal()}
         if folds is None:
             return [Moments.from_batches(blocks, **how)]
         return folds_of_batches(blocks, folds, **how)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from cmstats.models.base import MomentsModel, check_moments
@@ -16,6 +16,7 @@ from cmstats.moments.tasks import (
     check_observed,
     is_enough,
     of_batches,
+    very_many,
 )
 from cmstats.rows.splits import Folds
 from cmstats.rows.views import Features, column_slices, several
@@ -64,7 +65,15 @@ class GappyTargets(MomentsModel):
             return [None if m is None else as_x_and_y(m) for m in em]
         features = {name: a for name, a in blocks.items() if name != "y"}
         how: dict[str, Any] = {"form": form, "sample_weight": sample_weight, "folds": folds}
+        how["diagonal"] = self._diagonal(blocks)
         return TaskMoments.folds(features, blocks["y"], **how, several=self.rank is None)
+
+    def _diagonal(self, blocks: Mapping[str, Any] | None = None) -> str | None:
+        """Of very many targets no products are needed, unless they share a rank."""
+        if blocks is None or self.missing == "em" or self.rank is not None:
+            return None
+        features = {name: a for name, a in blocks.items() if name != "y"}
+        return "y" if very_many(features, blocks["y"]) else None
 
     def _collect_batches(
         self, blocks: Iterable[dict[str, Any]], form: Any, folds: Folds | None

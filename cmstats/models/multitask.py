@@ -170,7 +170,8 @@ class MultitaskRegressor(PredictsRegions, RegressorMixin, GappyTargets, Penalise
         fitted to several.
     moments_ : Moments, list of Moments, or dict
         What it was fitted on; where targets are missing, by group of tasks that are observed
-        in the same rows, and more than 2048 complete targets by groups of these.
+        in the same rows. Of more than 2048 targets, and more than twice as many as features,
+        without the products among them (``diagonal="y"`` of `Moments.from_data`).
     n_features_in_, feature_names_in_, y_feature_names_in_
         The columns seen in `fit`.
 

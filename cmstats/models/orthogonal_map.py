@@ -125,8 +125,11 @@ class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
     cv_scores_, cv_alphas_
         Held-out R2 of shape (n_alphas, n_folds), and what was tried, where `alpha` is "cv".
     x_mean_, y_mean_ : arrays of shape (p,), (q,)
-    n_samples_, moments_, n_features_in_, feature_names_in_, y_feature_names_in_
+    n_samples_, n_features_in_, feature_names_in_, y_feature_names_in_
         As in `CCA`.
+    moments_ : Moments, or list of Moments
+        As in `CCA`, without the products among the columns of y, which the map does not need
+        (``diagonal="y"`` of `Moments.from_data`): its regions count targets as uncorrelated.
 
     See Also
     --------
@@ -175,6 +178,7 @@ class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
     intercept_: Any
     _mean_and_covariance = PredictsRegions._linear_mean_and_covariance
     tunable: ClassVar[Mapping[str, Any]] = {"alpha": (0.0, *ALPHAS)}
+    _targets = "y"
 
     def __init__(
         self,

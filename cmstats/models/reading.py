@@ -60,9 +60,7 @@ class FoldReader:
     @property
     def form(self) -> Any:
         """The form of moments that the estimator's `fit` begins with."""
-        widths = (1 if a.ndim == 1 else int(a.shape[1]) for a in self.blocks.values())
-        n = count_rows(self.length, self.weights)
-        return self.estimator._first_form(n, sum(widths))
+        return self.estimator._form_of(count_rows(self.length, self.weights), self.blocks)
 
     @property
     def finer_forms(self) -> tuple[str, ...]:

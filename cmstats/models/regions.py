@@ -226,7 +226,8 @@ def residual_covariance(weights: Array, parts: Mapping[tuple[int, ...], Moments]
     weights : array of shape (p, q)
     parts : mapping
         By the numbers of targets that were observed in the same rows, the moments "x" and "y" of
-        these rows. Targets of different groups count as uncorrelated.
+        these rows. Targets of different groups count as uncorrelated, and so do those whose
+        products were not collected.
     """
     xp, q = namespace(weights), int(weights.shape[1])
     eye = xp.eye(q, dtype=xp.float64, device=device_of(weights))
@@ -234,14 +235,18 @@ def residual_covariance(weights: Array, parts: Mapping[tuple[int, ...], Moments]
     for targets, m in parts.items():
         at = np.array(targets)
         B, into = pick(weights, at, 1), pick(eye, at, 0)
-        across = m.projected_scatter("y", "x", B)
-        S = m.scatter("y") - across - across.mT + B.mT @ m.projected_scatter("x", "x", B)
+        each = into @ into.mT
+        if m.diagonal is None:
+            across = m.projected_scatter("y", "x", B)
+            S = m.scatter("y") - across - across.mT + B.mT @ m.projected_scatter("x", "x", B)
+            squares, off = xp.linalg.diagonal(S), 0.5 * (S + S.mT) / (m.n + len(at))
+        else:
+            squares, off = m.least_squares("x", "y").errors(B), 0 * each
         # A target that is fitted exactly is measured by what rounding leaves of it.
         least = 1e-12 * m.variance("y") + float(np.finfo(float).tiny)
-        variances = xp.linalg.diagonal(S) / m.n
-        diagonal = xp.where(variances > least, variances, least)[:, None] * (into @ into.mT)
-        off = 0.5 * (S + S.mT) / (m.n + len(at))
-        off = off - off * (into @ into.mT)
+        variances = squares / m.n
+        diagonal = xp.where(variances > least, variances, least)[:, None] * each
+        off = off - off * each
         C = C + into.mT @ (off + diagonal) @ into
     return C
 

@@ -19,7 +19,8 @@ from cmstats.rows.names import column_label
 
 __all__ = ["FILE_VERSION", "BlockSums"]
 
-FILE_VERSION = 2
+FILE_VERSION = 3
+"""Of a file with targets; others are of version 2, which all earlier readers know."""
 
 
 class BlockSums:
@@ -127,6 +128,16 @@ class BlockSums:
         return self._complete.roundoff > DOUBLE
 
     @property
+    def diagonal(self) -> str | None:
+        """The block of which only the variances were collected, if there is one."""
+        return self.names[-1] if self._complete.targets else None
+
+    @property
+    def multiplied(self) -> int:
+        """The number of columns with products among them."""
+        return sum(self.widths) - self._complete.targets
+
+    @property
     def like(self) -> Array:
         """An array in the library and on the device of these sums."""
         return self._complete.mean
@@ -197,7 +208,15 @@ class BlockSums:
             other = other.select(*self.names)
         tables = [m._table for m in (self, other) if m._table is not None]
         table = functools.reduce(operator.add, tables) if tables else None
-        both = self.with_sums(self._complete + other._complete, table)
+        sums = self._complete, other._complete
+        if targets := max(s.targets for s in sums):
+            if table is not None:
+                raise ValueError(
+                    "incomplete rows are estimated from the products within every block: collect "
+                    "the moments of the others without diagonal"
+                )
+            sums = sums[0].without_products(targets), sums[1].without_products(targets)
+        both = self.with_sums(sums[0] + sums[1], table)
         both.nuisance_rank += other.nuisance_rank
         return both.name_columns(other.column_names)
 
@@ -243,7 +262,7 @@ class BlockSums:
         """All of it as NumPy arrays in C order, for a file."""
         sums = self._complete
         fields: dict[str, Any] = {
-            "version": np.array(FILE_VERSION),
+            "version": np.array(FILE_VERSION if sums.targets else FILE_VERSION - 1),
             "names": np.array(self.names, dtype=np.str_),
             "widths": np.array(self.widths),
             "n": np.array(sums.n),
@@ -257,6 +276,10 @@ class BlockSums:
         fields["roundoff"] = np.array(sums.roundoff)
         if sums.noise is not None:
             fields["noise"] = to_numpy(sums.noise)
+        if sums.targets:
+            fields["targets"] = np.array(sums.targets)
+        if sums.diagonal is not None:
+            fields["diagonal"] = to_numpy(sums.diagonal)
         if self._table is not None:
             fields |= self._table.fields()
         if self.nuisance_rank:
@@ -273,11 +296,15 @@ class BlockSums:
         if "third" in fields:
             norms = Norms(tuple(widths), fields["third"], fields["fourth"])
         form = FORMS[str(fields["form"])]  # type: ignore[index]
-        if form is Scatter and fields["factor"].shape[0] < sum(widths):
+        n, rows, targets = float(fields["n"]), int(fields["rows"]), int(fields.get("targets", 0))
+        diagonal = fields.get("diagonal")
+        whole = diagonal is not None or fields["factor"].shape[0] == sum(widths)
+        if form is Scatter and not whole:
             form = FewRows
-        n, rows = float(fields["n"]), int(fields["rows"])
         errors = fields.get("noise"), float(fields.get("roundoff", DOUBLE))
-        sums = form(n, fields["mean"], fields["factor"], rows, norms, *errors)
+        sums = form(
+            n, fields["mean"], fields["factor"], rows, norms, *errors, targets, diagonal
+        )  # fmt: skip
         table = PatternTable.from_fields(fields) if "pattern_masks" in fields else None
         named = json.loads(str(fields["column_names"])) if "column_names" in fields else None
         found = cls(names, widths, sums, table, named)

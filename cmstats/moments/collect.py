@@ -53,6 +53,7 @@ class Pass:
     rows: int | None = None
     checkpoint: Any = None
     progress: bool = False
+    diagonal: str | None = None
 
     def __post_init__(self) -> None:
         """Raise if a setting is invalid."""
@@ -64,7 +65,22 @@ class Pass:
                 "missing='em' works on scatter matrices: leave form='scatter' (solver='auto' or "
                 "'moments' of an estimator)"
             )
+        if self.missing == "em" and self.diagonal is not None:
+            raise ValueError(
+                "missing='em' estimates from the products within every block: leave diagonal out"
+            )
         check_settings(self.rows, self.checkpoint, self.progress)
+
+    def targets(self, names: Sequence[str], widths: Sequence[int]) -> int:
+        """The number of columns of which only the variances are collected."""
+        if self.diagonal is None:
+            return 0
+        if len(names) < 2 or names[-1] != self.diagonal:
+            raise ValueError(
+                f"diagonal={self.diagonal!r} must name the last of at least two blocks, got "
+                f"{', '.join(names)}"
+            )
+        return 0 if self.form == "root" else widths[-1]
 
     def over_rows(
         self, blocks: dict[str, Any], sample_weight: Any, *, cv: Any = None, groups: Any = None
@@ -84,7 +100,7 @@ class Pass:
             return _dask.fold_moments(
                 collect_rows, form=self.form, sample_weight=sample_weight,
                 folds=_dealt(blocks, blocks, cv, groups, sample_weight), missing=self.missing,
-                device=self.device, blocks=blocks,
+                device=self.device, blocks=blocks, diagonal=self.diagonal,
             )  # fmt: skip
         names = {name: column_names(a, name) for name, a in blocks.items()}
         check_row_labels({**blocks, "sample_weight": sample_weight, "groups": groups})
@@ -182,15 +198,16 @@ class Pass:
         names = list(blocks)
         widths = [1 if a.ndim == 1 else int(a.shape[1]) for a in blocks.values()]
         tables = [PatternTable(sum(widths))] * n_folds if self.missing == "em" else None
+        targets = self.targets(names, widths)
 
         folds = fold_sums(
             blocks, self.form, weights, ids=ids, n_folds=n_folds, device=self.device,
-            tables=tables, rows=self.rows, **where,
+            tables=tables, rows=self.rows, targets=targets, **where,
         )  # fmt: skip
         found = []
         for fold, sums in enumerate(folds):
             held = tables[fold].or_none() if tables else None
-            sums = sums or FORMS[self.form].empty(self._like(blocks), widths)
+            sums = sums or FORMS[self.form].empty(self._like(blocks), widths, targets)
             found.append(BlockSums(names, widths, sums, held))
         return found
 
@@ -206,6 +223,8 @@ class Pass:
         return host if found is None else found
 
     def _opened(self, blocks: dict[str, Any], size: int, **what: Any) -> Checkpoint:
+        if self.diagonal is not None:
+            what["diagonal"] = self.diagonal
         marks = fingerprint(blocks, form=self.form, missing=self.missing, segment=size, **what)
         return Checkpoint(self.checkpoint, marks)
 
@@ -249,9 +268,10 @@ def collect_rows(
     folds: Folds | None = None,
     missing: Missing = "error",
     device: Any = None,
+    diagonal: str | None = None,
 ) -> list[BlockSums]:
     """The sums of each fold of rows, whose folds are known."""
-    how = Pass(form, missing, device)
+    how = Pass(form, missing, device, diagonal=diagonal)
     return how.over_checked(check_blocks(blocks), sample_weight, folds)
 
 

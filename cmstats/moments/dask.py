@@ -91,6 +91,7 @@ def fold_moments(
     folds: Folds | None = None,
     missing: Any = "error",
     device: Any = None,
+    diagonal: str | None = None,
 ) -> list[Any]:
     """The moments of each fold of the rows of Dask arrays; of all rows without `folds`.
 
@@ -98,7 +99,7 @@ def fold_moments(
     ----------
     of_rows : callable
         Makes them of rows in memory, with the fold of each in `folds`.
-    blocks, form, sample_weight, missing, device
+    blocks, form, sample_weight, missing, device, diagonal
         As in `Moments.folds`.
     folds : Folds, optional
         Where they are not dealt by number they are sent with the rows. A fold without a row is
@@ -112,8 +113,9 @@ def fold_moments(
     if folds.ids is not None or sample_weight is not None:
         ids = folds.numbers(n, sample_weight).astype(np.min_scalar_type(-folds.count))
     work = functools.partial(
-        _fold_moments, of_rows, folds.count, folds.start, form=form, missing=missing, device=device
-    )
+        _fold_moments, of_rows, folds.count, folds.start, form=form, missing=missing, device=device,
+        diagonal=diagonal,
+    )  # fmt: skip
     found = tree(
         blocks, work, add_folds, sample_weight=sample_weight, ids=ids, least=folds.count * d
     )
@@ -138,7 +140,7 @@ def _fold_moments(
     with naming_chunk(named, chunk, how["missing"]):
         made = of_rows(
             named, how["form"], weights, folds=Folds(folds, ids=np.asarray(ids, dtype=np.int64)),
-            missing=how["missing"], device=how["device"],
+            missing=how["missing"], device=how["device"], diagonal=how["diagonal"],
         )  # fmt: skip
     return [m if m.rows_seen else None for m in made]
 

@@ -61,6 +61,7 @@ def fold_sums(
     span: slice | None = None,
     advance: Callable[[int], Any] | None = None,
     locate: Callable[[int], str] | None = None,
+    targets: int = 0,
 ) -> list[Scatter | None] | list[Root | None]:
     """The sums of each fold of the rows.
 
@@ -86,6 +87,9 @@ def fold_sums(
         Called with the number of rows after each run.
     locate : callable, optional
         Describes a row in the error about values that are not finite.
+    targets : int, default=0
+        The number of last columns of which the products among them are left out, in the scatter
+        form.
 
     Returns
     -------
@@ -113,7 +117,7 @@ def fold_sums(
                 return _root_pass(arrays, weights, ids, n_folds, device, rows, advance)
             double = form == "double"
             return _scatter_pass(
-                arrays, weights, ids, n_folds, double, device, tables, rows, advance
+                arrays, weights, ids, n_folds, double, device, tables, rows, advance, targets
             )
     except NonFiniteError:
         raise _whole_count(blocks, nan=tables is None, ids=ids, span=span, locate=locate) from None
@@ -222,6 +226,7 @@ def _scatter_pass(
     tables: list[PatternTable] | None,
     run_rows: int | None,
     advance: Callable[[int], Any] | None,
+    targets: int,
 ) -> list[Scatter | None]:
     folds: list[list[Accumulator]] = [[] for _ in range(n_folds)]
     # A fold of few rows holds them: of as many folds as rows each would take a matrix of d x d.
@@ -244,16 +249,19 @@ def _scatter_pass(
                 begun = _centre_of(arrays, weights, run, ids, fold, device, complete)
                 # Folds run in parallel as they are; a single fold is cut into parts.
                 work = m * sum(p.shape[1] for p in parts)
-                each = accumulator_count(parts, work) if n_folds == 1 else 1
+                each = accumulator_count(parts, work, targets) if n_folds == 1 else 1
                 if begun is not None:
                     centre, needed = begun[0], begun[1] or double
-                    group += [Accumulator(parts, centre, needed) for _ in range(each)]
+                    group += [
+                        Accumulator(parts, centre, needed, targets=targets) for _ in range(each)
+                    ]
         for fold, group in enumerate(folds):
             rows = _rows_of(ids, start, m, fold, parts[0], complete)
             height = m if rows is None else int(rows.shape[0])
             if few[fold] and height:
                 mine_w = None if w is None else take_rows(w, rows)
                 piece = FewRows.of_rows([dense(take_rows(p, rows)) for p in parts], mine_w)
+                piece = piece.without_products(targets)
                 held[fold] = piece if held[fold] is None else held[fold] + piece
             for sums_of, take in zip(group, even_slices(height, len(group)), strict=True):
                 mine = take if rows is None else rows[take]
@@ -267,7 +275,8 @@ def _scatter_pass(
     for fold, group in enumerate(folds):
         if group:
             held[fold] = Scatter.of(Accumulator.finish(group), widths)
-    check_finite(*(s.matrix for s in held if s is not None))
+    found = [(s.matrix, s.diagonal) for s in held if s is not None]
+    check_finite(*(a for each in found for a in each if a is not None))
     for table in tables or ():
         check_finite(*(a for _, s in table.items() for a in (s.mean, s.matrix)))
     return held

@@ -4,6 +4,9 @@
 most min(n, d) rows: it keeps the condition number of the data instead of its square, and stays
 n x d when d > n. Both answer the same questions, so that no caller has to know which it holds.
 Columns are named by slices (contiguous blocks) or by integer positions on the host.
+
+A regression needs no products among its targets. Where the last columns are targets, `Scatter` has
+no rows for them, and holds the diagonal of what is left out.
 """
 
 from __future__ import annotations
@@ -88,6 +91,12 @@ def rounding_noise(parts: Sequence[Any], mean: Array, variance: Array) -> Array 
     return xp.asarray(half, device=device_of(mean)) * (mean * mean + variance)
 
 
+NO_PRODUCTS = (
+    "these moments hold only the variances of the block that diagonal= names, and not the products "
+    "among its columns: collect them without diagonal"
+)
+
+
 @dataclass(frozen=True)
 class Norms:
     """Third and fourth moments of the norm of each block's rows, about the mean.
@@ -161,8 +170,9 @@ class Sums(ABC):
     n : float
         The sum of the weights.
     mean : array of shape (d,)
-    matrix : array of shape (d, d) or (m, d)
-        The scatter matrix, the sum of w (x - mean)(x - mean)'; or a triangular factor of it.
+    matrix : array of shape (d, d), (d - t, d) or (m, d)
+        The scatter matrix, the sum of w (x - mean)(x - mean)', without the rows of targets; or a
+        triangular factor of it.
     rows : int
         The number of rows.
     norms : Norms or None
@@ -173,6 +183,10 @@ class Sums(ABC):
     roundoff : float
         The relative error of a second moment: of sums of products in single precision that of
         these.
+    targets : int
+        The number t of last columns that are targets of regressions.
+    diagonal : array of shape (t,) or None
+        The diagonal of the scatter of the targets, where the matrix has no rows for them.
     """
 
     n: float
@@ -182,6 +196,8 @@ class Sums(ABC):
     norms: Norms | None = None
     noise: Array | None = None
     roundoff: float = DOUBLE
+    targets: int = 0
+    diagonal: Array | None = None
 
     form: ClassVar[Form]
 
@@ -200,17 +216,41 @@ class Sums(ABC):
             # Fourth powers may leave the range, which `ledoit_wolf` says if it needs them.
             with np.errstate(over="ignore", invalid="ignore"):
                 norms = self._norms_about(mean) + other._norms_about(mean)
-        matrix = self._merged_matrix(other, step)
+        made = self._merged(other, step)
         noise, more = self.noise, other.noise
         if noise is not None or more is not None:
             noise, more = (0 * mean if a is None else a for a in (noise, more))
             noise = (self.n / n) * noise + (other.n / n) * more
-        both = replace(self, n=n, mean=mean, matrix=matrix, rows=rows, norms=norms)
+        both = replace(self, n=n, mean=mean, rows=rows, norms=norms, **made)
         return replace(both, noise=noise, roundoff=max(self.roundoff, other.roundoff))
 
     @abstractmethod
-    def _merged_matrix(self, other: Sums, step: Array) -> Array:
-        """The matrix of both groups of rows, `step` the scaled distance of their means."""
+    def _merged(self, other: Sums, step: Array) -> dict[str, Any]:
+        """What is held of the scatter of both groups, `step` the scaled distance of their means."""
+
+    @property
+    def _others(self) -> int:
+        """The number of columns that are no targets."""
+        return int(self.mean.shape[0]) - self.targets
+
+    def _held(self) -> tuple[Array, Array | None]:
+        """The matrix and the diagonal of a `Scatter`."""
+        front, back = slice(0, self._others), slice(self._others, int(self.mean.shape[0]))
+        square = self.scatter(front, front)
+        if not self.targets:
+            return square, None
+        S = namespace(square).concat([square, self.scatter(front, back)], axis=1)
+        return S, self.squares(back)
+
+    def _targets_among(self, columns: np.ndarray[Any, Any]) -> int:
+        """How many of some columns are targets, which must be the last."""
+        if not self.targets:
+            return 0
+        among = np.asarray(columns) >= self.mean.shape[0] - self.targets
+        found = int(np.count_nonzero(among))
+        if among[: len(among) - found].any():
+            raise ValueError("a block of which only the variances were collected must be the last")
+        return found
 
     def _norms_about(self, point: Array) -> Norms:
         norms = self.norms
@@ -389,8 +429,8 @@ class Sums(ABC):
         with np.errstate(over="ignore"):
             if norms is not None:
                 norms = replace(norms, third=norms.third * factor, fourth=norms.fourth * factor)
-            matrix = self._reweighted_matrix(factor)
-            found = replace(self, n=self.n * factor, matrix=matrix, norms=norms)
+            made = self._reweighted(factor)
+            found = replace(self, n=self.n * factor, norms=norms, **made)
             squares = found.squares(slice(0, int(self.mean.shape[0])))
         try:
             check_finite(squares)
@@ -402,8 +442,19 @@ class Sums(ABC):
         return found
 
     @abstractmethod
-    def _reweighted_matrix(self, factor: float) -> Array:
-        """The matrix of the rows with all weights times a factor."""
+    def _reweighted(self, factor: float) -> dict[str, Any]:
+        """What is held of the scatter of the rows with all weights times a factor."""
+
+    def without_products(self, targets: int) -> Self:
+        """The same sums without the products among so many last columns, and without norms."""
+        if self.targets == targets:
+            return self
+        found = replace(self, targets=targets, norms=None)
+        return found._trimmed()
+
+    def _trimmed(self) -> Self:
+        """The same sums without what is not to be held of targets."""
+        return self
 
     def without_norms(self) -> Self:
         """The same sums without norms."""
@@ -418,11 +469,14 @@ class Sums(ABC):
         def put(a: Array) -> Array:
             return xp.asarray(a, device=device)
 
-        norms, noise = self.norms, None if self.noise is None else put(self.noise)
+        norms = self.norms
         if norms is not None:
             norms = replace(norms, third=put(norms.third), fourth=put(norms.fourth))
-        mean, matrix = put(self.mean), put(self.matrix)
-        return replace(self, mean=mean, matrix=matrix, norms=norms, noise=noise)
+        held: dict[str, Any] = {}
+        for name in ("mean", "matrix", "noise", "diagonal"):
+            a = getattr(self, name)
+            held[name] = None if a is None else put(a)
+        return replace(self, norms=norms, **held)
 
     def _taken_noise(self, at: Array) -> Array | None:
         return None if self.noise is None else namespace(self.mean).take(self.noise, at)
@@ -433,10 +487,10 @@ class Sums(ABC):
     @classmethod
     @abstractmethod
     def _height(cls, d: int) -> int:
-        """The number of rows of the matrix where there is no row of data."""
+        """The number of rows of the matrix of d columns where there is no row of data."""
 
     @classmethod
-    def empty(cls, like: Array, widths: Sequence[int]) -> Self:
+    def empty(cls, like: Array, widths: Sequence[int], targets: int = 0) -> Self:
         """The sums of no row, in the library and on the device of another array."""
         xp, device, d = namespace(like), device_of(like), sum(widths)
 
@@ -444,67 +498,101 @@ class Sums(ABC):
             return xp.zeros(shape, dtype=xp.float64, device=device)
 
         norms = Norms(tuple(widths), zeros(d), zeros(len(widths)))
-        return cls(0.0, zeros(d), zeros(cls._height(d), d), 0, norms)
+        empty = cls(0.0, zeros(d), zeros(cls._height(d), d), 0, norms)
+        return empty.without_products(targets)
 
 
 @dataclass(frozen=True)
 class Scatter(Sums):
-    """The d x d scatter matrix."""
+    """The d x d scatter matrix, or its rows of the columns that are no targets."""
 
     form: ClassVar[Form] = "scatter"
 
     @classmethod
     def of(cls, found: RowSums, widths: Sequence[int] | None = None) -> Scatter:
         """What a pass over rows found, with the norms of blocks of these widths."""
-        norms = None if widths is None else Norms(tuple(widths), found.third, found.fourth)
-        roundoff = SINGLE if found.single else DOUBLE
-        return cls(found.n, found.mean, found.scatter, found.rows, norms, roundoff=roundoff)
+        norms = None
+        if widths is not None and found.squares is None:
+            norms = Norms(tuple(widths), found.third, found.fourth)
+        targets = 0 if found.squares is None else int(found.squares.shape[0])
+        errors = None, SINGLE if found.single else DOUBLE
+        at = found.n, found.mean, found.scatter, found.rows, norms
+        return cls(*at, *errors, targets, found.squares)
 
     def limit(self, d: int) -> float:
         # At the limit about eight digits of a result are right, or four in single precision; the
         # condition number of many columns is estimated too large.
         return 1e4 if self.roundoff == DOUBLE else max(64.0, 25.0 * d**0.5)
 
-    def _merged_matrix(self, other: Sums, step: Array) -> Array:
-        every = slice(0, int(step.shape[0]))
-        return self.matrix + other.scatter(every, every) + step[:, None] * step[None, :]
+    def _merged(self, other: Sums, step: Array) -> dict[str, Any]:
+        h, (S, diagonal) = self._others, other._held()
+        if diagonal is not None:
+            diagonal = self.diagonal + diagonal + step[h:] ** 2
+        matrix = self.matrix + S + step[:h, None] * step[None, :]
+        return {"matrix": matrix, "diagonal": diagonal}
 
-    def _reweighted_matrix(self, factor: float) -> Array:
-        return self.matrix * factor
+    def _held(self) -> tuple[Array, Array | None]:
+        return self.matrix, self.diagonal
+
+    def _trimmed(self) -> Scatter:
+        h = self._others
+        diagonal = namespace(self.matrix).linalg.diagonal(self.matrix)[h:]
+        return replace(self, matrix=self.matrix[:h, :], diagonal=diagonal)
+
+    def _reweighted(self, factor: float) -> dict[str, Any]:
+        diagonal = self.diagonal
+        diagonal = None if diagonal is None else diagonal * factor
+        return {"matrix": self.matrix * factor, "diagonal": diagonal}
 
     def scatter(self, at: slice, bt: slice) -> Array:
-        return self.matrix[at, bt]
+        if at.stop <= self._others:
+            return self.matrix[at, bt]
+        if bt.stop <= self._others:
+            return self.matrix[bt, at].mT
+        raise ValueError(NO_PRODUCTS)
 
     def squares(self, at: slice) -> Array:
-        return namespace(self.matrix).linalg.diagonal(self.matrix[at, at])
+        xp, h = namespace(self.matrix), self._others
+        front = slice(min(at.start, h), min(at.stop, h))
+        found = xp.linalg.diagonal(self.matrix[front, front])
+        if self.diagonal is None or at.stop <= h:
+            return found
+        return xp.concat([found, self.diagonal[max(0, at.start - h) : at.stop - h]])
 
     def project(self, at: slice, bt: slice, weights: Array) -> Array:
-        return self.matrix[at, bt] @ weights
+        return self.scatter(at, bt) @ weights
 
     def paired(self, at: slice, bt: slice) -> Array:
-        return namespace(self.matrix).linalg.diagonal(self.matrix[at, bt])
+        return namespace(self.matrix).linalg.diagonal(self.scatter(at, bt))
 
     def mixed(self, at: slice, bt: slice, own: float, other: float) -> Scatter:
-        half = _mixed_columns(self.matrix, at, bt, own, other)
+        half = _mixed_columns(self._whole(), at, bt, own, other)
         matrix = _mixed_columns(half.mT, at, bt, own, other)
         mean = _mixed_columns(self.mean[None, :], at, bt, own, other)[0, :]
         matrix = 0.5 * (matrix + matrix.mT)
         return replace(self, mean=mean, matrix=matrix, norms=None, noise=None)
 
+    def _whole(self) -> Array:
+        """All of the matrix."""
+        every = slice(0, int(self.mean.shape[0]))
+        return self.scatter(every, every)
+
     def turned(self, at: slice, parts: Sequence[Part]) -> Scatter:
-        matrix = _turned_columns(_turned_columns(self.matrix, at, parts).mT, at, parts)
+        if at.stop > self._others:
+            raise ValueError(NO_PRODUCTS)
+        matrix = _turned_columns(_turned_columns(self.matrix, at, parts).mT, at, parts).mT
         mean = _turned_columns(self.mean[None, :], at, parts)[0, :]
         return replace(self, mean=mean, matrix=matrix, norms=None, noise=None)
 
     def gram(self, at: slice) -> Array:
-        return self.matrix[at, at]
+        return self.scatter(at, at)
 
     def whiten(
         self, at: slice, *, keep: float = 1.0, ridge: float | Array = 0.0, ddof: float = 1
     ) -> whitening.Factor:
         varies = self.varying(at)
         # Columns that do not vary are rounding errors: set to 0, or they would be scaled to 1.
-        C = self.matrix[at, at] / self.freedom(ddof) * varies[:, None] * varies[None, :]
+        C = self.scatter(at, at) / self.freedom(ddof) * varies[:, None] * varies[None, :]
         if is_array(ridge) or ridge or keep != 1:
             xp = namespace(C)
             eye = xp.eye(C.shape[0], dtype=xp.float64, device=device_of(C))
@@ -513,7 +601,7 @@ class Scatter(Sums):
 
     def whiten_leading(self, at: slice, share: float) -> whitening.Factor:
         xp = namespace(self.matrix)
-        values, vectors = xp.linalg.eigh(self.matrix[at, at] / self.freedom(1))
+        values, vectors = xp.linalg.eigh(self.scatter(at, at) / self.freedom(1))
         values, vectors = xp.flip(values), xp.flip(vectors, axis=1)
         k = _leading_count(values, share, values.shape[0])
         weights = vectors[:, :k] / xp.sqrt(values[:k])
@@ -527,67 +615,79 @@ class Scatter(Sums):
         p, fixed = varies.shape[0], int(xp.count_nonzero(varies == 0))
         varies = varies if unit is None else varies * unit
         # Zeros, and not rounding errors, for columns that do not vary.
-        values, vectors = xp.linalg.eigh(self.matrix[at, at] * varies[:, None] * varies[None, :])
-        cross = vectors.mT @ (self.matrix[at, bt] * varies[:, None])
+        values, vectors = xp.linalg.eigh(self.scatter(at, at) * varies[:, None] * varies[None, :])
+        cross = vectors.mT @ (self.scatter(at, bt) * varies[:, None])
         values = xp.where(values > 0, values, 0.0)
         top, least = float(values[-1]), float(values[min(fixed, p - 1)])
         return Spectrum(values, vectors, cross, least, top * p * whitening.EPS)
 
     def cholesky(self, at: slice, bt: slice, ridge: float) -> tuple[whitening.Factor, Array] | None:
         varies = self.varying(at)
-        xp, S = namespace(varies), self.matrix[at, at] * varies[:, None] * varies[None, :]
+        xp, S = namespace(varies), self.scatter(at, at) * varies[:, None] * varies[None, :]
         eye = xp.eye(S.shape[0], dtype=xp.float64, device=device_of(S))
         factor = whitening.factor(S + ridge * eye)
         # A deficient rank is decided in the units of the data: least norm depends on them.
         if factor.method != "cholesky":
             return None
-        return factor, factor.weights.mT @ (self.matrix[at, bt] * varies[:, None])
+        return factor, factor.weights.mT @ (self.scatter(at, bt) * varies[:, None])
 
     def principal(self, at: slice, k: int) -> tuple[Array, Array]:
-        s, U = leading_eigh(self.matrix[at, at] / self.n, k)
+        s, U = leading_eigh(self.scatter(at, at) / self.n, k)
         floor = s[0] * (U.shape[0] * whitening.EPS)
         k = int(namespace(s).count_nonzero(s > floor))
         return s[:k], U[:, :k]
 
     def reduced(self, at: slice) -> Reduced:
-        return Reduced(*Tridiagonal.of(_single(self.matrix[at, at]) / self.n))
+        return Reduced(*Tridiagonal.of(_single(self.scatter(at, at)) / self.n))
 
     def least_squares(self, at: slice, bt: slice, basis: Array | None = None) -> LeastSquares:
-        xx, xy = self.matrix[at, at], self.matrix[at, bt]
+        xx, xy = self.scatter(at, at), self.scatter(at, bt)
         if basis is not None:
             xx, xy = basis.mT @ (xx @ basis), basis.mT @ xy
         return _ScatterLeastSquares(xx, xy, self.variance(bt, ddof=0) * self.n)
 
     def take(self, columns: np.ndarray[Any, Any]) -> Scatter:
         xp = namespace(self.mean)
-        at = xp.asarray(columns, device=device_of(self.mean))
-        matrix = xp.take(xp.take(self.matrix, at, axis=0), at, axis=1)
-        mean, noise = xp.take(self.mean, at), self._taken_noise(at)
-        return replace(self, mean=mean, matrix=matrix, norms=None, noise=noise)
+        at, targets = xp.asarray(columns, device=device_of(self.mean)), self._targets_among(columns)
+        own = at[: at.shape[0] - targets]
+        found: dict[str, Any] = {"mean": xp.take(self.mean, at), "noise": self._taken_noise(at)}
+        found["matrix"] = xp.take(xp.take(self.matrix, own, axis=0), at, axis=1)
+        found["diagonal"] = None
+        if targets:
+            found["diagonal"] = xp.take(self.diagonal, at[own.shape[0] :] - self._others)
+        return replace(self, norms=None, targets=targets, **found)
 
     def scaled(self, unit: Array) -> Scatter:
-        matrix, noise = self.matrix * unit[None, :] * unit[:, None], self._scaled_noise(unit)
-        return replace(self, mean=0 * self.mean, matrix=matrix, norms=None, noise=noise)
+        h, diagonal = self._others, self.diagonal
+        matrix, noise = self.matrix * unit[None, :] * unit[:h, None], self._scaled_noise(unit)
+        diagonal = None if diagonal is None else diagonal * unit[h:] ** 2
+        found: dict[str, Any] = {"matrix": matrix, "diagonal": diagonal, "noise": noise}
+        return replace(self, mean=0 * self.mean, norms=None, **found)
 
     def about_origin(self) -> Scatter:
-        step = self.n**0.5 * self.mean
-        matrix = self.matrix + step[:, None] * step[None, :]
-        return replace(self, mean=0 * self.mean, matrix=matrix, norms=None)
+        step, h, diagonal = self.n**0.5 * self.mean, self._others, self.diagonal
+        matrix = self.matrix + step[:h, None] * step[None, :]
+        diagonal = None if diagonal is None else diagonal + step[h:] ** 2
+        return replace(self, mean=0 * self.mean, matrix=matrix, diagonal=diagonal, norms=None)
 
     def partial_out(self, cut: slice, rest: np.ndarray[Any, Any]) -> tuple[Scatter, Array, Array]:
         kept, xp = self.take(rest), namespace(self.matrix)
         at = xp.asarray(rest, device=device_of(self.matrix))
         varies = self.varying(cut)
         # The rounding errors of columns that do not vary are no nuisance variable.
-        nuisance = self.matrix[cut, cut] * varies[:, None] * varies[None, :]
+        nuisance = self.scatter(cut, cut) * varies[:, None] * varies[None, :]
         weights = whitening.factor(nuisance).weights
         half = weights.mT @ xp.take(self.matrix[cut, :], at, axis=1)
-        matrix = kept.matrix - half.mT @ half
+        h, diagonal = kept._others, kept.diagonal
+        matrix = kept.matrix - half[:, :h].mT @ half
+        square = 0.5 * (matrix[:, :h] + matrix[:, :h].mT)
+        if diagonal is not None:
+            square = xp.concat([square, matrix[:, h:]], axis=1)
+            diagonal = diagonal - xp.sum(half[:, h:] ** 2, axis=0)
         # What cancels leaves an error relative to what there was.
-        lost = self.roundoff * xp.linalg.diagonal(kept.matrix) / self.n
+        lost = self.roundoff * kept.squares(slice(0, len(rest))) / self.n
         noise = lost if kept.noise is None else kept.noise + lost
-        sums = replace(kept, matrix=0.5 * (matrix + matrix.mT), noise=noise)
-        return sums, weights, half
+        return replace(kept, matrix=square, diagonal=diagonal, noise=noise), weights, half
 
     def rotated(self, cuts: Sequence[slice]) -> tuple[Scatter, tuple[int, ...]]:
         return self, tuple(cut.stop - cut.start for cut in cuts)
@@ -645,11 +745,11 @@ class Root(Sums):
     def limit(self, d: int) -> float:
         return float("inf")  # the rank is decided by what is noise
 
-    def _merged_matrix(self, other: Sums, step: Array) -> Array:
-        return _thin(namespace(step).concat([self.matrix, other.matrix, step[None, :]]))
+    def _merged(self, other: Sums, step: Array) -> dict[str, Any]:
+        return {"matrix": _thin(namespace(step).concat([self.matrix, other.matrix, step[None, :]]))}
 
-    def _reweighted_matrix(self, factor: float) -> Array:
-        return self.matrix * factor**0.5
+    def _reweighted(self, factor: float) -> dict[str, Any]:
+        return {"matrix": self.matrix * factor**0.5}
 
     def scatter(self, at: slice, bt: slice) -> Array:
         left = self.matrix[:, at]
@@ -756,9 +856,9 @@ class Root(Sums):
     def take(self, columns: np.ndarray[Any, Any]) -> Root:
         xp = namespace(self.mean)
         at = xp.asarray(columns, device=device_of(self.mean))
-        matrix = _thin(xp.take(self.matrix, at, axis=1))
+        matrix, targets = _thin(xp.take(self.matrix, at, axis=1)), self._targets_among(columns)
         mean, noise = xp.take(self.mean, at), self._taken_noise(at)
-        return replace(self, mean=mean, matrix=matrix, norms=None, noise=noise)
+        return replace(self, mean=mean, matrix=matrix, norms=None, noise=noise, targets=targets)
 
     def scaled(self, unit: Array) -> Root:
         matrix, noise = self.matrix * unit[None, :], self._scaled_noise(unit)
@@ -783,8 +883,8 @@ class Root(Sums):
         before = xp.take(xp.sum(self.matrix**2, axis=0), at) / self.n
         lost, noise = (8 * whitening.EPS) ** 2 * before, self._taken_noise(at)
         noise = lost if noise is None else noise + lost
-        mean = xp.take(self.mean, at)
-        sums = replace(self, mean=mean, matrix=_thin(R), norms=None, noise=noise)
+        found: dict[str, Any] = {"mean": xp.take(self.mean, at), "matrix": _thin(R), "noise": noise}
+        sums = replace(self, norms=None, targets=self._targets_among(rest), **found)
         return sums, factor.weights, half
 
     def rotated(self, cuts: Sequence[slice]) -> tuple[Root, tuple[int, ...]]:
@@ -794,7 +894,8 @@ class Root(Sums):
         widths = tuple(int(p.shape[1]) for p in parts)
         matrix = xp.concat(parts, axis=1)
         mean = xp.zeros((sum(widths),), dtype=xp.float64, device=device_of(matrix))
-        return replace(self, mean=mean, matrix=matrix, norms=None, noise=None), widths
+        found: dict[str, Any] = {"mean": mean, "matrix": matrix, "noise": None, "targets": 0}
+        return replace(self, norms=None, **found), widths
 
     @classmethod
     def _height(cls, d: int) -> int:
@@ -806,7 +907,7 @@ class FewRows(Root):
     """A fold in the scatter form of so few rows that a factor of them is much the smaller.
 
     Left out one at a time, rows would take a d x d matrix each. Merged with more rows they
-    become a `Scatter`.
+    become a `Scatter`, with as many targets.
     """
 
     form: ClassVar[Form] = "scatter"
@@ -816,10 +917,10 @@ class FewRows(Root):
         return super().__add__(other) if few or self.n == 0 else self._as_scatter() + other
 
     def _as_scatter(self) -> Scatter:
-        every = slice(0, int(self.mean.shape[0]))
-        matrix = self.scatter(every, every)
+        matrix, diagonal = self._held()
         return Scatter(
-            self.n, self.mean, matrix, self.rows, self.norms, self.noise, self.roundoff
+            self.n, self.mean, matrix, self.rows, self.norms, self.noise, self.roundoff,
+            self.targets, diagonal,
         )  # fmt: skip
 
 

@@ -27,7 +27,6 @@ from cmstats.arrays import (
     is_dask,
     is_numpy,
     namespace,
-    row_slices,
     take_rows,
     to_numpy,
 )
@@ -42,11 +41,10 @@ from cmstats.rows.source import width_of
 from cmstats.rows.splits import Folds
 
 __all__ = ["TaskMoments", "aligned", "as_x_and_y", "by_group", "check_observed", "is_enough"]
-__all__ += ["of_batches", "totals", "with_tasks"]
+__all__ += ["of_batches", "totals", "very_many", "with_tasks"]
 
-MOST = 1024
-"""Complete targets in one Moments, or as many as features where there are more: products among
-targets, which no regression needs, grow with the square of their number."""
+MOST = 2048
+"""More targets than this, and more than twice as many as features, are very many."""
 
 Parts: TypeAlias = list[Moments | None]
 """The moments of each fold, or of each group; None where there is no row."""
@@ -100,11 +98,11 @@ class TaskMoments:
         sample_weight: Any = None,
         folds: Folds | None = None,
         several: bool = True,
+        diagonal: str | None = None,
     ) -> list[TaskMoments]:
         """The moments of each fold of the rows, perhaps of none.
 
-        One pass over the features and two over the targets. Very many targets in memory are taken
-        in groups, with a pass over the features for each.
+        One pass over the features and two over the targets.
 
         Parameters
         ----------
@@ -117,9 +115,11 @@ class TaskMoments:
             By default all rows are one fold.
         several : bool, default=True
             Whether more than one group of tasks is allowed.
+        diagonal : "y", optional
+            Without the products among targets, see `Moments.from_data`.
         """
         if any(map(is_dask, (*blocks.values(), y))):
-            return _of_dask(blocks, y, form, sample_weight, folds, several)
+            return _of_dask(blocks, y, form, sample_weight, folds, several, diagonal)
         n = int(y.shape[0])
         like = next((a for a in (*blocks.values(), y) if is_array(a)), None)
         weights = check_weights(sample_weight, n, like, empty=folds is not None)
@@ -128,13 +128,9 @@ class TaskMoments:
         groups = _groups(y, ids >= 0)
         rows = np.bincount(ids[ids >= 0], minlength=folds.count).tolist()
         if groups is None:
-            folds, found = replace(folds, ids=ids), list[Parts]()
-            cuts = _cuts(blocks, y) if several and form != "root" else [slice(0, width_of(y))]
-            for cut in cuts:
-                own = y if len(cuts) == 1 else y[:, cut]
-                found.append(_by_fold({**blocks, "y": own}, form, weights, folds))
-            tables = tuple(tuple(range(cut.start, cut.stop)) for cut in cuts)
-            return [cls.complete(tables, each, form) for each in zip(*found, strict=True)]
+            dealt, every = replace(folds, ids=ids), (tuple(range(width_of(y))),)
+            found = _by_fold({**blocks, "y": y}, form, weights, dealt, diagonal)
+            return [cls.complete(every, (m,), form) for m in found]
         if not several:
             cls(tuple(groups), (), n, 0.0, form).require_one_group()
         table: dict[tuple[int, ...], Parts] = {tasks: [None] * folds.count for tasks in groups}
@@ -158,7 +154,7 @@ class TaskMoments:
                 columns = index_like(np.array(tasks), data["y"])
                 data["y"] = namespace(data["y"]).take(data["y"], columns, axis=1)
                 own = None if w is None else take_rows(w, index_like(at, w))
-                new = _by_fold(data, form, own, replace(folds, ids=here[at]))
+                new = _by_fold(data, form, own, replace(folds, ids=here[at]), diagonal)
                 table[tasks] = merged(table[tasks], new)
         return [
             cls(tuple(table), tuple(each[k] for each in table.values()), m, float(total), form)
@@ -204,6 +200,12 @@ class TaskMoments:
         """The number of features (0 where no row has a task), and of tasks."""
         p = next((m.width("x") for m in self.moments if m is not None), 0)
         return p, sum(map(len, self.groups))
+
+    @property
+    def multiplied(self) -> int:
+        """The number of columns with products among them."""
+        p, q = self.widths
+        return p if any(m is not None and m.diagonal for m in self.moments) else p + q
 
     @property
     def like(self) -> Array:
@@ -314,13 +316,14 @@ def _of_dask(
     sample_weight: Any,
     folds: Folds | None,
     several: bool,
+    diagonal: str | None,
 ) -> list[TaskMoments]:
     """The moments of the rows of Dask arrays."""
     folds, n = folds or Folds(1), int(y.shape[0])
     weights, ids = checked_weights(sample_weight, n), folds.ids
     if weights is not None:
         ids = folds.numbers(n, weights)
-    work = functools.partial(_of_chunk, form, several, folds.count, folds.start)
+    work = functools.partial(_of_chunk, form, several, diagonal, folds.count, folds.start)
     width = sum(int(a.shape[1]) for a in blocks.values()) + int(y.shape[1])
     found: list[TaskMoments] = _dask.tree(
         {**blocks, "y": y},
@@ -336,6 +339,7 @@ def _of_dask(
 def _of_chunk(
     form: Form,
     several: bool,
+    diagonal: str | None,
     count: int,
     offset: int,
     named: dict[str, Any],
@@ -348,7 +352,7 @@ def _of_chunk(
     folds = Folds(count, offset + (at.start or 0), ids)
     with naming_chunk(named, at, "error"):
         how: dict[str, Any] = {"form": form, "sample_weight": w, "folds": folds}
-        return TaskMoments.folds(named, y, **how, several=several)
+        return TaskMoments.folds(named, y, **how, several=several, diagonal=diagonal)
 
 
 def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:
@@ -378,12 +382,10 @@ def totals(parts: Sequence[Moments | TaskMoments | None]) -> dict[tuple[int, ...
     }
 
 
-def _cuts(blocks: Mapping[str, Any], y: Any) -> list[slice]:
-    """The columns of complete targets, in groups where there are very many in memory."""
-    q, most = width_of(y), max(MOST, sum(map(width_of, blocks.values())))
-    if q <= 2 * most or not is_array(y):
-        return [slice(0, q)]
-    return list(row_slices(q, most))
+def very_many(features: Mapping[str, Any], y: Any) -> bool:
+    """Whether products among targets would be most of the work, and of the memory."""
+    p = sum(map(width_of, features.values()))
+    return width_of(y) > max(MOST, 2 * p)
 
 
 def _groups(y: Any, counts: np.ndarray[Any, Any]) -> list[tuple[int, ...]] | None:
@@ -428,9 +430,11 @@ def _observed(part: Array, start: int) -> np.ndarray[Any, Any]:
     return ~to_numpy(missing)
 
 
-def _by_fold(blocks: dict[str, Any], form: Form, w: Array | None, folds: Folds) -> Parts:
+def _by_fold(
+    blocks: dict[str, Any], form: Form, w: Array | None, folds: Folds, diagonal: str | None
+) -> Parts:
     """The moments of rows of each fold, None for a fold without one."""
-    parts = folds_of_rows(blocks, folds, form=form, sample_weight=w)
+    parts = folds_of_rows(blocks, folds, form=form, sample_weight=w, diagonal=diagonal)
     return [None if m is None else as_x_and_y(m) for m in parts]
 
 

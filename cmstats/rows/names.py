@@ -22,7 +22,7 @@ __all__ = [
 
 RESERVED = (
     "cls", "form", "sample_weight", "missing", "device", "cv", "groups", "rows", "checkpoint",
-    "progress",
+    "progress", "diagonal",
 )  # fmt: skip
 """Parameters of the constructors of `Moments`, so no block of it can have these names."""
 

@@ -32,14 +32,17 @@ class Tiles:
         Columns.
     dtype : float32 or float64
         The working precision.
+    height : int
+        Columns whose products with all columns are formed; of the others, the targets, only the
+        squares are summed.
     """
 
-    def __init__(self, d: int, dtype: Any) -> None:
+    def __init__(self, d: int, dtype: Any, height: int) -> None:
         self.dtype = np.dtype(dtype)
         self.rows = int(np.clip(TILE_NUMBERS // d, 256, 1024))
         self._tile = np.empty((self.rows, d), self.dtype)
-        # SYRK writes the upper triangle only.
-        self._part = np.zeros((d, d), self.dtype, order="F")
+        # The square in front, of which SYRK writes the upper triangle only, and what is beside it.
+        self._part = np.zeros((height, d), self.dtype, order="F")
         self._part_rows = 0
         self._total = self._part if self.dtype == np.float64 else None
 
@@ -48,7 +51,7 @@ class Tiles:
         blocks: Sequence[np.ndarray[Any, Any]],
         roots: np.ndarray[Any, Any],
         centre: np.ndarray[Any, Any],
-        sums: tuple[np.ndarray[Any, Any], ...],
+        sums: Sequence[np.ndarray[Any, Any]],
     ) -> None:
         """Centre the rows of all blocks, at most `rows` of them, and add their product.
 
@@ -61,10 +64,11 @@ class Tiles:
         centre : array of shape (d,)
             In the working precision.
         sums : arrays of shape (d,), (d,) and (number of blocks,), float64
-            To these the sums of w y, w ||y||^2 y and w ||y||^4 are added.
+            To these the sums of w y, w ||y||^2 y and w ||y||^4 are added. Where there are targets
+            a fourth array receives their sums of w y^2.
         """
-        first, third, fourth = sums
-        m = blocks[0].shape[0]
+        first, third, fourth = sums[:3]
+        m, height = blocks[0].shape[0], self._part.shape[0]
         tile = self._tile[:m]
         start = 0
         for index, x in enumerate(blocks):
@@ -72,15 +76,20 @@ class Tiles:
             out = tile[:, part]
             fourth[index] += _centre_rows(x, centre[part], roots, out, first[part], third[part])
         _syrk(self.dtype)(tile, self._part)
+        if height < tile.shape[1]:
+            _add_squares(tile[:, height:], sums[3])
+            _gemm(self.dtype)(tile, self._part)
         self._part_rows += m
         if self._part_rows >= FLUSH_ROWS:
             self._flush()
 
     def matrix(self) -> np.ndarray[Any, Any]:
-        """The sum so far, exactly symmetric; no rows can be added afterwards."""
+        """The sum so far, its square exactly symmetric; no rows can be added afterwards."""
         total = self._flush()
-        _mirror_upper(total)
-        return total.T  # symmetric: the transpose only makes it C-contiguous
+        height, d = total.shape
+        _mirror_upper(total[:, :height])
+        # A symmetric matrix is its transpose, which is C-contiguous.
+        return total.T if height == d else np.ascontiguousarray(total)
 
     def _flush(self) -> np.ndarray[Any, Any]:
         """Add the products in single precision into float64."""
@@ -138,25 +147,34 @@ def _centre_rows(
     return fourth
 
 
-@functools.cache
-def _syrk(dtype: np.dtype[Any]) -> Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None]:
-    """In-place ``upper(c) += tile' tile`` that lets other Python threads run meanwhile.
+@jit()
+def _add_squares(z: Any, squares: Any) -> None:  # pragma: no cover - compiled
+    """Add the squares of each column in double precision."""
+    n, q = z.shape
+    for i in range(n):
+        for j in range(q):
+            value = np.float64(z[i, j])
+            squares[j] += value * value
 
-    The wrappers in scipy.linalg.blas hold the interpreter lock, NumPy's product cannot add
-    in place and mirrors the triangle each time: BLAS is called through its own address.
-    """
-    double = dtype == np.float64
-    address = get_cython_function_address(
-        "scipy.linalg.cython_blas", "dsyrk" if double else "ssyrk"
-    )
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 10)(address)
-    one = (ctypes.c_double if double else ctypes.c_float)(1.0)
+
+Product = Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None]
+"""Adds a product of a tile (k, d) to a Fortran-ordered matrix (h, d) in place.
+
+The wrappers in scipy.linalg.blas hold the interpreter lock, NumPy's product cannot add in place and
+mirrors the triangle each time: BLAS is called through its own address, and other Python threads run
+meanwhile. A C-ordered tile (k, d) is the Fortran-ordered (d, k) matrix that BLAS multiplies.
+"""
+
+
+@functools.cache
+def _syrk(dtype: np.dtype[Any]) -> Product:
+    """``upper(c[:, :h]) += x'x`` for the first h columns x of a tile."""
+    call, one = _blas("syrk", dtype, 10)
     ref = ctypes.byref
 
     def add(tile: np.ndarray[Any, Any], c: np.ndarray[Any, Any]) -> None:
-        # A C-ordered tile (k, n) is the Fortran-ordered (n, k) matrix that syrk multiplies.
-        k, n = tile.shape
-        size = ctypes.c_int(n)
+        k, d = tile.shape
+        size = ctypes.c_int(c.shape[0])
         call(
             ref(ctypes.c_char(b"U")),
             ref(ctypes.c_char(b"N")),
@@ -164,13 +182,51 @@ def _syrk(dtype: np.dtype[Any]) -> Callable[[np.ndarray[Any, Any], np.ndarray[An
             ref(ctypes.c_int(k)),
             ref(one),
             tile.ctypes.data,
-            ref(size),
+            ref(ctypes.c_int(d)),
             ref(one),
             c.ctypes.data,
             ref(size),
         )
 
     return add
+
+
+@functools.cache
+def _gemm(dtype: np.dtype[Any]) -> Product:
+    """``c[:, h:] += x'y`` for the first h columns x of a tile and the others y."""
+    call, one = _blas("gemm", dtype, 13)
+    ref = ctypes.byref
+
+    def add(tile: np.ndarray[Any, Any], c: np.ndarray[Any, Any]) -> None:
+        (k, d), h = tile.shape, c.shape[0]
+        size, stride = ctypes.c_int(h), ctypes.c_int(d)
+        call(
+            ref(ctypes.c_char(b"N")),
+            ref(ctypes.c_char(b"T")),
+            ref(size),
+            ref(ctypes.c_int(d - h)),
+            ref(ctypes.c_int(k)),
+            ref(one),
+            tile.ctypes.data,
+            ref(stride),
+            tile[:, h:].ctypes.data,
+            ref(stride),
+            ref(one),
+            c[:, h:].ctypes.data,
+            ref(size),
+        )
+
+    return add
+
+
+def _blas(name: str, dtype: np.dtype[Any], arguments: int) -> tuple[Any, Any]:
+    """A routine of BLAS in a precision, all of whose arguments are addresses; and 1."""
+    double = dtype == np.float64
+    address = get_cython_function_address(
+        "scipy.linalg.cython_blas", ("d" if double else "s") + name
+    )
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(address)
+    return call, (ctypes.c_double if double else ctypes.c_float)(1.0)
 
 
 @jit()
