@@ -232,7 +232,7 @@ def _scatter_pass(
     # A fold of few rows holds them: of as many folds as rows each would take a matrix of d x d.
     few = [False] * n_folds
     if ids is not None and tables is None:
-        d = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in arrays)
+        d = sum(1 if a.ndim == 1 else int(a.shape[1]) for a in arrays) - targets
         few = [are_few(int(m), d) for m in np.bincount(ids[ids >= 0], minlength=n_folds)]
     held: list[Any] = [None] * n_folds
     for start, parts, w in _runs(arrays, weights, device, run_rows, advance):

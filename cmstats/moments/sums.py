@@ -27,6 +27,7 @@ from cmstats.arrays import (
     is_numpy,
     namespace,
     observations,
+    row_slices,
     to_numpy,
 )
 from cmstats.kernels import whitening
@@ -528,8 +529,7 @@ class Scatter(Sums):
         h, (S, diagonal) = self._others, other._held()
         if diagonal is not None:
             diagonal = self.diagonal + diagonal + step[h:] ** 2
-        matrix = self.matrix + S + step[:h, None] * step[None, :]
-        return {"matrix": matrix, "diagonal": diagonal}
+        return {"matrix": _plus_outer(self.matrix + S, step[:h], step), "diagonal": diagonal}
 
     def _held(self) -> tuple[Array, Array | None]:
         return self.matrix, self.diagonal
@@ -913,7 +913,7 @@ class FewRows(Root):
     form: ClassVar[Form] = "scatter"
 
     def __add__(self, other: Any) -> Any:
-        few = isinstance(other, FewRows) and are_few(self.rows + other.rows, self.mean.shape[0])
+        few = isinstance(other, FewRows) and are_few(self.rows + other.rows, self._others)
         return super().__add__(other) if few or self.n == 0 else self._as_scatter() + other
 
     def _as_scatter(self) -> Scatter:
@@ -925,7 +925,7 @@ class FewRows(Root):
 
 
 def are_few(rows: int, d: int) -> bool:
-    """Whether a factor of so many rows is much smaller than the scatter matrix of d columns."""
+    """Whether so many rows are far fewer than the rows of the scatter, d columns but targets."""
     return 8 * rows <= d
 
 
@@ -951,6 +951,15 @@ def _mixed_columns(a: Array, at: slice, bt: slice, own: float, other: float) -> 
     x, y = a[:, at], a[:, bt]
     mixed = [own * x + other * y, other * x + own * y]
     return namespace(a).concat([a[:, : at.start], *mixed, a[:, bt.stop :]], axis=1)
+
+
+def _plus_outer(a: Array, left: Array, right: Array) -> Array:
+    """``a + left right'``, which may overwrite a: a large one without another of its size."""
+    if not is_numpy(namespace(a)):
+        return a + left[:, None] * right[None, :]
+    for rows in row_slices(a.shape[0], max(1, (1 << 16) // max(1, a.shape[1]))):
+        a[rows] += left[rows, None] * right[None, :]
+    return a
 
 
 def _thin(R: Array) -> Array:

@@ -302,8 +302,10 @@ def _observed_enough(folds: Sequence[Moments], count: int) -> bool:
 
 def _common_groups(tables: Sequence[Sequence[tuple[int, ...]]]) -> tuple[tuple[int, ...], ...]:
     """The tasks that are in one group in every table."""
-    of = [{task: tasks for tasks in table for task in tasks} for table in tables]
-    cells: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    if all(len(table) == 1 for table in tables):
+        return (tuple(tables[0][0]),)
+    of = [{task: i for i, tasks in enumerate(table) for task in tasks} for table in tables]
+    cells: dict[tuple[int, ...], list[int]] = {}
     for task in sorted(of[0]):
         cells.setdefault(tuple(each[task] for each in of), []).append(task)
     return tuple(map(tuple, cells.values()))
@@ -444,6 +446,6 @@ def with_tasks(
     """The same moments with fewer columns of y."""
     if moments is None or tuple(tasks) == tuple(wanted):
         return moments
-    p = moments.width("x")
-    kept = [*range(p), *(p + tasks.index(task) for task in wanted)]
+    p, at = moments.width("x"), {task: i for i, task in enumerate(tasks)}
+    kept = [*range(p), *(p + at[task] for task in wanted)]
     return moments.take(np.array(kept), {"x": p, "y": len(wanted)})
