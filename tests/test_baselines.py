@@ -82,6 +82,7 @@ DEEP = [pytest.param(name, marks=needs_torch) for name in ("deep_cca", "aligner"
 # ------------------------------------------------------------------------------- contract
 
 
+@pytest.mark.slow
 # ----------------------------------------------------------------------------- objectives
 @needs_torch
 def test_contrastive_loss_and_gradient_equal_cross_entropies() -> None:
@@ -141,6 +142,7 @@ def test_gradient_of_the_correlation_loss_is_right_where_correlations_coincide()
     assert bool(torch.isfinite(same.grad).all())
 
 
+@pytest.mark.slow
 # -------------------------------------------------------------------------------- quality
 @pytest.mark.ordinary
 @needs_torch
@@ -170,6 +172,7 @@ def test_validation_scores_are_those_of_the_model_on_the_rows_held_out(monitor: 
     assert model.best_score_ == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.ordinary
 @needs_torch
 def test_deep_cca_finds_what_is_not_linear() -> None:
@@ -272,6 +275,7 @@ def test_seeds_reproduce_to_the_bit(name: str) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)  # nobody else's numbers are used up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEEP)
 def test_early_stopping_restores_the_best_epoch(name: str) -> None:
     long = models(max_epochs=99, patience=3, learning_rate=0.05, refit=False)[name]

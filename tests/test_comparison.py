@@ -175,6 +175,7 @@ def test_frames_and_other_arrays_give_the_numbers_of_numpy(pair: Any) -> None:
         assert other.loc["CCA", "device"] == "cpu"
 
 
+@pytest.mark.slow
 # ------------------------------------------------------------------------------- columns
 def test_what_a_model_lacks_is_nan(pair: Any, labels: Any) -> None:
     X, Y = pair

@@ -446,6 +446,7 @@ FUZZ = settings(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 @settings(FUZZ, max_examples=150)
 @given(case=cases())
@@ -453,6 +454,7 @@ def test_odd_inputs_give_the_right_number_or_one_sentence(name: str, case: Case)
     check(name, case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MORE)
 @settings(FUZZ, max_examples=30)
 @given(case=cases())

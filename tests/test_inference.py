@@ -712,6 +712,7 @@ def test_em_of_complete_rows_changes_nothing(function: Any) -> None:
     pd.testing.assert_frame_equal(found, function(X, Y, Z=X[:, :1] + Y[:, :1], **given))
 
 
+@pytest.mark.slow
 def test_intervals_of_incomplete_rows_are_about_the_models_estimate() -> None:
     """From rows, weighted rows and the moments of folds; most gaps are in one view here."""
     X, Y = views(400, 3, 2, (0.8, 0.5))
@@ -769,6 +770,7 @@ def test_incomplete_views_are_tested_by_draws(place: Place) -> None:
     assert next(iter(shrunk)) == "imputed_singular_value"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nuisance", [False, True])
 def test_gaps_in_the_same_rows_of_both_views_are_no_correlation(nuisance: bool) -> None:
     """Conditional means in place of draws reject a quarter of such independent views at .05."""
@@ -984,6 +986,7 @@ def test_other_estimators_and_chosen_shrinkage_are_refitted() -> None:
     assert np.isfinite(chosen.standard_error).all()
 
 
+@pytest.mark.slow
 def test_bootstrap_runs_where_the_data_are(place: Place) -> None:
     X, Y = views(20, 3, 2, (0.7, 0.3))
     for method in ("percentile", "bca"):

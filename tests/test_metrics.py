@@ -179,6 +179,7 @@ def test_the_order_of_the_pairs_does_not_matter(seed):
     np.testing.assert_allclose(report, moved, rtol=1e-12)
 
 
+@pytest.mark.slow
 # ------------------------------------------------------------------------------- chance
 @pytest.mark.ordinary
 @pytest.mark.parametrize(

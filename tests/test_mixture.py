@@ -239,6 +239,7 @@ def test_one_component_is_linear_regression() -> None:
     np.testing.assert_allclose(model.logpdf(X, Y), expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_nothing_underflows_in_many_columns() -> None:
     rng = np.random.default_rng(0)
     Z = 0.1 * rng.normal(size=(200, 300)) + 50 * rng.integers(2, size=(200, 1))

@@ -457,6 +457,7 @@ def test_a_refit_forgets_what_the_last_one_chose() -> None:
         assert not hasattr(found, name)
 
 
+@pytest.mark.slow
 # --------------------------------------------------------------------------- array libraries
 @pytest.mark.parametrize("name", PLACES[1:])
 @pytest.mark.parametrize("dtype", DTYPES)

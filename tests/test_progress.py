@@ -135,6 +135,7 @@ def test_what_is_neither_true_nor_false_is_refused(call: Call) -> None:
         call("yes")
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_tqdms_environment_silences_all_of_them() -> None:
     code = (

@@ -258,6 +258,7 @@ def test_wrong_parameters_are_named() -> None:
     assert recall.score(X, y) == pytest.approx(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scoring", ["mrr", "R@1", "r@7"])
 def test_rows_that_are_all_the_same_are_at_chance(scoring: str) -> None:
     X, y = np.full((30, 4), 0.1), np.full((30, 4), -3.0)

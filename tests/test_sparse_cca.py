@@ -378,6 +378,7 @@ def test_bounds_of_pmd_have_equal_ratios() -> None:
         assert f1(getattr(model, view), truth) == 1 > 0.7 > f1(getattr(coarse, view), truth)
 
 
+@pytest.mark.slow
 def test_starts_of_pmd_that_meet_are_left_without_a_loss() -> None:
     rng = np.random.default_rng(0)
     for _ in range(8):
