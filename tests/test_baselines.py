@@ -155,6 +155,7 @@ def test_deep_cca_without_hidden_layers_reaches_linear_cca() -> None:
     assert model.score(x[450:], y[450:]) == pytest.approx(linear.score(x[450:], y[450:]), abs=0.02)
 
 
+@pytest.mark.slow
 @needs_torch
 @pytest.mark.parametrize("monitor", ["correlation", "retrieval"])
 def test_validation_scores_are_those_of_the_model_on_the_rows_held_out(monitor: Any) -> None:

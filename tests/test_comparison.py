@@ -126,6 +126,7 @@ def test_the_table_is_a_loop_over_the_folds_by_hand(pair: Any, labels: Any) -> N
     assert pd.DataFrame(table.attrs["folds"]).groupby("model").size().tolist() == [3, 3]
 
 
+@pytest.mark.slow
 def test_groups_are_in_one_fold_and_drawn_together(pair: Any) -> None:
     rng = np.random.default_rng(0)
     at, groups = np.repeat(np.arange(30), 3), np.repeat(np.arange(30), 3)

@@ -340,6 +340,7 @@ def covered(make: Any, law: str, repetitions: int, level: float, **calibration: 
     return {name: np.mean(values) for name, values in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.ordinary
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("law", ["t3", "skewed"])

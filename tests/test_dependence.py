@@ -116,6 +116,7 @@ def test_independent_rows_are_not() -> None:
         assert noted(np.round(2 * X) if seed % 3 else X) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.ordinary
 def test_it_is_said_once_wherever_rows_are_split() -> None:
     X, Y = in_time(p=6), in_time(p=5, seed=1)

@@ -275,6 +275,7 @@ def test_semicolons_may_come_with_points(tmp_path: Path) -> None:
         read_array(f"{tmp_path / 'latin.csv'}")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_page_names_columns_views_confounds_and_ids(capsys: pytest.CaptureFixture[str]) -> None:
     two_tables()
@@ -303,6 +304,7 @@ def test_rows_of_one_item_are_partners_and_stay_together() -> None:
     assert "of 20 groups at random" in page
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_closed_pipe_leaves_the_page(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save("x.npy", A)

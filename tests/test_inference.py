@@ -606,6 +606,7 @@ def test_intervals_of_partial_correlations_equal_those_of_residuals() -> None:
     np.testing.assert_allclose(found, correlation_intervals(X, Y), atol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["constant", "its double", "levels"])
 def test_nuisance_variables_are_counted_by_their_rank(more: str) -> None:
     X, Y = views(90, 3, 2, (0.7,))
@@ -754,6 +755,7 @@ def test_weights_that_sum_to_one_give_the_same_intervals() -> None:
     pd.testing.assert_frame_equal(found, expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_incomplete_views_are_tested_by_draws(place: Place) -> None:
     X, Y = views(150, 3, 2, (0.9,))
     A, B = gapped(X, Y, 0.2)

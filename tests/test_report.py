@@ -137,6 +137,7 @@ def test_choices_of_many_candidates_do_not_depend_on_the_held_out_items(data: An
     _choices_do_not_depend_on_the_held_out_items(build(*data, quick=True), data)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_model_of_retrieval_and_what_was_tried_stand_on_the_page(full: Report) -> None:
     results = full.retriever.results_
@@ -215,6 +216,7 @@ def _page(text: str) -> _Page:
     return page
 
 
+@pytest.mark.slow
 def test_page_is_self_contained_and_well_formed(report: Report) -> None:
     html = report.to_html()
     page = _page(html)
@@ -469,6 +471,7 @@ def test_emoji_are_retrieved_at_least_as_well_as_in_the_trial() -> None:
 
 
 # ------------------------------------------------------------------------- command line
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn", "few_trials")
 def test_report_of_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["report", "x.npy", "y.npy", "--labels", "labels.npy", "--quick"]

@@ -144,6 +144,7 @@ def test_the_search_is_cross_validated_retrieval_of_held_out_items() -> None:
     assert model.y_classifier_[-1].C == classifiers[best[1]][-1].C
 
 
+@pytest.mark.slow
 def test_the_default_does_not_depend_on_units_or_on_width() -> None:
     model = SemanticMatching(cv=3).fit(X, Y, LABELS)
     other = SemanticMatching(cv=3).fit(X * [1e3, 1, 1e-3, 7, 1] - 9, np.tile(Y, 3), LABELS)

@@ -202,6 +202,7 @@ def written_out_pmd(K: Any, v: Any, c_x: float, c_y: float) -> tuple[Any, Any, f
     return u, v, float(u @ K @ v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bounds", [(1.5, 1.3), (3.0, 2.2), (1.01, 3.4)])
 def test_pmd_is_the_papers_algorithm_from_several_starts(bounds: tuple[float, float]) -> None:
     *_, Sxy = problem(X, Y)

@@ -86,6 +86,7 @@ def test_a_fit_run_by_run_equals_one_in_memory(lazily: Any, views: Any, paramete
     assert found.score(lazily(X), lazily(Y)) == pytest.approx(expected.score(X, Y), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_partial_fit_reads_run_by_run(lazily: Any, views: Any) -> None:
     X, Y = views
     for parameters in ({}, {"shrinkage": "cv"}):
