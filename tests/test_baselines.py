@@ -174,7 +174,6 @@ def test_validation_scores_are_those_of_the_model_on_the_rows_held_out(monitor: 
 
 
 @pytest.mark.slow
-@pytest.mark.ordinary
 @needs_torch
 def test_deep_cca_finds_what_is_not_linear() -> None:
     rng = np.random.default_rng(0)

@@ -341,7 +341,6 @@ def covered(make: Any, law: str, repetitions: int, level: float, **calibration: 
 
 
 @pytest.mark.slow
-@pytest.mark.ordinary
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("law", ["t3", "skewed"])
 def test_regions_cover_whatever_the_noise_is(name: str, law: str) -> None:

@@ -124,6 +124,19 @@ def test_weights_count_rows(dasked):
         Moments.from_data(x=DX, sample_weight=weights - 1)
 
 
+def test_targets_need_no_products():
+    blocks = {"x": X, "y": Y}
+    chunked = {name: da.from_array(a, chunks=(17, -1)) for name, a in blocks.items()}
+    expected = Moments.from_data(**blocks)
+    folds = Moments.folds(**chunked, cv=3, diagonal="y")
+    for found in (Moments.from_data(**chunked, diagonal="y"), folds[0] + folds[1] + folds[2]):
+        assert found.diagonal == "y"
+        np.testing.assert_allclose(found.scatter("x", "y"), expected.scatter("x", "y"), atol=1e-9)
+        np.testing.assert_allclose(found.variance("y"), expected.variance("y"), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"got x, y$"):  # before any chunk is read
+        Moments.from_data(**chunked, diagonal="x")
+
+
 def test_incomplete_rows_are_tables_of_patterns():
     gaps = X.copy()
     gaps[np.random.default_rng(2).random(X.shape) < 0.1] = np.nan

@@ -117,7 +117,6 @@ def test_independent_rows_are_not() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ordinary
 def test_it_is_said_once_wherever_rows_are_split() -> None:
     X, Y = in_time(p=6), in_time(p=5, seed=1)
     batches = [(X[i : i + 100], Y[i : i + 100]) for i in range(0, 400, 100)]

@@ -181,7 +181,6 @@ def test_em_goes_to_the_closed_form_where_there_is_one(name: str, prior: float) 
 
 # -------------------------------------------------------------------------------------- EM
 @pytest.mark.slow
-@pytest.mark.ordinary
 @pytest.mark.parametrize("prior", [0.0, 8.0])
 @pytest.mark.parametrize("name", ["scattered", "both_alone", "three_steps"])
 def test_the_estimate_is_what_a_numerical_maximiser_finds(name: str, prior: float) -> None:

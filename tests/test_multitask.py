@@ -457,8 +457,8 @@ def test_a_refit_forgets_what_the_last_one_chose() -> None:
         assert not hasattr(found, name)
 
 
-@pytest.mark.slow
 # --------------------------------------------------------------------------- array libraries
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLACES[1:])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_views_side_by_side_stay_where_they_are(name: str, dtype: str) -> None:

@@ -537,7 +537,6 @@ def test_partial_fit_with_folds_reads_run_by_run(views: Any, monkeypatch: Any) -
 
 # ------------------------------------------------------------------------------ retrieval
 @pytest.mark.slow
-@pytest.mark.ordinary
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_retrieval_reads_tile_by_tile(
     dtype: Any, rng: np.random.Generator, tmp_path: Path, monkeypatch: Any

@@ -382,7 +382,7 @@ def test_bounds_of_pmd_have_equal_ratios() -> None:
 @pytest.mark.slow
 def test_starts_of_pmd_that_meet_are_left_without_a_loss() -> None:
     rng = np.random.default_rng(0)
-    for _ in range(8):
+    for _ in range(20):
         K = rng.normal(size=(12, 9)) + 2 * np.outer(rng.normal(size=12), rng.normal(size=9))
         ((U, V, *_),) = penalised_path(K, 1, [(1.6, 1.5)], tol=1e-10, max_iter=1000)
         starts = np.linalg.svd(K)[2][:4]

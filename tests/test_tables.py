@@ -88,7 +88,6 @@ TABLES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.ordinary
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_fits_80_columns_and_shows_all_of_its_own(name: str) -> None:
     table = TABLES[name]()

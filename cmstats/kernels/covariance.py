@@ -30,6 +30,7 @@ from cmstats.arrays import (
     take_rows,
     to_numpy,
 )
+from cmstats.kernels.linalg import plus_outer, symmetric_front
 from cmstats.kernels.threads import cores, even_slices, run_tasks
 from cmstats.kernels.transfer import within_memory
 
@@ -394,21 +395,17 @@ class Accumulator:
             fourths.append(moved[1])
         # Huygens: the scatter about the mean is that about the centre less n times the shift.
         root, h = shift * n**0.5, head.height
+        second = plus_outer(second, -root[:h], root)
+        if not is_numpy(xp) or h < root.shape[0]:  # else it is symmetric already
+            second = symmetric_front(second)
+        # Rounding can leave a constant column a negative variance.
         if is_numpy(xp):
-            for take in row_slices(h, 256):  # no second matrix of its size
-                second[take] -= root[take, None] * root[None, :]
-            if h < root.shape[0]:  # no product of a matrix with itself
-                second[:, :h] = 0.5 * (second[:, :h] + second[:, :h].T)
-            # Rounding can leave a constant column a negative variance.
             np.fill_diagonal(second, np.maximum(np.diagonal(second), 0.0))
         else:
-            second = second - root[:h, None] * root[None, :]
-            square = 0.5 * (second[:, :h] + second[:, :h].mT)
-            below = xp.clip(xp.linalg.diagonal(square), None, 0.0)
+            below = xp.clip(xp.linalg.diagonal(second[:, :h]), None, 0.0)
             if bool(xp.any(below < 0)):
-                eye = xp.eye(h, dtype=xp.float64, device=device_of(second))
-                square = square - below[:, None] * eye
-            second = xp.concat([square, second[:, h:]], axis=1) if h < root.shape[0] else square
+                eye = xp.eye(h, root.shape[0], dtype=xp.float64, device=device_of(second))
+                second = second - below[:, None] * eye
         rows = sum(part.rows for part in parts)
         mean = head.centre + shift
         single = head.dtype == xp.float32

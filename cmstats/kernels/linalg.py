@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
 
-from cmstats.arrays import Array, device_of, is_numpy, namespace
+from cmstats.arrays import Array, device_of, is_numpy, namespace, row_slices
 
 __all__ = [
     "block_diagonal",
@@ -24,10 +24,12 @@ __all__ = [
     "leading_pair",
     "leading_svd",
     "not_positive_definite",
+    "plus_outer",
     "qr_r",
     "signs",
     "solve_triangular",
     "svd",
+    "symmetric_front",
     "try_cholesky",
 ]
 
@@ -310,6 +312,25 @@ def block_diagonal(blocks: Sequence[Array]) -> Array:
             for i, a in enumerate(blocks)
         ]
     )
+
+
+def plus_outer(a: Array, left: Array, right: Array) -> Array:
+    """``a + left right'``; NumPy's is overwritten, without another matrix of its size."""
+    if not is_numpy(namespace(a)):
+        return a + left[:, None] * right[None, :]
+    for rows in row_slices(a.shape[0], max(1, (1 << 16) // max(1, a.shape[1]))):
+        a[rows] += left[rows, None] * right[None, :]
+    return a
+
+
+def symmetric_front(a: Array) -> Array:
+    """A matrix (h, d) whose first h columns become exactly symmetric; NumPy's is overwritten."""
+    xp, h = namespace(a), a.shape[0]
+    square = 0.5 * (a[:, :h] + a[:, :h].mT)
+    if is_numpy(xp):
+        a[:, :h] = square
+        return a
+    return xp.concat([square, a[:, h:]], axis=1) if h < a.shape[1] else square
 
 
 def signs(weights: Array) -> Array:

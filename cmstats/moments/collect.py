@@ -73,14 +73,16 @@ class Pass:
 
     def targets(self, names: Sequence[str], widths: Sequence[int]) -> int:
         """The number of columns of which only the variances are collected."""
-        if self.diagonal is None:
-            return 0
-        if len(names) < 2 or names[-1] != self.diagonal:
+        self._check_diagonal(names)
+        return 0 if self.diagonal is None or self.form == "root" else widths[-1]
+
+    def _check_diagonal(self, names: Sequence[str]) -> None:
+        """Raise if the block named is not the last of several."""
+        if self.diagonal is not None and (len(names) < 2 or names[-1] != self.diagonal):
             raise ValueError(
                 f"diagonal={self.diagonal!r} must name the last of at least two blocks, got "
                 f"{', '.join(names)}"
             )
-        return 0 if self.form == "root" else widths[-1]
 
     def over_rows(
         self, blocks: dict[str, Any], sample_weight: Any, *, cv: Any = None, groups: Any = None
@@ -90,6 +92,7 @@ class Pass:
             raise ValueError(
                 "name at least one block of data, for example Moments.from_data(x=X, y=Y)"
             )
+        self._check_diagonal(list(blocks))
         if any(map(is_dask, blocks.values())):
             if self.rows or self.checkpoint is not None or self.progress:
                 raise ValueError(

@@ -27,12 +27,11 @@ from cmstats.arrays import (
     is_numpy,
     namespace,
     observations,
-    row_slices,
     to_numpy,
 )
 from cmstats.kernels import whitening
 from cmstats.kernels.covariance import RowSums, shift_norm_sums
-from cmstats.kernels.linalg import leading_eigh, qr_r, svd
+from cmstats.kernels.linalg import leading_eigh, plus_outer, qr_r, svd, symmetric_front
 from cmstats.kernels.tridiagonal import SINGLE_FROM, Reduced, Tridiagonal
 
 __all__ = ["FORMS", "FewRows", "Form", "LeastSquares", "NonFiniteError", "Norms", "Root"]
@@ -448,14 +447,7 @@ class Sums(ABC):
 
     def without_products(self, targets: int) -> Self:
         """The same sums without the products among so many last columns, and without norms."""
-        if self.targets == targets:
-            return self
-        found = replace(self, targets=targets, norms=None)
-        return found._trimmed()
-
-    def _trimmed(self) -> Self:
-        """The same sums without what is not to be held of targets."""
-        return self
+        return replace(self, targets=targets, norms=None) if targets != self.targets else self
 
     def without_norms(self) -> Self:
         """The same sums without norms."""
@@ -529,15 +521,18 @@ class Scatter(Sums):
         h, (S, diagonal) = self._others, other._held()
         if diagonal is not None:
             diagonal = self.diagonal + diagonal + step[h:] ** 2
-        return {"matrix": _plus_outer(self.matrix + S, step[:h], step), "diagonal": diagonal}
+        return {"matrix": plus_outer(self.matrix + S, step[:h], step), "diagonal": diagonal}
 
     def _held(self) -> tuple[Array, Array | None]:
         return self.matrix, self.diagonal
 
-    def _trimmed(self) -> Scatter:
-        h = self._others
+    def without_products(self, targets: int) -> Scatter:
+        found = super().without_products(targets)
+        if found is self:
+            return self
+        h = found._others
         diagonal = namespace(self.matrix).linalg.diagonal(self.matrix)[h:]
-        return replace(self, matrix=self.matrix[:h, :], diagonal=diagonal)
+        return replace(found, matrix=self.matrix[:h, :], diagonal=diagonal)
 
     def _reweighted(self, factor: float) -> dict[str, Any]:
         diagonal = self.diagonal
@@ -680,14 +675,13 @@ class Scatter(Sums):
         half = weights.mT @ xp.take(self.matrix[cut, :], at, axis=1)
         h, diagonal = kept._others, kept.diagonal
         matrix = kept.matrix - half[:, :h].mT @ half
-        square = 0.5 * (matrix[:, :h] + matrix[:, :h].mT)
         if diagonal is not None:
-            square = xp.concat([square, matrix[:, h:]], axis=1)
             diagonal = diagonal - xp.sum(half[:, h:] ** 2, axis=0)
         # What cancels leaves an error relative to what there was.
         lost = self.roundoff * kept.squares(slice(0, len(rest))) / self.n
         noise = lost if kept.noise is None else kept.noise + lost
-        return replace(kept, matrix=square, diagonal=diagonal, noise=noise), weights, half
+        sums = replace(kept, matrix=symmetric_front(matrix), diagonal=diagonal, noise=noise)
+        return sums, weights, half
 
     def rotated(self, cuts: Sequence[slice]) -> tuple[Scatter, tuple[int, ...]]:
         return self, tuple(cut.stop - cut.start for cut in cuts)
@@ -951,15 +945,6 @@ def _mixed_columns(a: Array, at: slice, bt: slice, own: float, other: float) -> 
     x, y = a[:, at], a[:, bt]
     mixed = [own * x + other * y, other * x + own * y]
     return namespace(a).concat([a[:, : at.start], *mixed, a[:, bt.stop :]], axis=1)
-
-
-def _plus_outer(a: Array, left: Array, right: Array) -> Array:
-    """``a + left right'``, which may overwrite a: a large one without another of its size."""
-    if not is_numpy(namespace(a)):
-        return a + left[:, None] * right[None, :]
-    for rows in row_slices(a.shape[0], max(1, (1 << 16) // max(1, a.shape[1]))):
-        a[rows] += left[rows, None] * right[None, :]
-    return a
 
 
 def _thin(R: Array) -> Array:
