@@ -359,13 +359,6 @@ class Accumulator:
             lambda: cuda.Tiles(d, self.dtype, split), f"a tile of rows of {d} columns", 8 * d
         )
 
-    def second(self) -> Array | None:
-        """The second moments about the centre; None before any row."""
-        if self._tiles is None:
-            return self._second
-        found = self._tiles.matrix()
-        return found if self._second is None else found + self._second
-
     @staticmethod
     def finish(parts: Sequence[Accumulator]) -> RowSums:
         """The sums of all accumulators (which share one centre) about their own mean."""
@@ -442,7 +435,10 @@ def shift_norm_sums(
 
 def _second(parts: Sequence[Accumulator]) -> Array:
     """The second moments of all accumulators about their centre."""
-    found = [matrix for part in parts if (matrix := part.second()) is not None]
+    found = [part._second for part in parts if part._second is not None]
+    tiles = [part._tiles for part in parts if part._tiles is not None]
+    if tiles:
+        found.insert(0, tiles[0].matrix(*tiles[1:]))
     if not found:
         xp, d = parts[0].xp, parts[0].offsets[-1]
         return xp.zeros((parts[0].height, d), dtype=xp.float64, device=device_of(parts[0].centre))

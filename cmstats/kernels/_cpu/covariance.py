@@ -41,8 +41,8 @@ class Tiles:
         self.dtype = np.dtype(dtype)
         self.rows = int(np.clip(TILE_NUMBERS // d, 256, 1024))
         self._tile = np.empty((self.rows, d), self.dtype)
-        # The square in front, of which SYRK writes the upper triangle only, and what is beside it.
-        self._part = np.zeros((height, d), self.dtype, order="F")
+        # The square on top, of which SYRK writes the upper triangle only, and what is below it.
+        self._part = np.zeros((d, height), self.dtype, order="F")
         self._part_rows = 0
         self._total = self._part if self.dtype == np.float64 else None
 
@@ -68,28 +68,30 @@ class Tiles:
             a fourth array receives their sums of w y^2.
         """
         first, third, fourth = sums[:3]
-        m, height = blocks[0].shape[0], self._part.shape[0]
+        m, height = blocks[0].shape[0], self._part.shape[1]
         tile = self._tile[:m]
         start = 0
         for index, x in enumerate(blocks):
-            part = slice(start, start := start + x.shape[1])
-            out = tile[:, part]
-            fourth[index] += _centre_rows(x, centre[part], roots, out, first[part], third[part])
+            begin, part = start, slice(start, start := start + x.shape[1])
+            rows = x, centre[part], roots, tile, begin, first[part]
+            if begin < height:
+                fourth[index] += _centre_rows(*rows, third[part])
+            else:
+                _centre_targets(*rows, sums[3][begin - height : start - height])
         _syrk(self.dtype)(tile, self._part)
         if height < tile.shape[1]:
-            _add_squares(tile[:, height:], sums[3])
             _gemm(self.dtype)(tile, self._part)
         self._part_rows += m
         if self._part_rows >= FLUSH_ROWS:
             self._flush()
 
-    def matrix(self) -> np.ndarray[Any, Any]:
-        """The sum so far, its square exactly symmetric; no rows can be added afterwards."""
+    def matrix(self, *others: Tiles) -> np.ndarray[Any, Any]:
+        """The sum of these and others, its square exactly symmetric; no rows can be added later."""
         total = self._flush()
-        height, d = total.shape
-        _mirror_upper(total[:, :height])
-        # A symmetric matrix is its transpose, which is C-contiguous.
-        return total.T if height == d else np.ascontiguousarray(total)
+        for other in others:
+            total += other._flush()
+        _mirror_upper(total[: total.shape[1]])
+        return total.T
 
     def _flush(self) -> np.ndarray[Any, Any]:
         """Add the products in single precision into float64."""
@@ -106,11 +108,13 @@ class Tiles:
 # Reassociation lets the row norm vectorise; NaN and infinity keep their meaning.
 @jit(fastmath={"reassoc", "contract"})
 def _centre_rows(
-    x: Any, centre: Any, roots: Any, out: Any, first: Any, third: Any
+    x: Any, centre: Any, roots: Any, tile: Any, at: int, first: Any, third: Any
 ) -> float:  # pragma: no cover - compiled
-    """``out = sqrt(w) (x - centre)`` with the sums of w y, w ||y||^2 y; returns sum w ||y||^4.
+    """Columns of a tile from `at` on, sqrt(w) y for y = x - centre; returns the sum of w ||y||^4.
 
-    Four rows share one sweep over the sums: one row at a time is three times slower.
+    Adds the sums of w y and w ||y||^2 y. Four rows share one sweep over the sums: one row at a time
+    is three times slower. So is a tile that is handed over as a view of its columns, whose layout
+    the compiler does not know, or written at ``at + j``, which could be negative.
     """
     n, p = x.shape
     fourth = 0.0
@@ -122,43 +126,64 @@ def _centre_rows(
             i = start + k
             root = roots[i] if roots.size > 0 else 1.0
             norm = 0.0
+            out = tile[i, at : at + p]
             for j in range(p):
                 y = x[i, j] - centre[j]
-                out[i, j] = root * y
+                out[j] = root * y
                 norm += y * y
             a[k] = root
             b[k] = root * norm
             fourth += b[k] * b[k]
+        out = tile[start, at : at + p]
         if rows == 4:
+            out1, out2 = tile[start + 1, at : at + p], tile[start + 2, at : at + p]
+            out3 = tile[start + 3, at : at + p]
             a0, a1, a2, a3 = a[0], a[1], a[2], a[3]
             b0, b1, b2, b3 = b[0], b[1], b[2], b[3]
             for j in range(p):
-                y0 = out[start, j]
-                y1 = out[start + 1, j]
-                y2 = out[start + 2, j]
-                y3 = out[start + 3, j]
+                y0, y1, y2, y3 = out[j], out1[j], out2[j], out3[j]
                 first[j] += a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3
                 third[j] += b0 * y0 + b1 * y1 + b2 * y2 + b3 * y3
         else:
             for k in range(rows):
+                out = tile[start + k, at : at + p]
                 for j in range(p):
-                    first[j] += a[k] * out[start + k, j]
-                    third[j] += b[k] * out[start + k, j]
+                    first[j] += a[k] * out[j]
+                    third[j] += b[k] * out[j]
     return fourth
 
 
-@jit()
-def _add_squares(z: Any, squares: Any) -> None:  # pragma: no cover - compiled
-    """Add the squares of each column in double precision."""
-    n, q = z.shape
-    for i in range(n):
-        for j in range(q):
-            value = np.float64(z[i, j])
-            squares[j] += value * value
+@jit(fastmath={"reassoc", "contract"})
+def _centre_targets(
+    x: Any, centre: Any, roots: Any, tile: Any, at: int, first: Any, squares: Any
+) -> None:  # pragma: no cover - compiled
+    """Columns of a tile from `at` on, sqrt(w) y for y = x - centre, with sums of w y and w y^2."""
+    n, p = x.shape
+    weighted = roots.size > 0
+    a0 = a1 = a2 = a3 = 1.0
+    for i in range(0, n - 3, 4):
+        if weighted:
+            a0, a1, a2, a3 = roots[i], roots[i + 1], roots[i + 2], roots[i + 3]
+        out0, out1 = tile[i, at : at + p], tile[i + 1, at : at + p]
+        out2, out3 = tile[i + 2, at : at + p], tile[i + 3, at : at + p]
+        for j in range(p):
+            y0, y1 = a0 * (x[i, j] - centre[j]), a1 * (x[i + 1, j] - centre[j])
+            y2, y3 = a2 * (x[i + 2, j] - centre[j]), a3 * (x[i + 3, j] - centre[j])
+            out0[j], out1[j], out2[j], out3[j] = y0, y1, y2, y3
+            first[j] += a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3
+            squares[j] += y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3
+    for i in range(n - n % 4, n):
+        root = roots[i] if weighted else 1.0
+        out0 = tile[i, at : at + p]
+        for j in range(p):
+            y = root * (x[i, j] - centre[j])
+            out0[j] = y
+            first[j] += root * y
+            squares[j] += y * y
 
 
 Product = Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None]
-"""Adds a product of a tile (k, d) to a Fortran-ordered matrix (h, d) in place.
+"""Adds a product of a tile (k, d) to a Fortran-ordered matrix (d, h) in place.
 
 The wrappers in scipy.linalg.blas hold the interpreter lock, NumPy's product cannot add in place and
 mirrors the triangle each time: BLAS is called through its own address, and other Python threads run
@@ -168,24 +193,23 @@ meanwhile. A C-ordered tile (k, d) is the Fortran-ordered (d, k) matrix that BLA
 
 @functools.cache
 def _syrk(dtype: np.dtype[Any]) -> Product:
-    """``upper(c[:, :h]) += x'x`` for the first h columns x of a tile."""
+    """``upper(c[:h]) += x'x`` for the first h columns x of a tile."""
     call, one = _blas("syrk", dtype, 10)
     ref = ctypes.byref
 
     def add(tile: np.ndarray[Any, Any], c: np.ndarray[Any, Any]) -> None:
-        k, d = tile.shape
-        size = ctypes.c_int(c.shape[0])
+        d, h = c.shape
         call(
             ref(ctypes.c_char(b"U")),
             ref(ctypes.c_char(b"N")),
-            ref(size),
-            ref(ctypes.c_int(k)),
+            ref(ctypes.c_int(h)),
+            ref(ctypes.c_int(tile.shape[0])),
             ref(one),
             tile.ctypes.data,
-            ref(ctypes.c_int(d)),
+            ref(ctypes.c_int(tile.strides[0] // tile.itemsize)),
             ref(one),
             c.ctypes.data,
-            ref(size),
+            ref(ctypes.c_int(d)),
         )
 
     return add
@@ -193,27 +217,26 @@ def _syrk(dtype: np.dtype[Any]) -> Product:
 
 @functools.cache
 def _gemm(dtype: np.dtype[Any]) -> Product:
-    """``c[:, h:] += x'y`` for the first h columns x of a tile and the others y."""
+    """``c[h:] += y'x`` for the first h columns x of a tile and the others y."""
     call, one = _blas("gemm", dtype, 13)
     ref = ctypes.byref
 
     def add(tile: np.ndarray[Any, Any], c: np.ndarray[Any, Any]) -> None:
-        (k, d), h = tile.shape, c.shape[0]
-        size, stride = ctypes.c_int(h), ctypes.c_int(d)
+        (d, h), stride = c.shape, ctypes.c_int(tile.strides[0] // tile.itemsize)
         call(
             ref(ctypes.c_char(b"N")),
             ref(ctypes.c_char(b"T")),
-            ref(size),
             ref(ctypes.c_int(d - h)),
-            ref(ctypes.c_int(k)),
+            ref(ctypes.c_int(h)),
+            ref(ctypes.c_int(tile.shape[0])),
             ref(one),
-            tile.ctypes.data,
-            ref(stride),
             tile[:, h:].ctypes.data,
             ref(stride),
+            tile.ctypes.data,
+            ref(stride),
             ref(one),
-            c[:, h:].ctypes.data,
-            ref(size),
+            c[h:].ctypes.data,
+            ref(ctypes.c_int(d)),
         )
 
     return add
