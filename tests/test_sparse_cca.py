@@ -260,12 +260,63 @@ def test_entries_that_no_threshold_separates() -> None:
     assert not U.any()
 
 
-@pytest.mark.parametrize("method", ["eccar", "pmd"])
+def test_soft_is_the_papers_algorithm_from_several_starts() -> None:
+    """Parkhomenko, Tritchler and Beyene (2009), section 2.3, with lambda / 2 = .2."""
+    *_, K = problem(X, Y)
+    ((U, V, converged, _),) = penalised_path(K, 2, [(0.2, 0.2)], tol=1e-12, soft=True)
+    assert converged
+
+    def step(a: Any) -> Any:
+        a = a / np.linalg.norm(a)
+        a = np.sign(a) * np.maximum(np.abs(a) - 0.2, 0)
+        return a / np.linalg.norm(a)
+
+    for i in range(2):
+        found = []
+        for v in np.linalg.svd(K)[2][:5]:
+            for _ in range(200):
+                u = step(K @ v)
+                v = step(K.T @ u)
+            found.append((u, v, float(u @ K @ v)))
+        u, v, value = max(found, key=lambda each: each[2])
+        sign = np.sign(u @ U[:, i])
+        np.testing.assert_allclose(sign * U[:, i], u, atol=1e-9)
+        np.testing.assert_allclose(sign * V[:, i], v, atol=1e-9)
+        K = K - value * np.outer(u, v)
+
+
+@pytest.mark.filterwarnings("ignore:only 1 of n_components:UserWarning")
+def test_soft_leaves_nothing_from_alpha_max_on() -> None:
+    largest = SparseCCA(2, alpha=0.1, method="soft").fit(X, Y).alpha_max_
+    assert SparseCCA(2, alpha=0.5 * largest, method="soft").fit(X, Y).x_support_.any()
+    with pytest.warns(UserWarning, match="leaves no column, all weights are 0: set it below"):
+        none = SparseCCA(2, alpha=largest, method="soft").fit(X, Y)
+    assert not none.x_support_.any()
+    assert SparseCCA(2, alpha=0.0, method="soft").fit(X, Y).x_support_.all()
+
+
+@pytest.mark.ordinary
+def test_soft_finds_sparse_loadings_among_correlated_noise() -> None:
+    rng = np.random.default_rng(0)
+    noise = np.linalg.cholesky(0.6 ** np.abs(np.subtract.outer(np.arange(40), np.arange(40))))
+    truth = np.isin(np.arange(40), [0, 1, 2, 20, 21, 22])
+    for _ in range(3):
+        z, views = rng.normal(size=(300, 2)), []
+        for _ in range(2):
+            loadings = np.zeros((2, 40))
+            loadings[0, :3], loadings[1, 20:23] = [0.9, -0.8, 0.7], [-0.6, 0.5, 0.7]
+            views.append(z @ loadings + rng.normal(size=(300, 40)) @ noise.T)
+        model = SparseCCA(2, method="soft").fit(*views)
+        assert f1(model.x_support_, truth) > 0.9
+        assert f1(model.y_support_, truth) > 0.9
+
+
+@pytest.mark.parametrize("method", ["eccar", "pmd", "soft"])
 def test_units_of_views_without_scale_are_those_of_alpha(method: Any) -> None:
-    alpha = 0.5 if method == "pmd" else 0.3
+    alpha = {"eccar": 0.3, "pmd": 0.5, "soft": 0.2}[method]
     near = SparseCCA(2, alpha=alpha, method=method, scale=False).fit(X, Y)
     for a, b in ((1e-7, 1e3), (1e150, 1e-150), (1e140, 1e140)):
-        unit = 1.0 if method == "pmd" else a * b
+        unit = a * b if method == "eccar" else 1.0
         far = SparseCCA(2, alpha=alpha * unit, method=method, scale=False).fit(X * a, Y * b)
         np.testing.assert_allclose(far.x_weights_ * a, near.x_weights_, atol=1e-8)
         np.testing.assert_allclose(far.y_weights_ * b, near.y_weights_, atol=1e-8)
@@ -461,7 +512,8 @@ def test_few_steps_are_said() -> None:
     [
         ({"x_groups": [0, 1]}, r"x_groups has shape \(2,\), but x has 14 columns"),
         ({"y_groups": np.zeros((12, 1))}, r"y_groups has shape \(12, 1\)"),
-        ({"method": "pmd", "x_groups": X_GROUPS}, "selects single columns"),
+        ({"method": "pmd", "x_groups": X_GROUPS}, "'pmd' selects single columns"),
+        ({"method": "soft", "y_groups": [0] * 12}, "'soft' selects single columns"),
         ({"method": "pmd", "alpha": 1.5}, r"alpha=1.5 is out of range.*\[0, 1\]"),
         ({"x_groups": [None] * 14}, "x_groups has no label for column 0"),
         ({"alphas": [0.1, -1.0]}, "must be numbers, finite, not below 0"),

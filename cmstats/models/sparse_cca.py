@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from cmstats.arrays import Array, device_of, namespace, to_numpy
 from cmstats.kernels.groups import Groups, Penalty
+from cmstats.kernels.pmd import largest_share
 from cmstats.kernels.sparse import sparse_path
 from cmstats.models.bands import label_codes
 from cmstats.models.cca import CCA
@@ -77,22 +78,25 @@ class SparseCCA(CCA):
     n_components : int, default=1
     alpha : float or "cv", default="cv"
         The penalty. At `alpha_max_` and above nothing is left. "cv" chooses from `alphas` by the
-        mean correlation of the pairs on held-out rows: the best, and without `relax` and for "pmd"
-        the largest whose mean is within one standard error of it (Breiman et al. 1984). Paths of
-        folds end where three more raise the mean by no more than a tenth of its standard error.
-        For "pmd" a number in [0, 1]: the l1 norm of the unit weights of p columns is at most
-        ``max(1, (1 - alpha) sqrt(p))``, so 0 is no penalty.
+        mean correlation of the pairs on held-out rows: the best, and without `relax`, for "pmd" and
+        for "soft" the largest whose mean is within one standard error of it (Breiman et al. 1984).
+        Paths of folds end where three more raise the mean by no more than a tenth of its standard
+        error. For "pmd" a number in [0, 1]: the l1 norm of the unit weights of p columns is at most
+        ``max(1, (1 - alpha) sqrt(p))``, so 0 is no penalty. For "soft" the threshold.
     alphas : sequence of float, optional
         The grid of "cv": by default 20 values below `alpha_max_`, down to a hundredth of it;
         for "pmd" those of 1 - alpha have equal ratios, from 1/sqrt(p) of the wider view, where
         a single column is left, to .95: a bound c leaves at least about c squared columns.
-    method : {"eccar", "pmd"}, default="eccar"
+    method : {"eccar", "pmd", "soft"}, default="eccar"
         "pmd" is the penalised matrix decomposition of Witten, Tibshirani and Hastie (2009): each
         pair maximises u'S_xy v under bounds of the l1 and l2 norms, as if the columns of a view
         were uncorrelated, and the next follows from the deflated S_xy. Pairs may be correlated.
+        "soft" is the same with thresholds for bounds (Parkhomenko, Tritchler and Beyene 2009):
+        :math:`S_{xy} v` and :math:`S_{yx} u` in turn lose `alpha` times their length. It finds
+        sparse loadings best, that is columns that follow the pairs, where noise is correlated.
     relax : bool, default=True
         Weights, in the folds too, are those of a CCA of the selected columns ("eccar"), not the
-        penalised ones. It has no effect with "pmd", which selects worse by such scores.
+        penalised ones. "pmd" and "soft" leave it out: they select worse by such scores.
     x_groups, y_groups : arrays of shape (n_features,), (n_targets,), optional
         Labels of columns that are selected together ("eccar"): the penalty becomes the sum, over
         blocks of B of a group of x and a group of y, of the root of the size times the Frobenius
@@ -126,6 +130,8 @@ class SparseCCA(CCA):
         Equal to `correlations_`; with ``relax=False, refine=0`` :math:`\Lambda`, which the
         penalty makes smaller.
     alpha_, alpha_max_ : float
+        The penalty, and the least from which on nothing is left ("soft": a bound on it; "pmd": 1,
+        where one column is).
     n_iter_ : int
         Iterations at `alpha_`.
     n_components_ : int
@@ -163,6 +169,9 @@ y_feature_names_in_
     Gao, C., Ma, Z. and Zhou, H. H. (2017). Sparse CCA: adaptive estimation and computational
     barriers. Annals of Statistics 45.
     Meinshausen, N. (2007). Relaxed lasso. Computational Statistics and Data Analysis 52.
+    Parkhomenko, E., Tritchler, D. and Beyene, J. (2009). Sparse canonical correlation analysis with
+    application to genomic data integration. Statistical Applications in Genetics and Molecular
+    Biology 8.
     Witten, D. M., Tibshirani, R. and Hastie, T. (2009). A penalized matrix decomposition, with
     applications to sparse principal components and canonical correlation analysis. Biostatistics
     10.
@@ -186,7 +195,7 @@ y_feature_names_in_
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})],
         "alphas": ["array-like", None],
-        "method": [StrOptions({"eccar", "pmd"})],
+        "method": [StrOptions({"eccar", "pmd", "soft"})],
         "relax": ["boolean"],
         "x_groups": ["array-like", None],
         "y_groups": ["array-like", None],
@@ -206,7 +215,7 @@ y_feature_names_in_
         *,
         alpha: float | Literal["cv"] = "cv",
         alphas: Any = None,
-        method: Literal["eccar", "pmd"] = "eccar",
+        method: Literal["eccar", "pmd", "soft"] = "eccar",
         relax: bool = True,
         x_groups: Any = None,
         y_groups: Any = None,
@@ -238,12 +247,12 @@ y_feature_names_in_
         alpha, k = float(self.alpha) if alpha is None else alpha, self.n_components
         self._check_count(m)
         # From the largest down: the solution at one alpha starts the next.
-        largest = self._largest(m) if self.method == "eccar" and alpha > 0 else 0.0
-        start = [a * largest for a in RATIOS[::2] if a * largest > alpha]
+        largest, above = self._largest(m), self.method == "eccar" and alpha > 0
+        start = [a * largest for a in RATIOS[::2] if above and a * largest > alpha]
         (pairs,) = self._pairs(m, [alpha], start=start)
         if not pairs.converged:
             say_unfinished(f"{alpha:.4g}", self.max_iter)
-        found = SparsePairs.found(m, pairs)
+        found = SparsePairs.found(m, pairs, largest)
         few = (
             found.sentences(k, m, self._relaxed())
             if found.alpha_max_ > 0
@@ -256,8 +265,8 @@ y_feature_names_in_
     ) -> Iterator[Pairs]:
         """The pairs at falling alphas, of which those of `start` are left out."""
         k, S = self.n_components, to_numpy(m.cov("x", "y"))
-        if self.method == "pmd":
-            yield from decomposed_pairs(m, S, k, alphas)
+        if self.method != "eccar":
+            yield from decomposed_pairs(m, S, k, alphas, soft=self.method == "soft")
             return
         x, y = (view_columns(m, *each) for each in self._groups(m.width).items())
         largest = self._largest(m)
@@ -271,10 +280,10 @@ y_feature_names_in_
                 pairs = refine(pairs, alpha / unit, self.refine)
             if self.relax:
                 pairs = selected_pairs(m, pairs.supports(), k)
-            yield replace(pairs, alpha=alpha, largest=largest, converged=B.converged, steps=B.steps)
+            yield replace(pairs, alpha=alpha, converged=B.converged, steps=B.steps)
         if alphas[-1] == 0:
             every = [np.ones(m.width(name), dtype=bool) for name in ("x", "y")]
-            yield replace(selected_pairs(m, every, k), largest=largest)
+            yield selected_pairs(m, every, k)
 
     def _groups(self, width: Callable[[str], int]) -> dict[str, Groups]:
         """The columns of each view that are selected together."""
@@ -287,8 +296,10 @@ y_feature_names_in_
         return found
 
     def _largest(self, m: Shrunk) -> float:
-        """The least penalty at which nothing is left ("eccar")."""
+        """The least penalty at which nothing is left; 1 for "pmd", which leaves a column."""
         S = to_numpy(m.cov("x", "y"))
+        if self.method != "eccar":
+            return largest_share(S, self.n_components) if self.method == "soft" else 1.0
         return Penalty(*self._groups(m.width).values()).largest(S) * self._unit(m)
 
     def _relaxed(self) -> bool:
@@ -307,13 +318,14 @@ y_feature_names_in_
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        if self.method != "pmd":
+        if self.method == "eccar":
             return
         if self.x_groups is not None or self.y_groups is not None:
             raise ValueError(
-                "method='pmd' selects single columns: leave the groups out, or set method='eccar'"
+                f"method={self.method!r} selects single columns: leave the groups out, or set "
+                "method='eccar'"
             )
-        if self.alpha != "cv" and self.alpha > 1:
+        if self.method == "pmd" and self.alpha != "cv" and self.alpha > 1:
             raise ValueError(
                 f"alpha={self.alpha} is out of range: method='pmd' takes one in [0, 1]"
             )

@@ -35,8 +35,8 @@ class Pairs:
     ----------
     A, r, B : arrays of shape (p, k), (k,), (q, k)
         In units of the columns, with the correlation of each pair.
-    alpha, largest : float
-        The penalty, and the one at which nothing is left.
+    alpha : float
+        The penalty.
     converged : bool
     steps : int
     condition : float
@@ -47,7 +47,6 @@ class Pairs:
     r: Array
     B: Array
     alpha: float = 0.0
-    largest: float = 1.0
     converged: bool = True
     steps: int = 1
     condition: float = 1.0
@@ -68,8 +67,8 @@ class SparsePairs(Canonical):
     n_iter_: int = 1
 
     @classmethod
-    def found(cls, m: Shrunk, pairs: Pairs) -> SparsePairs:
-        """The variates of pairs of directions."""
+    def found(cls, m: Shrunk, pairs: Pairs, largest: float) -> SparsePairs:
+        """The variates of pairs of directions, with the alpha at which nothing is left."""
         like = m.mean("x")
         xp, device = namespace(like), device_of(like)
         A, r, B = (xp.asarray(a, device=device) for a in (pairs.A, pairs.r, pairs.B))
@@ -77,8 +76,8 @@ class SparsePairs(Canonical):
         x, y = (xp.any(known[f"{name}_weights_"] != 0, axis=1) for name in "xy")
         # Tests of canonical correlations are of those without a penalty.
         known |= {"shrinkage_": None, "condition_": pairs.condition}
-        return cls(**known, alpha_=pairs.alpha, alpha_max_=pairs.largest, x_support_=x,
-                   y_support_=y, n_iter_=pairs.steps)  # fmt: skip
+        return cls(**known, alpha_=pairs.alpha, alpha_max_=largest, x_support_=x, y_support_=y,
+                   n_iter_=pairs.steps)  # fmt: skip
 
     def sentences(self, count: int, m: Shrunk, relaxed: bool) -> list[str]:
         """What an alpha leaves of the number of pairs asked for, and too many columns for a CCA."""
@@ -135,19 +134,24 @@ def say_unfinished(alpha: str, max_iter: int) -> None:
     )
 
 
-def decomposed_pairs(m: Shrunk, S: HostArray, k: int, alphas: Sequence[float]) -> Iterator[Pairs]:
+def decomposed_pairs(
+    m: Shrunk, S: HostArray, k: int, alphas: Sequence[float], *, soft: bool
+) -> Iterator[Pairs]:
     """The pairs of penalised matrix decompositions of S_xy, scaled to unit variance."""
     like, widths = m.mean("x"), (m.width("x"), m.width("y"))
     xp, device = namespace(like), device_of(like)
-    bounds = [[max(1.0, (1 - alpha) * p**0.5) for p in widths] for alpha in alphas]
-    for alpha, (U, V, done, steps) in zip(alphas, penalised_path(S, k, bounds), strict=True):
+    bounds = [
+        [alpha if soft else max(1.0, (1 - alpha) * p**0.5) for p in widths] for alpha in alphas
+    ]
+    path = penalised_path(S, k, bounds, soft=soft)
+    for alpha, (U, V, done, steps) in zip(alphas, path, strict=True):
         scaled = []
         for name, A in (("x", xp.asarray(U, device=device)), ("y", xp.asarray(V, device=device))):
             variance = xp.sum(A * m.project(name, name, A), axis=0)
             scaled.append(A / xp.sqrt(xp.where(variance > 1e-12, variance, 1.0)))
         A, B = scaled
         r = xp.abs(xp.sum(A * m.project("x", "y", B), axis=0))
-        yield Pairs(A, r, B, alpha, 1.0, done, steps)
+        yield Pairs(A, r, B, alpha, done, steps)
 
 
 def directions(B: SparseBlock, x: Columns, y: Columns, k: int) -> Pairs:

@@ -466,6 +466,7 @@ def _models() -> Iterator[Model]:
     yield Model("sparse-cv", functools.partial(sparse, cv=3), folds=3, **two)
     yield Model("sparse-em", functools.partial(sparse, alpha=0.05, missing="em"), holes, **two)
     yield Model("sparse-pmd", functools.partial(sparse, alpha=0.3, method="pmd"), **two)
+    yield Model("sparse-soft", functools.partial(sparse, alpha=0.1, method="soft"), **two)
 
     # ----------------------------------------------------------------------- orthogonal maps
     yield Model("orthogonal", OrthogonalMap, main=True, in_memory=("predict_region",))

@@ -1,4 +1,4 @@
-"""The steps of the penalised matrix decomposition, on the CPU."""
+"""The steps of penalised matrix decompositions, on the CPU."""
 
 from __future__ import annotations
 
@@ -97,6 +97,18 @@ def _bound(a: Any, c: float) -> None:
 
 
 @jit(fastmath=FAST)
+def _soften(a: Any, share: float) -> None:
+    """Threshold a at a share of its length, and scale it to unit; 0 where nothing is left."""
+    length = np.sum(a * a) ** 0.5
+    for i in range(a.shape[0]):
+        over = max(abs(a[i]) - share * length, 0.0)
+        a[i] = over if a[i] > 0.0 else -over
+    length = np.sum(a * a) ** 0.5
+    if length > 0.0:
+        a /= length
+
+
+@jit(fastmath=FAST)
 def _distance(a: Any, b: Any) -> float:
     """In the l1 norm, up to the sign of both."""
     apart, opposite = 0.0, 0.0
@@ -109,7 +121,7 @@ def _distance(a: Any, b: Any) -> float:
 @jit(fastmath=FAST)
 def largest_factor(
     K: Any, Kt: Any, starts: Any, c_x: float, c_y: float, tol: float, most: int, u: Any, v: Any,
-    least: float,
+    least: float, soft: bool,
 ) -> tuple[float, bool, int]:  # fmt: skip
     """The largest of the factors u'Kv to which starts lead, whether it converged, and its steps.
 
@@ -122,7 +134,7 @@ def largest_factor(
     starts : array of shape (m, q)
         Of v.
     c_x, c_y : float
-        Bounds on the l1 norms.
+        Bounds on the l1 norms, or thresholds as shares of the lengths.
     tol : float
         The change of v, in the l1 norm, at which the steps end.
     most : int
@@ -131,6 +143,8 @@ def largest_factor(
         On which the factor is written.
     least : float
         What u'Kv must be greater than; it is returned, and nothing written, where none is.
+    soft : bool
+        Whether c_x and c_y are thresholds.
     """
     best, last, taken = least, True, 1
     ends, left, right, new = starts.copy(), np.empty_like(u), np.empty_like(v), np.empty_like(v)
@@ -140,9 +154,15 @@ def largest_factor(
         while step < most and not (done or known):
             step += 1
             _product(Kt, right, left)
-            _bound(left, c_x)
+            if soft:
+                _soften(left, c_x)
+            else:
+                _bound(left, c_x)
             _product(K, left, new)
-            _bound(new, c_y)
+            if soft:
+                _soften(new, c_y)
+            else:
+                _bound(new, c_y)
             done = _distance(new, right) <= tol
             right[:] = new
             for t in range(s):
