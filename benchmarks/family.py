@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.cross_decomposition import PLSRegression
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 
 from benchmarks._family_bands import banded
 from benchmarks._family_sparse import sparse
@@ -19,6 +19,9 @@ from cmstats import PLS, Moments, NystroemMap, OrthogonalMap
 from cmstats.datasets import load_mnist_halves
 
 Views = tuple[Any, Any]
+
+PENALTIES = np.logspace(-3, 6.5, 20)
+"""Those of ``OrthogonalMap(alpha="cv")``, but for 0."""
 
 
 def run(*, quick: bool, only: str = "") -> Iterator[Rows]:
@@ -87,19 +90,38 @@ def _procrustes(quick: bool) -> Iterator[Rows]:
     """Seconds beside Ridge, and neighbours that survive between two kernel maps of the digits."""
     n, d = (1000, 64) if quick else (100_000, 512)
     X, Y = _latent(n, d, d)
-    for name, model in (("alpha=0", OrthogonalMap()), ('alpha="cv"', OrthogonalMap(alpha="cv"))):
+    few = slice(None, 1000 if quick else 20_000)
+    double = X.astype(np.float64), Y.astype(np.float64)
+    pairs = [
+        ("alpha=0", OrthogonalMap(), Ridge(), (X, Y), 9),
+        ("alpha=0, float64", OrthogonalMap(), Ridge(), double, 9),
+        ("alpha=0", OrthogonalMap(), Ridge(), (X[few], Y[few]), 9),
+        ("alpha=0, float64", OrthogonalMap(), Ridge(), [v[few] for v in double], 9),
+        ('alpha="cv"', OrthogonalMap(alpha="cv"), Ridge(), (X, Y), 9),
+        (
+            'alpha="cv"',
+            OrthogonalMap(alpha="cv"),
+            RidgeCV(PENALTIES, cv=KFold(5)),
+            (X[few], Y[few]),
+            1,
+        ),
+    ]
+    for name, ours, peer, rows, repeats in pairs:
         row = ratio(
-            lambda: Ridge().fit(X, Y),
-            lambda model=model: model.fit(X, Y),
-            repeats=9,
+            lambda peer=peer, rows=rows: peer.fit(*rows),
+            lambda ours=ours, rows=rows: ours.fit(*rows),
+            repeats=repeats,
         )
+        what = "RidgeCV" if peer.__class__ is RidgeCV else "Ridge"
+        note = f"{len(PENALTIES)} penalties in 5 folds" if what == "RidgeCV" else "one given alpha"
         yield {
-            f"OrthogonalMap, {name}, {n} x ({d}, {d})": {
-                "seconds": row["base_seconds"], "Ridge_seconds": row["seconds"],
+            f"OrthogonalMap, {name}, {len(rows[0])} x ({d}, {d})": {
+                "seconds": row["base_seconds"], f"{what}_seconds": row["seconds"],
                 "times_faster": row["ratio"], "times_faster_min": row["ratio_min"],
-                "times_faster_max": row["ratio_max"], "note": "Ridge with one given alpha",
+                "times_faster_max": row["ratio_max"], "note": f"{what} with {note}",
             }
         }  # fmt: skip
+    del double
     data = load_mnist_halves()
     rows = np.random.default_rng(0).permutation(len(data.left_train))[: 600 if quick else 10_000]
     left = np.float32(data.left_train[rows])

@@ -29,6 +29,7 @@ from cmstats.models.degenerate import vanishing_columns
 from cmstats.models.fitting import CopyFitted
 from cmstats.models.imputing import Imputing
 from cmstats.models.tuning import Tuning
+from cmstats.moments.collect import Pass
 from cmstats.moments.imputation import Filler
 from cmstats.moments.moments import Moments, folds_of_rows
 from cmstats.moments.shrinkage import check_aligned, shrinkage_tuple
@@ -313,13 +314,9 @@ class MomentsModel(Tuning, Batches, Imputing, RowsModel):
         folds: Folds | None = None,
     ) -> Any:
         """The moments of each fold of the rows (None without a row), of all without `folds`."""
-        how = {"form": form, "sample_weight": sample_weight, "missing": self._missing}
-        how["diagonal"] = self._diagonal(blocks)
+        how = Pass(form, self._missing, diagonal=self._diagonal(blocks))
         with self._naming():
-            if folds is None:
-                found: list[Any] = [Moments.from_data(**how, **blocks)]
-            else:
-                found = folds_of_rows(blocks, folds, **how)
+            found = folds_of_rows(blocks, folds, how, sample_weight)
         return [m if m is None else self._named_moments(m) for m in found]
 
     def _diagonal(self, blocks: Mapping[str, Any] | None = None) -> str | None:

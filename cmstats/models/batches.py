@@ -14,8 +14,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from cmstats.arrays import check_weights, is_dask, namespace
+from cmstats.moments.collect import Pass
 from cmstats.moments.folds import NoScoreError, merged
-from cmstats.moments.moments import Moments, folds_of_batches
+from cmstats.moments.moments import folds_of_batches
 from cmstats.rows.dependence import dependence_notes, remembered
 from cmstats.rows.pairs import check_row_labels
 from cmstats.rows.reservoir import Sample, merged_samples, sample_folds, sampled_stream
@@ -117,10 +118,8 @@ class Batches(BaseEstimator):
         self, blocks: Iterable[dict[str, Any]], form: Any, folds: Folds | None
     ) -> list[Any]:
         """The moments of each fold of the rows of batches, of all rows as one without `folds`."""
-        how = {"form": form, "missing": self._missing, "diagonal": self._diagonal()}
-        if folds is None:
-            return [Moments.from_batches(blocks, **how)]
-        return folds_of_batches(blocks, folds, **how)
+        how = Pass(form, self._missing, diagonal=self._diagonal())
+        return folds_of_batches(blocks, folds, how)
 
     def _batches(self, source: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """The checked blocks of each batch, checked against the first as in `fit`."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from cmstats.models.base import MomentsModel, check_moments
+from cmstats.moments.collect import Pass
 from cmstats.moments.moments import Moments
 from cmstats.moments.tasks import (
     TaskMoments,
@@ -64,9 +65,10 @@ class GappyTargets(MomentsModel):
             em: list[Any] = super()._collect(blocks, form, sample_weight, folds)
             return [None if m is None else as_x_and_y(m) for m in em]
         features = {name: a for name, a in blocks.items() if name != "y"}
-        how: dict[str, Any] = {"form": form, "sample_weight": sample_weight, "folds": folds}
-        how["diagonal"] = self._diagonal(blocks)
-        return TaskMoments.folds(features, blocks["y"], **how, several=self.rank is None)
+        how = Pass(form, diagonal=self._diagonal(blocks))
+        return TaskMoments.folds(
+            features, blocks["y"], how, sample_weight, folds, several=self.rank is None
+        )
 
     def _diagonal(self, blocks: Mapping[str, Any] | None = None) -> str | None:
         """Of very many targets no products are needed, unless they share a rank."""

@@ -18,6 +18,7 @@ from cmstats.models.kernel_map import KernelMap
 from cmstats.models.landmarks import draw_repeated
 from cmstats.models.scoring import retrieval_quality
 from cmstats.moments.canonical import Canonical
+from cmstats.moments.collect import Pass
 from cmstats.moments.folds import GridScores, mean_scores, scored_by_fold
 from cmstats.moments.likelihood_path import LikelihoodPath
 from cmstats.moments.moments import Moments, folds_of_rows
@@ -99,7 +100,7 @@ class Bandwidths:
         views = [self._of(view, g) for view, g in enumerate(pair)]
         count = int(self.ids.max()) + 1
         blocks = dict(zip("xy", views, strict=True))
-        folds = [m for m in folds_of_rows(blocks, Folds(count, ids=self.ids)) if m is not None]
+        folds = folds_of_rows(blocks, Folds(count, ids=self.ids), Pass("scatter"))
 
         def score(k: int, train: Moments) -> list[float]:
             held = np.flatnonzero(self.ids == k)
@@ -107,7 +108,7 @@ class Bandwidths:
             ones = np.ones(len(held))
             return [retrieval_quality(self.metric, ones, pairs.at(s)) for s in TRIED]
 
-        scores = scored_by_fold(score, len(TRIED), folds).scores
+        scores = scored_by_fold(score, len(TRIED), [m for m in folds if m is not None]).scores
         best: np.ndarray[Any, Any] = scores[int(np.nanargmax(mean_scores(scores)))]
         return best
 

@@ -100,11 +100,8 @@ class Pass:
                     "the chunks are the runs, and Dask has progress bars and repeats what is lost"
                 )
             blocks = _dask.matrices(blocks)
-            return _dask.fold_moments(
-                collect_rows, form=self.form, sample_weight=sample_weight,
-                folds=_dealt(blocks, blocks, cv, groups, sample_weight), missing=self.missing,
-                device=self.device, blocks=blocks, diagonal=self.diagonal,
-            )  # fmt: skip
+            folds = _dealt(blocks, blocks, cv, groups, sample_weight)
+            return _dask.fold_moments(collect_rows, blocks, self, sample_weight, folds)
         names = {name: column_names(a, name) for name, a in blocks.items()}
         check_row_labels({**blocks, "sample_weight": sample_weight, "groups": groups})
         blocks, given = check_blocks(blocks), blocks
@@ -264,17 +261,9 @@ Step: TypeAlias = tuple[int, bool, Callable[[], list[BlockSums]]]
 
 
 def collect_rows(
-    blocks: dict[str, Any],
-    form: Form,
-    sample_weight: Any,
-    *,
-    folds: Folds | None = None,
-    missing: Missing = "error",
-    device: Any = None,
-    diagonal: str | None = None,
+    blocks: dict[str, Any], how: Pass, sample_weight: Any, folds: Folds | None
 ) -> list[BlockSums]:
     """The sums of each fold of rows, whose folds are known."""
-    how = Pass(form, missing, device, diagonal=diagonal)
     return how.over_checked(check_blocks(blocks), sample_weight, folds)
 
 

@@ -84,23 +84,20 @@ def matrices(blocks: Mapping[str, Any]) -> dict[str, Any]:
 
 def fold_moments(
     of_rows: Callable[..., list[Any]],
-    *,
     blocks: Mapping[str, Any],
-    form: Any,
+    how: Any,
     sample_weight: Any = None,
     folds: Folds | None = None,
-    missing: Any = "error",
-    device: Any = None,
-    diagonal: str | None = None,
 ) -> list[Any]:
     """The moments of each fold of the rows of Dask arrays; of all rows without `folds`.
 
     Parameters
     ----------
-    of_rows : callable
-        Makes them of rows in memory, with the fold of each in `folds`.
-    blocks, form, sample_weight, missing, device, diagonal
+    of_rows : callable(blocks, how, weights, folds)
+        Makes them of rows in memory.
+    blocks, sample_weight
         As in `Moments.folds`.
+    how : Pass
     folds : Folds, optional
         Where they are not dealt by number they are sent with the rows. A fold without a row is
         None in the result.
@@ -112,10 +109,7 @@ def fold_moments(
     ids = None
     if folds.ids is not None or sample_weight is not None:
         ids = folds.numbers(n, sample_weight).astype(np.min_scalar_type(-folds.count))
-    work = functools.partial(
-        _fold_moments, of_rows, folds.count, folds.start, form=form, missing=missing, device=device,
-        diagonal=diagonal,
-    )  # fmt: skip
+    work = functools.partial(_fold_moments, of_rows, how, folds.count, folds.start)
     found = tree(
         blocks, work, add_folds, sample_weight=sample_weight, ids=ids, least=folds.count * d
     )
@@ -126,22 +120,19 @@ def fold_moments(
 
 def _fold_moments(
     of_rows: Callable[..., list[Any]],
+    how: Any,
     folds: int,
     offset: int,
     named: dict[str, Any],
     weights: Any,
     ids: Any,
     chunk: Chunk,
-    **how: Any,
 ) -> list[Any]:
     m, start = next(iter(named.values())).shape[0], chunk.start or 0
     if ids is None:
         ids = (offset + start + np.arange(m)) % folds
-    with naming_chunk(named, chunk, how["missing"]):
-        made = of_rows(
-            named, how["form"], weights, folds=Folds(folds, ids=np.asarray(ids, dtype=np.int64)),
-            missing=how["missing"], device=how["device"], diagonal=how["diagonal"],
-        )  # fmt: skip
+    with naming_chunk(named, chunk, how.missing):
+        made = of_rows(named, how, weights, Folds(folds, ids=np.asarray(ids, dtype=np.int64)))
     return [m if m.rows_seen else None for m in made]
 
 

@@ -941,48 +941,26 @@ class Moments(BlockSums):
 
 
 def moments_of_rows(
-    blocks: dict[str, Any],
-    form: Form,
-    sample_weight: Any,
-    *,
-    folds: Folds | None = None,
-    missing: Missing = "error",
-    device: Any = None,
-    diagonal: str | None = None,
+    blocks: dict[str, Any], how: Pass, sample_weight: Any, folds: Folds
 ) -> list[Moments]:
     """The moments of each fold of rows, whose folds are known."""
-    how: dict[str, Any] = {"missing": missing, "device": device, "diagonal": diagonal}
-    return Moments._of(collect_rows(blocks, form, sample_weight, folds=folds, **how))
+    return Moments._of(collect_rows(blocks, how, sample_weight, folds))
 
 
 def folds_of_rows(
-    blocks: dict[str, Any],
-    folds: Folds,
-    *,
-    form: Form = "scatter",
-    sample_weight: Any = None,
-    missing: Missing = "error",
-    diagonal: str | None = None,
+    blocks: dict[str, Any], folds: Folds | None, how: Pass, sample_weight: Any = None
 ) -> list[Moments | None]:
-    """The moments of each fold of rows, whose folds are known; None for a fold without a row."""
-    how: dict[str, Any] = {"folds": folds, "missing": missing, "diagonal": diagonal}
+    """The moments of each fold of rows, None for a fold without a row; of all without `folds`."""
+    if folds is None:
+        return [*Moments._of(how.over_rows(blocks, sample_weight))]
     if any(map(is_dask, blocks.values())):
-        how |= {"blocks": blocks, "form": form, "sample_weight": sample_weight}
-        return _dask.fold_moments(moments_of_rows, **how)
-    made = moments_of_rows(blocks, form, sample_weight, **how)
+        return _dask.fold_moments(moments_of_rows, blocks, how, sample_weight, folds)
+    made = moments_of_rows(blocks, how, sample_weight, folds)
     return [m if m.rows_seen else None for m in made]
 
 
-def folds_of_batches(
-    source: Iterable[Any],
-    folds: Folds,
-    *,
-    form: Form = "scatter",
-    missing: Missing = "error",
-    diagonal: str | None = None,
-) -> list[Moments]:
-    """The moments of each fold of the rows of batches, whose folds are known."""
-    how = Pass(form, missing, diagonal=diagonal)
+def folds_of_batches(source: Iterable[Any], folds: Folds | None, how: Pass) -> list[Moments]:
+    """The moments of each fold of the rows of batches, of all without `folds`."""
     return Moments._of(how.over_stream(source, ("x", "y"), folds))
 
 

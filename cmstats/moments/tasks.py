@@ -31,6 +31,7 @@ from cmstats.arrays import (
     to_numpy,
 )
 from cmstats.moments import dask as _dask
+from cmstats.moments.collect import Pass
 from cmstats.moments.fold_sums import index_like
 from cmstats.moments.folds import merged
 from cmstats.moments.moments import Moments, folds_of_rows
@@ -93,12 +94,11 @@ class TaskMoments:
         cls,
         blocks: Mapping[str, Any],
         y: Any,
-        *,
-        form: Form,
+        how: Pass,
         sample_weight: Any = None,
         folds: Folds | None = None,
+        *,
         several: bool = True,
-        diagonal: str | None = None,
     ) -> list[TaskMoments]:
         """The moments of each fold of the rows, perhaps of none.
 
@@ -109,17 +109,15 @@ class TaskMoments:
         blocks : mapping of name to checked matrix
             The features.
         y : checked matrix of shape (n, q)
-        form : {"scatter", "root"}
+        how : Pass
         sample_weight : array of shape (n,), optional
         folds : Folds, optional
             By default all rows are one fold.
         several : bool, default=True
             Whether more than one group of tasks is allowed.
-        diagonal : "y", optional
-            Without the products among targets, see `Moments.from_data`.
         """
         if any(map(is_dask, (*blocks.values(), y))):
-            return _of_dask(blocks, y, form, sample_weight, folds, several, diagonal)
+            return _of_dask(blocks, y, how, sample_weight, folds, several)
         n = int(y.shape[0])
         like = next((a for a in (*blocks.values(), y) if is_array(a)), None)
         weights = check_weights(sample_weight, n, like, empty=folds is not None)
@@ -129,10 +127,10 @@ class TaskMoments:
         rows = np.bincount(ids[ids >= 0], minlength=folds.count).tolist()
         if groups is None:
             dealt, every = replace(folds, ids=ids), (tuple(range(width_of(y))),)
-            found = _by_fold({**blocks, "y": y}, form, weights, dealt, diagonal)
-            return [cls.complete(every, (m,), form) for m in found]
+            found = _by_fold({**blocks, "y": y}, how, weights, dealt)
+            return [cls.complete(every, (m,), how.form) for m in found]
         if not several:
-            cls(tuple(groups), (), n, 0.0, form).require_one_group()
+            cls(tuple(groups), (), n, 0.0, how.form).require_one_group()
         table: dict[tuple[int, ...], Parts] = {tasks: [None] * folds.count for tasks in groups}
         totals = np.zeros(folds.count)
         for start, runs, w in chunks([*blocks.values(), y], weights):
@@ -154,10 +152,10 @@ class TaskMoments:
                 columns = index_like(np.array(tasks), data["y"])
                 data["y"] = namespace(data["y"]).take(data["y"], columns, axis=1)
                 own = None if w is None else take_rows(w, index_like(at, w))
-                new = _by_fold(data, form, own, replace(folds, ids=here[at]), diagonal)
+                new = _by_fold(data, how, own, replace(folds, ids=here[at]))
                 table[tasks] = merged(table[tasks], new)
         return [
-            cls(tuple(table), tuple(each[k] for each in table.values()), m, float(total), form)
+            cls(tuple(table), tuple(each[k] for each in table.values()), m, float(total), how.form)
             for k, (m, total) in enumerate(zip(rows, totals, strict=True))
         ]
 
@@ -314,18 +312,17 @@ def _common_groups(tables: Sequence[Sequence[tuple[int, ...]]]) -> tuple[tuple[i
 def _of_dask(
     blocks: Mapping[str, Any],
     y: Any,
-    form: Form,
+    how: Pass,
     sample_weight: Any,
     folds: Folds | None,
     several: bool,
-    diagonal: str | None,
 ) -> list[TaskMoments]:
     """The moments of the rows of Dask arrays."""
     folds, n = folds or Folds(1), int(y.shape[0])
     weights, ids = checked_weights(sample_weight, n), folds.ids
     if weights is not None:
         ids = folds.numbers(n, weights)
-    work = functools.partial(_of_chunk, form, several, diagonal, folds.count, folds.start)
+    work = functools.partial(_of_chunk, how, several, folds.count, folds.start)
     width = sum(int(a.shape[1]) for a in blocks.values()) + int(y.shape[1])
     found: list[TaskMoments] = _dask.tree(
         {**blocks, "y": y},
@@ -339,9 +336,8 @@ def _of_dask(
 
 
 def _of_chunk(
-    form: Form,
+    how: Pass,
     several: bool,
-    diagonal: str | None,
     count: int,
     offset: int,
     named: dict[str, Any],
@@ -353,8 +349,7 @@ def _of_chunk(
     y = named.pop("y")
     folds = Folds(count, offset + (at.start or 0), ids)
     with naming_chunk(named, at, "error"):
-        how: dict[str, Any] = {"form": form, "sample_weight": w, "folds": folds}
-        return TaskMoments.folds(named, y, **how, several=several, diagonal=diagonal)
+        return TaskMoments.folds(named, y, how, w, folds, several=several)
 
 
 def as_x_and_y(moments: Moments, order: tuple[str, ...] = ()) -> Moments:
@@ -432,11 +427,9 @@ def _observed(part: Array, start: int) -> np.ndarray[Any, Any]:
     return ~to_numpy(missing)
 
 
-def _by_fold(
-    blocks: dict[str, Any], form: Form, w: Array | None, folds: Folds, diagonal: str | None
-) -> Parts:
+def _by_fold(blocks: dict[str, Any], how: Pass, w: Array | None, folds: Folds) -> Parts:
     """The moments of rows of each fold, None for a fold without one."""
-    parts = folds_of_rows(blocks, folds, form=form, sample_weight=w, diagonal=diagonal)
+    parts = folds_of_rows(blocks, folds, how, w)
     return [None if m is None else as_x_and_y(m) for m in parts]
 
 
