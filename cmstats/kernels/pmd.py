@@ -36,7 +36,7 @@ def penalised_path(
     *,
     soft: bool = False,
     tol: float = 1e-6,
-    max_iter: int = 200,
+    max_iter: int = 2000,
 ) -> Iterator[tuple[Matrix, Matrix, bool, int]]:
     """Rank-one factors u'Kv under |u|_2 <= 1, |u|_1 <= c_x, and the same of v, one by one.
 

@@ -110,7 +110,7 @@ class SparseCCA(CCA):
         divided by the root mean square deviation of the columns of the other view.
     tol : float, default=1e-5
         Bound on the violation of the optimality conditions, relative to `alpha_max_`; ten times
-        that where `alpha` is being chosen.
+        that where `alpha` is being chosen ("eccar"; others end where weights change by 1e-6).
     max_iter : int, default=2000
         For each alpha; where it is reached there is a `ConvergenceWarning`.
     cv : int, splitter or iterable of splits, default=5
@@ -266,11 +266,12 @@ y_feature_names_in_
         """The pairs at falling alphas, of which those of `start` are left out."""
         k, S = self.n_components, to_numpy(m.cov("x", "y"))
         if self.method != "eccar":
-            yield from decomposed_pairs(m, S, k, alphas, soft=self.method == "soft")
+            how: dict[str, Any] = {"soft": self.method == "soft", "max_iter": self.max_iter}
+            yield from decomposed_pairs(m, S, k, alphas, **how)
             return
         x, y = (view_columns(m, *each) for each in self._groups(m.width).items())
         largest = self._largest(m)
-        how: dict[str, Any] = {"tol": rough * self.tol, "max_iter": self.max_iter}
+        how = {"tol": rough * self.tol, "max_iter": self.max_iter}
         refine = Refinement(S, x, y, **how)
         positive, unit = [*start, *(alpha for alpha in alphas if alpha > 0)], self._unit(m)
         path = sparse_path(S, x, y, [alpha / unit for alpha in positive], **how)

@@ -135,7 +135,7 @@ def say_unfinished(alpha: str, max_iter: int) -> None:
 
 
 def decomposed_pairs(
-    m: Shrunk, S: HostArray, k: int, alphas: Sequence[float], *, soft: bool
+    m: Shrunk, S: HostArray, k: int, alphas: Sequence[float], *, soft: bool, max_iter: int
 ) -> Iterator[Pairs]:
     """The pairs of penalised matrix decompositions of S_xy, scaled to unit variance."""
     like, widths = m.mean("x"), (m.width("x"), m.width("y"))
@@ -143,7 +143,7 @@ def decomposed_pairs(
     bounds = [
         [alpha if soft else max(1.0, (1 - alpha) * p**0.5) for p in widths] for alpha in alphas
     ]
-    path = penalised_path(S, k, bounds, soft=soft)
+    path = penalised_path(S, k, bounds, soft=soft, max_iter=max_iter)
     for alpha, (U, V, done, steps) in zip(alphas, path, strict=True):
         scaled = []
         for name, A in (("x", xp.asarray(U, device=device)), ("y", xp.asarray(V, device=device))):
