@@ -46,6 +46,12 @@ def test_of_wider_into_narrower_it_maximises_the_trace_and_scales_best() -> None
     assert c == pytest.approx(best, rel=1e-5)
 
 
+def test_a_constant_view_is_said() -> None:
+    with pytest.warns(UserWarning, match="every column of x is constant: all rows are mapped to"):
+        found = OrthogonalMap().fit(np.ones_like(X), Y)
+    np.testing.assert_allclose(found.predict(X[:2]), np.broadcast_to(Y.mean(0), (2, Y.shape[1])))
+
+
 @pytest.mark.filterwarnings("ignore:the rows determine only")
 @pytest.mark.parametrize("pair", [(X, Y), (Y, X), (X[:4], Y[:4])], ids=["wider", "narrower", "few"])
 def test_a_penalty_is_ridge_regression_toward_the_map(pair: tuple[np.ndarray, np.ndarray]) -> None:
@@ -96,7 +102,7 @@ def test_retention_counts_the_neighbours_that_survive() -> None:
 
 
 def test_directions_that_the_rows_do_not_determine_are_said() -> None:
-    with pytest.warns(UserWarning, match="only 0 of the 5 directions"):
+    with pytest.warns(UserWarning, match="every column of y is constant"):
         found = OrthogonalMap().fit(X, np.ones((60, 5)))
     np.testing.assert_allclose(found.predict(X), 1.0)
     with pytest.warns(UserWarning, match="only 3 of the 5 directions"):

@@ -295,6 +295,34 @@ def test_soft_leaves_nothing_from_alpha_max_on() -> None:
     assert SparseCCA(2, alpha=0.0, method="soft").fit(X, Y).x_support_.all()
 
 
+def test_pairs_of_deflated_covariances_are_turned_to_a_positive_correlation() -> None:
+    rng = np.random.default_rng(23)
+    z = rng.normal(size=(30, 2))
+    x, y = rng.normal(size=(30, 12)), rng.normal(size=(30, 10))
+    for j in range(2):
+        x[:, 3 * j : 3 * j + 3] += z[:, j : j + 1]
+        y[:, 3 * j : 3 * j + 3] += z[:, j : j + 1]
+    model = SparseCCA(3, method="soft", alpha=0.4).fit(x, y)
+    assert 0 < model.correlations_[2] < 0.1
+    np.testing.assert_allclose(model.singular_values_, model.correlations_, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_left_at_alpha_max_whatever_the_rounding() -> None:
+    for seed in (36, 44, 47):
+        rng = np.random.default_rng(seed)
+        x, y = rng.normal(size=(40, 15)), rng.normal(size=(40, 12))
+        alpha = SparseCCA(1, method="soft", alpha=0.1).fit(x, y).alpha_max_
+        with pytest.warns(UserWarning, match="leaves no column"):
+            assert not SparseCCA(1, method="soft", alpha=alpha).fit(x, y).x_support_.any()
+
+
+@pytest.mark.parametrize("method", ["eccar", "pmd", "soft"])
+def test_a_constant_view_is_said(method: Any) -> None:
+    with pytest.warns(UserWarning, match="every column of x or of y is constant"):
+        SparseCCA(1, method=method, alpha=0.2).fit(np.ones((60, 4)), Y[:60])
+
+
 @pytest.mark.ordinary
 def test_soft_finds_sparse_loadings_among_correlated_noise() -> None:
     rng = np.random.default_rng(0)

@@ -78,9 +78,9 @@ class CCA(LatentViews, MomentsModel):
         has none.
     missing : {"error", "em"}, default="error"
         What NaN is: an error, or an entry that was not observed. With "em" the moments are
-        maximum likelihood estimates from all rows (`Moments.from_data`), with at most 512
-        different sets of missing columns; in rows handed to the fitted model NaN stands for its
-        conditional mean given the other entries of the view.
+        maximum likelihood estimates from all rows, under a prior where rows are few
+        (`Moments.from_data`), with at most 512 different sets of missing columns; in rows handed to
+        the fitted model NaN stands for its conditional mean given the other entries of the view.
         Not with ``solver="svd"``.
 
     Attributes

@@ -76,10 +76,12 @@ class Procrustes:
     def notes(self, m: Moments) -> tuple[str, ...]:
         """The sentence about directions that the rows do not determine."""
         xp = namespace(self.rotation)
-        most = min(int(xp.count_nonzero(~m.constant(name))) for name in ("x", "y"))
-        if self.rank == most > 0:
-            return ()
-        return (_UNDETERMINED.format(k=self.rank, most=min(m.widths)),)
+        varying = {name: int(xp.count_nonzero(~m.constant(name))) for name in ("x", "y")}
+        most = min(varying.values())
+        if not most:
+            still = " and of ".join(name for name, count in varying.items() if not count)
+            return (f"every column of {still} is constant: all rows are mapped to the mean of y",)
+        return () if self.rank == most else (_UNDETERMINED.format(k=self.rank, most=most),)
 
 
 class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
@@ -104,8 +106,9 @@ class OrthogonalMap(PredictsRegions, ComparedViews, MomentsModel):
     scale : bool, default=True
         Whether c is fitted; otherwise it is 1.
     alpha : float or "cv", default=0.0
-        0 is the orthogonal map itself, the limit of large alpha. "cv" chooses between it and the
-        penalties 1e-3 to 10^6.5 by the mean held-out R2, from one eigendecomposition a fold.
+        0 stands for the orthogonal map itself, which is the limit of *large* alpha; small positive
+        numbers are near least squares. "cv" chooses between it and the penalties 1e-3 to 10^6.5 by
+        the mean held-out R2, from one eigendecomposition a fold.
     cv : int, splitter or iterable of splits, default=5
         The folds for "cv". An int K puts row i into fold i mod K.
     missing : {"error", "em"}, default="error"

@@ -71,18 +71,20 @@ class SparseCCA(CCA):
     .. math:: \max_{a, b}\; a' S_{xy} b \quad\text{s.t.}\quad a' S_{xx} a = b' S_{yy} b = 1, \;
         a_i = b_j = 0 \text{ for } i \notin I, j \notin J .
 
-    The weights satisfy :math:`a' S_{xx} a = 1`, and pairs are uncorrelated.
+    The weights satisfy :math:`a' S_{xx} a = 1`, and pairs are uncorrelated (but for the methods
+    "pmd" and "soft").
 
     Parameters
     ----------
     n_components : int, default=1
     alpha : float or "cv", default="cv"
-        The penalty. At `alpha_max_` and above nothing is left. "cv" chooses from `alphas` by the
-        mean correlation of the pairs on held-out rows: the best, and without `relax`, for "pmd" and
-        for "soft" the largest whose mean is within one standard error of it (Breiman et al. 1984).
-        Paths of folds end where three more raise the mean by no more than a tenth of its standard
-        error. For "pmd" a number in [0, 1]: the l1 norm of the unit weights of p columns is at most
-        ``max(1, (1 - alpha) sqrt(p))``, so 0 is no penalty. For "soft" the threshold.
+        The penalty. At `alpha_max_` and above nothing is left ("pmd": one column). "cv" chooses
+        from `alphas` by the mean correlation of the pairs on held-out rows: the best, and without
+        `relax`, for "pmd" and for "soft" the largest whose mean is within one standard error of it
+        (Breiman et al. 1984). Paths of folds end where three more raise the mean by no more than a
+        tenth of its standard error. For "pmd" a number in [0, 1]: the l1 norm of the unit weights
+        of p columns is at most ``max(1, (1 - alpha) sqrt(p))``, so 0 is no penalty. For "soft" the
+        threshold, below 1; the more columns, the smaller, as entries of vectors of one length are.
     alphas : sequence of float, optional
         The grid of "cv": by default 20 values below `alpha_max_`, down to a hundredth of it;
         for "pmd" those of 1 - alpha have equal ratios, from 1/sqrt(p) of the wider view, where
@@ -90,13 +92,14 @@ class SparseCCA(CCA):
     method : {"eccar", "pmd", "soft"}, default="eccar"
         "pmd" is the penalised matrix decomposition of Witten, Tibshirani and Hastie (2009): each
         pair maximises u'S_xy v under bounds of the l1 and l2 norms, as if the columns of a view
-        were uncorrelated, and the next follows from the deflated S_xy. Pairs may be correlated.
+        were uncorrelated, and the next follows from the deflated S_xy: pairs may be correlated,
+        and are in the order in which they were found.
         "soft" is the same with thresholds for bounds (Parkhomenko, Tritchler and Beyene 2009):
         :math:`S_{xy} v` and :math:`S_{yx} u` in turn lose `alpha` times their length. It finds
         sparse loadings best, that is columns that follow the pairs, where noise is correlated.
     relax : bool, default=True
         Weights, in the folds too, are those of a CCA of the selected columns ("eccar"), not the
-        penalised ones. "pmd" and "soft" leave it out: they select worse by such scores.
+        penalised ones. "pmd" and "soft" do not know it, since they select worse by such scores.
     x_groups, y_groups : arrays of shape (n_features,), (n_targets,), optional
         Labels of columns that are selected together ("eccar"): the penalty becomes the sum, over
         blocks of B of a group of x and a group of y, of the root of the size times the Frobenius
@@ -254,7 +257,7 @@ y_feature_names_in_
             say_unfinished(f"{alpha:.4g}", self.max_iter)
         found = SparsePairs.found(m, pairs, largest)
         few = (
-            found.sentences(k, m, self._relaxed())
+            found.sentences(k, m, self._relaxed(), self._reason())
             if found.alpha_max_ > 0
             else self._degenerate(m, 0)
         )
@@ -299,12 +302,20 @@ y_feature_names_in_
     def _largest(self, m: Shrunk) -> float:
         """The least penalty at which nothing is left; 1 for "pmd", which leaves a column."""
         S = to_numpy(m.cov("x", "y"))
-        if self.method != "eccar":
-            return largest_share(S, self.n_components) if self.method == "soft" else 1.0
+        if self.method == "pmd":
+            return float(S.any())
+        if self.method == "soft":
+            return largest_share(S, self.n_components)
         return Penalty(*self._groups(m.width).values()).largest(S) * self._unit(m)
 
     def _relaxed(self) -> bool:
         return self.relax and self.method == "eccar"
+
+    def _reason(self) -> str:
+        """Why an alpha leaves fewer pairs than were asked for."""
+        if self.method != "eccar":
+            return "nothing of the deflated covariances is left then"
+        return f"the rank of the {'selected columns' if self.relax else 'penalised matrix'}"
 
     @staticmethod
     def _unit(m: Shrunk) -> float:

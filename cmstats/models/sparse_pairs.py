@@ -79,19 +79,20 @@ class SparsePairs(Canonical):
         return cls(**known, alpha_=pairs.alpha, alpha_max_=largest, x_support_=x, y_support_=y,
                    n_iter_=pairs.steps)  # fmt: skip
 
-    def sentences(self, count: int, m: Shrunk, relaxed: bool) -> list[str]:
-        """What an alpha leaves of the number of pairs asked for, and too many columns for a CCA."""
+    def sentences(self, count: int, m: Shrunk, relaxed: bool, reason: str) -> list[str]:
+        """What an alpha leaves of the number of pairs asked for, and too many columns for a CCA.
+
+        `reason` says why there are no more pairs.
+        """
         if not self.rank:
-            return [
-                f"alpha={self.alpha_:.4g} leaves no column, all weights are 0: set it below "
-                f"alpha_max_={self.alpha_max_:.4g}"
-            ]
+            above = self.alpha_ >= self.alpha_max_
+            lower = f"below alpha_max_={self.alpha_max_:.4g}" if above else "lower"
+            return [f"alpha={self.alpha_:.4g} leaves no column, all weights are 0: set it {lower}"]
         found = []
         if self.rank < count:
-            what = "selected columns" if relaxed else "penalised matrix"
             found.append(
-                f"only {self.rank} of n_components={count} exist at alpha={self.alpha_:.4g}, the "
-                f"rank of the {what}; the rest are left out"
+                f"only {self.rank} of n_components={count} exist at alpha={self.alpha_:.4g}, "
+                f"{reason}; the rest are left out"
             )
         selected = int(to_numpy(self.x_support_).sum() + to_numpy(self.y_support_).sum())
         if relaxed and selected > m.rows - 1 and not m.unshrunk.incomplete:
@@ -150,8 +151,9 @@ def decomposed_pairs(
             variance = xp.sum(A * m.project(name, name, A), axis=0)
             scaled.append(A / xp.sqrt(xp.where(variance > 1e-12, variance, 1.0)))
         A, B = scaled
-        r = xp.abs(xp.sum(A * m.project("x", "y", B), axis=0))
-        yield Pairs(A, r, B, alpha, done, steps)
+        r = xp.sum(A * m.project("x", "y", B), axis=0)
+        sign = xp.where(r < 0, -xp.ones_like(r), xp.ones_like(r))  # deflation can turn a pair
+        yield Pairs(A, sign * r, B * sign, alpha, done, steps)
 
 
 def directions(B: SparseBlock, x: Columns, y: Columns, k: int) -> Pairs:

@@ -161,8 +161,10 @@ class Moments(BlockSums):
             Frequency weights: weight 2 is the row twice.
         missing : {"error", "em"}, default="error"
             What NaN is: an error, or an entry that was not observed. With "em" the moments are
-            maximum likelihood estimates (see `cmstats.moments.missing.estimate`), in the scatter
-            form.
+            maximum likelihood estimates, in the scatter form. Where some two columns are observed
+            together in at most three times as many rows as there are columns, they are the mode
+            under a prior that counts as ``estimate.prior`` rows without correlations: covariances
+            are smaller then, all of them (`cmstats.moments.missing.estimate`).
         device : str, optional
             "cuda" sends host rows to the GPU block by block; the moments are CuPy arrays.
         rows : int, optional

@@ -101,7 +101,8 @@ def _soften(a: Any, share: float) -> None:
     """Threshold a at a share of its length, and scale it to unit; 0 where nothing is left."""
     length = np.sum(a * a) ** 0.5
     for i in range(a.shape[0]):
-        over = max(abs(a[i]) - share * length, 0.0)
+        over = abs(a[i]) - share * length
+        over = over if over > 1e-12 * length else 0.0  # what rounding errors leave is nothing
         a[i] = over if a[i] > 0.0 else -over
     length = np.sum(a * a) ** 0.5
     if length > 0.0:
