@@ -270,6 +270,27 @@ def test_a_prior_comes_in_only_where_rows_are_scarce() -> None:
     assert moments(both_alone()).estimate.prior == 0  # type: ignore[union-attr]
 
 
+def test_a_first_gap_moves_moments_of_few_rows_little() -> None:
+    """The whole prior, of about twice as many pseudo-rows as rows, moved them by a half."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(60, 1))
+    rows = rng.normal(size=(60, 35))
+    rows[:, :8] += z
+    full = np.cov(rows.T)
+    before = 0.0
+    for gaps in (1, 3, 6):
+        holed = rows.copy()
+        holed[np.arange(gaps), 20 + np.arange(gaps)] = np.nan
+        m = Moments.from_data(x=holed[:, :20], y=holed[:, 20:], missing="em")
+        moved = np.linalg.norm(m.sums.matrix / (m.n - 1) - full) / np.linalg.norm(full)
+        assert before < moved < 0.15 * gaps
+        before = moved
+    holed[:20, 34] = np.nan
+    m = Moments.from_data(x=holed[:, :20], y=holed[:, 20:], missing="em")
+    found = Problem.of(m.sums_by_pattern(), m.widths)
+    assert m.estimate.prior == pytest.approx(evident_prior(found))
+
+
 def test_the_prior_is_the_one_of_greatest_evidence() -> None:
     rng = np.random.default_rng(0)
     found = {}

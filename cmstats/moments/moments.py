@@ -163,8 +163,9 @@ class Moments(BlockSums):
             What NaN is: an error, or an entry that was not observed. With "em" the moments are
             maximum likelihood estimates, in the scatter form. Where some two columns are observed
             together in at most three times as many rows as there are columns, they are the mode
-            under a prior that counts as ``estimate.prior`` rows without correlations: covariances
-            are smaller then, all of them (`cmstats.moments.missing.estimate`).
+            under a prior that counts as ``estimate.prior`` rows without correlations, the more
+            the more gaps there are: all covariances are smaller then
+            (`cmstats.moments.missing.estimate`).
         device : str, optional
             "cuda" sends host rows to the GPU block by block; the moments are CuPy arrays.
         rows : int, optional
