@@ -13,6 +13,7 @@ from sklearn.linear_model import Lasso
 
 from cmstats import CCA, Moments, SparseCCA, canonical_correlation_test
 from cmstats.kernels.groups import Groups, Penalty
+from cmstats.kernels.linalg import leading_svd
 from cmstats.kernels.pmd import penalised_path
 from cmstats.kernels.sparse import Columns, sparse_path
 from cmstats.plotting import SparsePathDisplay
@@ -293,6 +294,20 @@ def test_soft_leaves_nothing_from_alpha_max_on() -> None:
         none = SparseCCA(2, alpha=largest, method="soft").fit(X, Y)
     assert not none.x_support_.any()
     assert SparseCCA(2, alpha=0.0, method="soft").fit(X, Y).x_support_.all()
+
+
+@pytest.mark.parametrize("shape", [(900, 700), (700, 900)])
+@pytest.mark.parametrize("rank", [30, 12])
+def test_leading_triplets_whether_the_guess_of_the_rank_is_right_or_not(
+    shape: tuple[int, int], rank: int
+) -> None:
+    rng = np.random.default_rng(0)
+    M = rng.normal(size=(shape[0], 30)) @ rng.normal(size=(30, shape[1]))
+    u, s, vt = leading_svd(M, 4, rank=rank)
+    U, d, Vt = np.linalg.svd(M)
+    np.testing.assert_allclose(s, d[:4], rtol=1e-12)
+    np.testing.assert_allclose(np.abs(U[:, :4].T @ u), np.eye(4), atol=1e-9)
+    np.testing.assert_allclose(np.abs(Vt[:4] @ vt.T), np.eye(4), atol=1e-9)
 
 
 def test_pairs_of_deflated_covariances_are_turned_to_a_positive_correlation() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -193,36 +194,47 @@ def leading_pair(M: Array) -> tuple[Array, Array, Array]:
 
 
 def leading_svd(
-    M: Array, k: int | None = None, *, large: int = LARGE
+    M: Array, k: int | None = None, *, large: int = LARGE, rank: float = math.inf
 ) -> tuple[Array, Array, Array]:
     """The k leading singular triplets ``u, s, vt`` of M, all of them by default.
 
     Where few are wanted of a matrix that is large in both directions they come from its leading
     subspace, to 1e-10 of the largest singular value; from the full decomposition otherwise. An
-    empty matrix has one triplet of zeros.
+    empty matrix has one triplet of zeros. A guess of the rank, such as the number of rows behind a
+    cross-covariance, saves time if it is right and small.
     """
     if 0 in M.shape:
         xp, device, (m, n) = namespace(M), device_of(M), M.shape
         return tuple(xp.zeros(s, dtype=M.dtype, device=device) for s in ((m, 1), (1,), (1, n)))
-    u, s, vt = _leading(M, k, large) or svd(M)
+    u, s, vt = _leading(M, k, large, rank) or svd(M)
     k = s.shape[0] if k is None else min(k, s.shape[0])
     return u[:, :k], s[:k], vt[:k, :]
 
 
-def _leading(M: Array, k: int | None, large: int) -> tuple[Array, Array, Array] | None:
+def _leading(
+    M: Array, k: int | None, large: int, rank: float = math.inf
+) -> tuple[Array, Array, Array] | None:
     """The k leading singular triplets ``u, s, vt`` of M; None where this would not pay.
 
     The singular value decomposition of M Q for an orthonormal basis Q of leading right vectors:
-    those of M'M, or of a block Krylov space where M is so large that they would take longer.
-    Accepted where all residuals ``M'u - s v`` are below 1e-10 of the largest s.
+    those of M'M, or of a block Krylov space where M is so large that they would take longer, or
+    of all of M' where the rank is low, from its product with random numbers. Accepted where all
+    residuals ``M'u - s v`` are below 1e-10 of the largest s.
     """
     if k is None or min(M.shape) < max(large, 4 * k):
         return None
     if M.shape[0] < M.shape[1]:
-        found = _leading(M.mT, k, large)
+        found = _leading(M.mT, k, large, rank)
         if found is None:
             return None
         return found[2].mT, found[1], found[0].mT
+    if 4 * (rank + 10) <= M.shape[1]:
+        xp, width = namespace(M), int(rank) + 10
+        start = np.random.default_rng(0).standard_normal((M.shape[0], width))  # the same every time
+        Q, _ = xp.linalg.qr(M.mT @ xp.asarray(start, device=device_of(M)), mode="reduced")
+        low = _triplets(M, Q, M @ Q, k)
+        if low is not None:
+            return low
     if M.shape[1] > KRYLOV and 12 * k <= M.shape[1]:
         return _from_krylov(M, k)
     _, Q = leading_eigh(M.mT @ M, k)

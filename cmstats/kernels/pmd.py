@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,9 +22,9 @@ The first factor was smaller than from five in 13 of 750 problems, and in 30 wit
 """
 
 
-def largest_share(K: Matrix, k: int) -> float:
+def largest_share(K: Matrix, k: int, rank: float = math.inf) -> float:
     """The least threshold, as a share of the length, that leaves nothing of the first products."""
-    products = moderate(K) @ leading_svd(moderate(K), k + STARTS)[2].T
+    products = moderate(K) @ leading_svd(moderate(K), k + STARTS, rank=rank)[2].T
     lengths = np.linalg.norm(products, axis=0)
     largest = np.abs(products[:, lengths > 0]).max(axis=0) / lengths[lengths > 0]
     return float(largest.max(initial=0.0))
@@ -35,6 +36,7 @@ def penalised_path(
     bounds: Sequence[Sequence[float]],
     *,
     soft: bool = False,
+    rank: float = math.inf,
     tol: float = 1e-6,
     max_iter: int = 2000,
 ) -> Iterator[tuple[Matrix, Matrix, bool, int]]:
@@ -57,6 +59,8 @@ def penalised_path(
     bounds : sequence of pairs of float
         c_x and c_y, at least 1; thresholds with `soft`.
     soft : bool, default=False
+    rank : float
+        A guess of that of K, see `leading_svd`.
     tol, max_iter
         The change of v, in the l1 norm, at which the steps end, and their largest number.
 
@@ -72,7 +76,7 @@ def penalised_path(
     from cmstats.kernels._cpu.pmd import largest_factor
 
     K = moderate(np.ascontiguousarray(K))
-    _, values, starts = leading_svd(K, k + STARTS)
+    _, values, starts = leading_svd(K, k + STARTS, rank=rank)
     least = 1e-10 * float(values[0])
     for c_x, c_y in bounds:
         left, U, V = K.copy(), np.zeros((k, K.shape[0])), np.zeros((k, K.shape[1]))

@@ -305,7 +305,7 @@ y_feature_names_in_
         if self.method == "pmd":
             return float(S.any())
         if self.method == "soft":
-            return largest_share(S, self.n_components)
+            return largest_share(S, self.n_components, m.rows)
         return Penalty(*self._groups(m.width).values()).largest(S) * self._unit(m)
 
     def _relaxed(self) -> bool:

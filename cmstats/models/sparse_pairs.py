@@ -144,7 +144,7 @@ def decomposed_pairs(
     bounds = [
         [alpha if soft else max(1.0, (1 - alpha) * p**0.5) for p in widths] for alpha in alphas
     ]
-    path = penalised_path(S, k, bounds, soft=soft, max_iter=max_iter)
+    path = penalised_path(S, k, bounds, soft=soft, rank=m.rows, max_iter=max_iter)
     for alpha, (U, V, done, steps) in zip(alphas, path, strict=True):
         scaled = []
         for name, A in (("x", xp.asarray(U, device=device)), ("y", xp.asarray(V, device=device))):
