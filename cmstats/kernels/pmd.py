@@ -24,7 +24,8 @@ The first factor was smaller than from five in 13 of 750 problems, and in 30 wit
 
 def largest_share(K: Matrix, k: int, rank: float = math.inf) -> float:
     """The least threshold, as a share of the length, that leaves nothing of the first products."""
-    products = moderate(K) @ leading_svd(moderate(K), k + STARTS, rank=rank)[2].T
+    K = moderate(K)
+    products = K @ leading_svd(K, k + STARTS, rank=rank)[2].T
     lengths = np.linalg.norm(products, axis=0)
     largest = np.abs(products[:, lengths > 0]).max(axis=0) / lengths[lengths > 0]
     return float(largest.max(initial=0.0))

@@ -134,14 +134,13 @@ def _centre_rows(
             a[k] = root
             b[k] = root * norm
             fourth += b[k] * b[k]
-        out = tile[start, at : at + p]
         if rows == 4:
-            out1, out2 = tile[start + 1, at : at + p], tile[start + 2, at : at + p]
-            out3 = tile[start + 3, at : at + p]
+            out0, out1 = tile[start, at : at + p], tile[start + 1, at : at + p]
+            out2, out3 = tile[start + 2, at : at + p], tile[start + 3, at : at + p]
             a0, a1, a2, a3 = a[0], a[1], a[2], a[3]
             b0, b1, b2, b3 = b[0], b[1], b[2], b[3]
             for j in range(p):
-                y0, y1, y2, y3 = out[j], out1[j], out2[j], out3[j]
+                y0, y1, y2, y3 = out0[j], out1[j], out2[j], out3[j]
                 first[j] += a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3
                 third[j] += b0 * y0 + b1 * y1 + b2 * y2 + b3 * y3
         else:
@@ -198,18 +197,18 @@ def _syrk(dtype: np.dtype[Any]) -> Product:
     ref = ctypes.byref
 
     def add(tile: np.ndarray[Any, Any], c: np.ndarray[Any, Any]) -> None:
-        d, h = c.shape
+        size = ctypes.c_int(c.shape[0])
         call(
             ref(ctypes.c_char(b"U")),
             ref(ctypes.c_char(b"N")),
-            ref(ctypes.c_int(h)),
+            ref(ctypes.c_int(c.shape[1])),
             ref(ctypes.c_int(tile.shape[0])),
             ref(one),
             tile.ctypes.data,
-            ref(ctypes.c_int(tile.strides[0] // tile.itemsize)),
+            ref(size),
             ref(one),
             c.ctypes.data,
-            ref(ctypes.c_int(d)),
+            ref(size),
         )
 
     return add
@@ -222,7 +221,7 @@ def _gemm(dtype: np.dtype[Any]) -> Product:
     ref = ctypes.byref
 
     def add(tile: np.ndarray[Any, Any], c: np.ndarray[Any, Any]) -> None:
-        (d, h), stride = c.shape, ctypes.c_int(tile.strides[0] // tile.itemsize)
+        (d, h), size = c.shape, ctypes.c_int(c.shape[0])
         call(
             ref(ctypes.c_char(b"N")),
             ref(ctypes.c_char(b"T")),
@@ -231,12 +230,12 @@ def _gemm(dtype: np.dtype[Any]) -> Product:
             ref(ctypes.c_int(tile.shape[0])),
             ref(one),
             tile[:, h:].ctypes.data,
-            ref(stride),
+            ref(size),
             tile.ctypes.data,
-            ref(stride),
+            ref(size),
             ref(one),
             c[h:].ctypes.data,
-            ref(ctypes.c_int(d)),
+            ref(size),
         )
 
     return add

@@ -110,6 +110,15 @@ def _soften(a: Any, share: float) -> None:
 
 
 @jit(fastmath=FAST)
+def _limit(a: Any, c: float, soft: bool) -> None:
+    """Threshold a at a share c of its length, or to an l1 norm of at most c; scale it to unit."""
+    if soft:
+        _soften(a, c)
+    else:
+        _bound(a, c)
+
+
+@jit(fastmath=FAST)
 def _distance(a: Any, b: Any) -> float:
     """In the l1 norm, up to the sign of both."""
     apart, opposite = 0.0, 0.0
@@ -155,15 +164,9 @@ def largest_factor(
         while step < most and not (done or known):
             step += 1
             _product(Kt, right, left)
-            if soft:
-                _soften(left, c_x)
-            else:
-                _bound(left, c_x)
+            _limit(left, c_x, soft)
             _product(K, left, new)
-            if soft:
-                _soften(new, c_y)
-            else:
-                _bound(new, c_y)
+            _limit(new, c_y, soft)
             done = _distance(new, right) <= tol
             right[:] = new
             for t in range(s):
